@@ -1,0 +1,3 @@
+from crlviz.cli import main
+
+main()

@@ -1,0 +1,157 @@
+"""The Agent: what an analysis sees of a checkpoint, whatever trained it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from crlviz import checkpoints, envs
+from crlviz.envs.base import GoalEnv
+from crlviz.errors import CrlvizError
+from crlviz.networks import Actor, Critic, NetworkConfig, distance
+
+
+@dataclass(frozen=True, eq=False)
+class Agent:
+    """A trained policy and critic. Every function is pure, jitted and batch-first, with numpy or jax arrays.
+
+    Attributes:
+      config: the run's settings, as in config.json.
+      params: ``{"actor": ..., "critic": ...}``.
+      env_steps: environment steps it was trained for.
+      gradient_steps: updates it was trained for.
+      source: the checkpoint it came from.
+    """
+
+    config: dict[str, Any]
+    params: dict[str, Any]
+    env_steps: int
+    gradient_steps: int
+    source: Path
+
+    @cached_property
+    def env(self) -> GoalEnv:
+        """The environment it was trained in."""
+        return envs.make(self.config["env"], layout=self.config["layout"] or None)
+
+    @cached_property
+    def eval_env(self) -> GoalEnv:
+        """The environment it was evaluated in; the same object as ``env`` where they do not differ."""
+        other = self.config["eval_env"]
+        return envs.make(other) if other and other != self.config["env"] else self.env
+
+    @cached_property
+    def actor(self) -> Actor:
+        return Actor(NetworkConfig(**self.config["actor"]), self.env.observation_size, self.env.action_size)
+
+    @cached_property
+    def critic(self) -> Critic:
+        env = self.env
+        return Critic(NetworkConfig(**self.config["critic"]), env.state_dim, env.action_size, env.goal_dim)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What checkpoints are told apart by: algorithm, env, depth, width, batch size, seed, env_steps."""
+        config = self.config
+        return {
+            "algorithm": config.get("algorithm", "crl"),
+            "env": config["env"],
+            "depth": config["critic"]["depth"],
+            "width": config["critic"]["width"],
+            "actor_depth": config["actor"]["depth"],
+            "actor_width": config["actor"]["width"],
+            "batch_size": config["batch_size"],
+            "seed": config["seed"],
+            "env_steps": self.env_steps,
+        }
+
+    def policy(self, params: dict[str, Any], observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Actions [..., action] for observations [..., state + goal]; pure, for use inside a jitted function."""
+        if key is None:
+            return self.actor.mean_action(params["actor"], observation)
+        noise = jax.random.normal(key, (*observation.shape[:-1], self.env.action_size))
+        return self.actor.sample(params["actor"], observation, noise)[0]
+
+    def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
+        """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or drawn with a key."""
+        if key is None:
+            return _mean_action(self.actor, self.params["actor"], observation)
+        noise = jax.random.normal(key, (*jnp.shape(observation)[:-1], self.env.action_size))
+        return _sample(self.actor, self.params["actor"], observation, noise)
+
+    def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
+        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]; 0 is at the goal, lower farther."""
+        return _q(self.critic, self.params["critic"], state, action, goal)
+
+    def embed(self, state: Any, action: Any) -> jax.Array:
+        """phi [..., 64] of states [..., state] with actions [..., action]."""
+        return _phi(self.critic, self.params["critic"], state, action)
+
+    def embed_goal(self, goal: Any) -> jax.Array:
+        """psi [..., 64] of goals [..., goal]."""
+        return _psi(self.critic, self.params["critic"], goal)
+
+
+# Jitted once for a network shape, not once an agent: the seeds of a sweep share their programs.
+@partial(jax.jit, static_argnums=0)
+def _mean_action(actor: Actor, params, observation):
+    return actor.mean_action(params, observation)
+
+
+@partial(jax.jit, static_argnums=0)
+def _sample(actor: Actor, params, observation, noise):
+    return actor.sample(params, observation, noise)[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _phi(critic: Critic, params, state, action):
+    return critic.phi(params, state, action)
+
+
+@partial(jax.jit, static_argnums=0)
+def _psi(critic: Critic, params, goal):
+    return critic.psi(params, goal)
+
+
+@partial(jax.jit, static_argnums=0)
+def _q(critic: Critic, params, state, action, goal):
+    return -distance(critic.phi(params, state, action), critic.psi(params, goal))
+
+
+def load(path: str | Path) -> Agent:
+    """Load a checkpoint; of a run directory, the newest.
+
+    Raises:
+      CrlvizError: it is missing, damaged, from a newer format, or its arrays do not fit its config.
+    """
+    checkpoint = checkpoints.find(path)
+    config = {"algorithm": checkpoint.config["algorithm"], **checkpoint.config["config"]}
+    params = {name: checkpoints.read(checkpoint, name) for name in ("actor", "critic")}
+    agent = Agent(config, params, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
+    try:
+        for name, network in (("actor", agent.actor), ("critic", agent.critic)):
+            _check_shapes(params[name], jax.eval_shape(network.init, jax.random.key(0)), f"{name}.safetensors", agent)
+    except (KeyError, TypeError) as error:
+        raise CrlvizError(f"the config.json of {checkpoint.path} does not describe an agent: {error}") from None
+    return agent
+
+
+def load_all(paths: Sequence[str | Path]) -> list[Agent]:
+    """Load several checkpoints, in order."""
+    return [load(path) for path in paths]
+
+
+def _check_shapes(params: Any, expected: Any, name: str, agent: Agent) -> None:
+    # Keyed by path: numpy and jax trees of one layout may nest different mapping types.
+    found = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    wanted = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
+    for path in sorted(found.keys() | wanted.keys()):
+        if found.get(path) != wanted.get(path):
+            raise CrlvizError(
+                f"{agent.source / name} does not fit its config.json: {path} is {found.get(path, 'missing')}, "
+                f"the config says {wanted.get(path, 'absent')}"
+            )

@@ -1,0 +1,74 @@
+"""The ``crlviz`` command: names each verb's module and imports it when that verb runs."""
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+import platformdirs
+
+from crlviz.errors import CrlvizError
+
+# Verb -> where its click command lives, and its line in the list (kept here so that --help imports nothing).
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("analyses.demo:command", "Train shallow and deep agents in a maze and show what they learned."),
+    "envs": ("crlviz.envs.command:command", "List the environments."),
+    "train": ("training.command:command", "Train an agent and write a run directory."),
+    "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
+    "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
+    "bench": ("training.bench:command", "Measure speed on this machine."),
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module, _, attribute = VERBS[name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        command.name = name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in VERBS.items()])
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(package_name="crlviz")
+def cli(debug: bool) -> None:
+    """Train deep contrastive RL agents, look inside them, and see what depth bought.
+
+    \b
+    Start with: crlviz demo
+    """
+    _cache_compiled_programs()
+
+
+def main() -> None:
+    """Run the command; a mistake of the user's becomes one sentence and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except (CrlvizError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def _cache_compiled_programs() -> None:
+    """Have jax keep what it compiles in the user's cache directory; read by jax when it is first imported."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", platformdirs.user_cache_dir("crlviz"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

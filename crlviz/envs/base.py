@@ -1,0 +1,58 @@
+"""What every crlviz environment tells on top of brax's ``Env``."""
+
+import abc
+import contextlib
+import io
+
+import jax
+
+from crlviz.mazes import Maze
+
+with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here
+    from brax.envs.base import Env, State
+
+
+class GoalEnv(Env):
+    """A goal-conditioned environment: the observation is the state followed by the goal.
+
+    ``step`` fills ``state.metrics`` with ``distance`` (metres from the achieved goal to the commanded one, after the
+    step), ``success`` and ``success_easy`` (1.0 within the threshold); the reward is ``success``, which contrastive RL
+    does not use. ``done`` is true only when the body fails; time limits are the caller's.
+
+    Attributes:
+      id: the name ``crlviz.envs.make`` knows it by.
+      state_dim: length of the state part of an observation.
+      goal_indices: where the achieved goal sits in the state.
+      goal_distance: success threshold in metres; ``goal_distance_easy`` the wider one, or None.
+      episode_length: steps of an episode.
+      dt: seconds of a step.
+      maze: the maze it walks in, or None.
+    """
+
+    id: str
+    state_dim: int
+    goal_indices: tuple[int, ...]
+    goal_distance: float
+    goal_distance_easy: float | None
+    episode_length: int
+    dt: float
+    maze: Maze | None = None
+
+    @abc.abstractmethod
+    def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
+        """A first state; ``start`` [2] and ``goal`` [goal_dim] in metres replace the drawn ones."""
+
+    @property
+    def goal_dim(self) -> int:
+        return len(self.goal_indices)
+
+    @property
+    def observation_size(self) -> int:
+        return self.state_dim + self.goal_dim
+
+    @property
+    def backend(self) -> str:
+        return "jax"
+
+
+__all__ = ["GoalEnv", "State"]

@@ -1,0 +1,107 @@
+"""A point mass in a maze: the body light enough to train on a laptop. Plain jax, no physics engine."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from crlviz.envs.base import GoalEnv, State
+from crlviz.mazes import Maze
+
+_FORCE = 0.15  # metres a step that a full push adds to the velocity
+_DRAG = 0.5  # share of the velocity lost in a step, so at most 0.3 m a step on each axis
+_START_JITTER = 0.1  # metres, uniform, on each axis
+_SKIN = 1e-3  # share of a cell kept between the point and a wall it touches
+
+
+@struct.dataclass
+class PointState:
+    """Position [2] in metres, velocity [2] in metres a step, goal [2] in metres."""
+
+    position: jax.Array
+    velocity: jax.Array
+    goal: jax.Array
+
+
+class PointMaze(GoalEnv):
+    """State: x, y, and the velocity's x, y. Action: a force in [-1, 1] on each axis. Goal: x, y.
+
+    Within a step the point flies straight; at a wall it loses the velocity into it and slides along, so its path never
+    enters a wall (at under a cell a step it meets at most one wall face on each axis). Cells are 1 m and the maze is
+    centred on the origin: inputs of order one, which a network learns from fastest.
+    """
+
+    goal_indices = (0, 1)
+    goal_distance = 0.25
+    goal_distance_easy = 0.5
+    episode_length = 150
+    dt = 0.1
+    state_dim = 4
+    action_size = 2
+
+    def __init__(self, id: str, maze: Maze):
+        self.id = id
+        self.maze = maze
+        self._walls = jnp.asarray(maze.walls)
+        self._origin = jnp.asarray(maze.origin)
+        pairs, weights = maze.pairs
+        self._pairs = jnp.asarray(maze.xy(pairs))
+        self._weights = jnp.asarray(weights)
+
+    def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
+        pair_key, jitter_key = jax.random.split(rng)
+        pair = self._pairs[jax.random.choice(pair_key, len(self._pairs), p=self._weights)]
+        jitter = jax.random.uniform(jitter_key, (2,), minval=-_START_JITTER, maxval=_START_JITTER)
+        point = PointState(
+            position=pair[0] + jitter if start is None else jnp.asarray(start, float),
+            velocity=jnp.zeros(2),
+            goal=pair[1] if goal is None else jnp.asarray(goal, float),
+        )
+        zero = jnp.zeros(())
+        return State(point, self._observe(point), zero, zero, self._measure(point))
+
+    def step(self, state: State, action: jax.Array) -> State:
+        point = state.pipeline_state
+        velocity = (1 - _DRAG) * point.velocity + _FORCE * jnp.clip(action, -1, 1)
+        position, velocity = self._move(point.position, velocity)
+        point = point.replace(position=position, velocity=velocity)
+        metrics = self._measure(point)
+        return state.replace(
+            pipeline_state=point, obs=self._observe(point), reward=metrics["success"], metrics=metrics
+        )
+
+    def _move(self, position: jax.Array, velocity: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """One step's flight from position [2] at velocity [2] a step; exact for a point among square walls."""
+        size = self.maze.cell_size
+        at = (position - self._origin) / size + 0.5  # in cells, so that cell i spans [i, i + 1)
+        step = velocity / size
+        here = jnp.floor(at)
+        ahead = jnp.floor(at + step)
+        face = jnp.where(step > 0, here + 1, here)
+        # When it reaches the face between the two cells, as a share of the step; never, where it stays in its cell.
+        reach = jnp.where(ahead != here, (face - at) / jnp.where(step == 0, 1, step), jnp.inf)
+        (i, j), (i2, j2) = here.astype(int), ahead.astype(int)
+
+        def wall(row, column):
+            return self._walls[row, column]
+
+        # The axis whose face comes first is tried first; the other is tried from the row or column that leaves it in.
+        x_first = reach[0] <= reach[1]
+        x_blocked_first = wall(i2, j)
+        y_blocked_first = wall(i, j2)
+        x_blocked = jnp.where(x_first, x_blocked_first, wall(i2, jnp.where(y_blocked_first, j, j2)))
+        y_blocked = jnp.where(x_first, wall(jnp.where(x_blocked_first, i, i2), j2), y_blocked_first)
+        blocked = jnp.stack([x_blocked, y_blocked]) & (ahead != here)
+        stop = jnp.where(step > 0, here + 1 - _SKIN, here + _SKIN)
+        at = jnp.where(blocked, stop, at + step)
+        return self._origin + size * (at - 0.5), jnp.where(blocked, 0.0, velocity)
+
+    def _observe(self, point: PointState) -> jax.Array:
+        return jnp.concatenate([point.position, point.velocity, point.goal])
+
+    def _measure(self, point: PointState) -> dict[str, jax.Array]:
+        distance = jnp.linalg.norm(point.position - point.goal)
+        return {
+            "distance": distance,
+            "success": (distance < self.goal_distance).astype(float),
+            "success_easy": (distance < self.goal_distance_easy).astype(float),
+        }

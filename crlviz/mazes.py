@@ -1,0 +1,319 @@
+"""Mazes: every layout of the paper's code as data, a parser for your own, and distances inside them.
+
+A layout is rows of text: ``#`` wall, ``.`` free, ``r`` start, ``g`` goal, ``b`` the ball's cell (free to walk on).
+Row i lies at x = origin_x + i * cell_size and column j at y = origin_y + j * cell_size, as in the paper's code.
+Adding a maze is one entry in ``LAYOUTS``; every body can then walk in it.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from crlviz.errors import UsageError
+
+# Names and grids as in the paper's code (ant_maze and humanoid_maze there); "_eval" lists the far goals,
+# "_single_eval" the farthest, "_eval_1f2f3f" the goals that lie 1, 2 or 3 cells along the corridor ("5f6f": 5 or 6).
+LAYOUTS: dict[str, str] = {
+    "u_maze": "##### #rgg# ###g# #ggg# #####",
+    "u_maze_eval": "##### #r..# ###.# #ggg# #####",
+    "u_maze_single_eval": "##### #r..# ###.# #g..# #####",
+    "u_maze_eval_1f2f3f4f5f": "##### #rgg# ###g# #.gg# #####",
+    "u_maze_eval_1f2f3f4f": "##### #rgg# ###g# #..g# #####",
+    "u_maze_eval_1f2f3f": "##### #rgg# ###g# #...# #####",
+    "u_maze_eval_5f6f": "##### #r..# ###.# #gg.# #####",
+    "u2_maze": "###### #rggg# ####g# #gggg# ######",
+    "u2_maze_eval": "###### #r...# ####.# #gggg# ######",
+    "u3_maze": "####### #rgggg# #####g# #ggggg# #######",
+    "u3_maze_eval": "####### #r....# #####.# #ggggg# #######",
+    "u3_maze_single_eval": "####### #r....# #####.# #g....# #######",
+    "u4_maze": "##### #ggg# #r#g# ###g# #g#g# #ggg# #####",
+    "u4_maze_eval": "##### #...# #r#.# ###.# #g#.# #ggg# #####",
+    "u5_maze": "######## #gggggg# #r####g# ######g# #g####g# #gggggg# ########",
+    "u5_maze_eval": "######## #......# #r####.# ######.# #g####g# #gggggg# ########",
+    "u5_maze_single_eval": "######## #......# #r####.# ######.# #g####.# #......# ########",
+    "u6_maze": "####### #ggggg# #r###g# #####g# #g###g# #ggggg# #######",
+    "u6_maze_eval": "####### #.....# #r###.# #####.# #g###g# #ggggg# #######",
+    "u7_maze": "###### #gggg# #r##g# ####g# #g##g# #gggg# ######",
+    "u7_maze_eval": "###### #....# #r##.# ####.# #g##g# #gggg# ######",
+    "big_maze": "######## #rg##gg# #gg#ggg# ##ggg### #gg#ggg# #g#gg#g# #ggg#gg# ########",
+    "big_maze_eval": "######## #r.##gg# #..#..g# ##...### #..#...# #.#g.#g# #.gg#gg# ########",
+    # One more goal, at (2, 5): what the paper's humanoid is evaluated on, and every body of its successor.
+    "big_maze_eval_humanoid": "######## #r.##gg# #..#.gg# ##...### #..#...# #.#g.#g# #.gg#gg# ########",
+    "hardest_maze": (
+        "############ #rggg#ggggg# #g##g#g#g#g# #gggggg#ggg# #g####g###g# "
+        "#gg#g#ggggg# ##g#g#g#g### #gg#ggg#ggg# ############"
+    ),
+    # The successor's mazes for an ant that pushes a ball, which starts on "b".
+    "u_maze_ball": "##### #rgb# ###g# #ggg# #####",
+    "big_maze_ball": "######## #r.##gg# #..#ggg# ##bgb### #gg#ggg# #g#gg#g# #ggg#gg# ########",
+}
+
+_PAIRS_SUFFIX = re.compile(r"^(?P<base>\w+_maze)_gen_(?P<hops>(?:\d+f)+)$")
+_NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1))
+
+Cell = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Maze:
+    """A grid of square cells with walls, start cells and goal cells.
+
+    Attributes:
+      rows: the layout, a string a row.
+      cell_size: side of a cell in metres.
+      origin: (x, y) in metres of the centre of cell (0, 0).
+      hops: if not empty, starts and goals are pairs of cells this many cells apart along the corridor, drawn by
+        distance first and then by place (``..._gen_1f2f3f`` of the paper's code).
+    """
+
+    rows: tuple[str, ...]
+    cell_size: float = 1.0
+    origin: tuple[float, float] = (0.0, 0.0)
+    hops: tuple[int, ...] = ()
+
+    @cached_property
+    def walls(self) -> np.ndarray:
+        """Boolean [rows, columns], true where a cell is wall."""
+        return np.array([[c == "#" for c in row] for row in self.rows])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), len(self.rows[0])
+
+    def cells(self, letters: str) -> list[Cell]:
+        """Cells that carry one of the letters, in reading order."""
+        return [(i, j) for i, row in enumerate(self.rows) for j, c in enumerate(row) if c in letters]
+
+    @property
+    def starts(self) -> list[Cell]:
+        return self.cells("r")
+
+    @property
+    def goals(self) -> list[Cell]:
+        return self.cells("g")
+
+    @property
+    def free(self) -> list[Cell]:
+        return self.cells(".rgb")
+
+    @cached_property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every (start, goal) that a reset may draw: cells [P, 2, 2] and their probabilities [P]."""
+        if not self.hops:
+            pairs = np.array([(start, goal) for start in self.starts for goal in self.goals])
+            return pairs, np.full(len(pairs), 1 / len(pairs))
+        corridor = self.corridor
+        by_hop = [[(corridor[k], corridor[k + hop]) for k in range(len(corridor) - hop)] for hop in self.hops]
+        weights = [1 / len(self.hops) / len(group) for group in by_hop for _ in group]
+        return np.array([pair for group in by_hop for pair in group]), np.array(weights)
+
+    @cached_property
+    def corridor(self) -> list[Cell]:
+        """The cells from the start to the far end of a maze that is a single corridor.
+
+        Raises:
+          UsageError: the maze branches, so its cells have no one order.
+        """
+        if len(self.starts) != 1:
+            raise UsageError(f"a corridor has one start, this maze has {len(self.starts)}")
+        path = [self.starts[0]]
+        while True:
+            nexts = [c for c in self._neighbours(path[-1]) if c not in path]
+            if len(nexts) > 1:
+                raise UsageError(f"pairs by distance need a maze that is one corridor; this one branches at {path[-1]}")
+            if not nexts:
+                return path
+            path.append(nexts[0])
+
+    def _neighbours(self, cell: Cell) -> list[Cell]:
+        return [(cell[0] + i, cell[1] + j) for i, j in _NEIGHBOURS if not self.walls[cell[0] + i, cell[1] + j]]
+
+    def xy(self, cells: Sequence[Cell] | np.ndarray) -> np.ndarray:
+        """Centres of cells [..., 2] in metres [..., 2]."""
+        return np.asarray(self.origin) + self.cell_size * np.asarray(cells, dtype=float)
+
+    def cell(self, xy: np.ndarray) -> np.ndarray:
+        """The cells [..., 2] that hold positions [..., 2] in metres."""
+        return np.floor((np.asarray(xy) - self.origin) / self.cell_size + 0.5).astype(int)
+
+    def is_free(self, xy: np.ndarray) -> np.ndarray:
+        """Whether positions [..., 2] in metres lie in a free cell; outside the grid nothing is free."""
+        cell = self.cell(xy)
+        inside = np.all((cell >= 0) & (cell < self.shape), axis=-1)
+        i, j = np.moveaxis(np.where(inside[..., None], cell, 0), -1, 0)
+        return inside & ~self.walls[i, j]
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """(x_min, x_max, y_min, y_max) of the grid in metres, border walls included."""
+        half = self.cell_size / 2
+        low, high = self.xy((0, 0)) - half, self.xy((self.shape[0] - 1, self.shape[1] - 1)) + half
+        return float(low[0]), float(high[0]), float(low[1]), float(high[1])
+
+    def grid(self, per_cell: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A fine grid, ``per_cell`` points to a cell's side: x [X], y [Y] in metres and which points are free [X, Y]."""
+        offsets = (np.arange(per_cell) + 0.5) / per_cell - 0.5
+        x, y = (
+            self.origin[axis] + self.cell_size * (np.arange(n)[:, None] + offsets).ravel()
+            for axis, n in enumerate(self.shape)
+        )
+        return x, y, np.repeat(np.repeat(~self.walls, per_cell, 0), per_cell, 1)
+
+    def geodesic(self, points: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Length in metres of the shortest path inside the maze from points [..., 2] to target [2].
+
+        Exact: a shortest path among square walls is straight between corners of walls, so it is found on the graph of
+        corners that see each other. Infinite where there is no path or the point lies inside a wall.
+        """
+        from scipy.sparse.csgraph import dijkstra
+
+        points = np.asarray(points, dtype=float)
+        flat = (points.reshape(-1, 2) - self.origin) / self.cell_size
+        goal = (np.asarray(target, dtype=float) - self.origin) / self.cell_size
+        nodes = np.concatenate([goal[None], self._corners])
+        graph = _lengths(nodes, nodes, self._obstacles)
+        # csgraph takes zeros for missing edges, so only the finite ones count.
+        to_goal = dijkstra(np.where(np.isfinite(graph), graph, 0), directed=False, indices=0)
+        distance = np.full(len(flat), np.inf)
+        free = self.is_free(points.reshape(-1, 2))
+        distance[free] = np.min(_lengths(flat[free], nodes, self._obstacles) + to_goal, axis=1, initial=np.inf)
+        if not self.is_free(np.asarray(target)):
+            distance[:] = np.inf
+        return distance.reshape(points.shape[:-1]) * self.cell_size
+
+    @cached_property
+    def _corners(self) -> np.ndarray:
+        """Corners that a shortest path may bend around, [C, 2] in cells: one wall of the four cells that meet there."""
+        around = _four_around(self.walls)
+        return np.argwhere(around.sum(0) == 1) + 0.5
+
+    @cached_property
+    def _obstacles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes that block sight, as low and high corners [B, 2] in cells.
+
+        Walls are a hair smaller than their cells so that a path may graze them; where two walls touch at a corner
+        only, a speck closes the gap between them.
+        """
+        walls = np.argwhere(self.walls)
+        a, b, c, d = _four_around(self.walls)
+        pinches = np.argwhere((a & d & ~b & ~c) | (b & c & ~a & ~d)) + 0.5
+        centres = np.concatenate([walls, pinches])
+        half = np.concatenate([np.full(len(walls), 0.5 - 1e-7), np.full(len(pinches), 1e-6)])[:, None]
+        return centres - half, centres + half
+
+
+def _four_around(walls: np.ndarray) -> np.ndarray:
+    """The four cells around each inner corner: [4, rows - 1, columns - 1], cell (i, j)'s far corner at [i, j]."""
+    return np.stack([walls[:-1, :-1], walls[:-1, 1:], walls[1:, :-1], walls[1:, 1:]])
+
+
+def _lengths(a: np.ndarray, b: np.ndarray, obstacles: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Straight-line length from each point of a [A, 2] to each of b [B, 2], infinite where a wall is between."""
+    result = np.full((len(a), len(b)), np.inf)
+    low, high = obstacles
+    for start in range(0, len(a), 256):  # bounds the memory of the [points, nodes, walls] table
+        p = a[start : start + 256, None, None]
+        step = b[None, :, None] - p
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t1, t2 = (low - p) / step, (high - p) / step
+        # A line parallel to an axis divides by zero: it is inside that slab for all t or for none.
+        parallel = step == 0
+        inside = (p > low) & (p < high)
+        enter = np.where(parallel, np.where(inside, -np.inf, np.inf), np.minimum(t1, t2)).max(-1)
+        leave = np.where(parallel, np.where(inside, np.inf, -np.inf), np.maximum(t1, t2)).min(-1)
+        blocked = ((enter < leave) & (enter < 1) & (leave > 0)).any(-1)
+        result[start : start + 256] = np.where(blocked, np.inf, np.linalg.norm(step[:, :, 0], axis=-1))
+    return result
+
+
+def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tuple[str, ...]:
+    """Read a layout and check it.
+
+    Args:
+      layout: rows of text, or the path of a text file that holds them.
+      name: what messages call it.
+
+    Returns:
+      The rows.
+
+    Raises:
+      UsageError: unreadable file, ragged rows, an unknown letter, an open border, no start, no goal, or a goal that
+        cannot be reached from a start.
+    """
+    if isinstance(layout, str | Path):
+        path, name = Path(layout), str(layout)
+        try:
+            layout = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text file"
+            raise UsageError(f"cannot read the maze file {path}: {reason}") from None
+    rows = tuple(row.strip() for row in layout if row.strip())
+    if not rows:
+        raise UsageError(f"{name} is empty: a maze is rows of '#' wall, '.' free, 'r' start, 'g' goal")
+    for i, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise UsageError(f"{name}: row {i + 1} has {len(row)} cells where row 1 has {len(rows[0])}")
+        for j, letter in enumerate(row):
+            if letter not in "#.rgb":
+                raise UsageError(f"{name}: row {i + 1}, column {j + 1} holds {letter!r}; known are # . r g b")
+            if letter != "#" and (i in (0, len(rows) - 1) or j in (0, len(row) - 1)):
+                raise UsageError(f"{name}: the border is open at row {i + 1}, column {j + 1}; surround the maze with #")
+    maze = Maze(rows)
+    if not maze.starts:
+        raise UsageError(f"{name} has no start: mark a free cell with 'r'")
+    if not maze.goals:
+        raise UsageError(f"{name} has no goal: mark at least one free cell with 'g'")
+    for start in maze.starts:
+        reached = _reachable(maze, start)
+        for goal in maze.goals:
+            if goal not in reached:
+                raise UsageError(
+                    f"{name}: the goal at row {goal[0] + 1}, column {goal[1] + 1} cannot be reached from the start "
+                    f"at row {start[0] + 1}, column {start[1] + 1}"
+                )
+    return rows
+
+
+def _reachable(maze: Maze, start: Cell) -> set[Cell]:
+    seen, frontier = {start}, [start]
+    while frontier:
+        frontier = [c for cell in frontier for c in maze._neighbours(cell) if c not in seen]
+        seen.update(frontier)
+    return seen
+
+
+def get(name: str, *, cell_size: float = 1.0, centred: bool = False) -> Maze:
+    """The maze of that name, for example ``u4_maze``, ``big_maze_eval`` or ``u_maze_gen_1f2f3f``.
+
+    Raises:
+      UsageError: no layout has this name (the message gives the nearest), or it has no pairs that far apart.
+    """
+    match = _PAIRS_SUFFIX.match(name)
+    base, hops = name, ()
+    if match:
+        base, hops = match["base"], tuple(int(hop) for hop in match["hops"].split("f")[:-1])
+    if base not in LAYOUTS:
+        near = difflib.get_close_matches(base, LAYOUTS, n=3, cutoff=0.5)
+        raise UsageError(f"no maze is called {name!r}; nearest: {', '.join(near) or ', '.join(LAYOUTS)}")
+    return build(LAYOUTS[base].split(), cell_size=cell_size, centred=centred, hops=hops)
+
+
+def build(
+    rows: Sequence[str], *, cell_size: float = 1.0, centred: bool = False, hops: tuple[int, ...] = ()
+) -> Maze:
+    """A maze from rows that ``parse`` accepts; ``centred`` puts the grid's middle at the world's origin."""
+    rows = parse(rows)
+    origin = (0.0, 0.0)
+    if centred:
+        origin = (-cell_size * (len(rows) - 1) / 2, -cell_size * (len(rows[0]) - 1) / 2)
+    maze = Maze(rows, cell_size, origin, hops)
+    if hops and not 0 < min(hops) <= max(hops) < len(maze.corridor):
+        raise UsageError(f"pairs {hops} cells apart: the corridor has {len(maze.corridor)} cells, so 1 to {len(maze.corridor) - 1}")
+    return maze
+
+

@@ -1,0 +1,204 @@
+"""The paper's residual networks, scanned over their blocks so that program size does not grow with depth.
+
+Stem Dense -> LayerNorm -> Swish; then N residual blocks of four (Dense, LayerNorm, Swish), the identity added after
+the last activation; then Dense heads. "Depth" is 4N, the Dense layers inside blocks (paper section 3).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from crlviz.errors import UsageError
+
+LAYERS_PER_BLOCK = 4
+EMBEDDING = 64
+_LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
+_KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of one trunk.
+
+    Attributes:
+      depth: Dense layers inside residual blocks, a multiple of 4.
+      width: units of each layer.
+      layer_norm: LayerNorm before each activation (paper figure 16 without).
+      activation: ``swish`` or ``relu`` (paper figure 16).
+      residual: add each block's input to its output (paper figure 5 without).
+    """
+
+    depth: int = 4
+    width: int = 256
+    layer_norm: bool = True
+    activation: str = "swish"
+    residual: bool = True
+
+    def __post_init__(self):
+        if self.depth < LAYERS_PER_BLOCK or self.depth % LAYERS_PER_BLOCK:
+            below = max(LAYERS_PER_BLOCK, self.depth - self.depth % LAYERS_PER_BLOCK)
+            near = f"{below} or {below + LAYERS_PER_BLOCK}" if self.depth > LAYERS_PER_BLOCK else str(below)
+            raise UsageError(f"depth {self.depth} is not a positive multiple of 4 (a block has 4 layers); take {near}")
+        if self.width < 1:
+            raise UsageError(f"width {self.width}: a layer needs at least one unit")
+        if self.activation not in _ACTIVATIONS:
+            raise UsageError(f"activation {self.activation!r} is unknown; take {' or '.join(_ACTIVATIONS)}")
+
+
+class Layer(nn.Module):
+    """Dense -> LayerNorm -> activation."""
+
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.Dense(self.config.width, kernel_init=_KERNEL_INIT, name="dense")(x)
+        if self.config.layer_norm:
+            x = nn.LayerNorm(name="norm")(x)
+        return _ACTIVATIONS[self.config.activation](x)
+
+
+class Block(nn.Module):
+    """Four layers and the identity."""
+
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        y = x
+        for index in range(LAYERS_PER_BLOCK):
+            y = Layer(self.config, name=f"layer_{index}")(y)
+        return x + y if self.config.residual else y, None
+
+
+class ResidualNetwork(nn.Module):
+    """Inputs [..., n] to a tuple of outputs, one [..., size] for each head."""
+
+    config: NetworkConfig
+    heads: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        x = Layer(self.config, name="stem")(x)
+        blocks = nn.scan(
+            Block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.config.depth // LAYERS_PER_BLOCK,
+        )
+        x, _ = blocks(self.config, name="blocks")(x, None)
+        return tuple(
+            nn.Dense(size, kernel_init=_KERNEL_INIT, name=f"head_{index}")(x) for index, size in enumerate(self.heads)
+        )
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A tanh-Gaussian policy: observation [..., state + goal] to actions in (-1, 1)."""
+
+    config: NetworkConfig
+    observation_size: int
+    action_size: int
+
+    @property
+    def _network(self) -> ResidualNetwork:
+        return ResidualNetwork(self.config, (self.action_size, self.action_size))
+
+    def init(self, key: jax.Array) -> Params:
+        return self._network.init(key, jnp.zeros(self.observation_size))["params"]
+
+    def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log standard deviation [..., action] before the tanh."""
+        mean, raw = self._network.apply({"params": params}, observation)
+        return mean, _LOG_STD_MIN + 0.5 * (_LOG_STD_MAX - _LOG_STD_MIN) * (jnp.tanh(raw) + 1)
+
+    def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
+        """The deterministic action [..., action]."""
+        return jnp.tanh(self.distribution(params, observation)[0])
+
+    def sample(self, params: Params, observation: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Actions [..., action] from standard normal noise of that shape, and their log probability [...]."""
+        mean, log_std = self.distribution(params, observation)
+        raw = mean + jnp.exp(log_std) * noise
+        action = jnp.tanh(raw)
+        # The 1e-6 is the paper's code: it bounds the log probability of a saturated action.
+        log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jnp.log(1 - action**2 + 1e-6)
+        return action, log_prob.sum(-1)
+
+
+@dataclass(frozen=True)
+class Critic:
+    """Q(s, a, g) = -||phi(s, a) - psi(g)||, higher is closer."""
+
+    config: NetworkConfig
+    state_size: int
+    action_size: int
+    goal_size: int
+
+    @property
+    def _network(self) -> ResidualNetwork:
+        return ResidualNetwork(self.config, (EMBEDDING,))
+
+    def init(self, key: jax.Array) -> Params:
+        phi_key, psi_key = jax.random.split(key)
+        return {
+            "phi": self._network.init(phi_key, jnp.zeros(self.state_size + self.action_size))["params"],
+            "psi": self._network.init(psi_key, jnp.zeros(self.goal_size))["params"],
+        }
+
+    def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
+        """Embeddings [..., 64] of states [..., state] with actions [..., action]."""
+        return self._network.apply({"params": params["phi"]}, jnp.concatenate([state, action], axis=-1))[0]
+
+    def psi(self, params: Params, goal: jax.Array) -> jax.Array:
+        """Embeddings [..., 64] of goals [..., goal]."""
+        return self._network.apply({"params": params["psi"]}, goal)[0]
+
+
+def distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Euclidean distance over the last axis, with gradient zero instead of NaN where the points coincide."""
+    squared = jnp.sum((a - b) ** 2, axis=-1)
+    apart = squared > 0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+
+
+def parameter_count(params: Any) -> int:
+    """Number of scalars in a tree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def from_paper_layout(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Parameters of one network of the paper's code as ours.
+
+    Args:
+      layers: ``Dense_0`` .. ``Dense_{n + h}`` (kernel, bias) and ``LayerNorm_0`` .. ``LayerNorm_n`` (scale, bias) where n
+        is the depth and h the number of heads; without LayerNorm the latter are absent.
+
+    Returns:
+      The tree that ``ResidualNetwork`` of that depth takes.
+    """
+    import numpy as np
+
+    norms = sum(name.startswith("LayerNorm_") for name in layers)
+    denses = sum(name.startswith("Dense_") for name in layers)
+    # The head's outputs differ in size from the width, save by chance; LayerNorms count the hidden layers exactly.
+    hidden = norms or LAYERS_PER_BLOCK * ((denses - 2) // LAYERS_PER_BLOCK) + 1
+
+    def layer(index: int) -> dict[str, Any]:
+        both = {"dense": dict(layers[f"Dense_{index}"])}
+        return both | ({"norm": dict(layers[f"LayerNorm_{index}"])} if norms else {})
+
+    blocks = [
+        {f"layer_{k}": layer(first + k) for k in range(LAYERS_PER_BLOCK)}
+        for first in range(1, hidden, LAYERS_PER_BLOCK)
+    ]
+    heads = {f"head_{k}": dict(layers[f"Dense_{hidden + k}"]) for k in range(denses - hidden)}
+    return {"stem": layer(0), "blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks), **heads}

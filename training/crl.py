@@ -1,0 +1,147 @@
+"""Contrastive RL: InfoNCE for the critic, a tanh-Gaussian actor against it, a learned temperature (paper section 3)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from crlviz.networks import Actor, Critic, Params, distance
+
+
+@dataclass(frozen=True)
+class CRLConfig:
+    """Settings of the update.
+
+    Attributes:
+      learning_rate: Adam's, for actor and critic.
+      temperature_learning_rate: Adam's, for the temperature.
+      initial_temperature: alpha at the start.
+      entropy_per_dimension: target entropy, times the action's size.
+      logsumexp_penalty: weight of mean(logsumexp^2) in the critic's loss.
+    """
+
+    learning_rate: float = 3e-4
+    temperature_learning_rate: float = 3e-4
+    initial_temperature: float = 1.0
+    entropy_per_dimension: float = -0.5
+    logsumexp_penalty: float = 0.1
+
+
+@struct.dataclass
+class Learner:
+    """Everything an update changes: parameters and optimiser states."""
+
+    actor: Any
+    critic: Any
+    log_alpha: jax.Array
+    actor_optimiser: Any
+    critic_optimiser: Any
+    alpha_optimiser: Any
+
+
+def pairwise_logits(phi: jax.Array, psi: jax.Array) -> jax.Array:
+    """-||phi_i - psi_j||: rows are state-actions [B, d], columns goals [B, d]; result [B, B]."""
+    return -distance(phi[:, None], psi[None])
+
+
+def info_nce(logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Forward InfoNCE of logits [B, B] whose diagonal holds the positives, plus the logsumexp penalty.
+
+    Returns:
+      The loss and what it says about the batch: accuracy, mean positive and mean negative logit.
+    """
+    count = logits.shape[0]
+    positive = jnp.diagonal(logits)
+    loss = -jnp.mean(positive - jax.nn.logsumexp(logits, axis=1))
+    loss += penalty * jnp.mean(jax.nn.logsumexp(logits + 1e-6, axis=1) ** 2)
+    return loss, {
+        "accuracy": jnp.mean(jnp.argmax(logits, axis=1) == jnp.arange(count)),
+        "logits_positive": positive.mean(),
+        "logits_negative": (logits.sum() - positive.sum()) / (count * (count - 1)),
+    }
+
+
+@dataclass(frozen=True)
+class CRL:
+    """The algorithm: how a learner starts and what one update of it is. Pure functions of arrays."""
+
+    config: CRLConfig
+    actor: Actor
+    critic: Critic
+
+    @property
+    def _optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.learning_rate)
+
+    @property
+    def _alpha_optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.temperature_learning_rate)
+
+    def init(self, key: jax.Array) -> Learner:
+        actor_key, critic_key = jax.random.split(key)
+        actor, critic = self.actor.init(actor_key), self.critic.init(critic_key)
+        log_alpha = jnp.log(jnp.asarray(self.config.initial_temperature, jnp.float32))
+        return Learner(
+            actor=actor,
+            critic=critic,
+            log_alpha=log_alpha,
+            actor_optimiser=self._optimiser.init(actor),
+            critic_optimiser=self._optimiser.init(critic),
+            alpha_optimiser=self._alpha_optimiser.init(log_alpha),
+        )
+
+    def critic_loss(
+        self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """InfoNCE of a batch [B, ...] of state-actions and their hindsight goals."""
+        phi, psi = self.critic.phi(params, state, action), self.critic.psi(params, goal)
+        return info_nce(pairwise_logits(phi, psi), self.config.logsumexp_penalty)
+
+    def actor_loss(
+        self, params: Params, critic: Params, alpha: jax.Array, state: jax.Array, goal: jax.Array, noise: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """mean(alpha log pi(a|s, g) - Q(s, a, g)) for a batch [B, ...] with a from ``noise``; and the log probabilities."""
+        action, log_prob = self.actor.sample(params, jnp.concatenate([state, goal], axis=-1), noise)
+        q = -distance(self.critic.phi(critic, state, action), self.critic.psi(critic, goal))
+        return jnp.mean(alpha * log_prob - q), log_prob
+
+    def alpha_loss(self, log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
+        """Raises the temperature where the policy's entropy is under its target."""
+        target = self.config.entropy_per_dimension * self.actor.action_size
+        return jnp.mean(jnp.exp(log_alpha) * jax.lax.stop_gradient(-log_prob - target))
+
+    def update(
+        self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
+    ) -> tuple[Learner, dict[str, jax.Array]]:
+        """One step of actor, temperature and critic on a batch [B, ...], all from the same old parameters."""
+        noise = jax.random.normal(key, action.shape)
+        alpha = jnp.exp(learner.log_alpha)
+        (actor_loss, log_prob), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
+            learner.actor, learner.critic, alpha, state, goal, noise
+        )
+        alpha_loss, alpha_grad = jax.value_and_grad(self.alpha_loss)(learner.log_alpha, log_prob)
+        (critic_loss, detail), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
+            learner.critic, state, action, goal
+        )
+        actor, actor_optimiser = _step(self._optimiser, actor_grad, learner.actor_optimiser, learner.actor)
+        critic, critic_optimiser = _step(self._optimiser, critic_grad, learner.critic_optimiser, learner.critic)
+        log_alpha, alpha_optimiser = _step(
+            self._alpha_optimiser, alpha_grad, learner.alpha_optimiser, learner.log_alpha
+        )
+        metrics = {
+            "critic_loss": critic_loss,
+            "actor_loss": actor_loss,
+            "alpha_loss": alpha_loss,
+            "alpha": alpha,
+            "entropy": -log_prob.mean(),
+            **detail,
+        }
+        return Learner(actor, critic, log_alpha, actor_optimiser, critic_optimiser, alpha_optimiser), metrics
+
+
+def _step(optimiser: optax.GradientTransformation, grad: Any, state: Any, params: Any) -> tuple[Any, Any]:
+    updates, state = optimiser.update(grad, state, params)
+    return optax.apply_updates(params, updates), state

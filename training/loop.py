@@ -1,0 +1,129 @@
+"""The loop as pure functions: collect, insert, sample, update. One jitted program is one epoch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from crlviz.envs.base import GoalEnv
+from training import replay as replays
+from training.config import Schedule, TrainConfig
+from training.crl import CRL, Learner
+
+
+@struct.dataclass
+class Collector:
+    """The environments being stepped.
+
+    Attributes:
+      states: their brax states, [environments, ...].
+      first: the states that a finished episode goes back to, unless goals are redrawn.
+      steps: steps taken in the running episode, [environments].
+      trajectory: number of the running episode, [environments].
+    """
+
+    states: Any
+    first: Any
+    steps: jax.Array
+    trajectory: jax.Array
+
+
+@struct.dataclass
+class TrainState:
+    """All that a run is at one moment; what follows is a function of this and the config."""
+
+    learner: Learner
+    replay: replays.Replay
+    collector: Collector
+    key: jax.Array
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The parts of a run that do not change, and the functions that move a TrainState on."""
+
+    config: TrainConfig
+    schedule: Schedule
+    env: GoalEnv
+    algorithm: CRL
+    episode_length: int
+
+    def init(self, key: jax.Array) -> TrainState:
+        """A fresh run: new networks, new episodes, replay filled with a window of each environment."""
+        learner_key, env_key, key = jax.random.split(key, 3)
+        learner = self.algorithm.init(learner_key)
+        states = self._reset(env_key)
+        count = self.config.num_envs
+        collector = Collector(states, states, jnp.zeros(count, int), jnp.zeros(count, int))
+        example = replays.Transitions(
+            state=jnp.zeros((count, self.env.state_dim)),
+            action=jnp.zeros((count, self.env.action_size)),
+            achieved=jnp.zeros((count, self.env.goal_dim)),
+            trajectory=jnp.zeros(count, int),
+        )
+        ring = replays.create(self.schedule.replay_capacity, example)
+        state = TrainState(learner, ring, collector, key)
+        return jax.lax.fori_loop(0, self.schedule.prefill_unrolls, lambda _, s: self._collect(s), state)
+
+    def epoch(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+        """The training steps between two evaluations; and the mean of each loss over them."""
+
+        def training_step(state, _):
+            state = self._collect(state)
+            return self._learn(state)
+
+        state, metrics = jax.lax.scan(training_step, state, length=self.schedule.steps_per_epoch)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    def _reset(self, key: jax.Array) -> Any:
+        return jax.vmap(self.env.reset)(jax.random.split(key, self.config.num_envs))
+
+    def _collect(self, state: TrainState) -> TrainState:
+        """Step every environment ``unroll`` times by the sampled policy and store what happened."""
+        key, reset_key, noise_key = jax.random.split(state.key, 3)
+        # One reset an unroll rather than one a step: a reset of a physics engine costs as much as a step.
+        renewed = self._reset(reset_key) if self.config.redraw_goals else state.collector.first
+        env, actor, params = self.env, self.algorithm.actor, state.learner.actor
+        goal_indices = jnp.array(env.goal_indices)
+
+        def step(collector: Collector, key):
+            before = collector.states
+            noise = jax.random.normal(key, (self.config.num_envs, env.action_size))
+            action, _ = actor.sample(params, before.obs, noise)
+            after = jax.vmap(env.step)(before, action)
+            row = replays.Transitions(
+                state=before.obs[:, : env.state_dim],
+                action=action,
+                achieved=after.obs[:, goal_indices],
+                trajectory=collector.trajectory,
+            )
+            steps = collector.steps + 1
+            over = (after.done > 0) | (steps >= self.episode_length)
+            following = jax.tree.map(
+                lambda new, old: jnp.where(over.reshape(over.shape + (1,) * (old.ndim - 1)), new, old), renewed, after
+            )
+            return Collector(
+                following, collector.first, jnp.where(over, 0, steps), collector.trajectory + over
+            ), row
+
+        collector, rows = jax.lax.scan(step, state.collector, jax.random.split(noise_key, self.config.unroll))
+        return state.replace(collector=collector, replay=replays.insert(state.replay, rows), key=key)
+
+    def _learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Sample once, then update on batch after batch of the sample."""
+        config = self.config
+        key, sample_key, update_key = jax.random.split(state.key, 3)
+        count = config.updates * config.batch_size
+        picks = replays.sample(state.replay, sample_key, count, config.window, config.gamma)
+        batches = jax.tree.map(lambda leaf: leaf.reshape(config.updates, config.batch_size), picks)
+
+        def update(learner, batch):
+            picks, key = batch
+            rows, goals = replays.gather(state.replay, picks)
+            return self.algorithm.update(learner, key, rows.state, rows.action, goals)
+
+        keys = jax.random.split(update_key, config.updates)
+        learner, metrics = jax.lax.scan(update, state.learner, (batches, keys))
+        return state.replace(learner=learner, key=key), jax.tree.map(jnp.mean, metrics)
