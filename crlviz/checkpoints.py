@@ -152,7 +152,9 @@ def _read_json(path: Path, fields: Mapping[str, type]) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise CrlvizError(f"{path} is not a file of crlviz: it names no format")
     if content["format"] > FORMAT:
-        raise CrlvizError(f"{path} has format {content['format']}, newer than this crlviz reads ({FORMAT}); upgrade crlviz")
+        raise CrlvizError(
+            f"{path} has format {content['format']}, newer than this crlviz reads ({FORMAT}); upgrade crlviz"
+        )
     for name, kind in fields.items():
         if not isinstance(content.get(name), kind):
             raise CrlvizError(f"{path} is damaged: {name!r} is missing or not a {kind.__name__}")

@@ -303,9 +303,7 @@ def get(name: str, *, cell_size: float = 1.0, centred: bool = False) -> Maze:
     return build(LAYOUTS[base].split(), cell_size=cell_size, centred=centred, hops=hops)
 
 
-def build(
-    rows: Sequence[str], *, cell_size: float = 1.0, centred: bool = False, hops: tuple[int, ...] = ()
-) -> Maze:
+def build(rows: Sequence[str], *, cell_size: float = 1.0, centred: bool = False, hops: tuple[int, ...] = ()) -> Maze:
     """A maze from rows that ``parse`` accepts; ``centred`` puts the grid's middle at the world's origin."""
     rows = parse(rows)
     origin = (0.0, 0.0)
@@ -313,7 +311,7 @@ def build(
         origin = (-cell_size * (len(rows) - 1) / 2, -cell_size * (len(rows[0]) - 1) / 2)
     maze = Maze(rows, cell_size, origin, hops)
     if hops and not 0 < min(hops) <= max(hops) < len(maze.corridor):
-        raise UsageError(f"pairs {hops} cells apart: the corridor has {len(maze.corridor)} cells, so 1 to {len(maze.corridor) - 1}")
+        raise UsageError(
+            f"pairs {hops} cells apart: the corridor has {len(maze.corridor)} cells, so 1 to {len(maze.corridor) - 1}"
+        )
     return maze
-
-

@@ -68,8 +68,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "unroll": 150,
         "updates": 32,
         "batch_size": 64,
-        "replay_steps": 10_000,
-        "window": 150,
+        "replay_steps": 1_500,
+        "window": 1_500,
         "env_steps": 2_304_000,
         "evaluations": 16,
     },
@@ -125,7 +125,9 @@ def _read(name: str, text: str, kind: type) -> Any:
             return int(float(text)) if kind is int and float(text) == int(float(text)) else kind(text)
         except (ValueError, OverflowError):
             pass
-    raise UsageError(f"{name} takes {'true or false' if kind is bool else f'a value of type {kind.__name__}'}, not {text!r}")
+    raise UsageError(
+        f"{name} takes {'true or false' if kind is bool else f'a value of type {kind.__name__}'}, not {text!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -164,12 +166,11 @@ def schedule(config: TrainConfig) -> Schedule:
     capacity = -(-config.replay_steps // config.unroll) * config.unroll
     if config.window > capacity:
         raise UsageError(f"window is {config.window} steps but replay keeps {capacity}; raise replay_steps")
-    wanted, held = config.updates * config.batch_size, config.window * config.num_envs
-    if wanted > held:
+    held = config.window * config.num_envs
+    if config.batch_size > held:
         raise UsageError(
-            f"batch_size {config.batch_size} times {config.updates} updates takes {wanted:,} rows a training step, but "
-            f"replay gives {held:,} ({config.num_envs} environments, windows of {config.window} steps); lower "
-            f"batch_size or updates, or raise num_envs or window"
+            f"batch_size is {config.batch_size:,} but replay gives {held:,} rows ({config.num_envs} environments, windows "
+            f"of {config.window} steps); lower batch_size, or raise num_envs or window"
         )
     per_step = config.unroll * config.num_envs
     steps = max(1, -(-config.env_steps // per_step) - prefill)

@@ -104,9 +104,7 @@ class Loop:
             following = jax.tree.map(
                 lambda new, old: jnp.where(over.reshape(over.shape + (1,) * (old.ndim - 1)), new, old), renewed, after
             )
-            return Collector(
-                following, collector.first, jnp.where(over, 0, steps), collector.trajectory + over
-            ), row
+            return Collector(following, collector.first, jnp.where(over, 0, steps), collector.trajectory + over), row
 
         collector, rows = jax.lax.scan(step, state.collector, jax.random.split(noise_key, self.config.unroll))
         return state.replace(collector=collector, replay=replays.insert(state.replay, rows), key=key)

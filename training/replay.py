@@ -89,15 +89,16 @@ class Picks:
 
 
 def sample(replay: Replay, key: jax.Array, count: int, window: int, gamma: float) -> Picks:
-    """Choose rows and hindsight goals: one window of each environment, ``count`` of their rows without repetition.
+    """Choose rows and hindsight goals: one window of each environment, ``count`` draws from their rows.
 
     A row's goal is what was achieved k >= 1 steps later in the same episode and window, with weight gamma^k (paper
-    section 3). Only the trajectory numbers of the windows are read, so time and memory are linear in the window.
+    section 3). Only the trajectory numbers of the windows are read, so time and memory are linear in the window. Rows
+    are drawn with replacement: a permutation of all of them would cost more than the updates of a small network.
 
     Args:
       replay: holds at least ``window`` steps of each environment.
       key: random key.
-      count: rows wanted, at most window times environments.
+      count: rows wanted.
       window: steps of a window.
       gamma: discount of the law above.
 
@@ -105,7 +106,7 @@ def sample(replay: Replay, key: jax.Array, count: int, window: int, gamma: float
       Picks [count] for ``gather``.
     """
     environments = replay.rows.trajectory.shape[1]
-    start_key, row_key, goal_key = jax.random.split(key, 3)
+    start_key, step_key, environment_key, goal_key = jax.random.split(key, 4)
     oldest = replay.head - replay.size
     starts = oldest + jax.random.randint(start_key, (environments,), 0, replay.size - window + 1)
     index = jnp.arange(window)[:, None]
@@ -115,8 +116,8 @@ def sample(replay: Replay, key: jax.Array, count: int, window: int, gamma: float
     ends = trajectory != jnp.concatenate([trajectory[1:], jnp.full((1, environments), -1)])
     last = jax.lax.cummin(jnp.where(ends, index, window), axis=0, reverse=True)
 
-    picked = jax.random.permutation(row_key, window * environments)[:count]
-    step, environment = picked // environments, picked % environments
+    step = jax.random.randint(step_key, (count,), 0, window)
+    environment = jax.random.randint(environment_key, (count,), 0, environments)
     remaining = last[step, environment] - step + 1
     offset = future_offset(jax.random.uniform(goal_key, (count,)), remaining, gamma)
     # What was achieved after step t + k - 1 is the goal k steps on.

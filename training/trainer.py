@@ -144,7 +144,9 @@ def _evaluation_env(config: TrainConfig, loop: Loop) -> Any:
         return loop.env
     env = envs.make(config.eval_env)
     if (env.state_dim, env.goal_dim, env.action_size) != (loop.env.state_dim, loop.env.goal_dim, loop.env.action_size):
-        raise UsageError(f"{config.eval_env} has other observations or actions than {config.env}; evaluate on a like body")
+        raise UsageError(
+            f"{config.eval_env} has other observations or actions than {config.env}; evaluate on a like body"
+        )
     return env
 
 

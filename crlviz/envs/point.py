@@ -65,9 +65,7 @@ class PointMaze(GoalEnv):
         position, velocity = self._move(point.position, velocity)
         point = point.replace(position=position, velocity=velocity)
         metrics = self._measure(point)
-        return state.replace(
-            pipeline_state=point, obs=self._observe(point), reward=metrics["success"], metrics=metrics
-        )
+        return state.replace(pipeline_state=point, obs=self._observe(point), reward=metrics["success"], metrics=metrics)
 
     def _move(self, position: jax.Array, velocity: jax.Array) -> tuple[jax.Array, jax.Array]:
         """One step's flight from position [2] at velocity [2] a step; exact for a point among square walls."""

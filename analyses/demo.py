@@ -1,0 +1,306 @@
+"""``crlviz demo``: train shallow and deep agents in one maze, and a page that shows what each learned.
+
+The trainer runs as its own command, one process a core, so the page can name commands that really ran.
+"""
+
+import base64
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import IO, Any
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from crlviz.errors import CrlvizError
+
+ENV = "point_big_maze"
+SHALLOW, DEEP, WIDTH = 4, 16, 64
+# A trunk's hidden parameters are about depth x width^2, so at depth 4 twice the width has depth 16's.
+WIDE = WIDTH * round((DEEP / SHALLOW) ** 0.5)
+ENV_STEPS, QUICK_ENV_STEPS = 2_304_000, 1_152_000
+SEEDS = (0, 1, 2)
+SHOWN_SEED, SHOWN_GOALS = 0, 2
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One network trained for one time; its seeds are its runs."""
+
+    name: str
+    title: str
+    depth: int
+    width: int
+    env_steps: int
+
+    @property
+    def cost(self) -> float:
+        """About how much work a run is, for the progress bar: with the steps, and nearly with the depth."""
+        return self.env_steps / 1e6 * (2 + self.depth * self.width / WIDTH)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a kind, finished or not; ``out`` appears when it is finished."""
+
+    kind: Kind
+    seed: int
+    runs: Path
+
+    @property
+    def out(self) -> Path:
+        return self.runs / f"{self.kind.name}-seed{self.seed}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What one types after ``crlviz`` for it."""
+        kind = self.kind
+        shape = ["--depth", kind.depth, "--width", kind.width, "--seed", self.seed, "--env-steps", kind.env_steps]
+        return ["train", ENV, *map(str, shape)]
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["crlviz", *self.arguments, "--out", str(self.out)])
+
+
+@dataclass
+class _Process:
+    """A run being trained, on a core of its own where the system allows that, into a directory of its own."""
+
+    run: Run
+    core: int
+    directory: str
+    popen: subprocess.Popen
+    errors: IO[bytes]
+
+    def share(self) -> float:
+        """How much of it is done, from its metrics."""
+        try:
+            last = (Path(self.directory) / "run" / "metrics.csv").read_text().splitlines()[-1]
+            return min(1.0, int(last.split(",")[0]) / self.run.kind.env_steps)
+        except (OSError, ValueError, IndexError):
+            return 0.0
+
+
+def train_all(runs: Sequence[Run], title: str) -> None:
+    """Train every run whose directory is not there yet, one process a core.
+
+    Raises:
+      CrlvizError: a run failed; the message is its own.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    waiting = [run for run in runs if not run.out.exists()]
+    finished = sum(run.kind.cost for run in runs if run.out.exists())
+    running: list[_Process] = []
+    layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
+    with tqdm(total=sum(run.kind.cost for run in runs), desc=title, bar_format=layout, disable=None) as bar:
+        try:
+            while waiting or running:
+                for core in [core for core in cores if core not in {process.core for process in running}]:
+                    if waiting:
+                        running.append(_start(waiting.pop(0), core))
+                time.sleep(0.2)
+                for process in [process for process in running if process.popen.poll() is not None]:
+                    running.remove(process)
+                    _finish(process)
+                    finished += process.run.kind.cost
+                    tqdm.write(f"  {process.run.kind.title}, seed {process.run.seed}: {_result(process.run.out)}")
+                bar.n = finished + sum(process.run.kind.cost * process.share() for process in running)
+                bar.set_postfix_str(f"{len(running)} running, {len(waiting)} waiting")
+        finally:
+            for process in running:
+                process.popen.kill()
+                process.popen.wait()
+                shutil.rmtree(process.directory, ignore_errors=True)
+
+
+def _start(run: Run, core: int) -> _Process:
+    # Trained under a name that nobody takes for a finished run, and renamed at the end.
+    run.runs.mkdir(parents=True, exist_ok=True)
+    directory = tempfile.mkdtemp(dir=run.runs, prefix=f".{run.out.name}-")
+    pin = (lambda: os.sched_setaffinity(0, {core})) if hasattr(os, "sched_setaffinity") else None
+    errors = tempfile.TemporaryFile()
+    popen = subprocess.Popen(
+        [sys.executable, "-m", "crlviz", *run.arguments, "--out", str(Path(directory) / "run")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        preexec_fn=pin,
+    )
+    return _Process(run, core, directory, popen, errors)
+
+
+def _finish(process: _Process) -> None:
+    process.errors.seek(0)
+    words = process.errors.read().decode(errors="replace").strip().splitlines()
+    run = process.run
+    if process.popen.returncode:
+        shutil.rmtree(process.directory, ignore_errors=True)
+        reason = words[-1] if words else f"exit code {process.popen.returncode}"
+        raise CrlvizError(f"training {run.kind.title}, seed {run.seed} failed: {reason}")
+    (Path(process.directory) / "run").rename(run.out)
+    Path(process.directory).rmdir()
+
+
+def _result(run: Path) -> str:
+    from analyses.runs import LAST, metrics
+
+    table = metrics(run)
+    return f"reaches {table.success.tail(LAST).mean():.0%} of goals, {table.train_seconds.iloc[-1]:.0f} s of training"
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), help="Directory to write.  [default: demo, or demo-quick]")
+@click.option("--quick", is_flag=True, help="One seed and half the training: two minutes, and no claim.")
+def command(out: Path | None, quick: bool) -> None:
+    """Train depth 4 and depth 16 in a maze on this machine, and make a page of what they learned.
+
+    Beside them two controls: depth 4 with the parameters of depth 16, and depth 4 trained for as many seconds. Runs
+    that OUT holds already are kept, so an interrupted demo goes on where it was.
+
+    \b
+    Example: crlviz demo --quick
+    """
+    began = time.perf_counter()
+    out = out or Path("demo-quick" if quick else "demo")
+    seeds = SEEDS[:1] if quick else SEEDS
+    steps = QUICK_ENV_STEPS if quick else ENV_STEPS
+    click.echo(f"Training depth {SHALLOW} and depth {DEEP} on {ENV}, {len(seeds)} seed(s) each, and two controls.")
+    shallow = Kind("depth4", f"depth {SHALLOW}", SHALLOW, WIDTH, steps)
+    deep = Kind("depth16", f"depth {DEEP}", DEEP, WIDTH, steps)
+    wide = Kind("depth4-wide", f"depth {SHALLOW}, as many parameters (width {WIDE})", SHALLOW, WIDE, steps)
+    # The longest first, so that the last to end is a short one.
+    first = [Run(kind, seed, out / "runs") for kind in (deep, wide, shallow) for seed in seeds]
+    train_all(first, "training")
+    ratio = _seconds(first, deep) / _seconds(first, shallow)
+    long = Kind("depth4-long", f"depth {SHALLOW}, as many seconds", SHALLOW, WIDTH, 1000 * round(steps * ratio / 1000))
+    second = [Run(long, seed, out / "runs") for seed in seeds]
+    train_all(second, f"depth {SHALLOW} for depth {DEEP}'s seconds")
+    runs = sorted(first, key=lambda run: (shallow, deep, wide).index(run.kind)) + second
+    click.echo("Drawing.")
+    index = report(runs, out, quick=quick, began=began)
+    click.echo(f"Took {time.perf_counter() - began:.0f} s. Open {index} in a browser.")
+
+
+def _seconds(runs: Sequence[Run], kind: Kind) -> float:
+    """Mean seconds of training of a kind's runs."""
+    from analyses.runs import metrics
+
+    return float(np.mean([metrics(run.out).train_seconds.iloc[-1] for run in runs if run.kind == kind]))
+
+
+def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path:
+    """Write the pictures, the numbers and the page of finished runs; the page's path."""
+    import jinja2
+
+    from analyses import efficiency, heatmap, scaling
+    from analyses import runs as run_data
+    from crlviz import charts, datasets
+    from crlviz.agent import load
+
+    titles = {run.out: run.kind.title for run in runs}
+    data = run_data.compute(list(titles)).assign_coords(group=("run", list(titles.values())))
+    table = efficiency.table(data)
+    kinds = list(dict.fromkeys(run.kind for run in runs))
+    shallow, deep = kinds[0], kinds[1]
+    agents = {run: load(run.out) for run in runs if run.kind in (shallow, deep)}
+    maps = heatmap.compute(list(agents.values()), coverage=True)
+    shown = maps.isel(goal=slice(SHOWN_GOALS))
+    shown = shown.sel(seed=SHOWN_SEED) if "seed" in shown.dims else shown
+    pictures = {
+        "heatmaps": heatmap.plot(shown),
+        "curves": scaling.plot(data, over="gradient_steps") | scaling.plot(data, over="train_seconds"),
+        "efficiency": efficiency.plot(data),
+    }
+    for name, picture in pictures.items():
+        charts.save(picture, out / f"{name}.png")
+    datasets.save(maps, out / "heatmaps.nc")
+    table.assign(scores=[" ".join(f"{score:.3f}" for score in scores) for scores in table.scores]).to_csv(
+        out / "results.csv", index=False, float_format="%.6g"
+    )
+    _animate([run for run in agents if run.seed == SHOWN_SEED], agents, out / "policies.gif")
+    page = jinja2.Template(
+        resources.files("analyses").joinpath("demo.html").read_text(encoding="utf-8"), autoescape=True
+    ).render(
+        quick=quick,
+        env=ENV,
+        kinds=kinds,
+        seeds=len({run.seed for run in runs}),
+        shown_seed=SHOWN_SEED,
+        findings=findings(table, kinds),
+        correlations=_correlations(maps, kinds[:2]),
+        rows=table.to_dict("records"),
+        script=charts.embed_script(),
+        charts={name: charts.embed(picture, name) for name, picture in pictures.items()},
+        animation=base64.b64encode((out / "policies.gif").read_bytes()).decode(),
+        commands=[run.command for run in runs],
+        out=out,
+        first=[run.out for run in agents if run.seed == SHOWN_SEED],
+        seconds=time.perf_counter() - began,
+        settings=agents[runs[0]].config,
+        cores=os.cpu_count(),
+    )
+    index = out / "index.html"
+    index.write_text(page, encoding="utf-8")
+    for sentence in findings(table, kinds):
+        click.echo(f"  {sentence}")
+    return index
+
+
+def findings(table: Any, kinds: Sequence[Kind]) -> list[str]:
+    """What the table says of depth at equal updates, parameters and seconds, and no more than its intervals allow.
+
+    Args:
+      table: of ``analyses.efficiency.table``.
+      kinds: shallow, deep, as many parameters, as many seconds.
+    """
+    by_group = {row["group"]: row for row in table.to_dict("records")}
+    deep = by_group[kinds[1].title]
+    sentences = []
+    for what, kind in zip(("updates", "parameters", "seconds"), (kinds[0], kinds[2], kinds[3]), strict=True):
+        other = by_group[kind.title]
+        sentence = (
+            f"At equal {what}, depth {kinds[1].depth} reaches {deep['score']:.0%} of the goals and depth "
+            f"{kind.depth} {other['score']:.0%}"
+        )
+        if len(deep["scores"]) < 2:
+            verdict = "one seed, so this is a picture and no claim"
+        elif deep["low"] > other["high"]:
+            verdict = "the intervals do not overlap: deeper is better here"
+        elif deep["high"] < other["low"]:
+            verdict = "the intervals do not overlap: deeper is worse here"
+        else:
+            verdict = "the intervals overlap: these seeds do not tell the two apart"
+        sentences.append(f"{sentence}; {verdict}.")
+    return sentences
+
+
+def _correlations(maps: Any, kinds: Sequence[Kind]) -> list[tuple[str, float, float]]:
+    """Of each depth: its name, and the mean rank correlation of Q with the maze and the line, over seeds and goals."""
+    result = []
+    for kind in kinds:
+        mean = maps.rank_correlation.sel(depth=kind.depth)
+        mean = mean.mean([dim for dim in mean.dims if dim != "distance_kind"]).values
+        result.append((kind.title, float(mean[0]), float(mean[1])))
+    return result
+
+
+def _animate(runs: Sequence[Run], agents: dict[Run, Any], path: Path) -> None:
+    """One seed's policies, each from the start to every goal of the maze at once."""
+    from crlviz.animation import animate
+    from crlviz.charts import depth_colour
+    from crlviz.rollouts import rollout
+
+    maze = agents[runs[0]].env.maze
+    goals = maze.xy(maze.goals)
+    episodes = {run.kind.title: rollout(agents[run], len(goals), goals=goals) for run in runs}
+    animate(maze, episodes, path, colours=[depth_colour(run.kind.depth) for run in runs])

@@ -1,0 +1,183 @@
+"""How crlviz draws: one theme, one colour for a depth everywhere, mazes as mazes, and files by their ending."""
+
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from crlviz import files
+from crlviz.errors import CrlvizError, UsageError
+from crlviz.mazes import Maze
+
+ENDINGS = (".html", ".png", ".svg", ".pdf", ".json")
+FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
+WALL = "#d5d8dc"
+START = "#ffffff"
+GOAL = "#e4572e"
+
+# Light shallow, dark deep: the colours of depths 4, 16, 64, 256 and 1,024; between them by the depth's logarithm.
+_DEPTH_STOPS = ("#f2b035", "#e0604c", "#a8326e", "#611f76", "#22103f")
+
+
+@alt.theme.register("crlviz", enable=True)
+def _theme() -> alt.theme.ThemeConfig:
+    return {
+        "config": {
+            "font": FONT,
+            "background": "white",
+            "title": {"anchor": "start", "fontSize": 14, "subtitleFontSize": 12, "subtitleColor": "#555", "offset": 8},
+            "axis": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e8e8e8"},
+            "legend": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"},
+            "view": {"stroke": "transparent"},
+        }
+    }
+
+
+def depth_colour(depth: float) -> str:
+    """The colour of a depth, as #rrggbb."""
+    place = min(max(math.log(max(depth, 1) / 4, 4), 0), len(_DEPTH_STOPS) - 1)
+    low = min(int(place), len(_DEPTH_STOPS) - 2)
+    return blend(_DEPTH_STOPS[low], _DEPTH_STOPS[low + 1], place - low)
+
+
+def blend(a: str, b: str, share: float) -> str:
+    """The colour that lies ``share`` of the way from a to b, all as #rrggbb."""
+    first, second = (np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) for colour in (a, b))
+    return "#" + "".join(f"{round(value):02x}" for value in first + share * (second - first))
+
+
+def in_metres(maze: Maze | None, extent: tuple[float, float, float, float], size: float) -> dict[str, Any]:
+    """Encodings and width and height of a picture of the ground with equal axes.
+
+    Rows run down the page as they do in a layout's text, so x points down and y to the right: the view from above.
+
+    Args:
+      maze: whose cells the ticks fall on; None: no ticks of its own.
+      extent: (x_min, x_max, y_min, y_max) in metres.
+      size: length in pixels of the longer side.
+    """
+    x_min, x_max, y_min, y_max = extent
+    scale = size / max(x_max - x_min, y_max - y_min)
+
+    def axis(index: int, title: str) -> alt.Axis:
+        if maze is None:
+            return alt.Axis(title=title, grid=False)
+        centres = [maze.origin[index] + maze.cell_size * k for k in range(maze.shape[index])]
+        return alt.Axis(title=title, grid=False, values=centres[1:-1:2], format=".3~g")
+
+    return {
+        "x": alt.X("y:Q", scale=alt.Scale(domain=[y_min, y_max], nice=False, zero=False), axis=axis(1, "y (m)")),
+        "y": alt.Y(
+            "x:Q", scale=alt.Scale(domain=[x_min, x_max], nice=False, zero=False, reverse=True), axis=axis(0, "x (m)")
+        ),
+        "width": round(scale * (y_max - y_min)),
+        "height": round(scale * (x_max - x_min)),
+    }
+
+
+def tiles(x: np.ndarray, y: np.ndarray, side: float) -> pd.DataFrame:
+    """Corners of square tiles about centres x, y, for ``mark_rect``."""
+    half = side / 2
+    return pd.DataFrame({"x": x - half, "x2": x + half, "y": y - half, "y2": y + half}).round(4)
+
+
+def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.Chart:
+    """A maze's walls as a layer; ``ground`` from ``in_metres``."""
+    centres = maze.xy(np.argwhere(maze.walls))
+    data = tiles(centres[:, 0], centres[:, 1], maze.cell_size)
+    return alt.Chart(data).mark_rect(color=WALL, stroke=WALL).encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
+
+
+def marker(xy: np.ndarray, ground: Mapping[str, Any], kind: str) -> alt.Chart:
+    """Start (a white ring) or goal (an orange star) as a layer, at positions [N, 2]."""
+    xy = np.atleast_2d(xy)
+    data = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1], "what": kind})
+    star = "M0,-1L0.29,-0.4L0.95,-0.31L0.48,0.15L0.59,0.81L0,0.5L-0.59,0.81L-0.48,0.15L-0.95,-0.31L-0.29,-0.4Z"
+    shape, size, fill = ("circle", 70, START) if kind == "start" else (star, 160, GOAL)
+    return (
+        alt.Chart(data)
+        .mark_point(shape=shape, size=size, filled=True, fill=fill, stroke="black", strokeWidth=1.2, opacity=1)
+        .encode(x=ground["x"], y=ground["y"], tooltip=["what:N", "x:Q", "y:Q"])
+    )
+
+
+def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, ground: Mapping[str, Any]) -> alt.Chart:
+    """The border of a region as a layer: ``inside`` [X, Y] on the grid x [X], y [Y] of tiles of that side."""
+    padded = np.pad(inside, 1)
+    rows = []
+    for i, j in np.argwhere(padded[1:, :] != padded[:-1, :]):
+        rows.append(
+            (x[0] + (i - 0.5) * side, x[0] + (i - 0.5) * side, y[0] + (j - 1.5) * side, y[0] + (j - 0.5) * side)
+        )
+    for i, j in np.argwhere(padded[:, 1:] != padded[:, :-1]):
+        rows.append(
+            (x[0] + (i - 1.5) * side, x[0] + (i - 0.5) * side, y[0] + (j - 0.5) * side, y[0] + (j - 0.5) * side)
+        )
+    data = pd.DataFrame(rows, columns=["x", "x2", "y", "y2"]).round(4)
+    return (
+        alt.Chart(data)
+        .mark_rule(color="white", strokeWidth=1.6)
+        .encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
+    )
+
+
+def check_endings(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
+    """Refuse files that cannot be written, before anything is computed.
+
+    Raises:
+      UsageError: an ending that no format has, or a directory that does not exist.
+    """
+    for path in paths:
+        if path.suffix not in (*ENDINGS, *also):
+            raise UsageError(f"cannot tell the format of {path}: its name should end in {' '.join((*ENDINGS, *also))}")
+        if not path.parent.is_dir():
+            raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
+
+
+def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
+    """Write a chart in the format of the path's ending; HTML holds all it needs and opens without a network.
+
+    Raises:
+      UsageError: unknown ending, or no such directory.
+      CrlvizError: the file cannot be written.
+    """
+    import vl_convert
+
+    path = Path(path)
+    check_endings([path])
+    spec = chart.to_dict()
+    if path.suffix == ".html":
+        data = vl_convert.vegalite_to_html(spec, bundle=True).encode()
+    elif path.suffix == ".png":
+        data = vl_convert.vegalite_to_png(spec, scale=2)
+    elif path.suffix == ".svg":
+        data = vl_convert.vegalite_to_svg(spec).encode()
+    elif path.suffix == ".pdf":
+        data = vl_convert.vegalite_to_pdf(spec)
+    else:
+        data = (json.dumps(spec, indent=1) + "\n").encode()
+    try:
+        files.write(path, data)
+    except OSError as error:
+        raise CrlvizError(f"cannot write {path}: {error.strerror}") from None
+
+
+def embed_script() -> str:
+    """JavaScript that defines ``vegaEmbed``, for a page that holds several charts and opens without a network."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def embed(chart: alt.TopLevelMixin, name: str) -> str:
+    """HTML that draws a chart in a page that holds ``embed_script``."""
+    # "</" would end the script element early if a label held it.
+    spec = json.dumps(chart.to_dict()).replace("</", "<\\/")
+    name = html.escape(name)
+    return f'<div id="{name}"></div><script>vegaEmbed("#{name}", {spec}, {{actions: false, renderer: "svg"}});</script>'

@@ -1,0 +1,93 @@
+"""From several checkpoints to one Dataset: what they differ in becomes its dimensions."""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from crlviz.errors import UsageError
+
+if TYPE_CHECKING:
+    from crlviz.agent import Agent
+
+# Facts of an agent that tell checkpoints apart, and what a label calls them.
+FACTS = {
+    "env": "{}",
+    "algorithm": "{}",
+    "depth": "depth {}",
+    "actor_depth": "actor depth {}",
+    "width": "width {}",
+    "actor_width": "actor width {}",
+    "batch_size": "batch {}",
+    "seed": "seed {}",
+    "env_steps": "{:,} steps",
+}
+
+
+def differing(agents: Sequence["Agent"]) -> list[str]:
+    """The facts in which some of the agents differ; the actor's shape only where it is not the critic's."""
+    facts = [agent.facts for agent in agents]
+    names = [name for name in FACTS if len({f[name] for f in facts}) > 1]
+    for shape in ("depth", "width"):
+        if f"actor_{shape}" in names and all(f[shape] == f[f"actor_{shape}"] for f in facts):
+            names.remove(f"actor_{shape}")
+    return names
+
+
+def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Dataset) -> xr.Dataset:
+    """One Dataset of one Dataset an agent, and of what all agents share.
+
+    Where the agents form a full grid over the facts they differ in, each such fact is a dimension (depth, seed, ...);
+    otherwise the dimension is ``checkpoint`` with the facts as its coordinates. Attrs ``checkpoints`` names them all.
+
+    Raises:
+      UsageError: the same checkpoint twice, or checkpoints that differ in nothing.
+    """
+    names = differing(agents)
+    values = [tuple(agent.facts[name] for name in names) for agent in agents]
+    if len(set(values)) < len(agents):
+        same = next(i for i, value in enumerate(values) if value in values[:i])
+        other = agents[values.index(values[same])]
+        raise UsageError(
+            f"{other.source} and {agents[same].source} do not differ in depth, width, seed or steps; give one"
+        )
+    if not names:  # one agent
+        names, values = ["depth"], [(agents[0].facts["depth"],)]
+    whole = xr.concat(each, dim="checkpoint")
+    axes = [sorted({value[k] for value in values}) for k in range(len(names))]
+    full = len(values) == math.prod(len(axis) for axis in axes)
+    coords = {name: ("checkpoint", [value[k] for value in values]) for k, name in enumerate(names)}
+    whole = whole.assign_coords(coords)
+    if full and len(names) == 1:
+        whole = whole.swap_dims(checkpoint=names[0]).sortby(names[0])
+    elif full:
+        whole = whole.set_index(checkpoint=names).unstack("checkpoint")
+    sources = "\n".join(str(agent.source) for agent in agents)
+    return shared.merge(whole).assign_attrs(shared.attrs, checkpoints=sources)
+
+
+def each(dataset: xr.Dataset) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
+    """Every checkpoint of a Dataset that ``combine`` made: its label ("depth 4, seed 0"), its facts, its part."""
+    dims = [dim for dim in dataset.dims if dim in FACTS or dim == "checkpoint"]
+    stacked = dataset.stack(each=dims, create_index=False) if dims else dataset.expand_dims("each")
+    for index in range(stacked.sizes["each"]):
+        part = stacked.isel(each=index)
+        facts = {name: part[name].item() for name in FACTS if name in part.coords}
+        yield label(facts), facts, part
+
+
+def label(facts: Mapping[str, Any]) -> str:
+    """Facts as words: "depth 4, seed 0"."""
+    return ", ".join(FACTS[name].format(value) for name, value in facts.items())
+
+
+def save(dataset: xr.Dataset, path: str | Path) -> None:
+    """Write netCDF, whole or not at all."""
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as directory:
+        dataset.to_netcdf(Path(directory) / path.name, engine="netcdf4")
+        os.replace(Path(directory) / path.name, path)
