@@ -128,7 +128,7 @@ def _start(run: Run, core: int) -> _Process:
     run.runs.mkdir(parents=True, exist_ok=True)
     directory = tempfile.mkdtemp(dir=run.runs, prefix=f".{run.out.name}-")
     pin = (lambda: os.sched_setaffinity(0, {core})) if hasattr(os, "sched_setaffinity") else None
-    errors = tempfile.TemporaryFile()
+    errors = tempfile.TemporaryFile()  # noqa: SIM115
     popen = subprocess.Popen(
         [sys.executable, "-m", "crlviz", *run.arguments, "--out", str(Path(directory) / "run")],
         stdin=subprocess.DEVNULL,
@@ -200,6 +200,7 @@ def _seconds(runs: Sequence[Run], kind: Kind) -> float:
 
 def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path:
     """Write the pictures, the numbers and the page of finished runs; the page's path."""
+    import altair as alt
     import jinja2
 
     from analyses import efficiency, heatmap, scaling
@@ -218,7 +219,7 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
     shown = shown.sel(seed=SHOWN_SEED) if "seed" in shown.dims else shown
     pictures = {
         "heatmaps": heatmap.plot(shown),
-        "curves": scaling.plot(data, over="gradient_steps") | scaling.plot(data, over="train_seconds"),
+        "curves": alt.hconcat(*(scaling.plot(data, over=over) for over in ("gradient_steps", "train_seconds"))),
         "efficiency": efficiency.plot(data),
     }
     for name, picture in pictures.items():

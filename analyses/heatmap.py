@@ -45,9 +45,9 @@ def compute(
       seed: of the reset that gives the other state coordinates, and of those episodes.
 
     Returns:
-      Dataset over what the agents differ in, ``goal``, ``x`` and ``y``: ``q``, ``geodesic`` and ``straight`` (metres to the
-      goal), ``rank_correlation`` over ``distance_kind`` (Spearman's, of Q with minus that distance: 1 where Q orders all
-      positions by it), and ``visits`` with coverage. Positions inside walls are NaN.
+      Dataset over what the agents differ in, ``goal``, ``x`` and ``y``: ``q``, ``geodesic`` and ``straight`` (metres to
+      the goal), ``rank_correlation`` over ``distance_kind`` (Spearman's, of Q with minus that distance: 1 where Q
+      orders all positions by it), and ``visits`` with coverage. Positions inside walls are NaN.
 
     Raises:
       UsageError: agents in different mazes, or a goal inside a wall.
@@ -146,10 +146,9 @@ def _one(
         whole = reset[env.state_dim :].copy()  # a goal's further coordinates (a height) as drawn at reset
         whole[:2] = goal
         commanded = np.repeat(whole[None], len(states), axis=0)
+        actions = np.zeros((len(states), env.action_size), np.float32)
         if action == "policy":
-            actions = agent.act(np.concatenate([states, commanded], axis=1))
-        else:
-            actions = np.zeros((len(states), env.action_size), np.float32)
+            actions = np.asarray(agent.act(np.concatenate([states, commanded], axis=1)))
         q[index][free] = agent.q(states, actions, commanded)
         for k, kind in enumerate(shared.distance_kind.values):
             correlation[index, k] = spearmanr(q[index][free], -shared[kind].values[index][free], nan_policy="omit")[0]
@@ -211,12 +210,12 @@ def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> alt.Top
     )
 
 
-def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None], size: int) -> alt.LayerChart:
+def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None], size: int) -> Any:
     maze = None
     spacing, x, y = part.attrs["spacing"], part.x.values, part.y.values
     extent = (x[0] - spacing / 2, x[-1] + spacing / 2, y[0] - spacing / 2, y[-1] + spacing / 2)
     if "maze" in part.attrs:
-        origin = tuple(float(value) for value in part.attrs["origin"])
+        origin = (float(part.attrs["origin"][0]), float(part.attrs["origin"][1]))
         maze = mazes.Maze(tuple(part.attrs["maze"].split("\n")), float(part.attrs["cell_size"]), origin)
         extent = maze.extent
     ground = charts.in_metres(maze, extent, size)

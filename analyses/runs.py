@@ -22,11 +22,11 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
       paths: run directories.
 
     Returns:
-      Dataset over ``run`` and ``evaluation``: ``success`` (share of evaluation episodes that reach their goal),
-      ``time_at_goal`` (steps), and along both ``env_steps``, ``gradient_steps``, ``train_seconds`` (collecting and updating
-      alone); over ``run``: ``score`` (mean success of the last five evaluations), ``score_time_at_goal``, ``parameters`` (of
-      actor and critic). Coordinates ``depth``, ``width``, ``seed``, and ``group``: what a run differs in from others but for
-      its seed. Runs with fewer evaluations end in NaN.
+      Dataset. Over ``run`` and ``evaluation``: ``success`` (share of evaluation episodes that reach their goal),
+      ``time_at_goal`` (steps), and with them ``env_steps``, ``gradient_steps``, ``train_seconds`` (collecting and
+      updating alone). Over ``run``: ``score`` (mean success of the last five evaluations), ``score_time_at_goal``,
+      ``parameters`` (of actor and critic). Coordinates ``depth``, ``width``, ``seed``, and ``group``: what a run
+      differs in from others but for its seed. Runs with fewer evaluations end in NaN.
 
     Raises:
       CrlvizError: a path is not a run directory with a metrics.csv.

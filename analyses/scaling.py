@@ -11,7 +11,7 @@ from crlviz import charts, statistics
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
 
 
-def plot(dataset: xr.Dataset, *, over: str = "gradient_steps", size: int = 380) -> alt.TopLevelMixin:
+def plot(dataset: xr.Dataset, *, over: str = "gradient_steps", size: int = 380) -> alt.LayerChart | alt.FacetChart:
     """Success over training, a line a group (interquartile mean over seeds) on thin lines of its seeds.
 
     Args:

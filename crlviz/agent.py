@@ -84,7 +84,7 @@ class Agent:
         return _sample(self.actor, self.params["actor"], observation, noise)
 
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
-        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]; 0 is at the goal, lower farther."""
+        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]: 0 at the goal, lower farther."""
         return _q(self.critic, self.params["critic"], state, action, goal)
 
     def embed(self, state: Any, action: Any) -> jax.Array:

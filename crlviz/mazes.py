@@ -133,7 +133,7 @@ class Maze:
     def _neighbours(self, cell: Cell) -> list[Cell]:
         return [(cell[0] + i, cell[1] + j) for i, j in _NEIGHBOURS if not self.walls[cell[0] + i, cell[1] + j]]
 
-    def xy(self, cells: Sequence[Cell] | np.ndarray) -> np.ndarray:
+    def xy(self, cells: Cell | Sequence[Cell] | np.ndarray) -> np.ndarray:
         """Centres of cells [..., 2] in metres [..., 2]."""
         return np.asarray(self.origin) + self.cell_size * np.asarray(cells, dtype=float)
 
@@ -156,7 +156,7 @@ class Maze:
         return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
     def grid(self, per_cell: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A fine grid, ``per_cell`` points to a cell's side: x [X], y [Y] in metres and which points are free [X, Y]."""
+        """A fine grid, ``per_cell`` points to a cell's side: x [X], y [Y] in metres, and which are free [X, Y]."""
         offsets = (np.arange(per_cell) + 0.5) / per_cell - 0.5
         x, y = (
             self.origin[axis] + self.cell_size * (np.arange(n)[:, None] + offsets).ravel()
@@ -294,7 +294,7 @@ def get(name: str, *, cell_size: float = 1.0, centred: bool = False) -> Maze:
       UsageError: no layout has this name (the message gives the nearest), or it has no pairs that far apart.
     """
     match = _PAIRS_SUFFIX.match(name)
-    base, hops = name, ()
+    base, hops = name, tuple[int, ...]()
     if match:
         base, hops = match["base"], tuple(int(hop) for hop in match["hops"].split("f")[:-1])
     if base not in LAYOUTS:

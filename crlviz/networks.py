@@ -109,7 +109,7 @@ class Actor:
     action_size: int
 
     @property
-    def _network(self) -> ResidualNetwork:
+    def _network(self) -> nn.Module:
         return ResidualNetwork(self.config, (self.action_size, self.action_size))
 
     def init(self, key: jax.Array) -> Params:
@@ -117,7 +117,8 @@ class Actor:
 
     def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log standard deviation [..., action] before the tanh."""
-        mean, raw = self._network.apply({"params": params}, observation)
+        outputs: Any = self._network.apply({"params": params}, observation)
+        mean, raw = outputs
         return mean, _LOG_STD_MIN + 0.5 * (_LOG_STD_MAX - _LOG_STD_MIN) * (jnp.tanh(raw) + 1)
 
     def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
@@ -179,8 +180,8 @@ def from_paper_layout(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     """Parameters of one network of the paper's code as ours.
 
     Args:
-      layers: ``Dense_0`` .. ``Dense_{n + h}`` (kernel, bias) and ``LayerNorm_0`` .. ``LayerNorm_n`` (scale, bias) where n
-        is the depth and h the number of heads; without LayerNorm the latter are absent.
+      layers: ``Dense_0`` .. ``Dense_{n + h}`` (kernel, bias) and ``LayerNorm_0`` .. ``LayerNorm_n`` (scale, bias),
+        where n is the depth and h the number of heads; without LayerNorm the latter are absent.
 
     Returns:
       The tree that ``ResidualNetwork`` of that depth takes.

@@ -42,7 +42,7 @@ def command(depths: str, width: int, batch_size: int, env: str, num_envs: int) -
 
 
 def env_steps_per_second(env: str, num_envs: int, length: int = 1000, repeats: int = 5) -> float:
-    """Environment steps a second of a jitted scan under random actions, without its compilation; the best of repeats."""
+    """Environment steps a second of a jitted scan under random actions, compilation apart; the best of repeats."""
     import jax
 
     from crlviz import envs
@@ -81,11 +81,11 @@ def update_speed(env: str, depth: int, width: int, batch_size: int) -> dict[str,
     start = time.perf_counter()
     learner = jax.jit(algorithm.init)(jax.random.key(0))
     update = jax.jit(algorithm.update, donate_argnums=0)
-    learner, metrics = jax.block_until_ready(update(learner, jax.random.key(1), *batch))
+    learner, _ = jax.block_until_ready(update(learner, jax.random.key(1), *batch))
     first = time.perf_counter() - start
     start, count = time.perf_counter(), 0
     while (seconds := time.perf_counter() - start) < 2 or count < 3:
-        learner, metrics = jax.block_until_ready(update(learner, jax.random.key(count), *batch))
+        learner, _ = jax.block_until_ready(update(learner, jax.random.key(count), *batch))
         count += 1
     return {"depth": depth, "first_seconds": first, "updates_per_second": count / seconds}
 

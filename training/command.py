@@ -40,7 +40,10 @@ def command(env: str, out: Path, preset: str, settings: tuple[str, ...], **optio
         if not equals:
             raise UsageError(f"--set takes NAME=VALUE, not {setting!r}")
         changes[name] = value
-    names = {"depth": ("actor.depth", "critic.depth"), "width": ("actor.width", "critic.width")}
+    names: dict[str, tuple[str, ...]] = {
+        "depth": ("actor.depth", "critic.depth"),
+        "width": ("actor.width", "critic.width"),
+    }
     names |= {"actor_depth": ("actor.depth",), "critic_depth": ("critic.depth",)}
     for option, value in options.items():
         if value is not None:

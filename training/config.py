@@ -26,7 +26,7 @@ class TrainConfig:
       batch_size: rows of an update.
       gamma: discount of the hindsight goals.
       replay_steps: steps of each environment that replay keeps, at least; rounded up to whole unrolls.
-      window: steps of each environment that a training step samples from, and that are collected before the first update.
+      window: steps of each environment that a training step samples from, all collected before the first update.
       env_steps: steps in total over all environments, prefill included; rounded up to whole epochs.
       evaluations: how often to evaluate and save, besides the start.
       eval_episodes: episodes of an evaluation.
@@ -169,8 +169,8 @@ def schedule(config: TrainConfig) -> Schedule:
     held = config.window * config.num_envs
     if config.batch_size > held:
         raise UsageError(
-            f"batch_size is {config.batch_size:,} but replay gives {held:,} rows ({config.num_envs} environments, windows "
-            f"of {config.window} steps); lower batch_size, or raise num_envs or window"
+            f"batch_size is {config.batch_size:,} but replay gives {held:,} rows ({config.num_envs} environments, "
+            f"windows of {config.window} steps); lower batch_size, or raise num_envs or window"
         )
     per_step = config.unroll * config.num_envs
     steps = max(1, -(-config.env_steps // per_step) - prefill)

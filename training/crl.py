@@ -30,8 +30,7 @@ class CRLConfig:
     logsumexp_penalty: float = 0.1
 
 
-@struct.dataclass
-class Learner:
+class Learner(struct.PyTreeNode):
     """Everything an update changes: parameters and optimiser states."""
 
     actor: Any
@@ -103,7 +102,7 @@ class CRL:
     def actor_loss(
         self, params: Params, critic: Params, alpha: jax.Array, state: jax.Array, goal: jax.Array, noise: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """mean(alpha log pi(a|s, g) - Q(s, a, g)) for a batch [B, ...] with a from ``noise``; and the log probabilities."""
+        """mean(alpha log pi(a|s, g) - Q(s, a, g)) of a batch [B, ...], a from ``noise``; and the log probabilities."""
         action, log_prob = self.actor.sample(params, jnp.concatenate([state, goal], axis=-1), noise)
         q = -distance(self.critic.phi(critic, state, action), self.critic.psi(critic, goal))
         return jnp.mean(alpha * log_prob - q), log_prob

@@ -13,8 +13,7 @@ from training.config import Schedule, TrainConfig
 from training.crl import CRL, Learner
 
 
-@struct.dataclass
-class Collector:
+class Collector(struct.PyTreeNode):
     """The environments being stepped.
 
     Attributes:
@@ -30,8 +29,7 @@ class Collector:
     trajectory: jax.Array
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """All that a run is at one moment; what follows is a function of this and the config."""
 
     learner: Learner

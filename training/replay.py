@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 
-@struct.dataclass
-class Transitions:
+class Transitions(struct.PyTreeNode):
     """Steps with leading axes [...].
 
     Attributes:
@@ -28,8 +27,7 @@ class Transitions:
     trajectory: jax.Array
 
 
-@struct.dataclass
-class Replay:
+class Replay(struct.PyTreeNode):
     """The ring. Rows [0, size) are written; the oldest is at ``head`` once the ring is full.
 
     Attributes:
@@ -79,8 +77,7 @@ def future_offset(uniform: jax.Array, remaining: jax.Array, gamma: float) -> jax
     return jnp.clip(offset, 1, remaining).astype(int)
 
 
-@struct.dataclass
-class Picks:
+class Picks(struct.PyTreeNode):
     """Where sampled rows and their goals lie in the ring; all [...] integers."""
 
     time: jax.Array

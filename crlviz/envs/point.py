@@ -13,8 +13,7 @@ _START_JITTER = 0.1  # metres, uniform, on each axis
 _SKIN = 1e-3  # share of a cell kept between the point and a wall it touches
 
 
-@struct.dataclass
-class PointState:
+class PointState(struct.PyTreeNode):
     """Position [2] in metres, velocity [2] in metres a step, goal [2] in metres."""
 
     position: jax.Array
@@ -41,6 +40,7 @@ class PointMaze(GoalEnv):
     def __init__(self, id: str, maze: Maze):
         self.id = id
         self.maze = maze
+        self._cell_size = maze.cell_size
         self._walls = jnp.asarray(maze.walls)
         self._origin = jnp.asarray(maze.origin)
         pairs, weights = maze.pairs
@@ -69,7 +69,7 @@ class PointMaze(GoalEnv):
 
     def _move(self, position: jax.Array, velocity: jax.Array) -> tuple[jax.Array, jax.Array]:
         """One step's flight from position [2] at velocity [2] a step; exact for a point among square walls."""
-        size = self.maze.cell_size
+        size = self._cell_size
         at = (position - self._origin) / size + 0.5  # in cells, so that cell i spans [i, i + 1)
         step = velocity / size
         here = jnp.floor(at)
