@@ -127,15 +127,15 @@ def _start(run: Run, core: int) -> _Process:
     # Trained under a name that nobody takes for a finished run, and renamed at the end.
     run.runs.mkdir(parents=True, exist_ok=True)
     directory = tempfile.mkdtemp(dir=run.runs, prefix=f".{run.out.name}-")
-    pin = (lambda: os.sched_setaffinity(0, {core})) if hasattr(os, "sched_setaffinity") else None
     errors = tempfile.TemporaryFile()  # noqa: SIM115
     popen = subprocess.Popen(
         [sys.executable, "-m", "crlviz", *run.arguments, "--out", str(Path(directory) / "run")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
-        preexec_fn=pin,
     )
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(popen.pid, {core})
     return _Process(run, core, directory, popen, errors)
 
 

@@ -8,9 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from crlviz import datasets
-from crlviz.agent import load
 from crlviz.errors import CrlvizError
-from crlviz.networks import parameter_count
 
 LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
 
@@ -31,7 +29,10 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     Raises:
       CrlvizError: a path is not a run directory with a metrics.csv.
     """
-    agents = [load(path) for path in paths]
+    from crlviz.agent import load_all  # jax, which reading a table does not need
+    from crlviz.networks import parameter_count
+
+    agents = load_all(paths)
     tables = [metrics(Path(path)) for path in paths]
     names = [name for name in datasets.differing(agents) if name != "seed"] or ["depth"]
     groups = [datasets.label({name: agent.facts[name] for name in names}) for agent in agents]

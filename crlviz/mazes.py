@@ -196,15 +196,24 @@ class Maze:
     def _obstacles(self) -> tuple[np.ndarray, np.ndarray]:
         """Boxes that block sight, as low and high corners [B, 2] in cells.
 
-        Walls are a hair smaller than their cells so that a path may graze them; where two walls touch at a corner
-        only, a speck closes the gap between them.
+        A box is an unbroken run of walls in a row or a column, so that no path slips between walls that touch; it is a
+        hair smaller than its cells so that a path may graze it. Where two walls touch at a corner only, a speck closes
+        the gap between them.
         """
-        walls = np.argwhere(self.walls)
+        runs = [((i, j), (i, j + n - 1)) for i, row in enumerate(self.walls) for j, n in _runs(row)]
+        runs += [((i, j), (i + n - 1, j)) for j, column in enumerate(self.walls.T) for i, n in _runs(column)]
+        first, last = np.array(runs).transpose(1, 0, 2)
         a, b, c, d = _four_around(self.walls)
         pinches = np.argwhere((a & d & ~b & ~c) | (b & c & ~a & ~d)) + 0.5
-        centres = np.concatenate([walls, pinches])
-        half = np.concatenate([np.full(len(walls), 0.5 - 1e-7), np.full(len(pinches), 1e-6)])[:, None]
-        return centres - half, centres + half
+        low = np.concatenate([first - (0.5 - 1e-7), pinches - 1e-6])
+        high = np.concatenate([last + (0.5 - 1e-7), pinches + 1e-6])
+        return low, high
+
+
+def _runs(walls: np.ndarray) -> list[tuple[int, int]]:
+    """Where each unbroken run of true in a line [N] begins, and how long it is."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], walls.astype(int), [0]])))
+    return [(int(begin), int(end - begin)) for begin, end in edges.reshape(-1, 2)]
 
 
 def _four_around(walls: np.ndarray) -> np.ndarray:

@@ -1,0 +1,102 @@
+"""The demo, end to end at toy size, and the words it may say."""
+
+import sys
+
+import pandas as pd
+import pytest
+
+from analyses import demo
+from crlviz import cli
+from crlviz.errors import CrlvizError
+
+
+def rows(scores: dict[str, tuple[list[float], float | None, float | None]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"group": group, "scores": values, "score": sum(values) / len(values), "low": low, "high": high}
+            for group, (values, low, high) in scores.items()
+        ]
+    )
+
+
+KINDS = [
+    demo.Kind("a", "shallow", 4, 64, 1),
+    demo.Kind("b", "deep", 16, 64, 1),
+    demo.Kind("c", "wide", 4, 128, 1),
+    demo.Kind("d", "long", 4, 64, 4),
+]
+
+
+def test_findings_claim_no_more_than_the_intervals():
+    table = rows(
+        {
+            "shallow": ([0.5, 0.6], 0.5, 0.6),
+            "deep": ([0.8, 0.9], 0.8, 0.9),
+            "wide": ([0.7, 0.85], 0.7, 0.85),
+            "long": ([0.95, 0.97], 0.95, 0.97),
+        }
+    )
+    updates, parameters, seconds = demo.findings(table, KINDS)
+    assert updates.startswith("At equal updates, depth 16 reaches 85% of the goals and depth 4 55%;")
+    assert "deeper is better here" in updates
+    assert "do not tell the two apart" in parameters
+    assert "deeper is worse here" in seconds
+
+
+def test_one_seed_claims_nothing():
+    table = rows({kind.title: ([0.1 * n], None, None) for n, kind in enumerate(KINDS)})
+    for sentence in demo.findings(table, KINDS):
+        assert sentence.endswith("one seed, so this is a picture and no claim.")
+
+
+def test_the_wide_network_has_the_deep_ones_parameters():
+    import jax
+
+    from crlviz.networks import Actor, NetworkConfig, parameter_count
+
+    counts = [
+        parameter_count(jax.eval_shape(Actor(NetworkConfig(depth, width), 6, 2).init, jax.random.key(0)))
+        for depth, width in ((demo.DEEP, demo.WIDTH), (demo.SHALLOW, demo.WIDE))
+    ]
+    assert counts[1] == pytest.approx(counts[0], rel=0.05)
+
+
+def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "ENV", "point_u_maze")
+    monkeypatch.setattr(demo, "QUICK_ENV_STEPS", 150_000)
+    monkeypatch.setattr(demo, "WIDTH", 8)
+    monkeypatch.setattr(demo, "WIDE", 16)
+    out = tmp_path / "demo"
+    monkeypatch.setattr(sys, "argv", ["crlviz", "demo", "--quick", "--out", str(out)])
+    cli.main()
+    said = capsys.readouterr().out
+    page = (out / "index.html").read_text()
+    assert {path.name for path in (out / "runs").iterdir()} == {
+        "depth4-seed0",
+        "depth16-seed0",
+        "depth4-wide-seed0",
+        "depth4-long-seed0",
+    }
+    for name in ("heatmaps.png", "curves.png", "efficiency.png", "heatmaps.nc", "results.csv", "policies.gif"):
+        assert (out / name).stat().st_size > 0, name
+    assert "one seed" in page
+    assert "one seed" in said
+    assert "<script src=" not in page  # it stands alone
+    assert "crlviz train point_u_maze --depth 16 --width 8 --seed 0 --env-steps 150000" in page
+    for score in pd.read_csv(out / "results.csv").score:
+        assert f"{score:.2f}" in page
+
+    # A second demo keeps the runs and only draws.
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")}
+    cli.main()
+    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")} == before
+
+
+def test_a_failed_run_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "ENV", "point_nowhere")
+    run = demo.Run(demo.Kind("depth4", "depth 4", 4, 8, 1000), 0, tmp_path / "runs")
+    with pytest.raises(
+        CrlvizError, match=r"training depth 4, seed 0 failed: .*no environment is called 'point_nowhere'"
+    ):
+        demo.train_all([run], "training")
+    assert not list((tmp_path / "runs").iterdir())

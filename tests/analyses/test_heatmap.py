@@ -1,0 +1,193 @@
+"""The map and its numbers, against agents whose Q is known."""
+
+import json
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+import pytest
+import xarray as xr
+
+from analyses import heatmap
+from crlviz import datasets, envs
+from crlviz.errors import UsageError
+from tests.toys import toy_config, untrained_run
+
+
+class KnownAgent:
+    """Q is minus a distance that the test knows; the policy's action is the goal's position, to be seen in Q."""
+
+    def __init__(self, env_id: str, measure, depth: int = 4):
+        self.env = self.eval_env = envs.make(env_id)
+        self.config = {"env": env_id}
+        self.measure = measure
+        self.facts = dict.fromkeys(datasets.FACTS, 0) | {"env": env_id, "algorithm": "known", "depth": depth}
+        self.source = Path(f"known{depth}")
+
+    def act(self, observation, key=None):
+        return np.full((len(observation), 2), 0.25, np.float32)
+
+    def q(self, state, action, goal):
+        assert np.ptp(goal, axis=0).max() == 0
+        assert np.all(state[:, 2:] == 0)  # the velocity as at reset
+        return -self.measure(self.env.maze, state[:, :2], goal[0]) - action.sum(axis=1)
+
+
+def by_maze(maze, points, goal):
+    return maze.geodesic(points, goal)
+
+
+def by_line(maze, points, goal):
+    return np.linalg.norm(points - goal, axis=1)
+
+
+def test_a_critic_that_knows_the_maze_scores_one():
+    dataset = heatmap.compute([KnownAgent("point_u4_maze", by_maze)], resolution=4, action="zeros")
+    correlation = dataset.rank_correlation
+    np.testing.assert_allclose(correlation.sel(distance_kind="geodesic"), 1, atol=1e-4)
+    assert (correlation.sel(distance_kind="straight") < 0.9).all()
+
+
+def test_a_critic_that_flies_like_a_crow_scores_one_on_the_line():
+    dataset = heatmap.compute([KnownAgent("point_u4_maze", by_line)], resolution=4)
+    np.testing.assert_allclose(dataset.rank_correlation.sel(distance_kind="straight"), 1, atol=1e-4)
+    assert (dataset.rank_correlation.sel(distance_kind="geodesic") < 0.97).all()
+
+
+def test_positions_and_walls():
+    agent = KnownAgent("point_u_maze", by_line)
+    dataset = heatmap.compute([agent], np.array([[1.0, 0.0]]), resolution=2, action="zeros")
+    points = np.stack(np.meshgrid(dataset.x, dataset.y, indexing="ij"), -1)
+    free = agent.env.maze.is_free(points)
+    q = dataset.q.isel(depth=0, goal=0).values
+    assert np.array_equal(np.isfinite(q), free)
+    np.testing.assert_allclose(q[free], -np.linalg.norm(points[free] - [1, 0], axis=1), rtol=1e-5)
+    assert dataset.sizes["x"] == 2 * agent.env.maze.shape[0]
+
+
+def test_the_policy_acts_unless_told_zeros():
+    agent = KnownAgent("point_u_maze", by_line)
+    goal = np.array([[1.0, 0.0]])
+    acting = heatmap.compute([agent], goal, resolution=1)
+    still = heatmap.compute([agent], goal, resolution=1, action="zeros")
+    np.testing.assert_allclose((still.q - acting.q).values[np.isfinite(still.q.values)], 0.5, atol=1e-5)
+
+
+def test_default_goals_are_the_evaluation_layouts():
+    agent = KnownAgent("point_u4_maze", by_line)
+    goals = heatmap.default_goals(agent)
+    maze = agent.env.maze
+    # U4's evaluation goals, the farthest along the corridor first.
+    assert [tuple(cell) for cell in maze.cell(goals)] == [(4, 1), (5, 1), (5, 2), (5, 3)]
+
+
+def test_depth_and_seed_become_dimensions():
+    agents = [KnownAgent("point_u_maze", by_line, depth) for depth in (16, 4)]
+    dataset = heatmap.compute(agents, resolution=1)
+    assert dataset.depth.values.tolist() == [4, 16]
+    assert dataset.q.dims == ("depth", "goal", "x", "y")
+    assert dataset.attrs["checkpoints"].splitlines() == ["known16", "known4"]
+
+
+def test_variables_are_described():
+    dataset = heatmap.compute([KnownAgent("point_u_maze", by_line)], resolution=1)
+    for name, variable in dataset.data_vars.items():
+        assert {"units", "long_name"} <= variable.attrs.keys(), name
+
+
+@pytest.fixture(scope="module")
+def two_depths(tmp_path_factory):
+    import crlviz
+
+    folder = tmp_path_factory.mktemp("depths")
+    changes = ({}, {"actor__depth": 8, "critic__depth": 8})
+    return [
+        crlviz.load(untrained_run(folder / f"run{index}", toy_config(**change))) for index, change in enumerate(changes)
+    ]
+
+
+def test_real_agents_agree_with_their_own_q(two_depths):
+    goal = np.array([[1.0, -1.0]])
+    dataset = heatmap.compute(two_depths, goal, resolution=2, coverage=True)
+    for agent in two_depths:
+        part = dataset.sel(depth=agent.facts["depth"]).isel(goal=0)
+        i, j = 3, 4
+        state = np.array([part.x[i], part.y[j], 0, 0], np.float32)
+        observation = np.concatenate([state, goal[0]]).astype(np.float32)
+        expected = agent.q(state, agent.act(observation), goal[0].astype(np.float32))
+        assert part.q.values[i, j] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_visits_count_every_step(two_depths):
+    dataset = heatmap.compute(two_depths[:1], resolution=2, coverage=True)
+    env = two_depths[0].env
+    assert dataset.visits.sum() == 128 * env.episode_length
+    walls = ~np.isfinite(dataset.q.isel(depth=0, goal=0).values)
+    assert dataset.visits.isel(depth=0).values[walls].sum() == 0
+
+
+def test_the_chart_from_the_file_is_the_chart(two_depths, tmp_path):
+    dataset = heatmap.compute(two_depths, resolution=2, coverage=True)
+    datasets.save(dataset, tmp_path / "map.nc")
+    with xr.open_dataset(tmp_path / "map.nc") as read:
+        assert heatmap.plot(read).to_dict() == heatmap.plot(dataset).to_dict()
+    assert [path.name for path in tmp_path.iterdir()] == ["map.nc"]
+
+
+def _domains(spec) -> list:
+    found = []
+    if isinstance(spec, dict):
+        colour = spec.get("encoding", {}).get("color", {})
+        if "scale" in colour:
+            found.append(tuple(colour["scale"]["domain"]))
+        for value in spec.values():
+            found += _domains(value)
+    elif isinstance(spec, list):
+        for value in spec:
+            found += _domains(value)
+    return found
+
+
+def test_scales(two_depths):
+    dataset = heatmap.compute(two_depths, np.array([[1.0, 1.0]]), resolution=2)
+    assert len(set(_domains(heatmap.plot(dataset, scale="shared").to_dict()))) == 1
+    own = _domains(heatmap.plot(dataset, scale="own").to_dict())
+    assert len(set(own)) == 2
+    for (low, high), depth in zip(own, (4, 8), strict=True):
+        assert low == pytest.approx(float(dataset.q.sel(depth=depth).min()), rel=1e-5)
+        assert high == pytest.approx(float(dataset.q.sel(depth=depth).max()), rel=1e-5)
+
+
+def test_walls_are_drawn_where_they_are():
+    agent = KnownAgent("point_u_maze", by_line)
+    chart = heatmap.plot(heatmap.compute([agent], np.array([[1.0, 0.0]]), resolution=1))
+    spec = chart.to_dict()
+    drawn = {
+        (round(r["x"] + 0.5, 3), round(r["y"] + 0.5, 3))
+        for rows in spec["datasets"].values()
+        for r in rows
+        if set(r) == {"x", "x2", "y", "y2"}
+    }
+    maze = agent.env.maze
+    assert drawn == {tuple(centre) for centre in maze.xy(np.argwhere(maze.walls)).tolist()}
+    # Rows run down the page as in the layout's text: x grows downwards, y to the right.
+    text = json.dumps(spec)
+    assert '"reverse": true' in text
+    assert spec["vconcat"][0]["hconcat"][0]["width"] == spec["vconcat"][0]["hconcat"][0]["height"]  # 5 by 5 cells
+
+
+def test_without_a_maze(monkeypatch):
+    agent = KnownAgent("point_u_maze", lambda maze, points, goal: np.linalg.norm(points - goal, axis=1))
+    monkeypatch.setattr(agent.env, "maze", None)
+    dataset = heatmap.compute([agent], resolution=1)
+    assert np.isfinite(dataset.q).all()
+    np.testing.assert_allclose(dataset.rank_correlation, 1, atol=1e-4)
+    # The plane holds the start and every goal that episodes are drawn with.
+    assert dataset.x.min() < -1
+    assert dataset.x.max() > 1
+    assert isinstance(heatmap.plot(dataset), alt.VConcatChart)
+
+
+def test_goal_in_a_wall():
+    with pytest.raises(UsageError, match=r"goal 0,0 is not in a free cell"):
+        heatmap.compute([KnownAgent("point_u_maze", by_line)], np.array([[0.0, 0.0]]))

@@ -1,0 +1,225 @@
+"""Every verb and every sentence that a mistake gets."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from crlviz import cli
+from tests.toys import ROOM, toy_config
+
+QUICK = [f"--set={name}" for name in ("num_envs=4", "unroll=10", "updates=2", "window=30", "replay_steps=60")]
+QUICK += ["--set=evaluations=2", "--set=eval_episodes=4", "--batch-size=8", "--env-steps=280", "--width=8"]
+
+
+@pytest.fixture
+def crlviz(monkeypatch, capsys):
+    """Runs the command in this process; gives its exit code, what it printed, and its complaint."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["crlviz", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def complaint(result: tuple[int, str, str], code: int) -> str:
+    """The one sentence of a failed command."""
+    assert result[0] == code, result
+    lines = result[2].strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def test_help_names_every_verb_and_is_quick():
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "crlviz", "--help"], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    for verb in cli.VERBS:
+        assert f"  {verb} " in done.stdout
+    # The promise is 0.3 s on a quiet machine; a loaded one gets room, and importing jax would still break it.
+    assert min(seconds) < 0.6
+
+
+def test_help_imports_no_numerics():
+    code = "import sys, crlviz.cli; sys.argv = ['crlviz', '--help']\ntry: crlviz.cli.main()\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('jax', 'numpy', 'flax', 'brax', 'altair', 'xarray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("verb", list(cli.VERBS))
+def test_each_verb_helps_with_an_example(crlviz, verb):
+    code, out, _ = crlviz(verb, "--help")
+    assert code == 0
+    assert f"Example: crlviz {verb}" in out
+
+
+def test_train_inspect_heatmap(crlviz, tmp_path):
+    run = tmp_path / "run"
+    code, out, _ = crlviz("train", "point_u_maze", "--depth", 8, "--seed", 3, "--out", run, *QUICK)
+    assert (code, out.strip()) == (0, f"wrote {run}")
+    config = json.loads((run / "config.json").read_text())
+    assert config["config"]["critic"]["depth"] == config["config"]["actor"]["depth"] == 8
+    assert config["config"]["seed"] == 3
+    assert config["command"][:3] == ["crlviz", "train", "point_u_maze"]
+
+    code, out, _ = crlviz("inspect", run)
+    assert code == 0
+    assert "depth 8, width 8, swish" in out
+    assert "280 environment steps" in out
+
+    picture, data = tmp_path / "map.svg", tmp_path / "map.nc"
+    code, out, _ = crlviz("heatmap", run, "--goal", "1,0", "--resolution", 2, "--out", picture, "--out", data)
+    assert code == 0
+    assert picture.read_text().startswith("<svg")
+    assert data.stat().st_size > 1000
+    assert "1,0" in out
+
+
+def test_train_in_a_maze_of_ones_own(crlviz, tmp_path):
+    layout = tmp_path / "room.txt"
+    layout.write_text("\n".join(ROOM))
+    run = tmp_path / "run"
+    code, _, _ = crlviz("train", "point_maze", "--layout", layout, "--depth", 4, "--out", run, *QUICK)
+    assert code == 0
+    layout.unlink()  # the run holds its maze itself
+    code, *_ = crlviz("heatmap", run, "--resolution", 2, "--no-coverage", "--out", tmp_path / "map.json")
+    assert code == 0
+    assert "point_maze" in (tmp_path / "map.json").read_text()
+
+
+def test_actor_and_critic_depth_apart(crlviz, tmp_path):
+    code, *_ = crlviz("train", "point_u_maze", "--critic-depth", 8, "--out", tmp_path / "run", *QUICK)
+    assert code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["critic"]["depth"], config["actor"]["depth"]) == (8, 4)
+
+
+def test_evaluation_elsewhere(crlviz, tmp_path):
+    code, *_ = crlviz("train", "point_u_maze", "--eval-env", "point_u_maze_eval", "--out", tmp_path / "run", *QUICK)
+    assert code == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["eval_env"] == "point_u_maze_eval"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["point_bigmaze"], "no environment is called 'point_bigmaze'; nearest: point_big_maze"),
+        (
+            ["point_u_maze", "--depth", "6"],
+            "depth 6 is not a positive multiple of 4 (a block has 4 layers); take 4 or 8",
+        ),
+        (["point_u_maze", "--batch-size", "10000000"], "but replay gives"),
+        (["point_u_maze", "--batch-size", "1"], "needs at least 2"),
+        (["point_u_maze", "--eval-env", "nowhere"], "no environment is called 'nowhere'"),
+        (["point_u_maze", "--preset", "huge"], "no preset is called 'huge'; take paper or laptop"),
+        (["point_u_maze", "--set", "gama=0.9"], "no setting is called 'gama'"),
+        (["point_u_maze", "--set", "gamma=high"], "gamma takes a value of type float, not 'high'"),
+        (["point_u_maze", "--set", "gamma"], "--set takes NAME=VALUE"),
+        (["point_u_maze", "--layout", "none.txt"], "cannot read the maze file none.txt: No such file"),
+        (["point_maze"], "point_maze is for a maze of your own: give its file with --layout"),
+    ],
+)
+def test_train_mistakes(crlviz, tmp_path, arguments, words):
+    out = tmp_path / "run"
+    assert words in complaint(crlviz("train", *arguments, "--out", out), 2)
+    assert not out.exists()  # nothing was begun
+
+
+def test_train_refuses_an_existing_run(crlviz, toy_run):
+    before = sorted(toy_run.rglob("*"))
+    assert "exists already" in complaint(crlviz("train", "point_u_maze", "--out", toy_run, *QUICK), 2)
+    assert sorted(toy_run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--goal", "9,9"], "is not in a free cell of point_u_maze"),
+        (["--goal", "somewhere"], "--goal takes X,Y in metres"),
+        (["--scale", "mine"], "scale 'mine' is unknown; take own or shared"),
+        (["--action", "jump"], "action 'jump' is unknown; take policy or zeros"),
+        (["--resolution", "0"], "resolution 0"),
+        (["--out", "map.jpeg"], "cannot tell the format of map.jpeg"),
+        (["--out", "no/such/map.png"], "there is no directory no/such"),
+    ],
+)
+def test_heatmap_mistakes(crlviz, toy_run, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in complaint(crlviz("heatmap", toy_run, *options), 2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", ["heatmap", "inspect"])
+def test_no_checkpoint(crlviz, tmp_path, verb):
+    assert "there is no" in complaint(crlviz(verb, tmp_path / "nothing"), 1)
+    assert "neither a run directory" in complaint(crlviz(verb, tmp_path), 1)
+
+
+def test_the_same_checkpoint_twice(crlviz, toy_run, tmp_path):
+    result = crlviz("heatmap", toy_run, toy_run, "--out", tmp_path / "map.json")
+    assert "do not differ" in complaint(result, 2)
+
+
+def test_heatmap_across_mazes(crlviz, toy_run, tmp_path):
+    from tests.toys import untrained_run
+
+    other = untrained_run(tmp_path / "other", toy_config(env="point_u2_maze"))
+    result = crlviz("heatmap", toy_run, other, "--out", tmp_path / "map.json")
+    assert "different environments" in complaint(result, 2)
+
+
+def test_debug_shows_the_traceback(crlviz, tmp_path):
+    code, _, err = crlviz("--debug", "inspect", tmp_path / "nothing")
+    assert code == 1
+    assert "Traceback" in err
+
+
+def test_unknown_verb_and_option(crlviz):
+    code, _, err = crlviz("heatmapp")
+    assert code == 2
+    assert "No such command 'heatmapp'" in err
+    assert crlviz("train", "point_u_maze", "--depht", 4)[0] == 2
+
+
+def test_envs_lists_what_make_knows(crlviz):
+    from crlviz import envs
+
+    code, out, _ = crlviz("envs")
+    assert code == 0
+    table = out.split("\n\n")[0]
+    assert [line.split()[0] for line in table.splitlines()[1:]] == envs.ids()
+
+
+def test_bench_measures_each_depth(crlviz, monkeypatch):
+    from training import bench
+
+    monkeypatch.setattr(bench, "env_steps_per_second", lambda env, count: 1.0)
+    monkeypatch.setattr(
+        bench, "update_speed", lambda env, depth, *_: {"depth": depth, "first_seconds": depth, "updates_per_second": 9}
+    )
+    code, out, _ = crlviz("bench", "--depth", "4,8")
+    assert code == 0
+    assert out.splitlines()[-1].split() == ["8", "8.0", "s", "2.00", "9.0"]
+    assert "whole numbers" in complaint(crlviz("bench", "--depth", "four"), 2)
+
+
+def test_module_path_has_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "crlviz", "--version"], capture_output=True, text=True, check=True)
+    import crlviz as package
+
+    assert package.__version__ in done.stdout
+    assert Path(package.__file__).is_file()

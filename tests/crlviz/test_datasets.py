@@ -1,0 +1,77 @@
+"""What checkpoints differ in becomes dimensions."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from crlviz import datasets
+from crlviz.errors import UsageError
+
+BASE = {
+    "env": "point_u_maze",
+    "algorithm": "crl",
+    "depth": 4,
+    "actor_depth": 4,
+    "width": 64,
+    "actor_width": 64,
+    "batch_size": 64,
+    "seed": 0,
+    "env_steps": 1000,
+}
+
+
+def agents(*changes):
+    return [SimpleNamespace(facts=BASE | change, source=Path(f"run{n}")) for n, change in enumerate(changes)]
+
+
+def deep(depth, **more):
+    return {"depth": depth, "actor_depth": depth, **more}
+
+
+def combined(some):
+    each = [xr.Dataset({"q": ("x", np.array([n, n + 0.5]))}) for n in range(len(some))]
+    return datasets.combine(some, each, xr.Dataset({"way": ("x", [0.0, 1.0])}, attrs={"env": "e"}))
+
+
+def test_a_grid_of_depths_and_seeds():
+    some = agents(deep(16, seed=1), deep(4, seed=0), deep(4, seed=1), deep(16, seed=0))
+    whole = combined(some)
+    assert set(whole.q.dims) == {"depth", "seed", "x"}
+    assert whole.q.sel(depth=16, seed=1).values.tolist() == [0, 0.5]
+    assert whole.q.sel(depth=4, seed=1).values.tolist() == [2, 2.5]
+    assert whole.way.dims == ("x",)
+    assert whole.attrs == {"env": "e", "checkpoints": "run0\nrun1\nrun2\nrun3"}
+
+
+def test_what_is_no_grid_keeps_one_dimension():
+    some = agents(deep(4), deep(16), deep(4, width=128, actor_width=128))
+    whole = combined(some)
+    assert whole.q.dims == ("checkpoint", "x")
+    labels = [label for label, _, _ in datasets.each(whole)]
+    assert labels == ["depth 4, width 64", "depth 16, width 64", "depth 4, width 128"]
+
+
+def test_the_actors_depth_is_named_only_where_it_differs():
+    assert datasets.differing(agents(deep(4), deep(8))) == ["depth"]
+    assert datasets.differing(agents(deep(4), {"actor_depth": 8})) == ["actor_depth"]
+
+
+def test_one_agent_is_labelled_by_its_depth():
+    whole = combined(agents(deep(8)))
+    [(label, facts, part)] = datasets.each(whole)
+    assert (label, facts) == ("depth 8", {"depth": 8})
+    assert part.q.values.tolist() == [0, 0.5]
+
+
+def test_each_visits_every_cell_of_a_grid():
+    some = agents(*(deep(depth, seed=seed) for depth in (4, 8) for seed in (0, 1)))
+    found = {label: part.q.values[0] for label, _, part in datasets.each(combined(some))}
+    assert found == {"depth 4, seed 0": 0, "depth 4, seed 1": 1, "depth 8, seed 0": 2, "depth 8, seed 1": 3}
+
+
+def test_twice_the_same():
+    with pytest.raises(UsageError, match="run0 and run1 do not differ"):
+        combined(agents({}, {}))
