@@ -45,13 +45,13 @@ def test_a_critic_that_knows_the_maze_scores_one():
     dataset = heatmap.compute([KnownAgent("point_u4_maze", by_maze)], resolution=4, action="zeros")
     correlation = dataset.rank_correlation
     np.testing.assert_allclose(correlation.sel(distance_kind="geodesic"), 1, atol=1e-4)
-    assert (correlation.sel(distance_kind="straight") < 0.9).all()
+    assert correlation.sel(distance_kind="straight").isel(goal=0) < 0.8  # the farthest goal is round the bend
 
 
 def test_a_critic_that_flies_like_a_crow_scores_one_on_the_line():
     dataset = heatmap.compute([KnownAgent("point_u4_maze", by_line)], resolution=4)
     np.testing.assert_allclose(dataset.rank_correlation.sel(distance_kind="straight"), 1, atol=1e-4)
-    assert (dataset.rank_correlation.sel(distance_kind="geodesic") < 0.97).all()
+    assert dataset.rank_correlation.sel(distance_kind="geodesic").isel(goal=0) < 0.8
 
 
 def test_positions_and_walls():
