@@ -97,6 +97,8 @@ def train_all(runs: Sequence[Run], title: str) -> None:
     Raises:
       CrlvizError: a run failed; the message is its own.
     """
+    for leftover in runs[0].runs.glob(".*-seed*"):  # of a demo that was killed
+        shutil.rmtree(leftover)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     waiting = [run for run in runs if not run.out.exists()]
     finished = sum(run.kind.cost for run in runs if run.out.exists())
@@ -133,6 +135,8 @@ def _start(run: Run, core: int) -> _Process:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
+        # Networks this small train faster on a core than on a GPU, and several processes would fight over its memory.
+        env={"JAX_PLATFORMS": "cpu"} | os.environ,
     )
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(popen.pid, {core})

@@ -279,7 +279,13 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
     show_default=True,
     help="html, png, svg, pdf or json for the picture, nc for the data; may be given again.",
 )
-@click.option("--goal", "goals", multiple=True, metavar="X,Y", help="Goal in metres; may be given again.")
+@click.option(
+    "--goal",
+    "goals",
+    multiple=True,
+    metavar="X,Y",
+    help="Goal in metres; may be given again. Default: the four evaluation goals farthest away.",
+)
 @click.option("--action", default="policy", show_default=True, help="policy or zeros.")
 @click.option("--scale", default="own", show_default=True, help="Colour scale of each map: own or shared.")
 @click.option("--resolution", type=int, default=8, show_default=True, help="Points along a cell's side.")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from crlviz import checkpoints, envs
 from crlviz.envs.base import GoalEnv
-from crlviz.errors import CrlvizError
+from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import Actor, Critic, NetworkConfig, distance
 
 
@@ -60,10 +60,10 @@ class Agent:
         return {
             "algorithm": config.get("algorithm", "crl"),
             "env": config["env"],
-            "depth": config["critic"]["depth"],
-            "width": config["critic"]["width"],
-            "actor_depth": config["actor"]["depth"],
-            "actor_width": config["actor"]["width"],
+            "depth": self.critic.config.depth,
+            "width": self.critic.config.width,
+            "actor_depth": self.actor.config.depth,
+            "actor_width": self.actor.config.width,
             "batch_size": config["batch_size"],
             "seed": config["seed"],
             "env_steps": self.env_steps,
@@ -133,10 +133,13 @@ def load(path: str | Path) -> Agent:
     params = {name: checkpoints.read(checkpoint, name) for name in ("actor", "critic")}
     agent = Agent(config, params, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
     try:
-        for name, network in (("actor", agent.actor), ("critic", agent.critic)):
-            _check_shapes(params[name], jax.eval_shape(network.init, jax.random.key(0)), f"{name}.safetensors", agent)
-    except (KeyError, TypeError) as error:
-        raise CrlvizError(f"the config.json of {checkpoint.path} does not describe an agent: {error}") from None
+        networks: dict[str, Actor | Critic] = {"actor": agent.actor, "critic": agent.critic}
+        _ = agent.eval_env, agent.facts
+    except (UsageError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise CrlvizError(f"{checkpoint.run / 'config.json'} does not describe an agent: {reason}") from None
+    for name, network in networks.items():
+        _check_shapes(params[name], jax.eval_shape(network.init, jax.random.key(0)), f"{name}.safetensors", agent)
     return agent
 
 

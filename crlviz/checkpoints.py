@@ -23,11 +23,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint on disk: where it is, its manifest, and its run's config."""
+    """One checkpoint on disk: where it is, its manifest, its run's config and directory."""
 
     path: Path
     manifest: dict[str, Any]
     config: dict[str, Any]
+    run: Path
 
     @property
     def env_steps(self) -> int:
@@ -94,7 +95,7 @@ def find(path: str | Path) -> Checkpoint:
     else:
         raise CrlvizError(f"{path} is neither a run directory (no config.json) nor a checkpoint (no manifest.json)")
     manifest = _read_json(path / "manifest.json", {"env_steps": int, "gradient_steps": int, "files": dict})
-    return Checkpoint(path, manifest, read_config(run))
+    return Checkpoint(path, manifest, read_config(run), run)
 
 
 def all_steps(run: Path) -> list[int]:
@@ -131,8 +132,8 @@ def read(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
 def read_checked(checkpoint: Checkpoint, name: str) -> bytes:
     """A file of a checkpoint, if its checksum is the manifest's."""
     path, entry = checkpoint.path / name, checkpoint.manifest["files"].get(name)
-    if entry is None:
-        raise CrlvizError(f"{checkpoint.path} lists no {name} in its manifest.json")
+    if not isinstance(entry, dict):
+        raise CrlvizError(f"{checkpoint.path / 'manifest.json'} does not describe {name}")
     try:
         data = path.read_bytes()
     except OSError as error:

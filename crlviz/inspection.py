@@ -44,7 +44,7 @@ def describe(path: Path) -> str:
     lines += [f"made with   {versions}", f"on          {found.config.get('device', 'unknown')}"]
     if found.config.get("command"):
         lines.append(f"by          {' '.join(found.config['command'])}")
-    steps = checkpoints.all_steps(found.path.parent.parent)
+    steps = checkpoints.all_steps(found.run)
     lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps")
     return "\n".join(lines)
 

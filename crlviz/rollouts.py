@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crlviz.envs.base import GoalEnv, State
+from crlviz.errors import UsageError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,6 +98,9 @@ def rollout(
       length: steps; default: the environment's episode.
       env: another environment than the agent's own.
 
+    Raises:
+      UsageError: no episode, goals or starts of another shape, or in a wall.
+
     Returns:
       Dataset with dimensions ``episode``, ``time``: ``state`` (before the step), ``action``, ``achieved`` (after the
       step), ``goal``, ``distance``, ``success`` and ``alive`` (false after a fall).
@@ -105,6 +109,10 @@ def rollout(
 
     env = env or agent.env
     length = length or env.episode_length
+    if episodes < 1:
+        raise UsageError(f"{episodes} episodes: at least one is needed")
+    _check_places(env, "goals", goals, (episodes, env.goal_dim))
+    _check_places(env, "starts", starts, (episodes, 2))
     reset_key, policy_key = jax.random.split(jax.random.key(seed))
     reset_keys = jax.random.split(reset_key, episodes)
 
@@ -142,3 +150,13 @@ def rollout(
         },
         attrs={"env": env.id, "checkpoint": str(agent.source), "seed": seed},
     )
+
+
+def _check_places(env: GoalEnv, name: str, places: np.ndarray | None, shape: tuple[int, int]) -> None:
+    if places is None:
+        return
+    if np.shape(places) != shape:
+        raise UsageError(f"{name} have shape {np.shape(places)}; {shape[0]} episodes of {env.id} take {shape}")
+    if env.maze is not None and not np.all(free := env.maze.is_free(np.asarray(places)[:, :2])):
+        x, y = np.asarray(places)[~free][0, :2]
+        raise UsageError(f"{name} hold {x:g},{y:g}, which is not in a free cell of {env.id}")

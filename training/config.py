@@ -1,6 +1,8 @@
 """Everything a run is told, typed, with the paper's values as defaults; and the named presets."""
 
+import contextlib
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,15 +95,19 @@ def replace(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     Raises:
       UsageError: unknown field, or a value that is not of its type.
     """
+    return _replace(config, changes, "", names(config))
+
+
+def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]) -> Any:
     for name, value in changes.items():
         head, _, tail = name.partition(".")
         fields = {f.name: f for f in dataclasses.fields(config)}
         if head not in fields or dataclasses.is_dataclass(getattr(config, head)) != bool(tail):
-            raise UsageError(f"no setting is called {name!r}; known are {', '.join(names(config))}")
+            raise UsageError(f"no setting is called {prefix + name!r}; known are {', '.join(known)}")
         if tail:
-            value = replace(getattr(config, head), {tail: value})
+            value = _replace(getattr(config, head), {tail: value}, f"{head}.", known)
         elif isinstance(value, str):
-            value = _read(name, value, type(getattr(config, head)))
+            value = _read(prefix + name, value, type(getattr(config, head)))
         config = dataclasses.replace(config, **{head: value})
     return config
 
@@ -121,10 +127,12 @@ def _read(name: str, text: str, kind: type) -> Any:
             return text.lower() == "true"
     elif kind in (int, float, str):
         try:
-            # 1e6 and 1_000_000 are both fine ways to write a whole number.
-            return int(float(text)) if kind is int and float(text) == int(float(text)) else kind(text)
-        except (ValueError, OverflowError):
-            pass
+            return kind(text)
+        except ValueError:
+            # 1e6 is a fine way to write a whole number.
+            with contextlib.suppress(ValueError, OverflowError):
+                if kind is int and float(text) == int(float(text)):
+                    return int(float(text))
     raise UsageError(
         f"{name} takes {'true or false' if kind is bool else f'a value of type {kind.__name__}'}, not {text!r}"
     )
@@ -140,9 +148,9 @@ class Schedule:
     replay_capacity: int
 
     def env_steps(self, config: TrainConfig, epoch: int) -> int:
-        """Environment steps taken after that many epochs."""
+        """Environment steps taken after that many epochs, the first window included."""
         unrolls = self.prefill_unrolls + epoch * self.steps_per_epoch
-        return unrolls * config.unroll * config.num_envs if epoch else 0
+        return unrolls * config.unroll * config.num_envs
 
     def gradient_steps(self, config: TrainConfig, epoch: int) -> int:
         """Updates done after that many epochs."""
@@ -158,6 +166,13 @@ def schedule(config: TrainConfig) -> Schedule:
     for name in ("num_envs", "unroll", "updates", "env_steps", "evaluations", "eval_episodes", "window"):
         if getattr(config, name) < 1:
             raise UsageError(f"{name} is {getattr(config, name)}; it must be at least 1")
+    if config.episode_length < 0:
+        raise UsageError(
+            f"episode_length is {config.episode_length}; it must be at least 1, or 0 for the environment's own"
+        )
+    for name in ("learning_rate", "temperature_learning_rate", "initial_temperature"):
+        if not 0 < getattr(config.crl, name) < math.inf:
+            raise UsageError(f"crl.{name} is {getattr(config.crl, name)}; it must be positive and finite")
     if config.batch_size < 2:
         raise UsageError(f"batch_size is {config.batch_size}; InfoNCE needs at least 2 rows to tell one from another")
     if not 0 < config.gamma <= 1:

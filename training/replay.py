@@ -54,6 +54,8 @@ def create(capacity: int, example: Transitions) -> Replay:
 def insert(replay: Replay, steps: Transitions) -> Replay:
     """Write steps [T, environments, ...] over the oldest rows. The capacity must be a multiple of T."""
     count = steps.trajectory.shape[0]
+    if replay.capacity % count:
+        raise ValueError(f"a ring of {replay.capacity} steps does not take {count} at a time without a seam")
     rows = jax.tree.map(
         lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, replay.head, axis=0), replay.rows, steps
     )

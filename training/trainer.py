@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib.metadata
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from tqdm import tqdm
 
 from crlviz import checkpoints, envs
@@ -81,17 +82,6 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
     loop = build(config)
     eval_env = _evaluation_env(config, loop)
     began = time.perf_counter()
-    checkpoints.write_config(
-        out,
-        {
-            "algorithm": "crl",
-            "config": dataclasses.asdict(config),
-            "versions": {name: _version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
-            "device": str(jax.devices()[0].device_kind),
-            "command": list(command),
-        },
-    )
-
     init_key, eval_key = jax.random.split(jax.random.key(config.seed))
     state = jax.jit(loop.init)(init_key)
     epoch = jax.jit(loop.epoch, donate_argnums=0).lower(state).compile()
@@ -102,6 +92,18 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
             return loop.algorithm.actor.mean_action(params, observation)
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
+
+    # Written after compiling, so that what fails or is stopped before it began leaves nothing behind.
+    checkpoints.write_config(
+        out,
+        {
+            "algorithm": "crl",
+            "config": dataclasses.asdict(config),
+            "versions": {name: _version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
+            "device": str(jax.devices()[0].device_kind),
+            "command": list(command),
+        },
+    )
 
     counts, train_seconds = loop.schedule, 0.0
     total = counts.env_steps(config, counts.epochs)
@@ -117,12 +119,14 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
                 seconds = time.perf_counter() - start
                 train_seconds += seconds
                 row = {name: float(value) for name, value in losses.items()}
-                _stop_if_not_finite(row, out, counts.env_steps(config, index))
                 row["updates_per_second"] = counts.steps_per_epoch * config.updates / seconds
                 row["env_steps_per_second"] = counts.steps_per_epoch * config.unroll * config.num_envs / seconds
             env_steps, gradient_steps = counts.env_steps(config, index), counts.gradient_steps(config, index)
             scores = measure(state.learner.actor, jax.random.fold_in(eval_key, index))
             row |= {name: float(value) for name, value in scores.items()}
+            # The losses were measured before the last update, so what would be saved is looked at too.
+            finite = bool(_all_finite((state.learner.actor, state.learner.critic)))
+            _stop_if_not_finite(row | {"a network parameter": 0.0 if finite else math.nan}, out, env_steps)
             row |= {
                 "env_steps": env_steps,
                 "gradient_steps": gradient_steps,
@@ -150,12 +154,18 @@ def _evaluation_env(config: TrainConfig, loop: Loop) -> Any:
     return env
 
 
-def _stop_if_not_finite(losses: Mapping[str, float], out: Path, env_steps: int) -> None:
-    for name, value in losses.items():
-        if not np.isfinite(value):
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    """Whether every number in a tree of arrays is finite."""
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
+def _stop_if_not_finite(numbers: Mapping[str, float], out: Path, env_steps: int) -> None:
+    for name, value in numbers.items():
+        if not math.isfinite(value):
             raise CrlvizError(
-                f"{name} became {value} before environment step {env_steps:,}; the run stops, its last good checkpoint "
-                f"stays in {out / 'checkpoints'}"
+                f"{name} became {value} before environment step {env_steps:,}; the run stops, and the checkpoints "
+                f"before it stay in {out / 'checkpoints'}"
             )
 
 

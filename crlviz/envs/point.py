@@ -10,7 +10,7 @@ from crlviz.mazes import Maze
 _FORCE = 0.15  # metres a step that a full push adds to the velocity
 _DRAG = 0.5  # share of the velocity lost in a step, so at most 0.3 m a step on each axis
 _START_JITTER = 0.1  # metres, uniform, on each axis
-_SKIN = 1e-3  # share of a cell kept between the point and a wall it touches
+_SKIN = 1e-4  # share of a cell kept clear of its faces: far more than rounding, far less than a step
 
 
 class PointState(struct.PyTreeNode):
@@ -89,8 +89,9 @@ class PointMaze(GoalEnv):
         x_blocked = jnp.where(x_first, x_blocked_first, wall(i2, jnp.where(y_blocked_first, j, j2)))
         y_blocked = jnp.where(x_first, wall(jnp.where(x_blocked_first, i, i2), j2), y_blocked_first)
         blocked = jnp.stack([x_blocked, y_blocked]) & (ahead != here)
-        stop = jnp.where(step > 0, here + 1 - _SKIN, here + _SKIN)
-        at = jnp.where(blocked, stop, at + step)
+        # Kept off the faces of the cell it ends in, so that rounding can never put it into the next one.
+        cell = jnp.where(blocked, here, ahead)
+        at = jnp.clip(at + step, cell + _SKIN, cell + 1 - _SKIN)
         return self._origin + size * (at - 0.5), jnp.where(blocked, 0.0, velocity)
 
     def _observe(self, point: PointState) -> jax.Array:

@@ -1,0 +1,62 @@
+"""A configuration that trains in a second, and mazes small enough to reason about."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from crlviz import checkpoints
+from crlviz.envs.point import PointMaze
+from training import config as configs
+from training.trainer import build
+
+# 4 environments of 20-step episodes: 3 unrolls of prefill, then 2 epochs of 2 training steps.
+TOY: dict[str, Any] = {
+    "actor.width": 8,
+    "critic.width": 8,
+    "num_envs": 4,
+    "unroll": 10,
+    "updates": 3,
+    "batch_size": 8,
+    "window": 30,
+    "replay_steps": 60,
+    "env_steps": 4 * 10 * 7,
+    "evaluations": 2,
+    "eval_episodes": 6,
+    "episode_length": 20,
+}
+
+ROOM = ["#######", "#.....#", "#.....#", "#..r..#", "#.....#", "#g....#", "#######"]
+
+
+def toy_config(**changes: Any) -> configs.TrainConfig:
+    """The toy run in the U maze, with some settings changed; dots are written ``__``."""
+    return configs.replace(
+        configs.TrainConfig(env="point_u_maze"),
+        TOY | {name.replace("__", "."): value for name, value in changes.items()},
+    )
+
+
+def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: Sequence[int] = (100,)) -> Path:
+    """A run directory with networks as they start, each checkpoint with its own; nothing is trained."""
+    config = config or toy_config()
+    loop = build(config)
+    checkpoints.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
+    init = jax.jit(loop.algorithm.init)
+    for count in steps:
+        learner = init(jax.random.key(count))
+        networks = {"actor": jax.device_get(learner.actor), "critic": jax.device_get(learner.critic)}
+        checkpoints.write(run, count, count // 10, networks)
+    return run
+
+
+class FallingPoint(PointMaze):
+    """A point that "falls" where y exceeds a line: the laptop's stand-in for a body whose episode can end early."""
+
+    line = 0.5
+
+    def step(self, state, action):
+        state = super().step(state, action)
+        return state.replace(done=(state.pipeline_state.position[1] > self.line).astype(float))

@@ -1,0 +1,110 @@
+"""The loop: what it steps, stores and counts, read off the state it returns."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from crlviz import mazes
+from tests.toys import FallingPoint, toy_config
+from training.trainer import build
+
+# Episodes of 20 steps and 20 steps of prefill: after init, and after each epoch of 2 x 10, every slot was just reset.
+PREFILL = {"window": 20, "env_steps": 4 * 10 * 6}
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A loop, its states after init and after each epoch, and the last epoch's losses."""
+    loop = build(toy_config(**PREFILL))
+    init, epoch = jax.jit(loop.init), jax.jit(loop.epoch)
+    states = [init(jax.random.key(0))]
+    for _ in range(2):
+        state, metrics = epoch(states[-1])
+        states.append(state)
+    return loop, states, metrics
+
+
+def test_counts_are_what_was_stepped(run):
+    loop, states, _ = run
+    for epoch, state in enumerate(states):
+        collector = state.collector
+        taken = np.asarray(collector.trajectory * loop.episode_length + collector.steps)
+        assert (taken == 20 * (epoch + 1)).all()
+        assert int(state.replay.size) == min(taken[0], loop.schedule.replay_capacity)
+        if epoch:
+            assert loop.schedule.env_steps(loop.config, epoch) == taken.sum()
+        for optimiser in (state.learner.actor_optimiser, state.learner.critic_optimiser, state.learner.alpha_optimiser):
+            assert int(optimiser[0].count) == loop.schedule.gradient_steps(loop.config, epoch)
+
+
+@pytest.mark.parametrize("redraw", [True, False], ids=["redrawn", "kept"])
+def test_goals_are_redrawn_or_kept(redraw):
+    # The prefill alone is three whole episodes of each slot.
+    loop = build(toy_config(window=60, redraw_goals=redraw))
+    state = jax.jit(loop.init)(jax.random.key(0))
+    collector, rows = state.collector, jax.tree.map(np.asarray, state.replay.rows)
+    np.testing.assert_array_equal(collector.trajectory, 3)
+    np.testing.assert_array_equal(collector.steps, 0)
+    np.testing.assert_array_equal(collector.states.obs[:, 4:], collector.states.pipeline_state.goal)
+    first, now = collector.first.pipeline_state, collector.states.pipeline_state
+    begun = rows.state[[0, 20, 40], :, :2]  # where each episode began
+    assert (loop.env.maze.cell(begun) == (1, 1)).all()
+    np.testing.assert_array_equal(begun[0], first.position)
+    if redraw:
+        assert len(np.unique(begun.reshape(-1, 2), axis=0)) == 12
+        assert (np.asarray(now.position) != np.asarray(first.position)).any(-1).all()
+        assert (np.asarray(now.goal) != np.asarray(first.goal)).any()
+    else:
+        np.testing.assert_array_equal(begun, np.broadcast_to(first.position, begun.shape))
+        np.testing.assert_array_equal(now.position, first.position)
+        np.testing.assert_array_equal(now.goal, first.goal)
+
+
+def test_replay_holds_what_happened(run):
+    loop, states, _ = run
+    state = states[-1]
+    rows = jax.tree.map(np.asarray, state.replay.rows)
+    assert int(state.replay.size) == 60
+    assert int(state.replay.head) == 0  # 60 rows in a ring of 60: reading order is time order
+    np.testing.assert_array_equal(rows.trajectory, np.repeat([0, 1, 2], 20)[:, None] + np.zeros((1, 4), int))
+    same = rows.trajectory[1:] == rows.trajectory[:-1]
+    # What is achieved after a step is where the next step of the episode begins.
+    np.testing.assert_array_equal(rows.achieved[:-1][same], rows.state[1:, :, :2][same])
+    # An episode's first row is a start, and its last outcome is still its own, not the next one's start.
+    starts = loop.env.maze.cell(rows.state[[0, 20, 40], :, :2])
+    assert (starts == (1, 1)).all()
+    assert np.abs(rows.achieved - rows.state[..., :2]).max() <= 0.3 + 1e-5
+    assert np.abs(rows.action).max() <= 1
+    assert len(np.unique(rows.action)) > 400  # every environment and step has its own noise
+    # The law of motion, where no wall was met.
+    expected = rows.state[..., :2] + 0.5 * rows.state[..., 2:] + 0.15 * rows.action
+    inside = loop.env.maze.is_free(expected)
+    np.testing.assert_allclose(rows.achieved[inside], expected[inside], atol=1e-4)
+
+
+def test_losses_are_means_and_finite(run):
+    metrics = run[2]
+    assert all(np.isfinite(value) and np.shape(value) == () for value in metrics.values())
+    assert 0 <= float(metrics["accuracy"]) <= 1
+    assert np.log(8) * 0.5 < float(metrics["critic_loss"]) < np.log(8) * 3  # near chance, for 8 rows
+
+
+def test_an_episode_that_ends_early_begins_anew():
+    loop = build(toy_config(window=60))
+    # The line runs through the middle of the start cell: about every other episode is over after a step.
+    env = FallingPoint("falling", mazes.get("u_maze", centred=True))
+    env.line = -1.0
+    loop = dataclasses.replace(loop, env=env)
+    state = jax.jit(loop.init)(jax.random.key(0))
+    rows = jax.tree.map(np.asarray, state.replay.rows)
+    fell = rows.achieved[..., 1] > env.line
+    changed = rows.trajectory[1:] != rows.trajectory[:-1]
+    assert fell.any()
+    assert changed[fell[:-1]].all()  # a fall is the last row of its episode
+    lengths = np.diff(np.flatnonzero(np.concatenate([[True], changed[:, 0], [True]])))
+    assert lengths.max() <= loop.episode_length
+    steps = np.asarray(state.collector.steps)
+    assert (steps < loop.episode_length).all()
+    np.testing.assert_array_equal(np.diff(rows.trajectory, axis=0)[changed], 1)
