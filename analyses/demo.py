@@ -65,43 +65,43 @@ class Run:
         """What one types after ``crlviz`` for it."""
         kind = self.kind
         shape = ["--depth", kind.depth, "--width", kind.width, "--seed", self.seed, "--env-steps", kind.env_steps]
-        return ["train", ENV, *map(str, shape)]
+        return ["train", ENV, *map(str, shape), "--out", str(self.out)]
 
     @property
-    def command(self) -> str:
-        return shlex.join(["crlviz", *self.arguments, "--out", str(self.out)])
+    def share(self) -> float:
+        """How much of it is done: 1 once the directory holds this very run whole."""
+        from analyses.runs import metrics
+        from crlviz.checkpoints import all_steps, read_config
+
+        try:
+            if read_config(self.out)["command"][1:] != self.arguments:
+                return 0.0
+            done, saved = int(metrics(self.out).env_steps.iloc[-1]), all_steps(self.out)
+        except (CrlvizError, KeyError):
+            return 0.0
+        whole = done >= self.kind.env_steps and done in saved
+        return 1.0 if whole else min(0.99, done / self.kind.env_steps)
 
 
 @dataclass
 class _Process:
-    """A run being trained, on a core of its own where the system allows that, into a directory of its own."""
+    """A run being trained, on a core of its own where the system allows that."""
 
     run: Run
     core: int
-    directory: str
     popen: subprocess.Popen
     errors: IO[bytes]
 
-    def share(self) -> float:
-        """How much of it is done, from its metrics."""
-        try:
-            last = (Path(self.directory) / "run" / "metrics.csv").read_text().splitlines()[-1]
-            return min(1.0, int(last.split(",")[0]) / self.run.kind.env_steps)
-        except (OSError, ValueError, IndexError):
-            return 0.0
-
 
 def train_all(runs: Sequence[Run], title: str) -> None:
-    """Train every run whose directory is not there yet, one process a core.
+    """Train every run that is not there whole, one process a core.
 
     Raises:
       CrlvizError: a run failed; the message is its own.
     """
-    for leftover in runs[0].runs.glob(".*-seed*"):  # of a demo that was killed
-        shutil.rmtree(leftover)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    waiting = [run for run in runs if not run.out.exists()]
-    finished = sum(run.kind.cost for run in runs if run.out.exists())
+    waiting = [run for run in runs if run.share < 1]
+    finished = sum(run.kind.cost for run in runs if run not in waiting)
     running: list[_Process] = []
     layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
     with tqdm(total=sum(run.kind.cost for run in runs), desc=title, bar_format=layout, disable=None) as bar:
@@ -110,28 +110,26 @@ def train_all(runs: Sequence[Run], title: str) -> None:
                 for core in [core for core in cores if core not in {process.core for process in running}]:
                     if waiting:
                         running.append(_start(waiting.pop(0), core))
-                time.sleep(0.2)
+                time.sleep(0.5)
                 for process in [process for process in running if process.popen.poll() is not None]:
                     running.remove(process)
-                    _finish(process)
+                    _check(process)
                     finished += process.run.kind.cost
                     tqdm.write(f"  {process.run.kind.title}, seed {process.run.seed}: {_result(process.run.out)}")
-                bar.n = finished + sum(process.run.kind.cost * process.share() for process in running)
+                bar.n = finished + sum(process.run.kind.cost * process.run.share for process in running)
                 bar.set_postfix_str(f"{len(running)} running, {len(waiting)} waiting")
         finally:
             for process in running:
                 process.popen.kill()
                 process.popen.wait()
-                shutil.rmtree(process.directory, ignore_errors=True)
 
 
 def _start(run: Run, core: int) -> _Process:
-    # Trained under a name that nobody takes for a finished run, and renamed at the end.
-    run.runs.mkdir(parents=True, exist_ok=True)
-    directory = tempfile.mkdtemp(dir=run.runs, prefix=f".{run.out.name}-")
+    if (run.out / "config.json").exists():  # of a demo that was stopped, or that wanted other settings
+        shutil.rmtree(run.out)
     errors = tempfile.TemporaryFile()  # noqa: SIM115
     popen = subprocess.Popen(
-        [sys.executable, "-m", "crlviz", *run.arguments, "--out", str(Path(directory) / "run")],
+        [sys.executable, "-m", "crlviz", *run.arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
@@ -140,19 +138,15 @@ def _start(run: Run, core: int) -> _Process:
     )
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(popen.pid, {core})
-    return _Process(run, core, directory, popen, errors)
+    return _Process(run, core, popen, errors)
 
 
-def _finish(process: _Process) -> None:
+def _check(process: _Process) -> None:
     process.errors.seek(0)
     words = process.errors.read().decode(errors="replace").strip().splitlines()
-    run = process.run
     if process.popen.returncode:
-        shutil.rmtree(process.directory, ignore_errors=True)
         reason = words[-1] if words else f"exit code {process.popen.returncode}"
-        raise CrlvizError(f"training {run.kind.title}, seed {run.seed} failed: {reason}")
-    (Path(process.directory) / "run").rename(run.out)
-    Path(process.directory).rmdir()
+        raise CrlvizError(f"training {process.run.kind.title}, seed {process.run.seed} failed: {reason}")
 
 
 def _result(run: Path) -> str:
@@ -247,7 +241,7 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
         script=charts.embed_script(),
         charts={name: charts.embed(picture, name) for name, picture in pictures.items()},
         animation=base64.b64encode((out / "policies.gif").read_bytes()).decode(),
-        commands=[run.command for run in runs],
+        commands=[shlex.join(["crlviz", *run.arguments]) for run in runs],
         out=out,
         first=[run.out for run in agents if run.seed == SHOWN_SEED],
         seconds=time.perf_counter() - began,

@@ -1,5 +1,6 @@
 """The demo, end to end at toy size, and the words it may say."""
 
+import shutil
 import sys
 
 import pandas as pd
@@ -86,10 +87,19 @@ def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
     for score in pd.read_csv(out / "results.csv").score:
         assert f"{score:.2f}" in page
 
-    # A second demo keeps the runs and only draws.
-    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")}
+    # A second demo keeps the runs that are whole, and trains the others anew.
+    def networks():  # but for those whose length follows from the seconds of others
+        files = [path for path in (out / "runs").rglob("*.safetensors") if "long" not in str(path)]
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = networks()
+    newest = max((out / "runs" / "depth4-seed0" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
     cli.main()
-    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.safetensors")} == before
+    after = networks()
+    assert after.keys() == before.keys()
+    anew = {path.relative_to(out / "runs").parts[0] for path in before if after[path] != before[path]}
+    assert anew == {"depth4-seed0"}
 
 
 def test_a_failed_run_says_why(tmp_path, monkeypatch):
@@ -99,4 +109,4 @@ def test_a_failed_run_says_why(tmp_path, monkeypatch):
         CrlvizError, match=r"training depth 4, seed 0 failed: .*no environment is called 'point_nowhere'"
     ):
         demo.train_all([run], "training")
-    assert not list((tmp_path / "runs").iterdir())
+    assert not run.out.exists()
