@@ -137,7 +137,7 @@ def _one(
     from scipy.stats import spearmanr
 
     env = agent.env
-    reset = np.asarray(env.reset(jax.random.key(seed)).obs)
+    reset = np.asarray(jax.jit(env.reset)(jax.random.key(seed)).obs)  # jitted: one program, not one an operation
     states = np.repeat(reset[None, : env.state_dim], free.sum(), axis=0)
     states[:, list(env.goal_indices[:2])] = points[free]
     q = np.full((len(goals), *free.shape), np.nan, np.float32)

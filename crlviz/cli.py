@@ -71,4 +71,4 @@ def main() -> None:
 def _cache_compiled_programs() -> None:
     """Have jax keep what it compiles in the user's cache directory; read by jax when it is first imported."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", platformdirs.user_cache_dir("crlviz"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
