@@ -40,6 +40,8 @@ class Body:
 BODIES: dict[str, Body] = {
     "point": Body("point:PointMaze", open=False, cell_size=1.0, centred=True),
     "ant": Body("ant:Ant", cell_size=4.0),
+    "ant_ball": Body("ant_ball:AntBall"),
+    "ant_push": Body("ant_push:AntPush"),
     "humanoid": Body("humanoid:Humanoid", cell_size=2.0, layouts={"big_maze_eval": "big_maze_eval_humanoid"}),
 }
 

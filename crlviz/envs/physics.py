@@ -182,29 +182,32 @@ def child(tree: ElementTree.Element, tag: str) -> ElementTree.Element:
 
 
 def add_slider(
-    tree: ElementTree.Element, name: str, *, height: float, axes: str = "xy", geom: Mapping[str, object]
-) -> ElementTree.Element:
-    """A body that slides freely in the plane: a goal to be seen, or a ball to be pushed.
-
-    Its joints have no limits: the paper's stop at 20 m, which the far cells of its larger mazes lie beyond.
-    """
+    tree: ElementTree.Element,
+    name: str,
+    *,
+    height: float,
+    axes: str = "xy",
+    limits: tuple[float, float] | None = None,
+    armature: float = 0.0,
+    geom: Mapping[str, object],
+) -> None:
+    """A sphere that slides in the plane, between limits in metres if there are any: a goal to be seen, or a ball."""
     body = add(child(tree, "worldbody"), "body", name=name, pos=(0, 0, height))
-    for axis, direction in (("x", (1, 0, 0)), ("y", (0, 1, 0))):
+    for axis, direction in {"x": (1, 0, 0), "y": (0, 1, 0)}.items():
         if axis in axes:
-            add(
-                body, "joint", name=f"{name}_{axis}", type="slide", axis=direction,
-                limited=False, damping=0, armature=0, stiffness=0,
-            )  # fmt: skip
+            ends = {"limited": True, "range": limits} if limits else {"limited": False}
+            name_and_axis = {"name": f"{name}_{axis}", "type": "slide", "axis": direction}
+            add(body, "joint", **name_and_axis, **ends, armature=armature, damping=0, stiffness=0)
     add(body, "geom", name=name, type="sphere", **geom)
-    return body
 
 
 def add_target(tree: ElementTree.Element, *, axes: str = "xy", radius: float = 0.9, height: float = 0.01) -> None:
-    """The goal as a body that touches nothing; its coordinates are the last of q."""
-    add_slider(
-        tree, "target", height=height, axes=axes,
-        geom={"size": radius, "mass": 1, "contype": 0, "conaffinity": 0, "rgba": (0.2, 0.65, 0.3, 0.5)},
-    )  # fmt: skip
+    """The goal as a body that touches nothing; its coordinates are the last of q.
+
+    Its joints have no limits: the paper's stop at 20 m, which the far cells of its larger mazes lie beyond.
+    """
+    look = {"size": radius, "mass": 1, "contype": 0, "conaffinity": 0, "rgba": (0.2, 0.65, 0.3, 0.5)}
+    add_slider(tree, "target", height=height, axes=axes, geom=look)
 
 
 def add_walls(tree: ElementTree.Element, maze: Maze, height: float) -> None:
