@@ -43,6 +43,16 @@ BODIES: dict[str, Body] = {
     "ant_ball": Body("ant_ball:AntBall"),
     "ant_push": Body("ant_push:AntPush"),
     "humanoid": Body("humanoid:Humanoid", cell_size=2.0, layouts={"big_maze_eval": "big_maze_eval_humanoid"}),
+    "reacher": Body("reacher:Reacher"),
+    "pusher_easy": Body("pusher:PusherEasy"),
+    "pusher_hard": Body("pusher:PusherHard"),
+    "cheetah": Body("cheetah:Cheetah"),
+    "arm_reach": Body("arm:ArmReach"),
+    "arm_grasp": Body("arm:ArmGrasp"),
+    "arm_push_easy": Body("arm:ArmPushEasy"),
+    "arm_push_hard": Body("arm:ArmPushHard"),
+    "arm_binpick_easy": Body("arm:ArmBinpickEasy"),
+    "arm_binpick_hard": Body("arm:ArmBinpickHard"),
 }
 
 

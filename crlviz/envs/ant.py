@@ -79,14 +79,14 @@ class Ant(PhysicsEnv):
             # Starts of the maze are spread by the noise; those of generated pairs are the cells' very centres.
             q = q.at[:2].set(origin) if self.maze.hops else q.at[:2].add(origin)
         elif goal is None:
-            goal = self._goal(goal_key)
+            goal = self._draw_goal(goal_key)
         if start is not None:
             q = q.at[:2].set(start)
         if self._normalise:
             q = q.at[3:7].divide(jnp.linalg.norm(q[3:7]))
         return self._place(q, qd.at[-2:].set(0), jnp.asarray(goal, float), rest_key)
 
-    def _goal(self, rng: jax.Array) -> jax.Array:
+    def _draw_goal(self, rng: jax.Array) -> jax.Array:
         angle = jax.random.uniform(rng, maxval=2 * jnp.pi)
         return self.goal_radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
@@ -95,7 +95,10 @@ class Ant(PhysicsEnv):
         return q.at[-2:].set(goal), qd
 
     def _observe(self, physics, control: jax.Array) -> jax.Array:
-        return jnp.concatenate([physics.q[:15], physics.qd[:14], physics.x.pos[-1, :2]])
+        return jnp.concatenate([physics.q[:15], physics.qd[:14]])
+
+    def _goal_of(self, physics) -> jax.Array:
+        return physics.x.pos[-1, :2]
 
     def _failed(self, state) -> jax.Array:
         return physics.out_of(state.x.pos[0, 2], *_HEALTHY)

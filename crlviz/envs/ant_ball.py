@@ -63,8 +63,7 @@ class AntBall(Ant):
         return q.at[-4:].set(jnp.concatenate([ball, goal])), qd.at[-4:].set(0)
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
-        ball, goal = state.x.pos[-2, :2], state.x.pos[-1, :2]
-        return jnp.concatenate([state.q[:15], state.qd[:14], ball, goal])
+        return jnp.concatenate([state.q[:15], state.qd[:14], state.x.pos[-2, :2]])
 
-    def _distance(self, obs: jax.Array) -> jax.Array:
-        return jnp.linalg.norm(obs[29:31] - obs[31:])
+    def _distance(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> jax.Array:
+        return jnp.linalg.norm(body[29:] - goal)

@@ -67,7 +67,7 @@ class AntPush(Ant):
             rgba=(0.8, 0.35, 0.25, 1),
         )  # fmt: skip
 
-    def _goal(self, rng: jax.Array) -> jax.Array:
+    def _draw_goal(self, rng: jax.Array) -> jax.Array:
         order_key, place_key = jax.random.split(rng)
         corner = jax.random.permutation(order_key, jnp.array([16.0, 8.0]))
         return corner + jax.random.uniform(place_key, (2,), maxval=2.0)
@@ -77,4 +77,4 @@ class AntPush(Ant):
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
         # Links are those with joints, so the box is the one before the last.
-        return jnp.concatenate([state.q[:15], state.qd[:14], state.x.pos[-2, :2], state.x.pos[-1, :2]])
+        return jnp.concatenate([state.q[:15], state.qd[:14], state.x.pos[-2, :2]])

@@ -86,8 +86,10 @@ class Humanoid(PhysicsEnv):
         motion = Transform.create(pos=x_i.pos - physics.x.pos).vmap().do(physics.xd)
         velocities = jnp.hstack([inertia.mass[:, None] * motion.vel / total, motion.ang])
         force = actuator.to_tau(self.sys, control, physics.q, physics.qd)
-        goal = jnp.append(physics.x.pos[-1, :2], _GOAL_HEIGHT)
-        return jnp.concatenate([physics.q, physics.qd, moments.ravel(), velocities.ravel(), force, goal])
+        return jnp.concatenate([physics.q, physics.qd, moments.ravel(), velocities.ravel(), force])
+
+    def _goal_of(self, physics) -> jax.Array:
+        return jnp.append(physics.x.pos[-1, :2], _GOAL_HEIGHT)
 
     def _failed(self, state) -> jax.Array:
         return physics.out_of(state.x.pos[0, 2], *_HEALTHY)

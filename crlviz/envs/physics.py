@@ -4,7 +4,7 @@ import abc
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module, resources
 from types import ModuleType
 from typing import Any
@@ -54,7 +54,7 @@ class PhysicsEnv(GoalEnv):
         backend: str,
         timestep: float,
         frames: int,
-        gear: np.ndarray | None = None,
+        gear: Sequence[float] | None = None,
         maze: Maze | None = None,
     ):
         """
@@ -94,11 +94,16 @@ class PhysicsEnv(GoalEnv):
         return self.at(*self._draw(rng, start, goal))
 
     def at(self, q: jax.Array, qd: jax.Array) -> State:
-        """The state of joint positions q [nq] and velocities qd [nv], the goal's among them; nothing is drawn."""
+        """The state of joint positions q [nq] and velocities qd [nv], the goal's among them; nothing is drawn.
+
+        ``info["goal"]`` holds the goal [goal_dim]: the body that shows it may drift by rounding, the goal does not.
+        """
         physics = self._pipeline.init(self.sys, jnp.asarray(q, float), jnp.asarray(qd, float))
-        obs = self._observe(physics, jnp.zeros(self.sys.act_size()))
+        body = self._observe(physics, jnp.zeros(self.sys.act_size()))
+        goal = self._goal_of(physics)
         zero = jnp.zeros(())
-        return State(physics, obs, zero, zero, self._measure(obs))
+        metrics = self._measure(body, goal, body)
+        return State(physics, jnp.concatenate([body, goal]), zero, zero, metrics, {"goal": goal})
 
     def step(self, state: State, action: jax.Array) -> State:
         control = self._control(action)
@@ -107,10 +112,17 @@ class PhysicsEnv(GoalEnv):
             state.pipeline_state,
             length=self._frames,
         )
-        obs = self._observe(physics, control)
-        metrics = self._measure(obs)
+        body, goal = self._observe(physics, control), state.info["goal"]
+        metrics = self._measure(body, goal, state.obs[: self.state_dim])
+        done = self._failed(physics)
+        physics, following = self._follow(physics, goal)
         return state.replace(
-            pipeline_state=physics, obs=obs, reward=metrics["success"], done=self._failed(physics), metrics=metrics
+            pipeline_state=physics,
+            obs=jnp.concatenate([body, goal]),
+            reward=metrics["success"],
+            done=done,
+            metrics=metrics,
+            info=state.info | {"goal": following},
         )
 
     @abc.abstractmethod
@@ -119,7 +131,15 @@ class PhysicsEnv(GoalEnv):
 
     @abc.abstractmethod
     def _observe(self, physics: Any, control: jax.Array) -> jax.Array:
-        """The observation [state_dim + goal_dim] of a physics state, reached under these controls."""
+        """The state part [state_dim] of the observation of a physics state reached under these controls."""
+
+    @abc.abstractmethod
+    def _goal_of(self, physics: Any) -> jax.Array:
+        """The goal [goal_dim] that a first physics state shows."""
+
+    def _follow(self, physics: Any, goal: jax.Array) -> tuple[Any, jax.Array]:
+        """The physics state and the goal that the next step starts from."""
+        return physics, goal
 
     def _control(self, action: jax.Array) -> jax.Array:
         """What the actuators get for an action."""
@@ -129,12 +149,12 @@ class PhysicsEnv(GoalEnv):
         """1.0 where the body has failed."""
         return jnp.zeros(())
 
-    def _distance(self, obs: jax.Array) -> jax.Array:
-        """Metres from the achieved goal to the commanded one."""
-        return jnp.linalg.norm(obs[jnp.array(self.goal_indices)] - obs[self.state_dim :])
+    def _distance(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> jax.Array:
+        """Metres from the achieved goal to the commanded one; ``before`` is the state part before the step."""
+        return jnp.linalg.norm(body[jnp.array(self.goal_indices)] - goal)
 
-    def _measure(self, obs: jax.Array) -> dict[str, jax.Array]:
-        distance = self._distance(obs)
+    def _measure(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> dict[str, jax.Array]:
+        distance = self._distance(body, goal, before)
         thresholds = {
             "success": self.goal_distance,
             "success_easy": self.goal_distance_easy or self.goal_distance,
@@ -201,12 +221,14 @@ def add_slider(
     add(body, "geom", name=name, type="sphere", **geom)
 
 
-def add_target(tree: ElementTree.Element, *, axes: str = "xy", radius: float = 0.9, height: float = 0.01) -> None:
+def add_target(
+    tree: ElementTree.Element, *, axes: str = "xy", radius: float = 0.9, height: float = 0.01, mass: float = 1.0
+) -> None:
     """The goal as a body that touches nothing; its coordinates are the last of q.
 
     Its joints have no limits: the paper's stop at 20 m, which the far cells of its larger mazes lie beyond.
     """
-    look = {"size": radius, "mass": 1, "contype": 0, "conaffinity": 0, "rgba": (0.2, 0.65, 0.3, 0.5)}
+    look = {"size": radius, "mass": mass, "contype": 0, "conaffinity": 0, "rgba": (0.2, 0.65, 0.3, 0.5)}
     add_slider(tree, "target", height=height, axes=axes, geom=look)
 
 
