@@ -233,9 +233,10 @@ def add_target(
 
 
 def add_walls(tree: ElementTree.Element, maze: Maze, height: float) -> None:
-    """One box for every wall cell of a maze, ``height`` metres high."""
+    """One box for every wall cell of a maze, ``height`` metres high, and a floor that reaches under them all."""
     world = child(tree, "worldbody")
     half = maze.cell_size / 2
+    child(tree, "geom[@name='floor']").set("size", f"{2 * max(np.abs(maze.extent)):g} " * 2 + "40")
     for (i, j), (x, y) in zip(maze.cells("#"), maze.xy(maze.cells("#")), strict=True):
         add(
             world, "geom", name=f"wall_{i}_{j}", type="box", pos=(x, y, height / 2), size=(half, half, height / 2),
