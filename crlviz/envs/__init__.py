@@ -1,7 +1,10 @@
-"""Environments by name: ``make("point_big_maze")``; the id is the body and the maze it walks in."""
+"""Environments by name: ``make("ant_u4_maze")``; the id is the body and, where it walks in one, the maze."""
 
 import difflib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,46 +18,108 @@ CUSTOM = "point_maze"
 Layout = str | Path | Sequence[str]
 
 
+@dataclass(frozen=True)
+class Body:
+    """Where a body's class is, and the mazes it walks in.
+
+    Attributes:
+      where: module of this package and class in it; imported when the body is first made.
+      open: whether it also stands on its own, without a maze.
+      cell_size: metres of a cell of its mazes; None: it walks in none.
+      centred: whether the middle of its mazes is the origin, rather than the centre of the first cell.
+      layouts: names of mazes that stand for another layout than the one of that name.
+    """
+
+    where: str
+    open: bool = True
+    cell_size: float | None = None
+    centred: bool = False
+    layouts: Mapping[str, str] = field(default_factory=dict)
+
+
+BODIES: dict[str, Body] = {
+    "point": Body("point:PointMaze", open=False, cell_size=1.0, centred=True),
+    "ant": Body("ant:Ant", cell_size=4.0),
+    "ant_ball": Body("ant_ball:AntBall"),
+    "ant_push": Body("ant_push:AntPush"),
+    "humanoid": Body("humanoid:Humanoid", cell_size=2.0, layouts={"big_maze_eval": "big_maze_eval_humanoid"}),
+    "reacher": Body("reacher:Reacher"),
+    "pusher_easy": Body("pusher:PusherEasy"),
+    "pusher_hard": Body("pusher:PusherHard"),
+    "cheetah": Body("cheetah:Cheetah"),
+    "arm_reach": Body("arm:ArmReach"),
+    "arm_grasp": Body("arm:ArmGrasp"),
+    "arm_push_easy": Body("arm:ArmPushEasy"),
+    "arm_push_hard": Body("arm:ArmPushHard"),
+    "arm_binpick_easy": Body("arm:ArmBinpickEasy"),
+    "arm_binpick_hard": Body("arm:ArmBinpickHard"),
+}
+
+
 def ids() -> list[str]:
     """Every id that ``make`` knows without further options."""
-    return [f"point_{name}" for name in mazes.LAYOUTS]
+    return [
+        id
+        for name, body in BODIES.items()
+        for id in [name] * body.open + [f"{name}_{layout}" for layout in mazes.LAYOUTS] * (body.cell_size is not None)
+    ]
 
 
-def make(id: str, *, layout: Layout | None = None) -> "GoalEnv":
+def make(id: str, *, layout: Layout | None = None, backend: str | None = None, **options: object) -> "GoalEnv":
     """Build the environment of that name.
 
     Args:
-      id: body and maze, for example ``point_u4_maze``, ``point_big_maze_eval``, ``point_u_maze_gen_1f2f3f`` (starts and
-        goals 1, 2 or 3 cells apart), or ``point_maze`` with a layout of your own.
-      layout: rows of text or a text file, see ``crlviz.mazes.parse``; only with ``point_maze``.
+      id: body and maze, for example ``humanoid``, ``ant_u4_maze``, ``point_big_maze_eval``, ``ant_u_maze_gen_1f2f3f``
+        (starts and goals 1, 2 or 3 cells apart), or a body's ``..._maze`` with a layout of your own.
+      layout: rows of text or a text file, see ``crlviz.mazes.parse``; only with ``..._maze``.
+      backend: physics engine, for bodies that have several; default: the paper's.
+      options: of the body's class, for example ``physics_step`` of the humanoid.
 
     Raises:
-      UsageError: unknown id (the message names the nearest), or a layout that is missing, faulty or not wanted.
+      UsageError: unknown id (the message names the nearest), a layout that is missing, faulty or not wanted, or an
+        option or engine that this body has not.
     """
     maze = check(id, layout)
     # Imported here: brax takes over a second, and a wrong name should be told at once.
-    from crlviz.envs.point import PointMaze
+    import_module("crlviz.envs.base")
+    module, _, name = BODIES[_split(id)[0]].where.partition(":")
+    kind = getattr(import_module(f"crlviz.envs.{module}"), name)
+    if backend is not None:
+        options["backend"] = backend
+    known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise UsageError(f"{id} has no option {option!r}; known: {', '.join(known) or 'none'}")
+    return kind(id, maze, **options) if maze else kind(id, **options)
 
-    return PointMaze(id, maze)
 
-
-def check(id: str, layout: Layout | None = None) -> mazes.Maze:
+def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
     """The maze that ``make`` would build for these, without importing what runs it. Raises as ``make`` does."""
-    body, _, name = id.partition("_")
-    if id == CUSTOM:
+    name, maze = _split(id)
+    body = BODIES[name]
+    if maze == "maze":
         if layout is None:
-            raise UsageError(f"{CUSTOM} is for a maze of your own: give its file with --layout")
-        return mazes.build(mazes.parse(layout), centred=True)
+            raise UsageError(f"{id} is for a maze of your own: give its file with --layout")
+        return mazes.build(mazes.parse(layout), cell_size=body.cell_size or 1.0, centred=body.centred)
     if layout is not None:
-        raise UsageError(f"{id} has its layout in its name; a layout of your own goes with {CUSTOM}")
-    if body != "point" or name.partition("_gen_")[0] not in mazes.LAYOUTS:
-        raise _unknown(id)
-    return mazes.get(name, centred=True)
+        custom = f"{name}_maze" if body.cell_size else CUSTOM
+        raise UsageError(f"{id} has its layout in its name; a layout of your own goes with {custom}")
+    if not maze:
+        return None
+    return mazes.get(body.layouts.get(maze, maze), cell_size=body.cell_size or 1.0, centred=body.centred)
 
 
-def _unknown(id: str) -> UsageError:
-    near = difflib.get_close_matches(id, [*ids(), CUSTOM], n=3, cutoff=0.4)
-    return UsageError(f"no environment is called {id!r}; nearest: {', '.join(near) or ', '.join(ids())}")
+def _split(id: str) -> tuple[str, str]:
+    """Body and maze of an id; the maze is "" for a body on its own and "maze" for a layout of the user's."""
+    for name, body in BODIES.items():
+        if id == name and body.open:
+            return name, ""
+        maze = id.removeprefix(f"{name}_")
+        if maze != id and body.cell_size and (maze == "maze" or maze.partition("_gen_")[0] in mazes.LAYOUTS):
+            return name, maze
+    known = ids()
+    near = difflib.get_close_matches(id, [*known, *(f"{n}_maze" for n, b in BODIES.items() if b.cell_size)], 3, 0.4)
+    raise UsageError(f"no environment is called {id!r}; nearest: {', '.join(near) or ', '.join(known)}")
 
 
-__all__ = ["CUSTOM", "check", "ids", "make"]
+__all__ = ["BODIES", "CUSTOM", "Body", "check", "ids", "make"]

@@ -23,7 +23,8 @@ class GoalEnv(Env):
       id: the name ``crlviz.envs.make`` knows it by.
       state_dim: length of the state part of an observation.
       goal_indices: where the achieved goal sits in the state.
-      goal_distance: success threshold in metres; ``goal_distance_easy`` the wider one, or None.
+      goal_distance: success threshold in metres.
+      goal_distance_easy: the wider one; None where the body has none, and ``success_easy`` then equals ``success``.
       episode_length: steps of an episode.
       dt: seconds of a step.
       maze: the maze it walks in, or None.
@@ -40,7 +41,13 @@ class GoalEnv(Env):
 
     @abc.abstractmethod
     def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
-        """A first state; ``start`` [2] and ``goal`` [goal_dim] in metres replace the drawn ones."""
+        """A first state; ``start`` [2] and ``goal`` [goal_dim] in metres replace the drawn ones.
+
+        The start is where the body walks from, or the object lies that it is to move.
+
+        Raises:
+          UsageError: a start is given to a body that has nothing to place.
+        """
 
     @property
     def goal_dim(self) -> int:

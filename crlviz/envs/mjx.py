@@ -1,0 +1,45 @@
+"""MJX behind the interface of brax's pipelines.
+
+brax has an adapter of its own, whose state is all of MJX's data: megabytes for an arm, carried by every environment.
+Here a state is what the next step and the observation need.
+"""
+
+import jax
+from brax.base import Motion, System, Transform
+from flax import struct
+from mujoco import mjx
+
+
+@struct.dataclass
+class MjxState:
+    """q [nq], qd [nv], the solver's warm start [nv], and poses and velocities of the links [bodies - 1].
+
+    After a step, poses and velocities are those MuJoCo computed on the way, from q and qd before the last physics
+    step; the paper's environments observe these.
+    """
+
+    q: jax.Array
+    qd: jax.Array
+    warmstart: jax.Array
+    x: Transform
+    xd: Motion
+
+
+def init(sys: System, q: jax.Array, qd: jax.Array) -> MjxState:
+    """The state at joint positions q [nq] and velocities qd [nv]."""
+    data = mjx.make_data(sys).replace(qpos=q, qvel=qd)
+    return _state(sys, mjx.forward(sys, data))
+
+
+def step(sys: System, state: MjxState, control: jax.Array) -> MjxState:
+    """One physics step under controls [actuators]."""
+    data = mjx.make_data(sys).replace(qpos=state.q, qvel=state.qd, qacc_warmstart=state.warmstart, ctrl=control)
+    return _state(sys, mjx.step(sys, data))
+
+
+def _state(sys: System, data: mjx.Data) -> MjxState:
+    x = Transform(pos=data.xpos[1:], rot=data.xquat[1:])
+    # MuJoCo's body velocities are those of the tree's centre of mass; moved here to the body's origin.
+    velocity = Motion(vel=data.cvel[1:, 3:], ang=data.cvel[1:, :3])
+    offset = Transform.create(pos=data.xpos[1:] - data.subtree_com[sys.body_rootid[1:]])
+    return MjxState(data.qpos, data.qvel, data.qacc_warmstart, x, offset.vmap().do(velocity))

@@ -1,0 +1,59 @@
+"""The two-link arm of brax that reaches for a point."""
+
+import jax
+import jax.numpy as jnp
+from brax.base import Transform
+
+from crlviz.envs import physics
+from crlviz.envs.physics import PhysicsEnv
+
+_TIP = (0.11, 0, 0)  # of the second link, metres
+_REACH = 0.2  # metres
+
+
+class Reacher(PhysicsEnv):
+    """State: cosines and sines of the 2 joint angles, the fingertip's xyz and its velocity. Goal: the fingertip's xyz.
+
+    Starts near the same pose; the goal is drawn within 20 cm of the base, more often near it. Of a goal that is given,
+    x and y count.
+
+    Source: the paper's code and its successor (reacher), on brax's own model.
+    """
+
+    state_dim = 10
+    goal_indices = (4, 5, 6)
+    goal_distance = 0.05
+    goal_distance_easy = None
+    episode_length = 1000
+    backends = ("generalized", "spring")
+
+    def __init__(self, id: str, *, backend: str = "generalized", physics_step: float = 0.005):
+        """
+        Args:
+          id: the environment's name.
+          backend: ``generalized``, two physics steps of 0.01 s to a step; or ``spring``, four to a step and with weaker
+            motors, as in the paper's code.
+          physics_step: seconds of a physics step on ``spring``. 0.005 is what the paper's code asks for; brax 0.10
+            ignored it, so the paper's ran at 0.01.
+        """
+        timestep, frames, gear = (physics_step, 4, [25.0, 25.0]) if backend == "spring" else (0.01, 2, None)
+        super().__init__(id, physics.asset("reacher"), backend=backend, timestep=timestep, frames=frames, gear=gear)
+
+    def _draw(self, rng: jax.Array, start: jax.Array | None, goal: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        physics.no_start(self.id, start)
+        pose_key, velocity_key, distance_key, angle_key = jax.random.split(rng, 4)
+        q = self.sys.init_q + jax.random.uniform(pose_key, (4,), minval=-0.1, maxval=0.1)
+        qd = jax.random.uniform(velocity_key, (4,), minval=-0.005, maxval=0.005)
+        if goal is None:
+            angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
+            goal = _REACH * jax.random.uniform(distance_key) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+        return q.at[2:].set(goal[:2]), qd.at[2:].set(0)
+
+    def _observe(self, state, control: jax.Array) -> jax.Array:
+        tip = Transform.create(pos=jnp.array(_TIP, float))
+        at = state.x.take(1).do(tip).pos
+        velocity = tip.do(state.xd.take(1)).vel
+        return jnp.concatenate([jnp.cos(state.q[:2]), jnp.sin(state.q[:2]), at, velocity])
+
+    def _goal_of(self, state) -> jax.Array:
+        return state.x.pos[-1]
