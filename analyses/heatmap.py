@@ -57,6 +57,8 @@ def compute(
     if resolution < 1:
         raise UsageError(f"resolution {resolution}: a cell needs at least one point")
     env = agents[0].env
+    if env.goal_dim < 2:
+        raise UsageError(f"goals of {env.id} lie on a line; a map needs goals in a plane")
     for agent in agents[1:]:
         if agent.env.maze != env.maze or agent.env.state_dim != env.state_dim:
             raise UsageError(f"{agents[0].source} and {agent.source} walk in different environments; draw them apart")

@@ -10,7 +10,9 @@ import click
 @click.command()
 @click.argument("env")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run directory to make.")
-@click.option("--preset", default="laptop", show_default=True, help="Settings to start from: laptop or paper.")
+@click.option(
+    "--preset", help="Settings to start from: paper, laptop or smoke.  [default: laptop for point, else paper]"
+)
 @click.option("--depth", type=int, help="Layers inside residual blocks, of actor and critic.")
 @click.option("--actor-depth", type=int, help="The actor's alone.")
 @click.option("--critic-depth", type=int, help="The critic encoders' alone.")
@@ -21,7 +23,7 @@ import click
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json.")
-def command(env: str, out: Path, preset: str, settings: tuple[str, ...], **options: Any) -> None:
+def command(env: str, out: Path, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
     """Train an agent in ENV and write a run directory.
 
     \b
@@ -31,6 +33,7 @@ def command(env: str, out: Path, preset: str, settings: tuple[str, ...], **optio
     from crlviz.errors import UsageError
     from training import config as configs
 
+    preset = preset or ("laptop" if env.startswith("point") else "paper")
     changes = configs.preset(preset) | {"env": env}
     layout = options.pop("layout")
     if layout:

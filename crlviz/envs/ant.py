@@ -36,7 +36,7 @@ class Ant(PhysicsEnv):
     goal_distance = 0.5
     goal_distance_easy = 2.0
     episode_length = 1000
-    backends = ("spring", "generalized", "mjx")
+    backends: tuple[str, ...] = ("spring", "generalized", "mjx")
     goal_radius = 10.0
 
     def __init__(

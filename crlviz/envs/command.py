@@ -22,5 +22,5 @@ def command() -> None:
         )
     click.echo(
         f"\n..._gen_1f2f3f behind a corridor's name: starts and goals 1, 2 or 3 cells apart.\n"
-        f"{envs.CUSTOM} --layout FILE: a maze of your own."
+        f"{envs.CUSTOM} (or ant_maze, humanoid_maze) --layout FILE: a maze of your own."
     )

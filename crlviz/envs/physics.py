@@ -182,12 +182,12 @@ def load(tree: ElementTree.Element) -> System:
         return mjcf.loads(ElementTree.tostring(tree, encoding="unicode"))
 
 
-def add(parent: ElementTree.Element, tag: str, **attributes: object) -> ElementTree.Element:
+def add(parent: ElementTree.Element, tag: str, **attributes: Any) -> ElementTree.Element:
     """Append an element; numbers in sequences are joined by spaces, ``class_`` stands for ``class``."""
     return ElementTree.SubElement(parent, tag, {key: _text(value) for key, value in attributes.items()})
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return value if isinstance(value, str) else " ".join(f"{x:.12g}" for x in np.ravel(value))

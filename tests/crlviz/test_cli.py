@@ -125,7 +125,7 @@ def test_evaluation_elsewhere(crlviz, tmp_path):
         (["point_u_maze", "--batch-size", "10000000"], "but replay gives"),
         (["point_u_maze", "--batch-size", "1"], "needs at least 2"),
         (["point_u_maze", "--eval-env", "nowhere"], "no environment is called 'nowhere'"),
-        (["point_u_maze", "--preset", "huge"], "no preset is called 'huge'; take paper or laptop"),
+        (["point_u_maze", "--preset", "huge"], "no preset is called 'huge'; take paper or smoke or laptop"),
         (["point_u_maze", "--set", "gama=0.9"], "no setting is called 'gama'"),
         (["point_u_maze", "--set", "gamma=high"], "gamma takes a value of type float, not 'high'"),
         (["point_u_maze", "--set", "gamma"], "--set takes NAME=VALUE"),

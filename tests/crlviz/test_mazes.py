@@ -142,7 +142,7 @@ def test_unknown_names_give_the_nearest(wrong, near):
         assert near in str(error.value).partition("nearest")[2]
 
 
-@pytest.mark.parametrize("wrong", ["", "maze", "point", "ant_u4_maze", "point_u_maze_gen_", "point_u_maze_gen_x"])
+@pytest.mark.parametrize("wrong", ["", "maze", "point", "antler_u4_maze", "point_u_maze_gen_", "point_u_maze_gen_x"])
 def test_unknown_environments_are_refused(wrong):
     with pytest.raises(UsageError, match=r"nearest: .*maze"):
         envs.make(wrong)
