@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from crlviz import charts, datasets, mazes
+from crlviz import charts, datasets, envs, mazes
 from crlviz.errors import UsageError
 from crlviz.rollouts import rollout
 
@@ -101,11 +101,11 @@ def default_goals(agent: "Agent") -> np.ndarray:
     """
     env = agent.eval_env
     if env.maze is None:
-        state = env.reset(jax.random.key(0))
+        state = jax.jit(env.reset)(jax.random.key(0))
         return np.asarray(state.obs[env.state_dim : env.state_dim + 2])[None]
-    maze, name = env.maze, agent.config["env"].partition("_")[2]
-    if env is agent.env and f"{name}_eval" in mazes.LAYOUTS:
-        maze = mazes.Maze(tuple(mazes.LAYOUTS[f"{name}_eval"].split()), maze.cell_size, maze.origin)
+    maze, far_goals = env.maze, f"{env.id}_eval"
+    if env is agent.env and far_goals in envs.ids():
+        maze = envs.check(far_goals) or maze
     goals = maze.xy(maze.goals if not maze.hops else sorted({tuple(cell) for cell in maze.pairs[0][:, 1].tolist()}))
     far = np.argsort(-maze.geodesic(goals, maze.xy(maze.starts[0])), kind="stable")
     return goals[far[:MOST_GOALS]]
@@ -116,7 +116,7 @@ def _positions(env: Any, resolution: int, seed: int) -> tuple[np.ndarray, np.nda
     if env.maze is not None:
         return env.maze.grid(resolution)
     # No maze: a square that holds where episodes start and where their goals are, with some room.
-    states = jax.vmap(env.reset)(jax.random.split(jax.random.key(seed), 256))
+    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(seed), 256))
     starts = np.asarray(states.obs)[:, list(env.goal_indices[:2])]
     goals = np.asarray(states.obs)[:, env.state_dim : env.state_dim + 2]
     both = np.concatenate([starts, goals])

@@ -3,6 +3,7 @@
 Source: the paper's code (arm_*); the arm's numbers are those of its compiled models, its looks are simple shapes.
 """
 
+import abc
 import json
 from importlib import resources
 from typing import Any
@@ -64,9 +65,9 @@ class Arm(PhysicsEnv):
     def action_size(self) -> int:
         return 5 if self.fingers else 4
 
+    @abc.abstractmethod
     def _furnish(self, tree: ElementTree.Element) -> list[str]:
         """Add what lies on the table, in the order of q, and name the geoms that the arm and the cube run into."""
-        raise NotImplementedError
 
     def _control(self, action: jax.Array) -> jax.Array:
         low, high = _LOW[_MOVED], _HIGH[_MOVED]
