@@ -324,8 +324,9 @@ def test_jit_vmap_and_scan_agree_with_plain_steps(knots):
 
 
 def test_every_id_can_be_made():
-    assert sorted(envs.ids()) == sorted(f"point_{name}" for name in mazes.LAYOUTS)
-    for id in envs.ids():
+    points = [id for id in envs.ids() if id.startswith("point_")]
+    assert points == [f"point_{name}" for name in mazes.LAYOUTS]
+    for id in points:
         env = envs.make(id)
         assert env.id == id
         assert env.maze.rows == tuple(mazes.LAYOUTS[id.removeprefix("point_")].split())
