@@ -147,6 +147,8 @@ class ArmCube(Arm):
         if start is None:
             start = jnp.array(self.cube) + _spread(rng, self.cube_spread)
         q = jnp.asarray(self.sys.init_q, float).at[:2].set(start)
+        # With fingertips (grasp) the second of these is the left tip's hinge, so the right finger starts closed: the
+        # fingertips are 5 cm apart, as in the paper's code.
         return q.at[14:23].set(jnp.array([*_FIRST, *_FINGERS]))
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
@@ -282,7 +284,12 @@ def _spread(rng: jax.Array, reach: float) -> jax.Array:
 
 
 def _arm(fingers: bool, impratio: float) -> ElementTree.Element:
-    """A world with the arm in it, and a table top to be."""
+    """A world with the arm in it, without the table.
+
+    Joints 1 to 7 have neither damping nor armature, though the paper's compiled models show both: those are defaults
+    named by the first link, which brax fuses into the world before it compiles, and they are lost with it. The
+    recordings move so. For the same reason the hand weighs nothing: it is fused into link 7, which has a mass given.
+    """
     numbers = json.loads((resources.files("crlviz.envs") / "data" / "panda.json").read_text())
     tree = ElementTree.Element("mujoco", model="panda")
     add(tree, "compiler", angle="radian", autolimits=True)

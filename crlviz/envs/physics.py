@@ -183,7 +183,7 @@ def load(tree: ElementTree.Element) -> System:
 
 
 def add(parent: ElementTree.Element, tag: str, **attributes: Any) -> ElementTree.Element:
-    """Append an element; numbers in sequences are joined by spaces, ``class_`` stands for ``class``."""
+    """Append an element; sequences of numbers are joined by spaces."""
     return ElementTree.SubElement(parent, tag, {key: _text(value) for key, value in attributes.items()})
 
 
