@@ -172,7 +172,6 @@ def test_a_run_that_explodes_keeps_nothing_broken(tmp_path):
             crlviz.load(run)
 
 
-@pytest.mark.slow
 def test_it_learns(tmp_path):
     """From never reaching a goal to what random actions do not reach, over all goals of the U maze.
 
