@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from crlviz import checkpoints, envs
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
-from crlviz.networks import Actor, Critic, NetworkConfig, distance
+from crlviz.networks import Actor, Critic, NetworkConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +35,13 @@ class Agent:
     @cached_property
     def env(self) -> GoalEnv:
         """The environment it was trained in."""
-        return envs.make(self.config["env"], layout=self.config["layout"] or None)
+        return _environment(self.config["env"], tuple(self.config["layout"]))
 
     @cached_property
     def eval_env(self) -> GoalEnv:
         """The environment it was evaluated in; the same object as ``env`` where they do not differ."""
         other = self.config["eval_env"]
-        return envs.make(other) if other and other != self.config["env"] else self.env
+        return _environment(other, ()) if other and other != self.config["env"] else self.env
 
     @cached_property
     def actor(self) -> Actor:
@@ -69,19 +68,9 @@ class Agent:
             "env_steps": self.env_steps,
         }
 
-    def policy(self, params: dict[str, Any], observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Actions [..., action] for observations [..., state + goal]; pure, for use inside a jitted function."""
-        if key is None:
-            return self.actor.mean_action(params["actor"], observation)
-        noise = jax.random.normal(key, (*observation.shape[:-1], self.env.action_size))
-        return self.actor.sample(params["actor"], observation, noise)[0]
-
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
         """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or drawn with a key."""
-        if key is None:
-            return _mean_action(self.actor, self.params["actor"], observation)
-        noise = jax.random.normal(key, (*jnp.shape(observation)[:-1], self.env.action_size))
-        return _sample(self.actor, self.params["actor"], observation, noise)
+        return _act(self.actor, self.params["actor"], observation, key)
 
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal]: 0 at the goal, lower farther."""
@@ -96,15 +85,16 @@ class Agent:
         return _psi(self.critic, self.params["critic"], goal)
 
 
+@cache
+def _environment(id: str, layout: tuple[str, ...]) -> GoalEnv:
+    """One object an environment, so that agents share what is traced for it."""
+    return envs.make(id, layout=layout or None)
+
+
 # Jitted once for a network shape, not once an agent: the seeds of a sweep share their programs.
 @partial(jax.jit, static_argnums=0)
-def _mean_action(actor: Actor, params, observation):
-    return actor.mean_action(params, observation)
-
-
-@partial(jax.jit, static_argnums=0)
-def _sample(actor: Actor, params, observation, noise):
-    return actor.sample(params, observation, noise)[0]
+def _act(actor: Actor, params, observation, key):
+    return actor.act(params, observation, key)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -119,7 +109,7 @@ def _psi(critic: Critic, params, goal):
 
 @partial(jax.jit, static_argnums=0)
 def _q(critic: Critic, params, state, action, goal):
-    return -distance(critic.phi(params, state, action), critic.psi(params, goal))
+    return critic.q(params, state, action, goal)
 
 
 def load(path: str | Path) -> Agent:

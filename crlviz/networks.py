@@ -134,6 +134,13 @@ class Actor:
         log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jnp.log(1 - action**2 + 1e-6)
         return action, log_prob.sum(-1)
 
+    def act(self, params: Params, observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Actions [..., action]: the deterministic ones, or drawn with a key."""
+        if key is None:
+            return self.mean_action(params, observation)
+        noise = jax.random.normal(key, (*observation.shape[:-1], self.action_size))
+        return self.sample(params, observation, noise)[0]
+
 
 @dataclass(frozen=True)
 class Critic:
@@ -162,6 +169,10 @@ class Critic:
     def psi(self, params: Params, goal: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of goals [..., goal]."""
         return self._network.apply({"params": params["psi"]}, goal)[0]
+
+    def q(self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
+        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]."""
+        return -distance(self.phi(params, state, action), self.psi(params, goal))
 
 
 def distance(a: jax.Array, b: jax.Array) -> jax.Array:

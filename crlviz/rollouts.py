@@ -1,6 +1,7 @@
 """Running a policy in an environment: episodes as one jitted scan, their statistics, and a Dataset of them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
+from crlviz.networks import Actor, Critic
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -102,8 +104,9 @@ def rollout(
       UsageError: no episode, goals or starts of another shape, or in a wall.
 
     Returns:
-      Dataset with dimensions ``episode``, ``time``: ``state`` (before the step), ``action``, ``achieved`` (after the
-      step), ``goal``, ``distance``, ``success`` and ``alive`` (false after a fall).
+      Dataset with dimensions ``episode``, ``time``: ``state`` and ``pose`` (before the step; the pose is what
+      ``crlviz.rendering`` draws the bodies from), ``action``, ``q`` of them, ``achieved``, ``distance`` and ``success``
+      (after the step), ``alive`` (false once the body has failed; the physics goes on) and, per episode, ``goal``.
     """
     import xarray as xr
 
@@ -113,36 +116,38 @@ def rollout(
         raise UsageError(f"{episodes} episodes: at least one is needed")
     _check_places(env, "goals", goals, (episodes, env.goal_dim))
     _check_places(env, "starts", starts, (episodes, 2))
-    reset_key, policy_key = jax.random.split(jax.random.key(seed))
-    reset_keys = jax.random.split(reset_key, episodes)
-
-    @jax.jit
-    def run(params, starts, goals):
-        states = jax.vmap(env.reset)(reset_keys, starts, goals)
-
-        def policy(observation, key):
-            return agent.policy(params, observation, None if deterministic else key)
-
-        def record(before, action, after, alive):
-            achieved = after.obs[:, jnp.array(env.goal_indices)]
-            return before.obs, action, achieved, after.metrics["distance"], after.metrics["success"] > 0, alive
-
-        return simulate(env, policy, states, policy_key, length, record)
-
-    observation, action, achieved, distance, success, alive = (
-        np.asarray(jnp.swapaxes(x, 0, 1)) for x in run(agent.params, starts, goals)
-    )
-    state, goal = observation[..., : env.state_dim], observation[:, 0, env.state_dim :]
+    key = jax.random.key(seed)
+    networks = agent.actor, agent.critic, agent.params
+    records = _rollout(env, episodes, length, deterministic, *networks, key, starts, goals)
+    steps = {name: np.asarray(jnp.swapaxes(leaf, 0, 1)) for name, leaf in records.items()}
+    observation = steps["observation"]
     each = ("episode", "time")
+    texts = {
+        "state": ("state before the step", "mixed"),
+        "action": ("action", "1"),
+        "achieved": ("achieved goal after the step", "m"),
+        "pose": ("joint positions before the step, which place every body", "mixed"),
+        "goal": ("commanded goal", "m"),
+        "distance": ("distance to the goal after the step", "m"),
+        "q": ("Q(s, a, g) of the step", "1"),
+        "success": ("within the success distance", "1"),
+        "alive": ("episode not yet ended before the step", "1"),
+    }
+    variables = {
+        "state": ((*each, "state_index"), observation[..., : env.state_dim]),
+        "action": ((*each, "action_index"), steps["action"]),
+        "achieved": ((*each, "goal_index"), steps["achieved"]),
+        "pose": ((*each, "joint"), steps["pose"]),
+        "goal": (("episode", "goal_index"), observation[:, 0, env.state_dim :]),
+        "distance": (each, steps["distance"]),
+        "q": (each, steps["q"]),
+        "success": (each, steps["success"] & steps["alive"]),
+        "alive": (each, steps["alive"]),
+    }
     return xr.Dataset(
         {
-            "state": ((*each, "state_index"), state, {"long_name": "state before the step", "units": "mixed"}),
-            "action": ((*each, "action_index"), action, {"long_name": "action", "units": "1"}),
-            "achieved": ((*each, "goal_index"), achieved, {"long_name": "achieved goal after the step", "units": "m"}),
-            "goal": (("episode", "goal_index"), goal, {"long_name": "commanded goal", "units": "m"}),
-            "distance": (each, distance, {"long_name": "distance to the goal after the step", "units": "m"}),
-            "success": (each, success & alive, {"long_name": "within the success distance", "units": "1"}),
-            "alive": (each, alive, {"long_name": "episode not yet ended before the step", "units": "1"}),
+            name: (dims, values, dict(zip(("long_name", "units"), texts[name], strict=True)))
+            for name, (dims, values) in variables.items()
         },
         coords={
             "episode": np.arange(episodes),
@@ -150,6 +155,42 @@ def rollout(
         },
         attrs={"env": env.id, "checkpoint": str(agent.source), "seed": seed},
     )
+
+
+@partial(jax.jit, static_argnums=range(6))
+def _rollout(
+    env: GoalEnv,
+    episodes: int,
+    length: int,
+    deterministic: bool,
+    actor: Actor,
+    critic: Critic,
+    params: dict[str, Any],
+    key: jax.Array,
+    starts: Any,
+    goals: Any,
+) -> dict[str, jax.Array]:
+    """What ``rollout`` keeps of each step, [length, episodes, ...]. Traced once for agents of one shape."""
+    reset_key, policy_key = jax.random.split(key)
+    states = jax.vmap(env.reset)(jax.random.split(reset_key, episodes), starts, goals)
+
+    def policy(observation, key):
+        return actor.act(params["actor"], observation, None if deterministic else key)
+
+    def record(before, action, after, alive):
+        state, goal = before.obs[:, : env.state_dim], before.obs[:, env.state_dim :]
+        return {
+            "observation": before.obs,
+            "action": action,
+            "achieved": after.obs[:, jnp.array(env.goal_indices)],
+            "pose": jax.vmap(env.pose)(before),
+            "distance": after.metrics["distance"],
+            "q": critic.q(params["critic"], state, action, goal),
+            "success": after.metrics["success"] > 0,
+            "alive": alive,
+        }
+
+    return simulate(env, policy, states, policy_key, length, record)
 
 
 def _check_places(env: GoalEnv, name: str, places: np.ndarray | None, shape: tuple[int, int]) -> None:

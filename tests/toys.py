@@ -1,11 +1,13 @@
 """A configuration that trains in a second, and mazes small enough to reason about."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from crlviz import checkpoints
 from crlviz.envs.point import PointMaze
@@ -60,3 +62,34 @@ class FallingPoint(PointMaze):
     def step(self, state, action):
         state = super().step(state, action)
         return state.replace(done=(state.pipeline_state.position[1] > self.line).astype(float))
+
+
+@dataclass(frozen=True, eq=False)
+class Handmade:
+    """An agent whose policy, (observation, key or None) to actions, and Q, (state, action, goal) to numbers, are known.
+
+    It is its own actor and critic. Q is minus the straight line to the goal unless one is given.
+    """
+
+    env: Any
+    policy: Callable[..., Any]
+    value: Callable[..., Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=lambda: {"depth": 4, "width": 8, "seed": 0})
+    source: Path = Path("by hand")
+    params: Any = field(default_factory=lambda: {"actor": (), "critic": ()})
+
+    actor = critic = property(lambda self: self)
+
+    def act(self, *arguments):
+        """``Actor.act(params, observation, key=None)``, or ``Agent.act`` without the parameters."""
+        if isinstance(arguments[0], tuple):
+            arguments = arguments[1:]
+        return self.policy(*arguments) if len(arguments) == 2 else self.policy(arguments[0], None)
+
+    def q(self, *arguments):
+        """``Critic.q(params, state, action, goal)``, or ``Agent.q`` without the parameters."""
+        state, action, goal = arguments[-3:]
+        if self.value:
+            return self.value(state, action, goal)
+        indices = jnp.array(self.env.goal_indices)
+        return -jnp.linalg.norm(state[..., indices] - goal, axis=-1)

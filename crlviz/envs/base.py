@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import io
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -10,6 +11,9 @@ from crlviz.mazes import Maze
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here
     from brax.envs.base import Env, State
+
+if TYPE_CHECKING:
+    import mujoco
 
 
 class GoalEnv(Env):
@@ -48,6 +52,15 @@ class GoalEnv(Env):
         Raises:
           UsageError: a start is given to a body that has nothing to place.
         """
+
+    @property
+    @abc.abstractmethod
+    def model(self) -> "mujoco.MjModel":
+        """The MuJoCo model that shows the body, its world and its goal."""
+
+    @abc.abstractmethod
+    def pose(self, state: State) -> jax.Array:
+        """The joint positions [nq] of ``model`` that show a state."""
 
     @property
     def goal_dim(self) -> int:

@@ -37,7 +37,6 @@ class PhysicsEnv(GoalEnv):
 
     Attributes:
       sys: brax's system, which MJX takes for a model as well.
-      model: the MuJoCo model it was made from, for rendering.
       control_range: [actuators, 2], what actions of -1 and 1 mean to the actuators.
       backends: keys of ``PIPELINES`` that it runs on, the paper's first.
       goal_distance_hard: a narrower threshold that some bodies report as ``success_hard``, metres.
@@ -79,12 +78,18 @@ class PhysicsEnv(GoalEnv):
         if gear is not None:
             sys = sys.replace(actuator=sys.actuator.replace(gear=jnp.asarray(gear, float)))
         self.sys: System = sys
-        self.model: mujoco.MjModel = sys.mj_model
         self.control_range = np.asarray(sys.actuator.ctrl_range)
 
     @property
     def backend(self) -> str:
         return self._backend
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        return self.sys.mj_model
+
+    def pose(self, state: State) -> jax.Array:
+        return state.pipeline_state.q
 
     @property
     def action_size(self) -> int:

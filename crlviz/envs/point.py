@@ -1,11 +1,18 @@
 """A point mass in a maze: the body light enough to train on a laptop. Plain jax, no physics engine."""
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from crlviz.envs.base import GoalEnv, State
 from crlviz.mazes import Maze
+
+if TYPE_CHECKING:
+    import mujoco
 
 _FORCE = 0.15  # metres a step that a full push adds to the velocity
 _DRAG = 0.5  # share of the velocity lost in a step, so at most 0.3 m a step on each axis
@@ -36,6 +43,7 @@ class PointMaze(GoalEnv):
     dt = 0.1
     state_dim = 4
     action_size = 2
+    maze: Maze
 
     def __init__(self, id: str, maze: Maze):
         self.id = id
@@ -46,6 +54,24 @@ class PointMaze(GoalEnv):
         pairs, weights = maze.pairs
         self._pairs = jnp.asarray(maze.xy(pairs))
         self._weights = jnp.asarray(weights)
+
+    @cached_property
+    def model(self) -> "mujoco.MjModel":
+        import mujoco
+
+        from crlviz.envs import physics  # here: training a point needs no physics engine
+
+        tree = ElementTree.fromstring("<mujoco><worldbody><geom name='floor' type='plane'/></worldbody></mujoco>")
+        size = self._cell_size
+        physics.add_walls(tree, self.maze, 0.4 * size)
+        look = {"size": 0.12 * size, "rgba": (0.8, 0.35, 0.15, 1)}
+        physics.add_slider(tree, "point", height=0.12 * size, geom=look)
+        physics.add_target(tree, radius=self.goal_distance)
+        return mujoco.MjModel.from_xml_string(ElementTree.tostring(tree, encoding="unicode"))
+
+    def pose(self, state: State) -> jax.Array:
+        point = state.pipeline_state
+        return jnp.concatenate([point.position, point.goal])
 
     def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
         pair_key, jitter_key = jax.random.split(rng)

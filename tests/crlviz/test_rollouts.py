@@ -1,7 +1,5 @@
 """Rollouts: policies whose outcome is known, and statistics recomputed by numpy."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +7,7 @@ import pytest
 
 from crlviz import envs, mazes
 from crlviz.rollouts import evaluate, rollout
-from tests.toys import ROOM, FallingPoint
-
-
-def _agent(env, policy):
-    """What a rollout needs of an agent, with a policy made by hand: (observation, key or None) to actions."""
-    return SimpleNamespace(env=env, params={}, source="by hand", policy=lambda params, obs, key: policy(obs, key))
+from tests.toys import ROOM, FallingPoint, Handmade
 
 
 def _steer(observation, key=None):
@@ -37,7 +30,7 @@ def room():
 
 
 def test_a_perfect_controller_reaches_its_goal(room):
-    ds = rollout(_agent(room, _steer), 8, length=60)
+    ds = rollout(Handmade(room, _steer), 8, length=60)
     assert ds.success.any("time").all()
     assert float(ds.distance.isel(time=-1).max()) < 1e-3
     assert (np.diff(ds.distance, axis=1) <= 1e-5).all()  # never farther than before
@@ -49,7 +42,7 @@ def test_a_perfect_controller_reaches_its_goal(room):
 
 def test_no_action_no_motion(room):
     starts = np.array([[0.0, 0.0], [1.3, -0.7]])
-    ds = rollout(_agent(room, _stay), 2, length=15, starts=starts, goals=np.array([[1.0, 1.0], [1.3, -0.8]]))
+    ds = rollout(Handmade(room, _stay), 2, length=15, starts=starts, goals=np.array([[1.0, 1.0], [1.3, -0.8]]))
     np.testing.assert_allclose(ds.achieved, np.broadcast_to(starts[:, None], ds.achieved.shape), rtol=1e-6)
     np.testing.assert_allclose(ds.distance, [[2**0.5] * 15, [0.1] * 15], rtol=1e-5)
     assert ds.success.values.tolist() == [[False] * 15, [True] * 15]
@@ -57,13 +50,22 @@ def test_no_action_no_motion(room):
 
 
 def test_dataset_is_consistent(room):
-    ds = rollout(_agent(room, _wander), 5, length=20, seed=3)
-    assert dict(ds.sizes) == {"episode": 5, "time": 20, "state_index": 4, "action_index": 2, "goal_index": 2}
+    ds = rollout(Handmade(room, _wander), 5, length=20, seed=3)
+    assert dict(ds.sizes) == {
+        "episode": 5,
+        "time": 20,
+        "state_index": 4,
+        "action_index": 2,
+        "goal_index": 2,
+        "joint": 4,
+    }
     np.testing.assert_array_equal(ds.state[:, 1:, :2], ds.achieved[:, :-1])
     distance = np.linalg.norm(ds.achieved.values - ds.goal.values[:, None], axis=-1)
     np.testing.assert_allclose(ds.distance, distance, rtol=1e-5)
     np.testing.assert_array_equal(ds.success, ds.distance < 0.25)
     np.testing.assert_allclose(ds.time, np.arange(20) * room.dt)
+    np.testing.assert_array_equal(ds.pose[..., :2], ds.state[..., :2])
+    np.testing.assert_allclose(ds.pose[..., 2:], np.broadcast_to(ds.goal.values[:, None], (5, 20, 2)))
     assert ds.alive.all()
     for variable in ds.data_vars.values():
         assert {"long_name", "units"} <= variable.attrs.keys()
@@ -86,6 +88,7 @@ def test_rollout_uses_the_agents_actions(toy_agent):
     ds = rollout(toy_agent, 4, length=10)
     goal = np.broadcast_to(ds.goal.values[:, None], (4, 10, 2))
     np.testing.assert_allclose(toy_agent.act(np.concatenate([ds.state, goal], -1)), ds.action, atol=1e-5)
+    np.testing.assert_allclose(toy_agent.q(ds.state.values, ds.action.values, goal), ds.q, atol=1e-5)
 
 
 def test_rollout_takes_another_environment_and_its_length(toy_agent):
@@ -123,7 +126,7 @@ def test_evaluate_against_numpy(falls):
     if falls:
         env = FallingPoint("falling", mazes.get("u_maze", centred=True))
     # Both draw starts and goals from the first half of the key's split, so the episodes are the same ones.
-    ds = rollout(_agent(env, _steer), 40, seed=11, length=50)
+    ds = rollout(Handmade(env, _steer), 40, seed=11, length=50)
     scores = jax.jit(lambda key: evaluate(env, _steer, key, 40, 50))(jax.random.key(11))
     expected = _statistics(ds)
     assert {name: float(value) for name, value in scores.items()} == pytest.approx(expected, rel=1e-5)
