@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import mujoco
 
 from crlviz.envs import physics
+from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 from crlviz.mazes import Maze
 
@@ -38,6 +39,8 @@ class Ant(PhysicsEnv):
     episode_length = 1000
     backends: tuple[str, ...] = ("spring", "generalized", "mjx")
     goal_radius = 10.0
+    view = View("torso", distance=5.0, azimuth=25.0, elevation=-30.0)
+    maze_view = View("torso", distance=11.0, azimuth=20.0, elevation=-55.0)
 
     def __init__(
         self, id: str, maze: Maze | None = None, *, backend: str = "spring", normalise_quaternion: bool = True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from crlviz.envs.looks import View
 from crlviz.mazes import Maze
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here
@@ -31,6 +32,7 @@ class GoalEnv(Env):
       goal_distance_easy: the wider one; None where the body has none, and ``success_easy`` then equals ``success``.
       episode_length: steps of an episode.
       dt: seconds of a step.
+      view: where a picture of it is taken from.
       maze: the maze it walks in, or None.
     """
 
@@ -41,6 +43,7 @@ class GoalEnv(Env):
     goal_distance_easy: float | None
     episode_length: int
     dt: float
+    view: View
     maze: Maze | None = None
 
     @abc.abstractmethod

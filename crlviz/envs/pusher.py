@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from brax.base import Transform
 
 from crlviz.envs import physics
+from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
 _PLACE = (0.45, -0.05)  # x, y of the table that objects and goals are drawn around, metres
@@ -32,6 +33,7 @@ class Pusher(PhysicsEnv):
     goal_distance_hard = 0.05
     episode_length = 1000
     backends = ("generalized", "spring")
+    view = View(lookat=(0.3, -0.2, -0.2), distance=2.2, azimuth=120.0, elevation=-40.0)
     goals: tuple[tuple[float, float], tuple[float, float]]
 
     def __init__(self, id: str, *, backend: str = "generalized"):
