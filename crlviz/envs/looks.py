@@ -61,7 +61,7 @@ def dress(tree: ElementTree.Element, view: View) -> None:
     ElementTree.SubElement(asset, "texture", sky | {"rgb1": _text(SKY), "rgb2": _text(SKY)})
     chequer = {"name": "chequer", "type": "2d", "builtin": "checker", "width": "64", "height": "64"}
     ElementTree.SubElement(asset, "texture", chequer | {"rgb1": _text(FLOOR[0]), "rgb2": _text(FLOOR[1])})
-    repeat = _text([0.5 / view.square] * 2)  # a texture holds two by two squares
+    repeat = _text([1 / view.square] * 2)
     ElementTree.SubElement(
         asset, "material", name="floor", texture="chequer", texuniform="true", texrepeat=repeat, specular="0"
     )
@@ -71,8 +71,8 @@ def dress(tree: ElementTree.Element, view: View) -> None:
     ElementTree.SubElement(world, "light", sun | {"diffuse": _text([SUN] * 3), "ambient": "0 0 0", "specular": "0 0 0"})
     for geom in world.iter("geom"):
         if geom.get("type") == "plane":
-            geom.attrib.pop("rgba", None)
             geom.set("material", "floor")
+            geom.set("rgba", "1 1 1 1")  # times the texture
 
 
 def _text(values) -> str:
