@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("training.command:command", "Train an agent and write a run directory."),
     "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
+    "rollout": ("crlviz.playback:command", "Film what agents do."),
     "bench": ("training.bench:command", "Measure speed on this machine."),
 }
 

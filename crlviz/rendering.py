@@ -76,7 +76,7 @@ def working_platform() -> str | None:
     loaded for one platform only.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
-    candidates = _PLATFORMS.get(sys.platform, _LINUX)
+    candidates: tuple[str, ...] = _PLATFORMS.get(sys.platform, _LINUX)
     if wanted:
         candidates = (wanted,) if wanted in _NAMES else ()
     for platform in candidates:
@@ -107,7 +107,7 @@ def try_platform(platform: str) -> None:
 
 
 class GLRenderer:
-    """MuJoCo's own renderer in a buffer off the screen. One at a time can draw in a thread."""
+    """MuJoCo's own renderer in a buffer off the screen."""
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int, platform: str, fine: bool = False):
         self.name = f"OpenGL through {_NAMES[platform]}"
@@ -124,12 +124,15 @@ class GLRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(self._model, self._model.ngeom + 100)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_FOG] = True
+        self._context.fogRGBA[:] = (*looks.SKY, 1)
         self._option = mujoco.MjvOption()
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._pixels = np.empty((height, width, 3), np.uint8)
 
     def render(self, pose: np.ndarray, camera: Camera) -> np.ndarray:
         """The picture [height, width, 3], uint8, of joint positions [nq]."""
+        self._gl.make_current()  # another renderer may have drawn since
         self._data.qpos[:] = pose
         mujoco.mj_kinematics(self._model, self._data)
         view = mujoco.MjvCamera()
@@ -140,6 +143,8 @@ class GLRenderer:
         for light in self._scene.lights[: self._scene.nlight]:
             if not light.headlight:  # the sun goes with the camera, so that shadows do too
                 light.pos[:], light.dir[:] = camera.lookat - camera.distance * _sun(), _sun()
+        self._context.shadowClip = 2.5 * camera.distance
+        self._context.fogStart, self._context.fogEnd = (share * camera.distance for share in looks.HAZE)
         mujoco.mjr_render(self._rect, self._scene, self._context)
         mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
         return self._pixels[::-1].copy()
@@ -228,6 +233,9 @@ class RayRenderer:
         far = np.linalg.norm(way, axis=1)
         lit = self._hits(sun, way / far[:, None], exclude)[1]
         colours[hit] = self._shade(paint, normal, rays[hit], (lit < 0) | (lit > far - 1e-3 * camera.distance))
+        start, end = (share * camera.distance for share in looks.HAZE)
+        haze = np.clip((depth[hit] * (rays[hit] @ camera.axes[0]) - start) / (end - start), 0, 1)[:, None]
+        colours[hit] += haze * (np.array(looks.SKY) - colours[hit])
         return colours, depth
 
     def _shade(self, paint: np.ndarray, normal: np.ndarray, rays: np.ndarray, lit: np.ndarray) -> np.ndarray:

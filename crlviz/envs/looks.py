@@ -7,10 +7,12 @@ from xml.etree import ElementTree
 SKY = (0.90, 0.93, 0.97)
 FLOOR = ((0.80, 0.81, 0.83), (0.72, 0.73, 0.76))
 AMBIENT, HEADLIGHT, SUN = 0.38, 0.22, 0.48
+HAZE = (1.5, 5.0)  # from where to where things fade into the sky, times the camera's distance
 SUN_DIRECTION = (-0.35, 0.45, -1.0)
 BODY = (0.83, 0.53, 0.27, 1)
 WALL = (0.55, 0.57, 0.62, 1)
 GOAL = (0.2, 0.65, 0.3, 0.5)
+_GOALS = ("target", "goal")  # what brax's models call the body that shows the goal
 _BRAX_BODY = "0.4 0.33 0.26 1.0"  # what brax's models paint their bodies with
 
 
@@ -69,6 +71,10 @@ def dress(tree: ElementTree.Element, view: View) -> None:
     assert world is not None
     sun = {"directional": "true", "castshadow": "true", "dir": _text(SUN_DIRECTION), "pos": "0 0 1"}
     ElementTree.SubElement(world, "light", sun | {"diffuse": _text([SUN] * 3), "ambient": "0 0 0", "specular": "0 0 0"})
+    for body in world.iter("body"):
+        if body.get("name") in _GOALS:
+            for geom in body.iter("geom"):
+                geom.set("rgba", _text(GOAL))
     for geom in world.iter("geom"):
         if geom.get("type") == "plane":
             geom.set("material", "floor")

@@ -44,7 +44,7 @@ class PointMaze(GoalEnv):
     dt = 0.1
     state_dim = 4
     action_size = 2
-    view = looks.View("point", distance=5.0, azimuth=20.0, elevation=-55.0)
+    view = looks.View("point", distance=5.0, azimuth=20.0, elevation=-62.0)
     maze: Maze
 
     def __init__(self, id: str, maze: Maze):
@@ -66,7 +66,7 @@ class PointMaze(GoalEnv):
         tree = ElementTree.fromstring("<mujoco><worldbody><geom name='floor' type='plane'/></worldbody></mujoco>")
         looks.dress(tree, self.view)
         size = self._cell_size
-        physics.add_walls(tree, self.maze, 0.4 * size)
+        physics.add_walls(tree, self.maze, 0.25 * size)
         look = {"size": 0.12 * size, "rgba": looks.BODY}
         physics.add_slider(tree, "point", height=0.12 * size, geom=look)
         physics.add_target(tree, radius=self.goal_distance)
