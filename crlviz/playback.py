@@ -1,5 +1,6 @@
 """``crlviz rollout``: run agents and show what they do."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def command(checkpoints, out, goal, episodes, seed, steps, sampled, camera, fps,
     \b
     Example: crlviz rollout runs/d4 runs/d16 --goal 2.5,-1 --out walk.mp4
     """
-    from crlviz import datasets, video
+    from crlviz import datasets, replay, video
     from crlviz.agent import load_all
     from crlviz.cameras import CAMERAS
 
@@ -56,17 +57,24 @@ def command(checkpoints, out, goal, episodes, seed, steps, sampled, camera, fps,
             parts = [part.drop_vars("goal_index", errors="ignore") for part in runs.values()]
             datasets.save(datasets.combine(agents, parts, parts[0][[]]), path)
         elif path.suffix == PAGE:
-            raise UsageError("html is not there yet")
+            replay.write(path, agents[0].eval_env, alone(runs))
         else:
-            rows = [
-                [
-                    video.Panel(label, agent.eval_env, episode_runs.isel(episode=episode))
-                    for agent, (label, episode_runs) in zip(agents, runs.items(), strict=True)
-                ]
-                for episode in range(episodes)
+            panels = [
+                video.Panel(caption, agents[index // episodes].eval_env, one)
+                for index, (caption, one) in enumerate(alone(runs).items())
             ]
+            rows = [panels[episode::episodes] for episode in range(episodes)]
             drawn = f", drawn by {video.write(path, rows, size=pixels, fps=fps, camera=camera)}"
         click.echo(f"wrote {path}{drawn}")
+
+
+def alone(runs: Mapping[str, Any]) -> dict[str, Any]:
+    """Caption to episode, one of each agent after the other."""
+    return {
+        label + (f", episode {episode + 1}" if run.sizes["episode"] > 1 else ""): run.isel(episode=episode)
+        for label, run in runs.items()
+        for episode in range(run.sizes["episode"])
+    }
 
 
 def labels(agents: Any) -> list[str]:

@@ -113,6 +113,7 @@ class GLRenderer:
         self.name = f"OpenGL through {_NAMES[platform]}"
         self._model = copy.copy(model)
         self._model.vis.global_.offwidth, self._model.vis.global_.offheight = width, height
+        self._model.vis.rgba.fog[:] = (*looks.SKY, 1)
         self._data = mujoco.MjData(self._model)
         self._gl = importlib.import_module(f"mujoco.{platform}").GLContext(width, height)
         self._gl.make_current()
@@ -125,7 +126,6 @@ class GLRenderer:
         self._scene = mujoco.MjvScene(self._model, self._model.ngeom + 100)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         self._scene.flags[mujoco.mjtRndFlag.mjRND_FOG] = True
-        self._context.fogRGBA[:] = (*looks.SKY, 1)
         self._option = mujoco.MjvOption()
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._pixels = np.empty((height, width, 3), np.uint8)
