@@ -167,8 +167,7 @@ class RayRenderer:
         up = (1 - 2 * (np.arange(count[0]) + 0.5) / count[0]) * np.tan(np.radians(FOVY / 2))
         right = (2 * (np.arange(count[1]) + 0.5) / count[1] - 1) * np.tan(np.radians(FOVY / 2)) * width / height
         self._right, self._up = (plane.ravel() for plane in np.meshgrid(right, up))
-        materials = np.where(model.geom_matid[:, None] >= 0, model.mat_rgba[model.geom_matid], model.geom_rgba)
-        self._colours = materials.astype(np.float32)
+        self._colours = model.geom_rgba.astype(np.float32)
         self._floor = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
         repeat = model.mat_texrepeat[model.geom_matid, 0] if model.nmat else np.ones(model.ngeom)
         self._square = np.where(model.geom_matid >= 0, 1 / np.maximum(repeat, 1e-6), 1.0)
