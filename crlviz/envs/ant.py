@@ -34,6 +34,7 @@ class Ant(PhysicsEnv):
 
     state_dim = 29
     goal_indices: tuple[int, ...] = (0, 1)
+    action_size = 8
     goal_distance = 0.5
     goal_distance_easy = 2.0
     episode_length = 1000

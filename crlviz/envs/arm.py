@@ -44,6 +44,7 @@ class Arm(PhysicsEnv):
     goal_distance = 0.1
     goal_distance_easy = 0.3
     goal_distance_hard = 0.03
+    action_size = 5
     episode_length = 1000
     backends = ("mjx",)
     view = View(lookat=(0, 0.45, 0.15), distance=1.5, azimuth=-125.0, elevation=-30.0)
@@ -62,10 +63,6 @@ class Arm(PhysicsEnv):
         super().__init__(id, tree, backend=backend, timestep=_TIMESTEP, frames=_FRAMES)
         self.sys = self.sys.tree_replace(_SOLVER)
         self._hand = self.sys.link_names.index("link7")
-
-    @property
-    def action_size(self) -> int:
-        return 5 if self.fingers else 4
 
     @abc.abstractmethod
     def _furnish(self, tree: ElementTree.Element) -> list[str]:
@@ -88,6 +85,7 @@ class ArmReach(Arm):
 
     state_dim = 13
     goal_indices = (7, 8, 9)
+    action_size = 4
     fingers = False
 
     def _furnish(self, tree: ElementTree.Element) -> list[str]:

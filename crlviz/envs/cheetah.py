@@ -25,6 +25,7 @@ class Cheetah(PhysicsEnv):
 
     state_dim = 18
     goal_indices = (0,)
+    action_size = 6
     goal_distance = 0.5
     goal_distance_easy = 2.0
     episode_length = 1000

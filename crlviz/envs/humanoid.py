@@ -36,6 +36,7 @@ class Humanoid(PhysicsEnv):
 
     state_dim = 268
     goal_indices = (0, 1, 2)
+    action_size = 17
     goal_distance = 0.5
     goal_distance_easy = 2.0
     episode_length = 1000

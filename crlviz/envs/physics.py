@@ -40,12 +40,10 @@ class PhysicsEnv(GoalEnv):
     Attributes:
       sys: brax's system, which MJX takes for a model as well.
       control_range: [actuators, 2], what actions of -1 and 1 mean to the actuators.
-      backends: keys of ``PIPELINES`` that it runs on, the paper's first.
       maze_view: replaces ``view`` in a maze.
       goal_distance_hard: a narrower threshold that some bodies report as ``success_hard``, metres.
     """
 
-    backends: tuple[str, ...]
     maze_view: View
     goal_distance_hard: float | None = None
 
@@ -97,10 +95,6 @@ class PhysicsEnv(GoalEnv):
 
     def pose(self, state: State) -> jax.Array:
         return state.pipeline_state.q
-
-    @property
-    def action_size(self) -> int:
-        return self.sys.act_size()
 
     def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
         return self.at(*self._draw(rng, start, goal))

@@ -28,6 +28,7 @@ class Pusher(PhysicsEnv):
 
     state_dim = 20
     goal_indices = (10, 11, 12)
+    action_size = 7
     goal_distance = 0.1
     goal_distance_easy = None
     goal_distance_hard = 0.05

@@ -23,6 +23,7 @@ class Reacher(PhysicsEnv):
 
     state_dim = 10
     goal_indices = (4, 5, 6)
+    action_size = 2
     goal_distance = 0.05
     goal_distance_easy = None
     episode_length = 1000
