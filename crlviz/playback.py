@@ -38,6 +38,7 @@ def command(checkpoints, out, goal, episodes, seed, steps, sampled, camera, fps,
     from crlviz import datasets, replay, video
     from crlviz.agent import load_all
     from crlviz.cameras import CAMERAS
+    from crlviz.options import read_size
 
     known = (*video.ENDINGS, PAGE, DATA)
     for path in out:
@@ -45,7 +46,7 @@ def command(checkpoints, out, goal, episodes, seed, steps, sampled, camera, fps,
             raise UsageError(f"{path}: a rollout ends in {', '.join(known)}")
     if camera not in CAMERAS:
         raise UsageError(f"no camera is called {camera!r}; take {', '.join(CAMERAS)}")
-    pixels = _read_size(size)
+    pixels = read_size(size)
     agents = load_all(checkpoints)
     runs = {}
     for label, agent in zip(labels(agents), agents, strict=True):
@@ -124,10 +125,3 @@ def _read_goal(text: str, most: int) -> list[float]:
         wanted = "X" if most == 1 else "X,Y" if most < 3 else f"X,Y or up to {most} numbers"
         raise UsageError(f"--goal takes {wanted} in metres, not {text!r}")
     return numbers
-
-
-def _read_size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise UsageError(f"--size takes WIDTHxHEIGHT in pixels, for example 640x480, not {text!r}")
-    return int(width), int(height)

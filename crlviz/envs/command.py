@@ -1,21 +1,46 @@
 """``crlviz envs``."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from crlviz.errors import UsageError
+
+PICTURES = (".png", ".jpg")
+
 
 @click.command()
-def command() -> None:
-    """List the environments: sizes of state, goal and action, physics, success distance, episode length, goals of the
-    maze, and whether the paper's table 1 has it.
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@click.option("--out", type=click.Path(path_type=Path), help="Draw these environments (png or jpg); several as a grid.")
+@click.option("--seed", default=0, show_default=True, help="Of the start and goal drawn.")
+@click.option("--size", default="480x360", show_default=True, metavar="WxH", help="Pixels of each picture.")
+def command(ids: tuple[str, ...], out: Path | None, seed: int, size: str) -> None:
+    """List the environments, or those named: sizes of state, goal and action, physics, success distance, episode
+    length, goals of the maze, and whether the paper's table 1 has it. With --out, draw them.
 
     \b
     Example: crlviz envs
+    Example: crlviz envs ant_u4_maze --out ant.png
     """
     from crlviz import envs
+    from crlviz.options import read_size
 
-    show(table())
+    for id in ids:
+        envs.check(id)
+    if out is not None:
+        if not ids:
+            raise UsageError("name the environments to draw, for example crlviz envs ant_u4_maze --out ant.png")
+        if out.suffix not in PICTURES:
+            raise UsageError(f"{out} is no picture; its name must end in {' or '.join(PICTURES)}")
+        pixels = read_size(size)
+        from crlviz.envs.picture import draw
+
+        click.echo(f"wrote {out}, drawn by {draw(ids, out, pixels, seed)}")
+        return
+    show([row for row in table() if row["id"] in ids] if ids else table())
+    if ids:
+        return
     click.echo(
         f"\n..._gen_1f2f3f behind a corridor's name: starts and goals 1, 2 or 3 cells apart.\n"
         f"{envs.CUSTOM} (or ant_maze, humanoid_maze) --layout FILE: a maze of your own."
