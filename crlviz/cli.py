@@ -15,8 +15,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("analyses.demo:command", "Train shallow and deep agents in a maze and show what they learned."),
     "envs": ("crlviz.envs.command:command", "List the environments."),
     "train": ("training.command:command", "Train an agent and write a run directory."),
+    "sweep": ("training.sweep:command", "Train every combination of settings."),
     "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
+    "efficiency": ("analyses.efficiency:command", "Tell what depth and width bought at equal cost."),
+    "scaling": ("analyses.scaling:command", "Draw learning curves and final scores over depth."),
     "bench": ("training.bench:command", "Measure speed on this machine."),
 }
 

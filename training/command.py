@@ -23,35 +23,18 @@ import click
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json.")
-def command(env: str, out: Path, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
+def command(
+    env: str, out: Path, preset: str | None, layout: Path | None, settings: tuple[str, ...], **options: Any
+) -> None:
     """Train an agent in ENV and write a run directory.
 
     \b
     Example: crlviz train point_big_maze --depth 16 --seed 1 --out runs/d16
     """
-    from crlviz import envs, mazes
-    from crlviz.errors import UsageError
-    from training import config as configs
+    from crlviz import envs
+    from training.config import from_options
 
-    preset = preset or ("laptop" if env.startswith("point") else "paper")
-    changes = configs.preset(preset) | {"env": env}
-    layout = options.pop("layout")
-    if layout:
-        changes["layout"] = mazes.parse(layout)
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes NAME=VALUE, not {setting!r}")
-        changes[name] = value
-    names: dict[str, tuple[str, ...]] = {
-        "depth": ("actor.depth", "critic.depth"),
-        "width": ("actor.width", "critic.width"),
-    }
-    names |= {"actor_depth": ("actor.depth",), "critic_depth": ("critic.depth",)}
-    for option, value in options.items():
-        if value is not None:
-            changes |= dict.fromkeys(names.get(option, (option,)), value)
-    config = configs.replace(configs.TrainConfig(env=env), changes)
+    config = from_options(env, preset, options, settings, layout)
     envs.check(env, config.layout or None)  # before brax is imported, which takes a second
     from training.trainer import train
 

@@ -3,9 +3,12 @@
 import contextlib
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from crlviz import mazes
 from crlviz.errors import UsageError
 from crlviz.networks import NetworkConfig
 from training.crl import CRLConfig
@@ -104,6 +107,48 @@ def preset(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise UsageError(f"no preset is called {name!r}; take {' or '.join(PRESETS)}")
     return PRESETS[name]
+
+
+# The settings that an option of ``crlviz train`` and ``crlviz sweep`` changes, where they are not called like it.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "depth": ("actor.depth", "critic.depth"),
+    "width": ("actor.width", "critic.width"),
+    "actor_depth": ("actor.depth",),
+    "critic_depth": ("critic.depth",),
+}
+
+
+def from_options(
+    env: str,
+    preset_name: str | None = None,
+    options: dict[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    layout: Path | None = None,
+) -> TrainConfig:
+    """The config that a command's options ask for.
+
+    Args:
+      env: environment id.
+      preset_name: None: ``laptop`` for the point mass, ``paper`` for other bodies.
+      options: by name (``depth``, ``seed``, ...), later ones over earlier ones; None: not given.
+      settings: ``NAME=VALUE``, any other field as text.
+      layout: the file of a maze of one's own.
+
+    Raises:
+      UsageError: unknown preset or field, or a value that is not of its type.
+    """
+    changes = preset(preset_name or ("laptop" if env.startswith("point") else "paper")) | {"env": env}
+    if layout:
+        changes["layout"] = mazes.parse(layout)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes NAME=VALUE, not {setting!r}")
+        changes[name] = value
+    for option, value in (options or {}).items():
+        if value is not None:
+            changes |= dict.fromkeys(OPTIONS.get(option, (option,)), value)
+    return replace(TrainConfig(env=env), changes)
 
 
 def replace(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.networks import Actor, Critic, Params, distance
+from crlviz import flops
+from crlviz.networks import Actor, Critic, Params, distance, parameter_count
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,18 @@ class CRL:
             critic_optimiser=self._optimiser.init(critic),
             alpha_optimiser=self._alpha_optimiser.init(log_alpha),
         )
+
+    def cost(self, batch_size: int) -> dict[str, int]:
+        """What a run costs, from shapes alone: ``parameters`` of actor and critic, and ``flops_per_update``, the
+        floating-point operations of an update's matrix products (paper figure 4)."""
+        learner = jax.eval_shape(lambda: self.init(jax.random.key(0)))
+        sizes = self.critic.state_size, self.critic.action_size, self.critic.goal_size
+        batch = [jax.ShapeDtypeStruct((batch_size, size), jnp.float32) for size in sizes]
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return {
+            "parameters": parameter_count((learner.actor, learner.critic)),
+            "flops_per_update": flops.count(self.update, learner, key, *batch),
+        }
 
     def critic_loss(
         self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array

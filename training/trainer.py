@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from crlviz import checkpoints, envs
+from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import Actor, Critic
 from crlviz.rollouts import evaluate
@@ -55,9 +56,14 @@ def build(config: TrainConfig) -> Loop:
     """
     counts = schedule(config)
     env = envs.make(config.env, layout=config.layout or None)
+    return Loop(config, counts, env, algorithm(config, env), config.episode_length or env.episode_length)
+
+
+def algorithm(config: TrainConfig, env: GoalEnv) -> CRL:
+    """The networks and the update of a config in its environment."""
     actor = Actor(config.actor, env.observation_size, env.action_size)
     critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim)
-    return Loop(config, counts, env, CRL(config.crl, actor, critic), config.episode_length or env.episode_length)
+    return CRL(config.crl, actor, critic)
 
 
 def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), progress: bool | None = None) -> Path:
@@ -99,6 +105,7 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
         {
             "algorithm": "crl",
             "config": dataclasses.asdict(config),
+            "cost": loop.algorithm.cost(config.batch_size),
             "versions": {name: _version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
             "device": str(jax.devices()[0].device_kind),
             "command": list(command),
