@@ -171,7 +171,7 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
 
     titles = {run.out: run.kind.title for run in runs}
     data = run_data.compute(list(titles)).assign_coords(group=("run", list(titles.values())))
-    table = efficiency.table(data)
+    table = efficiency.table(data, "success")
     kinds = list(dict.fromkeys(run.kind for run in runs))
     shallow, deep = kinds[0], kinds[1]
     agents = {run: load(run.out) for run in runs if run.kind in (shallow, deep)}
@@ -180,8 +180,8 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
     shown = shown.sel(seed=SHOWN_SEED) if "seed" in shown.dims else shown
     pictures = {
         "heatmaps": heatmap.plot(shown),
-        "curves": alt.hconcat(*(scaling.plot(data, over=over) for over in ("gradient_steps", "train_seconds"))),
-        "efficiency": efficiency.plot(data),
+        "curves": alt.hconcat(*(scaling.curves(data, over=over) for over in ("gradient_steps", "train_seconds"))),
+        "efficiency": efficiency.plot(data, metric="success", costs=("updates", "parameters", "seconds")),
     }
     for name, picture in pictures.items():
         charts.save(picture, out / f"{name}.png")

@@ -54,8 +54,9 @@ class Agent:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What checkpoints are told apart by: algorithm, env, depth, width, batch size, seed, env_steps."""
+        """What checkpoints are told apart by: algorithm, env, depth, width, ablation, batch size, seed, env_steps."""
         config = self.config
+        networks = self.critic.config.ablation, self.actor.config.ablation
         return {
             "algorithm": config.get("algorithm", "crl"),
             "env": config["env"],
@@ -63,6 +64,7 @@ class Agent:
             "width": self.critic.config.width,
             "actor_depth": self.actor.config.depth,
             "actor_width": self.actor.config.width,
+            "network": networks[0] if networks[0] == networks[1] else "critic {}, actor {}".format(*networks),
             "batch_size": config["batch_size"],
             "seed": config["seed"],
             "env_steps": self.env_steps,

@@ -22,6 +22,7 @@ FACTS = {
     "actor_depth": "actor depth {}",
     "width": "width {}",
     "actor_width": "actor width {}",
+    "network": "{}",
     "batch_size": "batch {}",
     "seed": "seed {}",
     "env_steps": "{:,} steps",

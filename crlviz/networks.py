@@ -52,6 +52,12 @@ class NetworkConfig:
         if self.activation not in _ACTIVATIONS:
             raise UsageError(f"activation {self.activation!r} is unknown; take {' or '.join(_ACTIVATIONS)}")
 
+    @property
+    def ablation(self) -> str:
+        """What it lacks of the paper's network, in words: ``full network``, or for example ``no residual, relu``."""
+        missing = ["no residual"] * (not self.residual) + ["no LayerNorm"] * (not self.layer_norm)
+        return ", ".join(missing + [self.activation] * (self.activation != "swish")) or "full network"
+
 
 class Layer(nn.Module):
     """Dense -> LayerNorm -> activation."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def cores() -> list[int]:
 
 def run(
     jobs: Sequence[Job], at_once: int, environment: Mapping[str, str] | None = None, *, poll: float = 0.5
-) -> Iterator[tuple[list[Job], list[tuple[Job, int]]]]:
+) -> Generator[tuple[list[Job], list[tuple[Job, int]]], None, None]:
     """Run all jobs; every ``poll`` seconds tells which run now and which ended since, with their exit codes.
 
     Jobs that run together keep to disjoint cores where the system allows that. Close the iterator

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from flax.traverse_util import flatten_dict
 from tqdm import tqdm
 
 from crlviz import checkpoints, envs, processes
@@ -77,9 +78,11 @@ class Cell:
             return False
         if not (self.out / "config.json").is_file():
             raise UsageError(f"{self.out} exists and is no run directory; give another directory to --out")
-        default = _flat(dataclasses.asdict(TrainConfig(env="")))
-        there = default | _flat(checkpoints.read_config(self.out)["config"])
-        for name, value in _flat(json.loads(json.dumps(dataclasses.asdict(self.config)))).items():
+        default, here = (
+            json.loads(json.dumps(dataclasses.asdict(each))) for each in (TrainConfig(env=""), self.config)
+        )
+        there = flatten_dict(default, sep=".") | flatten_dict(checkpoints.read_config(self.out)["config"], sep=".")
+        for name, value in flatten_dict(here, sep=".").items():
             if there[name] != value:
                 raise UsageError(
                     f"{self.out} holds a run with other settings: {name} is {there[name]} there and {value} in this "
@@ -180,14 +183,6 @@ def _name(config: TrainConfig, plain: TrainConfig, various: Mapping[str, str]) -
     named = ("env", "depth", "actor_depth", "critic_depth", "width", "batch_size", "ablate", "seed", "seed=")
     parts += [f"{name.removesuffix('=')}={value}" for name, value in various.items() if name not in named]
     return "-".join([*parts, f"seed{config.seed}"])
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
 
 
 def train_cells(cells: Sequence[Cell], logs: Path, at_once: int) -> dict[str, str]:
