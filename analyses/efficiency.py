@@ -32,9 +32,9 @@ NEEDS = (
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
-    """Scores and costs of the runs that differ in depth, width and training time alone: ``runs.compute`` of those."""
+    """Scores and costs (``runs.compute``) of the runs that differ in depth, width and training time alone."""
     shapes = "depth", "width", "trained"
-    return runs.relabel(runs.vary(runs.compute(paths), *shapes), *shapes)
+    return runs.relabel(runs.vary(runs.collect(paths), *shapes), *shapes)
 
 
 def pareto(costs: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -71,8 +71,9 @@ def plot(
     notes += compared.sentence.tolist() if len(compared) else [NEEDS]
     picture = alt.hconcat(*panels)
     if len(compared):
-        picture = alt.hconcat(picture, _gains(dataset, compared, metric, size)).resolve_scale(color="independent")
-    wide = textwrap.TextWrapper(max(60, 42 * (len(panels) + bool(len(compared)))))
+        picture = alt.hconcat(picture, _gains(dataset, compared, metric, size))
+        picture = picture.resolve_scale(color="independent", shape="independent", strokeDash="independent")
+    wide = textwrap.TextWrapper(max(60, 47 * (len(panels) + bool(len(compared)))))
     lines = [line for note in notes for line in wide.wrap(note)]
     title = f"{METRICS[metric].capitalize()}, and what it cost"
     return picture.properties(title=alt.TitleParams(title, subtitle=lines, subtitleLineHeight=16))
@@ -173,7 +174,7 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str) -> None:
     Example: crlviz efficiency runs --metric success --out efficiency.png
     """
     charts.check_endings(out, also=(".nc",))
-    dataset = compute(runs.find(paths))
+    dataset = compute(paths)
     picture = plot(dataset, metric=metric)
     for path in out:
         datasets.save(dataset, path) if path.suffix == ".nc" else charts.save(picture, path)

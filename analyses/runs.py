@@ -35,11 +35,18 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        inside = [path] if (path / "config.json").is_file() else [p.parent for p in path.glob("*/config.json")]
+        inside = [path]
+        if not (path / "config.json").is_file():  # runs that a sweep has only begun have no checkpoint yet
+            inside = [run.parent for run in path.glob("*/config.json") if checkpoints.all_steps(run.parent)]
         if not inside and path.name != processes.LOGS:
-            raise CrlvizError(f"{path} is no run directory (no config.json) and holds none")
+            raise CrlvizError(f"{path} is no run directory (no config.json) and holds none with a checkpoint")
         found += inside
     return sorted(found, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", str(path))])
+
+
+def collect(paths: Sequence[str | Path]) -> xr.Dataset:
+    """``compute`` of all runs at paths (as ``find`` takes them), sorted by what they differ in."""
+    return compute(find(paths)).sortby(["env", *FACTORS, "seed"])
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
@@ -174,6 +181,8 @@ def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
 def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     """The runs that differ in these factors alone: of each task, those of the richest such sweep.
 
+    Richest is where most of the factors vary, then where they take most values, then what is not ablated.
+
     Args:
       dataset: from ``compute``.
       names: of ``FACTORS``.
@@ -189,10 +198,11 @@ def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
         sweep = sweeps.setdefault((columns["env"][run],), {})
         sweep.setdefault(tuple(columns[name][run] for name in fixed), []).append(run)
 
-    def richness(members: list[int]) -> tuple[int, int, int]:
+    def richness(members: list[int]) -> tuple[int, ...]:
         values = [tuple(columns[name][run] for name in names) for run in members]
         varying = sum(len(set(column)) > 1 for column in zip(*values, strict=True))
-        return varying, len(set(values)), len(members)
+        whole = sum(columns["network"][run] == "full network" for run in members)
+        return varying, len(set(values)), whole, len(members)
 
     chosen = [run for sweep in sweeps.values() for run in max(sweep.values(), key=richness)]
     return dataset.isel(run=sorted(chosen))

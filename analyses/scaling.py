@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses import final, runs
-from analyses.runs import LAST, METRICS, compute, vary
+from analyses.runs import LAST, METRICS, vary
 from crlviz import charts, datasets, files, statistics
 from crlviz.errors import CrlvizError
 
@@ -23,15 +23,16 @@ _SHAPES = ("circle", "square", "triangle-up", "diamond")
 
 
 def curves(
-    dataset: xr.Dataset, *, metric: str = "success", over: str = "gradient_steps", size: int = 380
+    dataset: xr.Dataset, *, metric: str = "success", over: str = "gradient_steps", size: int = 380, title: str = ""
 ) -> alt.LayerChart | alt.FacetChart:
     """Scores over training, a line a group (interquartile mean over seeds) on thin lines of its seeds.
 
     Args:
-      dataset: from ``compute``, of one task.
+      dataset: from ``analyses.runs.compute``, of one task.
       metric: a key of ``METRICS``.
       over: a key of ``AXES``.
       size: width in pixels.
+      title: default: what they go over.
     """
     seeds, means = [], []
     for group, part in dataset.groupby("group"):
@@ -59,7 +60,7 @@ def curves(
     return alt.layer(
         thin.encode(x=x, y=y, color=colour, strokeDash=dash, detail="run:N"),
         thick.encode(x=x, y=y, color=colour, strokeDash=dash),
-    ).properties(width=size, height=260, title=alt.TitleParams(f"against {AXES[over]}", subtitle=note))
+    ).properties(width=size, height=260, title=alt.TitleParams(title or f"against {AXES[over]}", subtitle=note))
 
 
 def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
@@ -120,7 +121,7 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_
     """Every panel that the runs support, a block a task, and what each missing one would need.
 
     Args:
-      dataset: from ``compute``, or read back from netCDF.
+      dataset: from ``analyses.runs.compute``, or read back from netCDF.
       metric: a key of ``METRICS``.
       over: a key of ``AXES``: what learning curves go over.
     """
@@ -137,7 +138,7 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_
         raise CrlvizError(f"these runs differ in nothing that a panel shows: {needs}")
     lines = [f"Final scores are means of the last {LAST} evaluations; {runs.seeds(dataset)}."]
     lines += [f"Not drawn: {panel.needs}." for panel in missing(dataset)]
-    subtitle = [line for text in lines for line in textwrap.wrap(text, 125)]
+    subtitle = [line for text in lines for line in textwrap.wrap(text, 130)]
     return alt.vconcat(*blocks, spacing=30).properties(
         title=alt.TitleParams(
             f"{METRICS[metric].capitalize()}, by depth and what changes it",
@@ -168,7 +169,8 @@ def _cells(part: xr.Dataset, names: Sequence[str], metric: str) -> pd.DataFrame:
 
 def _curves(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
     name = "depth" if len(np.unique(part.depth)) > 1 else "algorithm"
-    return curves(runs.relabel(part, name).sortby("depth"), metric=metric, over=over, size=330)
+    part = runs.relabel(part, name).sortby("depth")
+    return curves(part, metric=metric, over=over, size=330, title=f"Learning curves by {name}")
 
 
 def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.TopLevelMixin:
@@ -237,7 +239,7 @@ PANELS = {
     "ablation": Panel(
         "without residual, LayerNorm, Swish (figures 5 and 16)",
         ("depth", "network"),
-        lambda part, metric, over: _over(part, metric, "depth", "network", "What the network needs to gain by depth"),
+        lambda part, metric, over: _over(part, metric, "depth", "network", "With and without parts of the network"),
         "--depth 4,8,16,32 --ablate residual,layer-norm,swish",
     ),
     "batch": Panel(
@@ -281,7 +283,7 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) 
     Example: crlviz scaling runs --metric success --out scaling.png --out table.md
     """
     charts.check_endings(out, also=(".nc", ".csv", ".md"))
-    dataset = compute(runs.find(paths))
+    dataset = runs.collect(paths)
     table = final.table(dataset)
     for path in out:
         if path.suffix == ".nc":
@@ -298,4 +300,4 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) 
     click.echo(f"wrote {', '.join(map(str, out))}")
 
 
-__all__ = ["AXES", "LAST", "PANELS", "command", "compute", "curves", "missing", "panels", "plot", "styles"]
+__all__ = ["AXES", "LAST", "PANELS", "command", "curves", "missing", "panels", "plot", "styles"]

@@ -133,6 +133,8 @@ def grid(
         id = chosen["env"]
         config = from_options(id, preset, given, sets, layout)
         envs.check(id, config.layout or None)
+        if config.eval_env:
+            envs.check(config.eval_env)
         schedule(config)
         name = _name(config, from_options(id, preset, layout=layout), {name: chosen[name] for name in various})
         typed = ["train", id, *(["--preset", preset] if preset else []), *(["--layout", str(layout)] if layout else [])]

@@ -88,7 +88,5 @@ def four_shapes(tmp_path_factory):
 
 
 def test_it_looks_at_shapes_alone(four_shapes):
-    from analyses import runs
-
-    groups = efficiency.compute(runs.find([four_shapes])).group.values.tolist()
+    groups = efficiency.compute([four_shapes]).group.values.tolist()
     assert groups == ["depth 4, width 8", "depth 4, width 16", "depth 8, width 8"]

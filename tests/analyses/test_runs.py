@@ -89,11 +89,13 @@ def test_find(four_runs, tmp_path):
     assert runs.find([folder]) == sorted(four_runs)
     assert runs.find([*folder.iterdir()]) == sorted(four_runs)  # as a shell's star gives them, the logs too
     for name in ("d16", "d4"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoints" / "100").mkdir(parents=True)
         (tmp_path / name / "config.json").touch()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").touch()
     assert [path.name for path in runs.find([tmp_path])] == ["d4", "d16"]
     with pytest.raises(CrlvizError, match="is no run directory"):
-        runs.find([tmp_path / "d4" / "nothing"])
+        runs.find([tmp_path / "begun" / "nothing"])
 
 
 def test_a_run_given_twice_is_no_second_seed(four_runs):
@@ -124,7 +126,7 @@ def test_vary_takes_the_richest_sweep_of_each_task():
         *({"depth": depth, "width": 32} for depth in (4, 8)),
         {"depth": 32, "batch_size": 128},
         {"depth": 32, "actor_depth": 4},
-        {"depth": 32, "network": "no residual"},
+        *({"depth": depth, "network": "no residual"} for depth in (4, 8, 16)),
         *({"depth": depth, "width": 32, "env": "there"} for depth in (4, 8)),
     )
     part = runs.vary(data, "depth")
