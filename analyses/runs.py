@@ -78,12 +78,11 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     facts = [agent.facts | {"others": other} for agent, other in zip(agents, others, strict=True)]
     _refuse_twins(agents, facts)
     names = [name for name in datasets.differing(agents) if name not in ("seed", "env")]
-    if not names and not any(others):
-        names = ["depth"]
-    groups = [
-        ", ".join([datasets.label({name: fact[name] for name in names})] * bool(names) + [fact["others"]] * any(others))
-        for fact in facts
-    ]
+    groups = []
+    for fact in facts:
+        follows = [f"actor_{shape}" for shape in ("depth", "width") if fact[shape] == fact[f"actor_{shape}"]]
+        words = datasets.label({name: fact[name] for name in names if name not in follows})
+        groups.append(", ".join(filter(None, [words, fact["others"]])) or datasets.label({"depth": fact["depth"]}))
 
     def curve(column: str, long_name: str, units: str):
         values = np.full((len(tables), longest), np.nan)
@@ -94,7 +93,7 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     def score(column: str, long_name: str, units: str):
         return "run", [table[column].tail(LAST).mean() for table in tables], {"long_name": long_name, "units": units}
 
-    def fact(name: str, long_name: str):
+    def each(name: str, long_name: str):
         return "run", [fact[name] for fact in facts], {"long_name": long_name, "units": "1"}
 
     parameters = [parameter_count(agent.params) for agent in agents]
@@ -114,17 +113,17 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
         coords={
             "run": np.arange(len(agents)),
             "group": ("run", groups, {"long_name": "what a run differs in from others but for task and seed"}),
-            "env": fact("env", "task"),
-            "seed": fact("seed", "seed"),
-            "algorithm": fact("algorithm", "algorithm"),
-            "depth": fact("depth", "depth of the critic's encoders"),
-            "width": fact("width", "width of the critic's encoders"),
-            "actor_depth": fact("actor_depth", "depth of the actor"),
-            "actor_width": fact("actor_width", "width of the actor"),
-            "network": fact("network", "what the network lacks of the paper's"),
-            "batch_size": fact("batch_size", "rows of an update"),
-            "others": fact("others", "other settings in which runs of a task differ"),
-            "trained": fact("env_steps", "environment steps of the newest checkpoint"),
+            "env": each("env", "task"),
+            "seed": each("seed", "seed"),
+            "algorithm": each("algorithm", "algorithm"),
+            "depth": each("depth", "depth of the critic's encoders"),
+            "width": each("width", "width of the critic's encoders"),
+            "actor_depth": each("actor_depth", "depth of the actor"),
+            "actor_width": each("actor_width", "width of the actor"),
+            "network": each("network", "what the network lacks of the paper's"),
+            "batch_size": each("batch_size", "rows of an update"),
+            "others": each("others", "other settings in which runs of a task differ"),
+            "trained": each("env_steps", "environment steps of the newest checkpoint"),
         },
         attrs={
             "checkpoints": "\n".join(str(agent.source) for agent in agents),

@@ -32,7 +32,7 @@ FACTS = {
 def differing(agents: Sequence["Agent"]) -> list[str]:
     """The facts in which some of the agents differ; the actor's shape only where it is not the critic's."""
     facts = [agent.facts for agent in agents]
-    names = [name for name in FACTS if len({f[name] for f in facts}) > 1]
+    names = [name for name in FACTS if len({f.get(name) for f in facts}) > 1]
     for shape in ("depth", "width"):
         if f"actor_{shape}" in names and all(f[shape] == f[f"actor_{shape}"] for f in facts):
             names.remove(f"actor_{shape}")
