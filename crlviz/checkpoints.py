@@ -89,7 +89,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
     import safetensors.numpy
 
     try:
-        safetensors.numpy.save_file({name: np.ascontiguousarray(leaf) for name, leaf in arrays.items()}, path)
+        safetensors.numpy.save_file({name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}, path)
     except safetensors.SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))  # how safetensors says that a disk is full
         raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error

@@ -169,6 +169,6 @@ def _restored(example: TrainState, arrays: Any) -> TrainState:
         if (value.shape, value.dtype) != (shape.shape, shape.dtype):
             raise ValueError(f"{name} is {value.dtype}{list(value.shape)}, not {shape.dtype}{list(shape.shape)}")
         value = jnp.array(value)  # a copy of jax's own, which training may write in
-        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else value
+        return jax.random.wrap_key_data(value) if _is_key(leaf) else value
 
     return jax.tree_util.tree_map_with_path(restore, example)

@@ -20,8 +20,9 @@ from training import state as states
 from training.config import TrainConfig, schedule
 from training.programs import build, compiled
 from training.run import Run
+from training.table import METRICS
 
-__all__ = ["build", "finished", "resume", "train"]
+__all__ = ["METRICS", "build", "finished", "resume", "train"]
 
 _LARGE_STATE = 1e9  # bytes from which a run says what saving takes
 

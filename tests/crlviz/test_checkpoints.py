@@ -259,7 +259,7 @@ def test_a_write_that_fails_leaves_nothing(run, monkeypatch, fails_at):
 
     before = sorted(p.name for p in (run / "checkpoints").iterdir())
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CrlvizError, match="cannot write .*3000: No space"):
+    with pytest.raises(CrlvizError, match=r"cannot write .*3000: No space"):
         checkpoints.write(run, 3000, 1, {"actor": {"x": np.ones(3)}, "critic": {"x": np.ones(3)}})
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
     assert crlviz.load(run).env_steps == 1000

@@ -19,7 +19,6 @@ from tests.toys import toy_config
 from training import config as configs
 from training import programs, table, trainer
 from training.config import schedule
-from training.loop import Loop
 
 TIMES = {"wall_seconds", "train_seconds", "env_steps_per_second", "updates_per_second"}
 
