@@ -125,11 +125,14 @@ def train_all(runs: Sequence[Run], title: str) -> None:
 
 
 def _start(run: Run, core: int) -> _Process:
-    if (run.out / "config.json").exists():  # of a demo that was stopped, or that wanted other settings
+    arguments = run.arguments
+    if run.share and (run.out / "state").exists():  # of a demo that was stopped
+        arguments = ["train", "--resume", str(run.out)]
+    elif (run.out / "config.json").exists():  # of one that wanted other settings, or was stopped before a first save
         shutil.rmtree(run.out)
     errors = tempfile.TemporaryFile()  # noqa: SIM115
     popen = subprocess.Popen(
-        [sys.executable, "-m", "crlviz", *run.arguments],
+        [sys.executable, "-m", "crlviz", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
@@ -163,7 +166,7 @@ def command(out: Path | None, quick: bool) -> None:
     """Train depth 4 and depth 16 in a maze on this machine, and make a page of what they learned.
 
     Beside them two controls: depth 4 with the parameters of depth 16, and depth 4 trained for as many seconds. Runs
-    that OUT holds already are kept, so an interrupted demo goes on where it was.
+    that OUT holds already are kept and half ones resumed, so an interrupted demo goes on where it was.
 
     \b
     Example: crlviz demo --quick

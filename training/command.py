@@ -100,7 +100,6 @@ def _resume(run: Path, env: str | None, out: Path | None, options: dict[str, Any
         raise UsageError(f"--resume goes on with a run as it was begun; {what} cannot be given beside it")
     from training import trainer
 
-    if trainer.finished(run):
-        click.echo(f"{run} is finished already")
+    done = trainer.finished(run)
     trainer.resume(run, given, command=["crlviz", *sys.argv[1:]])
-    click.echo(f"wrote {run}")
+    click.echo(f"{run} is finished already" if done else f"wrote {run}")

@@ -35,19 +35,23 @@ class Programs:
     Attributes:
       loop: what they are of.
       example: the shapes of its TrainState.
+      init: ``Loop.init``, jitted.
+      refill: ``Loop.refill``, jitted.
       step: ``Loop.step``; the state it is given is used up.
       measure: (actor's parameters, key) to the scores of an evaluation by the mean action.
     """
 
     loop: Loop
     example: TrainState
+    init: Callable[..., Any]
+    refill: Callable[..., Any]
     step: Callable[..., Any]
     measure: Callable[..., Any]
 
     def start(self, rewinds: int = 0) -> TrainState:
         """The state a run begins with; another one after each rewind."""
         key = _keys(self.loop)[0]
-        return jax.jit(self.loop.init)(jax.random.fold_in(key, rewinds) if rewinds else key)
+        return self.init(jax.random.fold_in(key, rewinds) if rewinds else key)
 
     def evaluate(self, state: TrainState, index: int) -> dict[str, float]:
         """The scores of the run's evaluation of that number."""
@@ -74,6 +78,8 @@ def compiled(config: TrainConfig) -> Programs:
     return Programs(
         loop,
         example,
+        jax.jit(loop.init),
+        jax.jit(loop.refill),
         jax.jit(loop.step, donate_argnums=0).lower(example).compile(),
         jax.jit(measure).lower(example.learner.actor, jax.random.key(0)).compile(),
     )

@@ -199,7 +199,7 @@ class Run:
         if rewinds:
             state = state.replace(key=jax.random.fold_in(state.key, rewinds))
             counters = dataclasses.replace(counters, rewinds=rewinds)
-        self._state = jax.jit(self.programs.loop.refill)(state) if state.replay is None else state
+        self._state = self.programs.refill(state) if state.replay is None else state
         self.counters = counters
         self._rows = table.read(self.path, self.env_steps)
         table.write(self.path, self._rows)

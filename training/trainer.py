@@ -140,11 +140,11 @@ def _refuse_existing(out: Path) -> None:
 def _locked(run: Path) -> Iterator[None]:
     """Be the only process that writes in a run directory; the lock ends with its process, however that ends."""
     lock = filelock.FileLock(run / ".lock")
-    try:
-        with files.naming(run / ".lock"):
+    with files.naming(run / ".lock"):
+        try:
             lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UsageError(f"{run} is being trained by another process; wait for it, or stop it") from None
+        except filelock.Timeout:
+            raise UsageError(f"{run} is being trained by another process; wait for it, or stop it") from None
     try:
         yield
     finally:
