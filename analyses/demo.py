@@ -91,10 +91,16 @@ def train_all(runs: Sequence[Run], title: str) -> None:
     """
     waiting = [run for run in runs if run.share < 1]
     finished = sum(run.kind.cost for run in runs if run not in waiting)
+    jobs = {}
     for run in waiting:
-        if (run.out / "config.json").exists():  # of a demo that was stopped, or that wanted other settings
+        arguments = run.arguments
+        if run.share and (run.out / "state").exists():  # of a demo that was stopped
+            arguments = ["train", "--resume", str(run.out)]
+        elif (
+            run.out / "config.json"
+        ).exists():  # of one that wanted other settings, or was stopped before a first save
             shutil.rmtree(run.out)
-    jobs = {Job(tuple(run.arguments), run.runs.parent / LOGS / f"{run.out.name}.txt"): run for run in waiting}
+        jobs[Job(tuple(arguments), run.runs.parent / LOGS / f"{run.out.name}.txt")] = run
     # Networks this small train faster on a core than on a GPU, and several processes would fight over its memory.
     ticks = processes.run(list(jobs), len(processes.cores()), {"JAX_PLATFORMS": "cpu"})
     layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
@@ -126,7 +132,7 @@ def command(out: Path | None, quick: bool) -> None:
     """Train depth 4 and depth 16 in a maze on this machine, and make a page of what they learned.
 
     Beside them two controls: depth 4 with the parameters of depth 16, and depth 4 trained for as many seconds. Runs
-    that OUT holds already are kept, so an interrupted demo goes on where it was.
+    that OUT holds already are kept and half ones resumed, so an interrupted demo goes on where it was.
 
     \b
     Example: crlviz demo --quick

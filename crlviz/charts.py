@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from crlviz import files
-from crlviz.errors import CrlvizError, UsageError
+from crlviz.errors import UsageError
 from crlviz.mazes import Maze
 
 ENDINGS = (".html", ".png", ".svg", ".pdf", ".json")
@@ -162,10 +162,7 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
         data = vl_convert.vegalite_to_pdf(spec)
     else:
         data = (json.dumps(spec, indent=1) + "\n").encode()
-    try:
-        files.write(path, data)
-    except OSError as error:
-        raise CrlvizError(f"cannot write {path}: {error.strerror}") from None
+    files.write(path, data)
 
 
 def embed_script() -> str:

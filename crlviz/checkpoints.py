@@ -1,8 +1,10 @@
 """Run directories and the checkpoints inside them: what leaves the trainer.
 
-    RUN/config.json                 all that rebuilds environment, networks and trainer
+    RUN/config.json                 all that rebuilds environment, networks and trainer; where it was made, and how
     RUN/metrics.csv                 a row an evaluation
     RUN/checkpoints/<env_steps>/    actor.safetensors, critic.safetensors, manifest.json
+    RUN/state/<env_steps>/          what only resuming needs (training/state.py); gone once the run is finished
+    RUN/.lock                       held by the process that trains
 
 Arrays are safetensors: flat, checked on reading, and nothing in them can run. The manifest holds a SHA-256 of every
 file; a checkpoint appears by one rename, so a directory that is there is whole.
@@ -10,6 +12,8 @@ file; a checkpoint appears by one rename, so a directory that is there is whole.
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,26 +56,50 @@ def write(run: Path, env_steps: int, gradient_steps: int, networks: Mapping[str,
 
     Returns:
       The checkpoint's directory.
+
+    Raises:
+      CrlvizError: it cannot be written, or is there already.
     """
-    import numpy as np
-    import safetensors.numpy
     from flax.traverse_util import flatten_dict
 
-    contents = {}
-    for name, tree in networks.items():
-        flat = {key: np.ascontiguousarray(leaf) for key, leaf in flatten_dict(tree, sep="/").items()}
-        contents[f"{name}.safetensors"] = safetensors.numpy.save(flat)
-    manifest = {
-        "format": FORMAT,
-        "env_steps": env_steps,
-        "gradient_steps": gradient_steps,
-        "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()
-        },
-    }
     path = run / "checkpoints" / str(env_steps)
-    files.write_directory(path, {**contents, "manifest.json": _json(manifest)})
+    with files.directory(path) as folder:
+        described = {
+            f"{name}.safetensors": write_arrays(folder / f"{name}.safetensors", flatten_dict(tree, sep="/"))
+            for name, tree in networks.items()
+        }
+        manifest = {
+            "format": FORMAT,
+            "env_steps": env_steps,
+            "gradient_steps": gradient_steps,
+            "files": described,
+        }
+        (folder / "manifest.json").write_bytes(_json(manifest))
     return path
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Write arrays by name as safetensors, without another copy of them in memory; how a manifest describes the file.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    import numpy as np
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        safetensors.numpy.save_file({name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}, path)
+    except safetensors.SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))  # how safetensors says that a disk is full
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file of any size, as a manifest holds it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(path: str | Path) -> Checkpoint:

@@ -10,8 +10,10 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 LOGS = "logs"  # the directory of logs beside the runs of a sweep
-_GRACE_SECONDS = 60
+_GRACE_SECONDS = 600  # a large run ends its training step and saves gigabytes
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def run(
     """Run all jobs; every ``poll`` seconds tells which run now and which ended since, with their exit codes.
 
     Jobs that run together keep to disjoint cores where the system allows that. Close the iterator
-    (``contextlib.closing``) and what still runs is interrupted as by Ctrl-C, and killed if it has not ended a minute
+    (``contextlib.closing``) and what still runs is interrupted as by Ctrl-C, and killed if it has not ended ten minutes
     later or at the next Ctrl-C.
 
     Args:
@@ -87,6 +89,9 @@ def _start(job: Job, environment: Mapping[str, str], own: Sequence[int]) -> subp
 
 
 def _stop(processes: Sequence[subprocess.Popen]) -> None:
+    if processes:
+        what = "one run" if len(processes) == 1 else f"{len(processes)} runs"
+        tqdm.write(f"Waiting for {what} to save and stop; another Ctrl-C kills.", file=sys.stderr)
     try:
         for process in processes:
             process.send_signal(signal.SIGINT)

@@ -10,6 +10,7 @@ from flax import struct
 
 from crlviz import flops
 from crlviz.networks import Actor, Critic, Params, distance, parameter_count
+from training.guard import norm
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class CRL:
             "alpha_loss": alpha_loss,
             "alpha": alpha,
             "entropy": -log_prob.mean(),
+            "critic_gradient": norm(critic_grad),
+            "actor_gradient": norm(actor_grad),
             **detail,
         }
         return Learner(actor, critic, log_alpha, actor_optimiser, critic_optimiser, alpha_optimiser), metrics

@@ -4,8 +4,6 @@ import contextlib
 import csv
 import dataclasses
 import itertools
-import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ from tqdm import tqdm
 
 from crlviz import checkpoints, envs, processes
 from crlviz.errors import CrlvizError, UsageError
+from training import config as configs
 from training.config import TrainConfig, from_options, schedule
 
 # What --ablate takes out of actor and critic, as a field and its value (paper figures 5 and 16).
@@ -46,7 +45,7 @@ class Cell:
     def total(self) -> int:
         """Environment steps of the whole run."""
         counts = schedule(self.config)
-        return counts.env_steps(self.config, counts.epochs)
+        return counts.env_steps(self.config, counts.steps)
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -65,7 +64,9 @@ class Cell:
 
     @property
     def finished(self) -> bool:
-        return self.done >= self.total and self.total in checkpoints.all_steps(self.out)
+        from training.trainer import finished  # brax
+
+        return self.begun and finished(self.out)
 
     @property
     def begun(self) -> bool:
@@ -74,21 +75,26 @@ class Cell:
         Raises:
           UsageError: the directory holds something else.
         """
-        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
-            return False
         if not (self.out / "config.json").is_file():
-            raise UsageError(f"{self.out} exists and is no run directory; give another directory to --out")
-        default, here = (
-            json.loads(json.dumps(dataclasses.asdict(each))) for each in (TrainConfig(env=""), self.config)
+            if self.out.exists() and (not self.out.is_dir() or any(p.name[0] != "." for p in self.out.iterdir())):
+                raise UsageError(f"{self.out} exists and is no run directory; give another directory to --out")
+            return False
+        there, here = (
+            flatten_dict(dataclasses.asdict(config), sep=".")
+            for config in (configs.load(checkpoints.read_config(self.out)["config"]), self.config)
         )
-        there = flatten_dict(default, sep=".") | flatten_dict(checkpoints.read_config(self.out)["config"], sep=".")
-        for name, value in flatten_dict(here, sep=".").items():
-            if there[name] != value:
+        for name, value in here.items():
+            if name not in configs.KEEPING and there[name] != value:
                 raise UsageError(
                     f"{self.out} holds a run with other settings: {name} is {there[name]} there and {value} in this "
                     "sweep; give another directory to --out"
                 )
         return True
+
+    @property
+    def job(self) -> tuple[str, ...]:
+        """What to type after ``crlviz`` now: a run that was broken off goes on from its last saved state."""
+        return ("train", "--resume", str(self.out)) if self.begun else self.arguments
 
 
 def grid(
@@ -188,7 +194,7 @@ def _name(config: TrainConfig, plain: TrainConfig, various: Mapping[str, str]) -
 
 
 def train_cells(cells: Sequence[Cell], logs: Path, at_once: int) -> dict[str, str]:
-    """Train the cells that are not finished; those that were broken off begin anew.
+    """Train the cells that are not finished; those that were broken off go on.
 
     Args:
       cells: from ``grid``.
@@ -199,11 +205,8 @@ def train_cells(cells: Sequence[Cell], logs: Path, at_once: int) -> dict[str, st
       Of each cell that failed, its name and why.
     """
     waiting = {cell.name: cell for cell in cells if not cell.finished}
-    jobs = [processes.Job(cell.arguments, logs / f"{cell.name}.txt") for cell in waiting.values()]
+    jobs = [processes.Job(cell.job, logs / f"{cell.name}.txt") for cell in waiting.values()]
     by_job = dict(zip(jobs, waiting.values(), strict=True))
-    for cell in waiting.values():
-        if cell.begun:
-            shutil.rmtree(cell.out)
     failed: dict[str, str] = {}
     ended_steps = sum(cell.total for cell in cells if cell.name not in waiting)
     # Runs that share an accelerator share its memory; on a CPU this says nothing.
@@ -280,8 +283,8 @@ def command(env, out, preset, ablate, layout, settings, jobs, dry_run, **options
         click.echo(_plan(cells, finished))
         return
     click.echo(
-        f"{len(cells)} cells in {out}: {len(finished)} finished, {len(begun) - len(finished)} broken off, which begin "
-        f"anew, {len(cells) - len(begun)} new"
+        f"{len(cells)} cells in {out}: {len(finished)} finished, {len(begun) - len(finished)} broken off, which go on, "
+        f"{len(cells) - len(begun)} new"
     )
     logs = out / processes.LOGS
     try:
@@ -301,7 +304,7 @@ def command(env, out, preset, ablate, layout, settings, jobs, dry_run, **options
 
 def _plan(cells: Sequence[Cell], finished: Sequence[Cell]) -> str:
     """What a sweep would train, as a table of text."""
-    from training.trainer import algorithm  # brax
+    from training.programs import algorithm  # brax
 
     worlds = {(cell.config.env, cell.config.layout): cell.config for cell in cells}
     made = {key: envs.make(config.env, layout=config.layout or None) for key, config in worlds.items()}
@@ -315,7 +318,7 @@ def _plan(cells: Sequence[Cell], finished: Sequence[Cell]) -> str:
         costs[key] = cost = costs.get(key) or method.cost(config.batch_size)
         lines.append(
             f"{cell.name:{width}}{cost['parameters']:13,}{cost['flops_per_update']:14.3g}"
-            f"{counts.gradient_steps(config, counts.epochs):12,}{cell.total:14,}"
+            f"{counts.gradient_steps(config, counts.steps):12,}{cell.total:14,}"
             + ("  finished" if cell in finished else "")
         )
     left = sum(cell.total for cell in cells if cell not in finished)

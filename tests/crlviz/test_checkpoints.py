@@ -259,7 +259,7 @@ def test_a_write_that_fails_leaves_nothing(run, monkeypatch, fails_at):
 
     before = sorted(p.name for p in (run / "checkpoints").iterdir())
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CrlvizError, match=r"cannot write .*3000: No space"):
         checkpoints.write(run, 3000, 1, {"actor": {"x": np.ones(3)}, "critic": {"x": np.ones(3)}})
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
     assert crlviz.load(run).env_steps == 1000
@@ -291,7 +291,7 @@ def test_files_have_the_usual_permissions(tmp_path):
 
 def test_a_checkpoint_is_never_written_over(run):
     before = (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes()
-    with pytest.raises(OSError, match=r"not empty|exists"):
+    with pytest.raises(CrlvizError, match=r"not empty|exists"):
         checkpoints.write(run, 1000, 1, {"actor": {"x": np.ones(3)}})
     assert (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes() == before
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["1000", "90"]

@@ -121,8 +121,9 @@ def test_the_toy_schedule_by_hand():
     config = toy_config()
     plan = schedule(config)
     assert (plan.prefill_unrolls, plan.epochs, plan.steps_per_epoch, plan.replay_capacity) == (3, 2, 2, 60)
-    assert [plan.env_steps(config, epoch) for epoch in (1, 2)] == [4 * 10 * 5, 4 * 10 * 7]
-    assert [plan.gradient_steps(config, epoch) for epoch in (0, 1, 2)] == [0, 6, 12]
+    assert plan.steps == 4
+    assert [plan.env_steps(config, step) for step in (0, 2, 4)] == [4 * 10 * 3, 4 * 10 * 5, 4 * 10 * 7]
+    assert [plan.gradient_steps(config, step) for step in (0, 2, 4)] == [0, 6, 12]
 
 
 @given(
@@ -153,7 +154,7 @@ def test_schedules_cover_what_was_asked(num_envs, unroll, window, replay_steps, 
     assert replay_steps <= plan.replay_capacity < replay_steps + unroll
     assert plan.replay_capacity % unroll == 0
     assert 1 <= plan.epochs <= evaluations
-    total = plan.env_steps(config, plan.epochs)
+    total = plan.env_steps(config, plan.steps)
     assert total >= env_steps
     # Less than an epoch too much, unless the prefill alone is more than was asked for.
     step = num_envs * unroll

@@ -110,7 +110,7 @@ def test_dry_run_counts_and_trains_nothing(tmp_path):
         assert f"{cost['parameters']:,}" in line
         assert f"{cost['flops_per_update']:.3g}" in line
     counts = configs.schedule(toy_config(env_steps=100_000_000))
-    total = counts.env_steps(toy_config(), counts.epochs)
+    total = counts.env_steps(toy_config(), counts.steps)
     assert lines[-1] == (f"4 cells, 0 of them finished; {4 * total:,} environment steps, {4 * total:,} of them to go")
     assert not out.exists()
 
@@ -137,14 +137,14 @@ def test_a_cell_that_fails_leaves_the_others_and_is_tried_again(tmp_path):
     assert str(again.exception) == str(done.exception)
 
 
-def test_a_run_that_was_broken_off_begins_anew(tmp_path, toy_run):
+def test_a_run_that_was_broken_off_goes_on(tmp_path, toy_run):
     cell = toy_cell(tmp_path, toy_run)
     assert (cell.begun, cell.finished, cell.done) == (True, True, 280)
-    shutil.rmtree(cell.out / "checkpoints" / "280")
-    assert (cell.begun, cell.finished) == (True, False)
+    shutil.rmtree(cell.out / "checkpoints")  # as if it was killed before its first save
     lines = (cell.out / "metrics.csv").read_text().splitlines()
-    (cell.out / "metrics.csv").write_text("\n".join(lines[:-1]))
-    assert cell.done == 200
+    (cell.out / "metrics.csv").write_text("\n".join([*lines[:2], ""]))
+    assert (cell.begun, cell.finished, cell.done) == (True, False, 120)
+    assert cell.job == ("train", "--resume", str(cell.out))
     assert sweep.train_cells([cell], tmp_path / "logs", 1) == {}
     assert cell.finished
 
