@@ -287,7 +287,7 @@ def test_a_blow_up_stops_and_names_the_last_good_checkpoint(toy_run, tmp_path, p
     with pytest.raises(guard.BlowUp, match="critic_loss became nan in update 8; the run stops") as error:
         trainer.train(toy_config(), run, progress=False)
     assert error.value.exit_code == 1
-    assert f"the last good checkpoint is {run}/checkpoints/200" in str(error.value)
+    assert f"last good checkpoint: {run}/checkpoints/200" in str(error.value)
     assert checkpoints.all_steps(run) == [200]
     for name in ("actor", "critic"):
         good, mine = (each / "checkpoints" / "200" / f"{name}.safetensors" for each in (toy_run, run))
@@ -320,7 +320,7 @@ def test_rewinding_gets_past_what_another_key_avoids(tmp_path, poison, capsys, a
 
 def test_a_blow_up_before_the_first_state_begins_anew(tmp_path, poison, monkeypatch, capsys):
     poison(AlwaysPoisoned)
-    with pytest.raises(guard.BlowUp, match="there is no checkpoint yet"):
+    with pytest.raises(guard.BlowUp, match="last good checkpoint: none yet"):
         trainer.train(toy_config(on_nan="rewind", rewinds=1, evaluations=1), tmp_path / "run", progress=False)
     assert "going back to environment step 120 with another key (1 of 1)" in capsys.readouterr().err
     assert states.newest(tmp_path / "run") is None
