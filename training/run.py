@@ -64,9 +64,10 @@ class Run:
           CrlvizError: something cannot be written.
         """
         with self._bar, ThreadPoolExecutor(1) as self._saver, signals.heard(self._answer) as heard:
-            while self.counters.step < self.schedule.steps or not self._evaluated():
+            while True:
                 try:
                     self._advance(heard)
+                    break
                 except guard.BlowUp as trouble:
                     self._finish_saving()
                     self._rewind(trouble)
@@ -74,7 +75,7 @@ class Run:
         states.remove(self.path)
 
     def _advance(self, heard: Callable[[], int | None]) -> None:
-        """To the next evaluation, that included."""
+        """To the last evaluation, that included."""
         while True:
             if self.counters.step % self.schedule.steps_per_epoch == 0:
                 if not self._evaluated():
@@ -174,13 +175,12 @@ class Run:
         done, config = self.counters.rewinds, self.config
         if config.on_nan == "stop" or done == config.rewinds:
             steps = checkpoints.all_steps(self.path)
-            last = (
-                f"the last good checkpoint is {self.path / 'checkpoints' / str(steps[-1])}"
-                if steps
-                else ("there is no checkpoint yet")
-            )
-            tried = f" after {done} rewinds" if config.on_nan == "rewind" else ""
-            raise guard.BlowUp(f"{trouble}; the run stops{tried}, and {last}") from None
+            last = self.path / "checkpoints" / str(steps[-1]) if steps else "none yet"
+            if config.on_nan == "stop":
+                what = f"the run stops (crlviz train --resume {self.path} --on-nan rewind goes on with another key)"
+            else:
+                what = f"the run stops after {done} rewinds"
+            raise guard.BlowUp(f"{trouble}; {what}; last good checkpoint: {last}") from None
         self._restore(rewinds=done + 1)
         self._say(
             f"{trouble}; going back to environment step {self.env_steps:,} with another key "

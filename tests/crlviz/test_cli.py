@@ -139,6 +139,29 @@ def test_train_mistakes(crlviz, tmp_path, arguments, words):
     assert not out.exists()  # nothing was begun
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["point_u_maze"], "train takes ENV and --out RUN, or --resume RUN"),
+        (["point_u_maze", "--resume", "run"], "an ENV cannot be given beside it"),
+        (["--resume", "run", "--actor-depth", "8"], "--actor-depth cannot be given beside it"),
+        (["--resume", "run", "--set", "gamma=1"], "--set cannot be given beside it"),
+        (["point_u_maze", "--out", "run", "--rewinds", "-1"], "rewinds is -1; it must be at least 0"),
+        (["point_u_maze", "--out", "run", "--save-every", "0"], "save_every is 0; it must be at least 1"),
+        (["point_u_maze", "--out", "run", "--set", "on_nan=hope"], "on_nan is 'hope'; take stop or rewind"),
+    ],
+)
+def test_resume_mistakes(crlviz, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in complaint(crlviz("train", *arguments), 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_of_nothing(crlviz, tmp_path):
+    assert "cannot be read: No such file" in complaint(crlviz("train", "--resume", tmp_path), 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_refuses_an_existing_run(crlviz, toy_run):
     before = sorted(toy_run.rglob("*"))
     assert "exists already" in complaint(crlviz("train", "point_u_maze", "--out", toy_run, *QUICK), 2)

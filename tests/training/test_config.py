@@ -1,15 +1,16 @@
 """Settings: reading them, changing them, refusing them, and the counts that follow."""
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crlviz.errors import UsageError
+from crlviz.errors import CrlvizError, UsageError
 from tests.toys import toy_config
 from training import config as configs
-from training.config import PRESETS, TrainConfig, replace, schedule
+from training.config import PRESETS, TrainConfig, load, replace, schedule
 
 CONFIG = TrainConfig(env="point_u_maze")
 
@@ -187,3 +188,27 @@ def test_settings_that_make_no_run(changes, words):
         schedule(toy_config(**changes))
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_config_comes_back_from_json():
+    config = toy_config(layout=("###", "#r#"), crl__learning_rate=1, save_replay=False)
+    assert load(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    assert load({"env": "humanoid"}) == TrainConfig(env="humanoid")  # of an older crlviz
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"env": "a", "gama": 1.0}, "no setting is called 'gama'"),
+        ({"env": "a", "actor": {"deep": 4}}, "no setting is called 'actor.deep'"),
+        ({"env": "a", "gamma": "0.9"}, "gamma is '0.9', not a float"),
+        ({"env": "a", "num_envs": True}, "num_envs is True, not a int"),
+        ({"env": 1}, "env is 1, not a str"),
+        ({"env": "a", "actor": 4}, "actor is 4"),
+        ({"env": "a", "actor": {"depth": 6}}, "depth 6 is not"),
+    ],
+)
+def test_a_config_of_other_fields_or_types_is_refused(settings, words):
+    with pytest.raises(CrlvizError, match=r"config\.json is damaged or of another crlviz") as error:
+        load(settings)
+    assert words in str(error.value)

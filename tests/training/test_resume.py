@@ -89,6 +89,19 @@ def test_a_signal_saves_after_the_training_step(toy_run, tmp_path, at_step, caps
     assert differences(run, toy_run) == []
 
 
+def test_the_command_exits_with_the_signals_code(tmp_path, at_step, monkeypatch, capsys):
+    run = _killed(tmp_path / "run", at_step, 2)
+    at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 143
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == f"stopped at environment step 240; go on with: crlviz train --resume {run}"
+    cli.main()
+    assert capsys.readouterr().out == f"wrote {run}\n"
+
+
 def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_mended(toy_run, tmp_path, at_step):
     run = _killed(tmp_path / "run", at_step, 2)
     shutil.rmtree(run / "checkpoints" / "200")  # as if killed between state and checkpoint
@@ -214,7 +227,12 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(toy_run, tmp_path, monk
 
 def test_a_run_whose_directory_goes_ends_with_a_sentence(tmp_path, at_step):
     run = tmp_path / "run"
-    at_step(2, lambda: shutil.rmtree(run))
+
+    def remove():
+        while run.exists():  # the saving thread may add a file meanwhile
+            shutil.rmtree(run, ignore_errors=True)
+
+    at_step(2, remove)
     with pytest.raises(CrlvizError, match=f"cannot write {run}.*No such file or directory"):
         trainer.train(toy_config(), run, progress=False)
     assert not run.exists()
@@ -269,7 +287,7 @@ def test_a_blow_up_stops_and_names_the_last_good_checkpoint(toy_run, tmp_path, p
     with pytest.raises(guard.BlowUp, match="critic_loss became nan in update 8; the run stops") as error:
         trainer.train(toy_config(), run, progress=False)
     assert error.value.exit_code == 1
-    assert f"the last good checkpoint is {run}/checkpoints/200" in str(error.value)
+    assert f"last good checkpoint: {run}/checkpoints/200" in str(error.value)
     assert checkpoints.all_steps(run) == [200]
     for name in ("actor", "critic"):
         good, mine = (each / "checkpoints" / "200" / f"{name}.safetensors" for each in (toy_run, run))
@@ -302,7 +320,7 @@ def test_rewinding_gets_past_what_another_key_avoids(tmp_path, poison, capsys, a
 
 def test_a_blow_up_before_the_first_state_begins_anew(tmp_path, poison, monkeypatch, capsys):
     poison(AlwaysPoisoned)
-    with pytest.raises(guard.BlowUp, match="there is no checkpoint yet"):
+    with pytest.raises(guard.BlowUp, match="last good checkpoint: none yet"):
         trainer.train(toy_config(on_nan="rewind", rewinds=1, evaluations=1), tmp_path / "run", progress=False)
     assert "going back to environment step 120 with another key (1 of 1)" in capsys.readouterr().err
     assert states.newest(tmp_path / "run") is None
