@@ -35,6 +35,8 @@ def command(env: str, out: Path, preset: str | None, settings: tuple[str, ...], 
 
     preset = preset or ("laptop" if env.startswith("point") else "paper")
     changes = configs.preset(preset) | {"env": env}
+    if preset == "paper":
+        changes["env_options"] = envs.paper_options(env)
     layout = options.pop("layout")
     if layout:
         changes["layout"] = mazes.parse(layout)

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,7 @@ class TrainConfig:
     Attributes:
       env: environment id to collect in.
       layout: rows of a maze of your own, with env ``point_maze``.
+      env_options: further options of ``crlviz.envs.make``, by name; they hold for ``eval_env`` too.
       eval_env: environment id to evaluate in; empty: the same.
       seed: of everything random.
       actor, critic: network shapes; phi and psi share the critic's.
@@ -39,6 +42,7 @@ class TrainConfig:
 
     env: str
     layout: tuple[str, ...] = ()
+    env_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     eval_env: str = ""
     seed: int = 0
     actor: NetworkConfig = field(default_factory=NetworkConfig)
@@ -119,7 +123,11 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
     for name, value in changes.items():
         head, _, tail = name.partition(".")
         fields = {f.name: f for f in dataclasses.fields(config)}
-        if head not in fields or dataclasses.is_dataclass(getattr(config, head)) != bool(tail):
+        options = getattr(config, head, None) if tail else None
+        if isinstance(options, Mapping):
+            value = {**options, tail: _literal(value)}
+            tail = ""
+        elif head not in fields or dataclasses.is_dataclass(getattr(config, head)) != bool(tail):
             raise UsageError(f"no setting is called {prefix + name!r}; known are {', '.join(known)}")
         if tail:
             value = _replace(getattr(config, head), {tail: value}, f"{head}.", known)
@@ -127,6 +135,13 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
             value = _read(prefix + name, value, type(getattr(config, head)))
         config = dataclasses.replace(config, **{head: value})
     return config
+
+
+def _literal(value: Any) -> Any:
+    """An option of an environment: true, false or a number where the text is one."""
+    with contextlib.suppress(ValueError, TypeError):
+        return json.loads(value)
+    return value
 
 
 def names(config: Any) -> list[str]:

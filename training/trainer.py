@@ -54,7 +54,7 @@ def build(config: TrainConfig) -> Loop:
       UsageError: unknown environment, or settings that do not fit each other.
     """
     counts = schedule(config)
-    env = envs.make(config.env, layout=config.layout or None)
+    env = envs.make(config.env, layout=config.layout or None, **config.env_options)
     actor = Actor(config.actor, env.observation_size, env.action_size)
     critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim)
     return Loop(config, counts, env, CRL(config.crl, actor, critic), config.episode_length or env.episode_length)
@@ -146,7 +146,7 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
 def _evaluation_env(config: TrainConfig, loop: Loop) -> Any:
     if not config.eval_env or config.eval_env == config.env:
         return loop.env
-    env = envs.make(config.eval_env)
+    env = envs.make(config.eval_env, **config.env_options)
     if (env.state_dim, env.goal_dim, env.action_size) != (loop.env.state_dim, loop.env.goal_dim, loop.env.action_size):
         raise UsageError(
             f"{config.eval_env} has other observations or actions than {config.env}; evaluate on a like body"
