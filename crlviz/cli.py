@@ -16,6 +16,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "envs": ("crlviz.envs.command:command", "List the environments."),
     "train": ("training.command:command", "Train an agent and write a run directory."),
     "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
+    "import": ("crlviz.importing:command", "Make run directories of what the paper's code saved."),
+    "export": ("crlviz.exporting:command", "Write an agent's networks as safetensors or ONNX."),
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
     "bench": ("training.bench:command", "Measure speed on this machine."),
 }
