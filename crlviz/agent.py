@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -51,12 +51,12 @@ class Agent:
 
     @cached_property
     def actor(self) -> Actor:
-        return Actor(NetworkConfig(**self.config["actor"]), self.env.observation_size, self.env.action_size)
+        return Actor(_network(self.config["actor"]), self.env.observation_size, self.env.action_size)
 
     @cached_property
     def critic(self) -> Critic:
         env = self.env
-        return Critic(NetworkConfig(**self.config["critic"]), env.state_dim, env.action_size, env.goal_dim)
+        return Critic(_network(self.config["critic"]), env.state_dim, env.action_size, env.goal_dim)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -89,6 +89,15 @@ class Agent:
     def embed_goal(self, goal: Any) -> jax.Array:
         """psi [..., 64] of goals [..., goal]."""
         return _psi(self.critic, self.params["critic"], goal)
+
+
+def _network(values: dict[str, Any]) -> NetworkConfig:
+    """A network's shape from a file, where any value may stand for any other."""
+    config = NetworkConfig(**values)
+    for field in fields(config):
+        if type(value := getattr(config, field.name)) is not type(field.default):
+            raise UsageError(f"{field.name} is {value!r}")
+    return config
 
 
 @cache
@@ -127,22 +136,43 @@ def load(path: str | Path) -> Agent:
       CrlvizError: it is missing, damaged, from a newer format, or its arrays do not fit its config.
     """
     checkpoint = checkpoints.find(path)
+    agent, shapes = _described(checkpoint)
+    sizes = array_bytes(checkpoint)
+    for name, expected in shapes.items():
+        agent.params[name] = checkpoints.read(checkpoint, name, most_bytes=sizes[name])
+        _check_shapes(agent.params[name], expected, f"{name}.safetensors", agent)
+    _warn_of_versions(checkpoint.config.get("versions"))
+    return agent
+
+
+def array_bytes(checkpoint: checkpoints.Checkpoint) -> dict[str, int]:
+    """What the arrays of ``actor`` and ``critic`` take by the checkpoint's config; no file of theirs is larger.
+
+    Raises:
+      CrlvizError: the config does not describe an agent.
+    """
+    _, shapes = _described(checkpoint)
+    return {
+        name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()
+    }
+
+
+def _described(checkpoint: checkpoints.Checkpoint) -> tuple[Agent, dict[str, Any]]:
+    """The agent of a config, still without parameters, and the shapes of those."""
     config = {"algorithm": checkpoint.config["algorithm"], **checkpoint.config["config"]}
-    params: dict[str, Any] = {}
-    agent = Agent(config, params, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
+    agent = Agent(config, {}, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
     try:
         networks: dict[str, Actor | Critic] = {"actor": agent.actor, "critic": agent.critic}
         _ = agent.eval_env, agent.facts
-        shapes = {name: jax.eval_shape(network.init, jax.random.key(0)) for name, network in networks.items()}
+        return agent, {name: _shapes(network) for name, network in networks.items()}
     except (UsageError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0][:300]
         raise CrlvizError(f"{checkpoint.run / 'config.json'} does not describe an agent: {reason}") from None
-    for name, expected in shapes.items():
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(expected))
-        params[name] = checkpoints.read(checkpoint, name, most_bytes=size)
-        _check_shapes(params[name], expected, f"{name}.safetensors", agent)
-    _warn_of_versions(checkpoint.config.get("versions"))
-    return agent
+
+
+@cache
+def _shapes(network: Actor | Critic) -> Any:
+    return jax.eval_shape(network.init, jax.random.key(0))
 
 
 def _warn_of_versions(made_with: Any) -> None:

@@ -94,7 +94,9 @@ def find(path: str | Path) -> Checkpoint:
     path = places[-1]
     manifest, config = _read_manifest(path), read_config(run)
     if manifest["format"] > 1 and manifest.get("settings") != settings_digest(config):
-        raise CrlvizError(f"{path} is of another run: its manifest.json and {run / 'config.json'} do not belong together")
+        raise CrlvizError(
+            f"{path} is of another run: its manifest.json and {run / 'config.json'} do not belong together"
+        )
     return Checkpoint(path, manifest, config, run)
 
 
@@ -136,7 +138,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = _read_json(path / "manifest.json", {"env_steps": int, "gradient_steps": int | None, "files": dict})
     if str(manifest["env_steps"]) not in (path.name, path.resolve().name):
         raise CrlvizError(
-            f"{path / 'manifest.json'} is of the checkpoint at {manifest['env_steps']} environment steps, not of this one"
+            f"{path / 'manifest.json'} is of another checkpoint, at {manifest['env_steps']} environment steps"
         )
     return manifest
 
@@ -159,14 +161,18 @@ def read(checkpoint: Checkpoint, name: str, most_bytes: int | None = None) -> di
     """
     import safetensors
     import safetensors.numpy
-    from flax.traverse_util import unflatten_dict
+    from flax.traverse_util import flatten_dict, unflatten_dict
 
     path = checkpoint.path / f"{name}.safetensors"
-    data = read_checked(checkpoint, path.name, most_bytes and most_bytes + _MOST_HEADER)
+    data = read_checked(checkpoint, path.name, most_bytes)
     if int.from_bytes(data[:8], "little") > _MOST_HEADER:
         raise CrlvizError(f"{path} cannot be read: its header is longer than {_MOST_HEADER:,} bytes")
     try:
-        return unflatten_dict(safetensors.numpy.load(data), sep="/")
+        flat = safetensors.numpy.load(data)
+        tree = unflatten_dict(flat, sep="/")
+        if len(flatten_dict(tree)) < len(flat):
+            raise ValueError("one name is the beginning of another")
+        return tree
     # Whole files of other makers: of types numpy has not, of names that are both a leaf and a branch.
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as error:
         raise CrlvizError(f"{path} cannot be read: {error}") from None
@@ -188,7 +194,7 @@ def read_checked(checkpoint: Checkpoint, name: str, most_bytes: int | None = Non
             raise CrlvizError(f"{path} is damaged: it is no file")
         if size != entry.get("bytes", size):
             raise CrlvizError(f"{path} is damaged: its {size:,} bytes are not as many as manifest.json says")
-        if most_bytes is not None and size > most_bytes:
+        if most_bytes is not None and size > most_bytes + _MOST_HEADER:
             raise CrlvizError(f"{path} does not fit its config.json: {size:,} bytes are more than its arrays take")
         data = path.read_bytes()
     except OSError as error:
@@ -200,6 +206,8 @@ def read_checked(checkpoint: Checkpoint, name: str, most_bytes: int | None = Non
 
 def _read_json(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for somebody to write
+            raise CrlvizError(f"{path} is damaged: it is no file")
         with open(path, "rb") as file:
             data = file.read(_MOST_JSON + 1)
         if len(data) > _MOST_JSON:
@@ -220,7 +228,7 @@ def _read_json(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     if (content["format"] > 1 or claimed is not None) and claimed != digest:
         raise CrlvizError(f"{path} was changed since it was written: its contents do not give its sha256")
     for name, kind in fields.items():
-        if not _is(content.get(name), kind):
+        if name not in content or not _is(content[name], kind):
             raise CrlvizError(f"{path} is damaged: {name!r} is missing or not a {getattr(kind, '__name__', 'number')}")
     return content
 

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 
 import click
 import platformdirs
@@ -55,6 +56,7 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the command; a mistake of the user's becomes one sentence and an exit code."""
     debug = "--debug" in sys.argv
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -68,6 +70,11 @@ def main() -> None:
             traceback.print_exc()
         click.echo(f"Error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    """A warning as one line, without the line of code that gave it."""
+    click.echo(f"Warning: {message}", err=True)
 
 
 def _cache_compiled_programs() -> None:

@@ -216,7 +216,7 @@ def read_parameters(path: Path) -> Parameters:
 
 
 class _Layers:
-    """One network as they name it, checked: ``Dense_0`` .. of fitting shapes, with a ``LayerNorm_`` for each but heads."""
+    """One network as they name it, checked: ``Dense_0`` .. of fitting shapes, a LayerNorm after each, or none."""
 
     def __init__(self, path: Path, name: str, layers: Any, heads: int):
         self._layers, self._heads = layers, heads
@@ -267,9 +267,10 @@ def _take(settings: Settings, name: str, kind: Callable[[Any], Any]) -> Any:
     value = settings.args.get(name)
     if kind is str and value is None:  # no other environment for evaluation
         return ""
-    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is str and isinstance(value, str):
         return value
-    if kind is not str and numeric and abs(value) < 1e15 and kind(value) == value:
+    if kind is not str and isinstance(value, (int, float)) and kind(value) == value:
         return kind(value)
-    raise CrlvizError(f"{settings.path} is damaged: {name} is not a {'text' if kind is str else 'number'} that it can be")
+    raise CrlvizError(
+        f"{settings.path} is damaged: {name} is not a {'text' if kind is str else 'number'} that it can be"
+    )

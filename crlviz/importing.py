@@ -23,7 +23,7 @@ _NAMED = re.compile(r"(?P<env>\w+)_(?P<seed>\d{1,9})_\d{8}-\d{6}")  # the paper'
 _RENAMED = {(JAXGCRL, "ant_big_maze_eval"): "ant_big_maze_eval_humanoid", (foreign.PAPER, "arm_grasp_0.3"): "arm_grasp"}
 # Where JaxGCRL's environments differ from ours; the paper's are in crlviz.envs.
 _NOISY = {"normalise_quaternion": False}
-_JAXGCRL_OPTIONS: dict[str, dict[str, object]] = {
+_JAXGCRL_OPTIONS: dict[str, dict[str, Any]] = {
     "ant": _NOISY,
     "ant_ball": _NOISY | {"independent_offset": False},
     "ant_push": _NOISY | {"box_at_rest": False},
@@ -45,12 +45,10 @@ def command(paths: tuple[Path, ...], out: Path, env: str | None) -> None:
     Example: crlviz import runs/ant_u4_maze_1000_20250101-000000 --out runs/theirs
     """
     for run in import_runs(paths, out, env):
-        steps, config = checkpoints.all_steps(run), checkpoints.read_config(run)
-        settings = config["config"]
-        click.echo(
-            f"wrote {run}: {settings['env']}, depth {settings['critic']['depth']}, width "
-            f"{settings['critic']['width']}, checkpoints at {', '.join(f'{step:,}' for step in steps)} environment steps"
-        )
+        config = checkpoints.read_config(run)
+        settings, steps = config["config"], [f"{count:,}" for count in checkpoints.all_steps(run)]
+        shape = f"depth {settings['critic']['depth']}, width {settings['critic']['width']}"
+        click.echo(f"wrote {run}: {settings['env']}, {shape}, after {', '.join(steps)} environment steps")
         for note in config["imported"]["notes"]:
             click.echo(f"  {note}")
 
@@ -151,7 +149,9 @@ def _write_config(source: _Source, first: Parameters, run: Path, env: str | None
         config = dict(settings.config)
     else:
         if code == JAXGCRL and max(first.actor_shape.depth, first.critic_shape.depth) >= LAYERS_PER_BLOCK:
-            raise CrlvizError(f"{first.path} does not tell whether its networks skip layers: put its args.pkl beside it")
+            raise CrlvizError(
+                f"{first.path} does not tell whether its networks skip layers: put its args.pkl beside it"
+            )
         config = {"seed": int(named["seed"]) if named else 0, "batch_size": 0, "eval_env": ""}
         notes.append("without args.pkl the activation is taken to be swish; batch size and training are unknown")
     id, options = _environment(source, code, first, env)
@@ -176,13 +176,17 @@ def _write_config(source: _Source, first: Parameters, run: Path, env: str | None
     )
 
 
-def _environment(source: _Source, code: str, first: Parameters, env: str | None) -> tuple[str, dict[str, object]]:
+def _environment(source: _Source, code: str, first: Parameters, env: str | None) -> tuple[str, dict[str, Any]]:
     """The environment that a run was trained in, as ours, and its options; checked against the networks' sizes."""
     settings, named = source.settings, source.directory_name
     says = settings.config["env"] if settings else named["env"] if named else ""
     id = env or _RENAMED.get((code, says), says)
     if not env and not _known(id):
-        what = f"{settings.path} names {says!r}, which crlviz has not" if settings else f"{first.path} names no environment"
+        what = (
+            f"{settings.path} names {says!r}, which crlviz has not"
+            if settings
+            else f"{first.path} names no environment"
+        )
         raise UsageError(f"{what}; name one with --env: {_like(first.sizes)}")
     options = envs.paper_options(id)
     if code == JAXGCRL:

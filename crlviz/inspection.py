@@ -33,9 +33,11 @@ def command(checkpoint: Path, verify: bool) -> None:
 
 def describe(path: Path) -> str:
     """The same as text. Every array is read and checked."""
+    from crlviz import agent  # jax, which the help does not need
+
     found = checkpoints.find(path)
-    # Whole, of this format, and what its arrays fit: what is printed is true.
-    _load(found.path)
+    # Whole, and fit for its config: what is printed is true.
+    agent.load(found.path)
     config = found.config["config"]
     updates, batch = found.manifest["gradient_steps"], config["batch_size"]
     lines = [
@@ -61,7 +63,7 @@ def describe(path: Path) -> str:
         for part, tree in ((name, params),) if name == "actor" else params.items():
             lines.append(f"{part:12}{_size(tree):12,}  {shape}")
     if "temperature.safetensors" in found.files:
-        (log_alpha,) = checkpoints.read(found, "temperature").values()
+        (log_alpha,) = checkpoints.read(found, "temperature", most_bytes=8).values()
         lines.append(f"temperature {np.exp(log_alpha).item():12.4g}")
     return "\n".join(lines + _origin(found))
 
@@ -99,17 +101,26 @@ def check(path: Path) -> Iterator[tuple[Path, str]]:
         yield place / "manifest.json", fault
         if fault:
             continue
-        found = checkpoints.find(place)
-        faults = [_fault(checkpoints.read_checked, found, name) for name in found.files]
-        yield from ((place / name, fault) for name, fault in zip(found.files, faults, strict=True))
-        if not any(faults):
-            yield place, _fault(_load, place)
+        yield from _check_files(checkpoints.find(place))
 
 
-def _load(path: Path) -> Any:
-    from crlviz.agent import load  # jax, which the help does not need
+def _check_files(found: checkpoints.Checkpoint) -> Iterator[tuple[Path, str]]:
+    from crlviz import agent  # jax, which the help does not need
 
-    return load(path)
+    try:
+        sizes = agent.array_bytes(found)
+    except CrlvizError as error:
+        yield found.path, str(error)
+        return
+    whole = True
+    for name in found.files:
+        # What else there may be is not larger than the networks.
+        most = sizes.get(name.removesuffix(".safetensors"), sum(sizes.values()))
+        fault = _fault(checkpoints.read_checked, found, name, most)
+        yield found.path / name, fault
+        whole &= not fault
+    if whole:
+        yield found.path, _fault(agent.load, found.path)
 
 
 def _fault(read: Callable[..., Any], *arguments: Any) -> str:

@@ -18,7 +18,7 @@ from crlviz.errors import UsageError
 
 LAYERS_PER_BLOCK = 4
 EMBEDDING = 64
-_LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
 
@@ -123,7 +123,7 @@ class Actor:
         """Mean and log standard deviation [..., action] before the tanh."""
         outputs: Any = self._network.apply({"params": params}, observation)
         mean, raw = outputs
-        return mean, _LOG_STD_MIN + 0.5 * (_LOG_STD_MAX - _LOG_STD_MIN) * (jnp.tanh(raw) + 1)
+        return mean, LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw) + 1)
 
     def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
         """The deterministic action [..., action]."""

@@ -91,9 +91,8 @@ def read(path: Path, most_bytes: int) -> Any:
         # Asked before it is opened: a pipe would wait for somebody to write.
         if not path.is_file() or not 0 < size <= most_bytes:
             raise CrlvizError(f"{path} is no pickle: not a file of 1 to {most_bytes:,} bytes")
-        with open(path, "rb") as file:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Machine(size).run(data)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Machine(size).run(data)
     except OSError as error:
         raise CrlvizError(f"{path} cannot be read: {error.strerror}") from None
     except _Refused as reason:
@@ -112,23 +111,25 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, data: Any) -> Any:
-        for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
+        for _ in range(_MOST_OPCODES):
+            opcode = _OPCODES[data.read(1).decode("latin-1")]
             name = opcode.name
-            if count >= _MOST_OPCODES:
-                raise _Refused(f"it has more than {_MOST_OPCODES:,} instructions")
+            # Refused before its argument is looked at.
+            if name not in _KNOWN:
+                raise _Refused(f"it holds {name}, which plain data does not need")
+            argument = opcode.arg.reader(data) if opcode.arg else None
             if name == "STOP":
                 (result,) = self.stack
                 return self._whole(result)
-            if name in _PUSH:
-                self.stack.append(argument if opcode.arg else _PUSH[name]())
+            if name in _ARGUMENTS:
+                self.stack.append(argument)
+            elif name in _VALUES:
+                self.stack.append(_VALUES[name]())
             elif name in _DO:
                 _DO[name](self, argument)
-            elif name == "FRAME":
-                if argument > self.size - position:
-                    raise _Refused("a frame is longer than the file")
-            elif name != "PROTO":
-                raise _Refused(f"it holds {name}, which plain data does not need")
-        raise ValueError("no end")
+            elif name == "FRAME" and argument > self.size - data.tell():
+                raise _Refused("a frame is longer than the file")
+        raise _Refused(f"it has more than {_MOST_OPCODES:,} instructions")
 
     def pop(self) -> Any:
         """The value on top; not a mark."""
@@ -244,12 +245,12 @@ def _a(kind: type, value: Any) -> Any:
     return value
 
 
-# Opcodes that push a value: their argument, or a new one.
-_PUSH: dict[str, Callable[[], Any]] = dict.fromkeys(
-    ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
-     "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
-    lambda: None,
-) | {  # fmt: skip
+# Opcodes that push their argument, and those that push a new value.
+_ARGUMENTS = (
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+)
+_VALUES: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
@@ -279,3 +280,5 @@ _DO: dict[str, Callable[[_Machine, Any], Any]] = {
     "NEWOBJ": lambda m, _: m.new_object(),
     "BUILD": lambda m, _: m.build(),
 }
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+_KNOWN = {"PROTO", "FRAME", "STOP", *_ARGUMENTS, *_VALUES, *_DO}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crlviz import mazes
 from crlviz.errors import UsageError
@@ -103,7 +103,7 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
     return kind(id, maze, **options) if maze else kind(id, **options)
 
 
-def paper_options(id: str) -> dict[str, object]:
+def paper_options(id: str) -> dict[str, Any]:
     """The options with which ``make`` builds the environment that the paper's code ran under that name.
 
     Raises:
