@@ -99,7 +99,7 @@ def read(path: Path, most_bytes: int) -> Any:
         raise CrlvizError(f"{path} is not read: {reason}") from None
     # Of the opcodes' arguments; of a machine told to take from an empty stack, or to put what does not go there.
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError):
-        raise CrlvizError(f"{path} is damaged: it is not a pickle") from None
+        raise CrlvizError(f"{path} is damaged: it is not a whole pickle") from None
 
 
 class _Machine:
@@ -128,7 +128,7 @@ class _Machine:
             elif name in _DO:
                 _DO[name](self, argument)
             elif name == "FRAME" and argument > self.size - data.tell():
-                raise _Refused("a frame is longer than the file")
+                raise ValueError("cut short")
         raise _Refused(f"it has more than {_MOST_OPCODES:,} instructions")
 
     def pop(self) -> Any:

@@ -70,8 +70,9 @@ def test_nothing_that_is_read_can_run(path):
 
 @modules
 def test_modules_are_named_by_us(path):
-    """Imports by name happen where the names are the program's own: the command's table, the bodies, the package."""
-    if path.relative_to(ROOT).as_posix() in ("crlviz/cli.py", "crlviz/envs/__init__.py", "crlviz/__init__.py"):
+    """Imports by name happen where a table of the program holds the names: verbs, bodies, engines."""
+    tables = ("crlviz/cli.py", "crlviz/envs/__init__.py", "crlviz/envs/physics.py", "crlviz/__init__.py")
+    if path.relative_to(ROOT).as_posix() in tables:
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not {"import_module", "__import__", "runpy", "load_module"} & {

@@ -45,7 +45,7 @@ def test_plain_values_come_back(folder, value, protocol):
 def test_arrays_come_back(tmp_path, dtype, protocol):
     rng = np.random.default_rng(0)
     for shape in ((), (3,), (2, 3), (0, 4), (2, 1, 3)):
-        array = (rng.normal(size=shape) * 50).astype(dtype)
+        array = np.asarray(rng.normal(size=shape) * 50).astype(dtype)
         again, same = _read(tmp_path, (array, array), protocol)
         np.testing.assert_array_equal(again, array)
         np.testing.assert_array_equal(same, array)
@@ -83,7 +83,7 @@ def test_jax_arrays_and_numpy_numbers_come_back(tmp_path):
 )
 def test_what_is_more_is_refused_by_name(tmp_path, value, words):
     with pytest.raises(CrlvizError) as error:
-        _read(tmp_path, value, 5)
+        _read(tmp_path, value, 5 if isinstance(value, bytearray) else 4)
     assert words in str(error.value)
     assert "x.pkl" in str(error.value)
 
