@@ -21,6 +21,20 @@ from crlviz.errors import CrlvizError
 
 FORMAT = 2  # 1 had no checksums of config.json and of the manifest itself
 _MOST_JSON = 1 << 20  # bytes; what crlviz writes takes a few thousand
+# Settings that a run keeps from beginning to end.
+_FIXED = (
+    "env",
+    "layout",
+    "env_options",
+    "eval_env",
+    "seed",
+    "actor",
+    "critic",
+    "crl",
+    "batch_size",
+    "gamma",
+    "updates",
+)
 _MOST_HEADER = 1 << 20  # bytes of names and shapes in a safetensors file; the same
 
 
@@ -144,8 +158,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def settings_digest(config: Mapping[str, Any]) -> str:
-    """What ties a checkpoint to its run: the SHA-256 of the run's algorithm and settings."""
-    return _digest({"algorithm": config["algorithm"], "config": config["config"]})
+    """What ties a checkpoint to its run: the SHA-256 of the settings that no run changes on its way."""
+    settings = config["config"]
+    return _digest({"algorithm": config["algorithm"]} | {name: settings.get(name) for name in _FIXED})
 
 
 def read(checkpoint: Checkpoint, name: str, most_bytes: int | None = None) -> dict[str, Any]:
