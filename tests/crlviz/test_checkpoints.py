@@ -42,7 +42,7 @@ def _edit(path: Path, change) -> None:
     content = json.loads(path.read_text())
     change(content)
     _sign(path, content)
-    if path.name == "config.json":
+    if path.name == "config.json" and isinstance(content.get("config"), dict):
         for manifest in path.parent.glob("checkpoints/*/manifest.json"):
             entry = {"settings": checkpoints.settings_digest({"algorithm": "crl", "config": {}} | content)}
             _sign(manifest, json.loads(manifest.read_text()) | entry)

@@ -52,7 +52,7 @@ class Case:
                     place = place.get(parent, {})
                 if last in place:
                     place[last] = value
-            if path == self.manifest:
+            if path == self.manifest and isinstance(json.loads(self.config.read_text())["config"], dict):
                 content["settings"] = checkpoints.settings_digest(json.loads(self.config.read_text()))
             content.pop("sha256")
             path.write_bytes(checkpoints.to_json(content))
