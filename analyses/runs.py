@@ -136,6 +136,8 @@ def metrics(run: Path) -> pd.DataFrame:
     """A run's metrics.csv: a row an evaluation."""
     try:
         table = pd.read_csv(run / "metrics.csv")
+    except FileNotFoundError:
+        raise CrlvizError(f"{run} has no metrics.csv, so no learning curve; an imported run has none") from None
     except (OSError, ValueError) as error:
         raise CrlvizError(f"{run / 'metrics.csv'} cannot be read: {error}") from None
     if not len(table) or not {"success", "time_at_goal", "env_steps"} <= set(table.columns):

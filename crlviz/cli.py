@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 
 import click
 import platformdirs
@@ -17,6 +18,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("training.command:command", "Train an agent and write a run directory."),
     "sweep": ("training.sweep:command", "Train every combination of settings."),
     "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
+    "import": ("crlviz.importing:command", "Make run directories of what the paper's code saved."),
+    "export": ("crlviz.exporting:command", "Write an agent's networks as safetensors or ONNX."),
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
     "efficiency": ("analyses.efficiency:command", "Tell what depth and width bought at equal cost."),
     "scaling": ("analyses.scaling:command", "Draw learning curves and final scores over depth."),
@@ -56,6 +59,7 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the command; a mistake of the user's becomes one sentence and an exit code."""
     debug = "--debug" in sys.argv
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -69,6 +73,11 @@ def main() -> None:
             traceback.print_exc()
         click.echo(f"Error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    """A warning as one line, without the line of code that gave it."""
+    click.echo(f"Warning: {message}", err=True)
 
 
 def _cache_compiled_programs() -> None:

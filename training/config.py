@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crlviz import mazes
+from crlviz import envs, mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import NetworkConfig
 from training.crl import CRLConfig
@@ -21,6 +22,7 @@ class TrainConfig:
     Attributes:
       env: environment id to collect in.
       layout: rows of a maze of your own, with env ``point_maze``.
+      env_options: further options of ``crlviz.envs.make``, by name; they hold for ``eval_env`` too.
       eval_env: environment id to evaluate in; empty: the same.
       seed: of everything random.
       actor, critic: network shapes; phi and psi share the critic's.
@@ -50,6 +52,7 @@ class TrainConfig:
 
     env: str
     layout: tuple[str, ...] = ()
+    env_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     eval_env: str = ""
     seed: int = 0
     actor: NetworkConfig = field(default_factory=NetworkConfig)
@@ -152,9 +155,12 @@ def from_options(
       layout: the file of a maze of one's own.
 
     Raises:
-      UsageError: unknown preset or field, or a value that is not of its type.
+      UsageError: unknown preset, environment or field, or a value that is not of its type.
     """
-    changes = preset(preset_name or ("laptop" if env.startswith("point") else "paper")) | {"env": env}
+    preset_name = preset_name or ("laptop" if env.startswith("point") else "paper")
+    changes = preset(preset_name) | {"env": env}
+    if preset_name == "paper":
+        changes["env_options"] = envs.paper_options(env)
     if layout:
         changes["layout"] = mazes.parse(layout)
     for setting in settings:
@@ -181,7 +187,11 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
     for name, value in changes.items():
         head, _, tail = name.partition(".")
         fields = {f.name: f for f in dataclasses.fields(config)}
-        if head not in fields or dataclasses.is_dataclass(getattr(config, head)) != bool(tail):
+        options = getattr(config, head, None) if tail else None
+        if isinstance(options, Mapping):
+            value = {**options, tail: _literal(value)}
+            tail = ""
+        elif head not in fields or dataclasses.is_dataclass(getattr(config, head)) != bool(tail):
             raise UsageError(f"no setting is called {prefix + name!r}; known are {', '.join(known)}")
         if tail:
             value = _replace(getattr(config, head), {tail: value}, f"{head}.", known)
@@ -189,6 +199,13 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
             value = _read(prefix + name, value, type(getattr(config, head)))
         config = dataclasses.replace(config, **{head: value})
     return config
+
+
+def _literal(value: Any) -> Any:
+    """An option of an environment: true, false or a number where the text is one."""
+    with contextlib.suppress(ValueError, TypeError):
+        return json.loads(value)
+    return value
 
 
 def load(settings: Mapping[str, Any]) -> TrainConfig:

@@ -23,7 +23,7 @@ def build(config: TrainConfig) -> Loop:
       UsageError: unknown environment, or settings that do not fit each other.
     """
     counts = schedule(config)
-    env = envs.make(config.env, layout=config.layout or None)
+    env = envs.make(config.env, layout=config.layout or None, **config.env_options)
     return Loop(config, counts, env, algorithm(config, env), config.episode_length or env.episode_length)
 
 
@@ -99,7 +99,7 @@ def _keys(loop: Loop) -> jax.Array:
 def _evaluation_env(config: TrainConfig, loop: Loop) -> Any:
     if not config.eval_env or config.eval_env == config.env:
         return loop.env
-    env = envs.make(config.eval_env)
+    env = envs.make(config.eval_env, **config.env_options)
     if (env.state_dim, env.goal_dim, env.action_size) != (loop.env.state_dim, loop.env.goal_dim, loop.env.action_size):
         raise UsageError(
             f"{config.eval_env} has other observations or actions than {config.env}; evaluate on a like body"

@@ -83,10 +83,11 @@ class Cell:
             flatten_dict(dataclasses.asdict(config), sep=".")
             for config in (configs.load(checkpoints.read_config(self.out)["config"]), self.config)
         )
-        for name, value in here.items():
-            if name not in configs.KEEPING and there[name] != value:
+        for name in {**here, **there}:
+            then, now = there.get(name), here.get(name)  # an environment's options may be on one side alone
+            if name not in configs.KEEPING and then != now:
                 raise UsageError(
-                    f"{self.out} holds a run with other settings: {name} is {there[name]} there and {value} in this "
+                    f"{self.out} holds a run with other settings: {name} is {then} there and {now} in this "
                     "sweep; give another directory to --out"
                 )
         return True
@@ -306,14 +307,16 @@ def _plan(cells: Sequence[Cell], finished: Sequence[Cell]) -> str:
     """What a sweep would train, as a table of text."""
     from training.programs import algorithm  # brax
 
-    worlds = {(cell.config.env, cell.config.layout): cell.config for cell in cells}
-    made = {key: envs.make(config.env, layout=config.layout or None) for key, config in worlds.items()}
+    made: dict[str, Any] = {}
     costs: dict[Any, dict[str, int]] = {}
     width = max(len(cell.name) for cell in cells)
     lines = [f"{'cell':{width}}{'parameters':>13}{'FLOPs/update':>14}{'updates':>12}{'env steps':>14}"]
     for cell in cells:
         config = cell.config
-        method, counts = algorithm(config, made[config.env, config.layout]), schedule(config)
+        world = f"{config.env} {config.layout} {config.env_options}"
+        if world not in made:
+            made[world] = envs.make(config.env, layout=config.layout or None, **config.env_options)
+        method, counts = algorithm(config, made[world]), schedule(config)
         key = method, config.batch_size  # seeds cost the same
         costs[key] = cost = costs.get(key) or method.cost(config.batch_size)
         lines.append(

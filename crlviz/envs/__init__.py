@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crlviz import mazes
 from crlviz.errors import UsageError
@@ -28,6 +28,8 @@ class Body:
       cell_size: metres of a cell of its mazes; None: it walks in none.
       centred: whether the middle of its mazes is the origin, rather than the centre of the first cell.
       layouts: names of mazes that stand for another layout than the one of that name.
+      paper: options under which it is as in the paper's code, slips included.
+      paper_open: the same, where it stands on its own.
     """
 
     where: str
@@ -35,15 +37,23 @@ class Body:
     cell_size: float | None = None
     centred: bool = False
     layouts: Mapping[str, str] = field(default_factory=dict)
+    paper: Mapping[str, object] = field(default_factory=dict)
+    paper_open: Mapping[str, object] = field(default_factory=dict)
 
 
+_NOISY = {"normalise_quaternion": False}
 BODIES: dict[str, Body] = {
     "point": Body("point:PointMaze", open=False, cell_size=1.0, centred=True),
-    "ant": Body("ant:Ant", cell_size=4.0),
-    "ant_ball": Body("ant_ball:AntBall"),
-    "ant_push": Body("ant_push:AntPush"),
-    "humanoid": Body("humanoid:Humanoid", cell_size=2.0, layouts={"big_maze_eval": "big_maze_eval_humanoid"}),
-    "reacher": Body("reacher:Reacher"),
+    "ant": Body("ant:Ant", cell_size=4.0, paper=_NOISY),
+    "ant_ball": Body("ant_ball:AntBall", paper=_NOISY | {"ball_is_goal": False, "independent_offset": False}),
+    "ant_push": Body("ant_push:AntPush", paper=_NOISY | {"box_at_rest": False}),
+    "humanoid": Body(
+        "humanoid:Humanoid",
+        cell_size=2.0,
+        layouts={"big_maze_eval": "big_maze_eval_humanoid"},
+        paper_open={"physics_step": 0.003},
+    ),
+    "reacher": Body("reacher:Reacher", paper={"backend": "spring", "physics_step": 0.01}),
     "pusher_easy": Body("pusher:PusherEasy"),
     "pusher_hard": Body("pusher:PusherHard"),
     "cheetah": Body("cheetah:Cheetah"),
@@ -93,6 +103,16 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
     return kind(id, maze, **options) if maze else kind(id, **options)
 
 
+def paper_options(id: str) -> dict[str, Any]:
+    """The options with which ``make`` builds the environment that the paper's code ran under that name.
+
+    Raises:
+      UsageError: unknown id.
+    """
+    name, maze = _split(id)
+    return {**BODIES[name].paper, **({} if maze else BODIES[name].paper_open)}
+
+
 def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
     """The maze that ``make`` would build for these, without importing what runs it. Raises as ``make`` does."""
     name, maze = _split(id)
@@ -122,4 +142,4 @@ def _split(id: str) -> tuple[str, str]:
     raise UsageError(f"no environment is called {id!r}; nearest: {', '.join(near) or ', '.join(known)}")
 
 
-__all__ = ["BODIES", "CUSTOM", "Body", "check", "ids", "make"]
+__all__ = ["BODIES", "CUSTOM", "Body", "check", "ids", "make", "paper_options"]

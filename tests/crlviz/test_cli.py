@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crlviz import cli
+from crlviz.errors import CrlvizError
 from tests.toys import ROOM, toy_config
 
 QUICK = [f"--set={name}" for name in ("num_envs=4", "unroll=10", "updates=2", "window=30", "replay_steps=60")]
@@ -184,6 +185,49 @@ def test_heatmap_mistakes(crlviz, toy_run, tmp_path, monkeypatch, options, words
     monkeypatch.chdir(tmp_path)
     assert words in complaint(crlviz("heatmap", toy_run, *options), 2)
     assert not list(tmp_path.iterdir())
+
+
+def test_import_verify_export(crlviz, data, tmp_path):
+    source, run = data / "runs" / "ant_big_maze_1000_20261121-001006", tmp_path / "theirs"
+    code, out, _ = crlviz("import", source, "--out", run)
+    assert (code, out) == (0, f"wrote {run}: ant_big_maze, depth 4, width 32, after 2,400, 3,200 environment steps\n")
+    assert "exists already" in complaint(crlviz("import", source, "--out", run), 2)
+
+    code, out, _ = crlviz("inspect", run, "--verify")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} == {"ok"}
+    assert len(out.splitlines()) == 1 + 2 * 5
+    damaged = run / "checkpoints" / "2400" / "critic.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    code, out, err = crlviz("inspect", run, "--verify")
+    assert code == 1
+    assert [line for line in out.splitlines() if line.startswith("BAD")] == [
+        f"BAD  {damaged} is damaged: its {damaged.stat().st_size:,} bytes are not as many as manifest.json says"
+    ]
+    assert "1 of 10 checks" in err
+
+    for name in ("agent.onnx", "agent.safetensors"):
+        code, out, _ = crlviz("export", run, "--out", tmp_path / name)
+        assert (code, out.splitlines()[0]) == (0, f"wrote {tmp_path / name}")
+    from analyses import runs
+
+    with pytest.raises(CrlvizError, match=r"has no metrics\.csv"):
+        runs.compute([run])
+
+
+def test_other_versions_get_one_line(crlviz, toy_run, tmp_path):
+    import shutil
+
+    from crlviz import agent, checkpoints
+
+    run = shutil.copytree(toy_run, tmp_path / "run")
+    config = checkpoints.read_config(run)
+    checkpoints.write_config(run, config | {"versions": {"brax": "0.0.9"}})
+    agent._warn_once.cache_clear()
+    code, _, err = crlviz("inspect", run)
+    assert code == 0
+    assert err.startswith("Warning: trained under brax 0.0.9 (here ")
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("verb", ["heatmap", "inspect"])

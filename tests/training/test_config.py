@@ -36,6 +36,15 @@ def test_the_paper_preset_keeps_goals():
     assert not replace(CONFIG, configs.preset("paper")).redraw_goals
 
 
+def test_options_of_the_environment():
+    config = replace(CONFIG, {"env_options.physics_step": "0.003", "env_options.backend": "spring"})
+    assert config.env_options == {"physics_step": 0.003, "backend": "spring"}
+    assert replace(config, {"env_options.backend": "mjx"}).env_options == {"physics_step": 0.003, "backend": "mjx"}
+    assert hash(config) is not None  # a static argument of jitted functions
+    with pytest.raises(UsageError, match="env_options"):
+        replace(CONFIG, {"env_options": "spring"})
+
+
 def test_an_unknown_preset_names_the_known():
     with pytest.raises(UsageError) as error:
         configs.preset("papr")
