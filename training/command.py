@@ -22,8 +22,16 @@ import click
 @click.option("--env-steps", type=int, help="Steps in total, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
+@click.option("--max-pair-distance", type=int, help="Train on starts and goals at most so many cells apart.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json.")
-def command(env: str, out: Path, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
+def command(
+    env: str,
+    out: Path,
+    preset: str | None,
+    max_pair_distance: int | None,
+    settings: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Train an agent in ENV and write a run directory.
 
     \b
@@ -34,6 +42,8 @@ def command(env: str, out: Path, preset: str | None, settings: tuple[str, ...], 
     from training import config as configs
 
     preset = preset or ("laptop" if env.startswith("point") else "paper")
+    if max_pair_distance is not None:
+        env = mazes.within(env, max_pair_distance)
     changes = configs.preset(preset) | {"env": env}
     layout = options.pop("layout")
     if layout:
