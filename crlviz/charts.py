@@ -127,6 +127,14 @@ def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, groun
     )
 
 
+def seed_note(counts: Sequence[int]) -> str:
+    """How many seeds stand behind a picture, from the number behind each of its groups."""
+    if max(counts) == 1:
+        return "one seed, so no interval"
+    number = "-".join(map(str, sorted({min(counts), max(counts)})))
+    return f"{number} seeds: interquartile mean and 95 % bootstrap interval"
+
+
 def check_endings(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
     """Refuse files that cannot be written, before anything is computed.
 

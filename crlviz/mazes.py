@@ -126,7 +126,7 @@ class Maze:
         return path if len(self.starts) == 1 else None
 
     def steps(self, cells: np.ndarray) -> np.ndarray:
-        """How many cells a walk from each of cells [N, 2] to each other takes at least: [N, N], inf where none leads."""
+        """Cells that the shortest walk between each two of cells [N, 2] takes: [N, N], inf where none leads."""
         from scipy.sparse.csgraph import shortest_path
 
         index = {cell: k for k, cell in enumerate(self.free)}

@@ -111,7 +111,7 @@ def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
 
 
 def _split(id: str) -> tuple[str, str]:
-    """Body and maze of an id; the maze is "" for a body on its own and "maze" (or "maze_gen_...") for the user's own."""
+    """Body and maze of an id; the maze is "" for a body on its own and "maze", or "maze_gen_...", for the user's."""
     for name, body in BODIES.items():
         if id == name and body.open:
             return name, ""
