@@ -84,7 +84,7 @@ def _norms(config: networks.NetworkConfig, params: Any, inputs: jax.Array) -> ja
 
 
 def table(dataset: xr.Dataset) -> pd.DataFrame:
-    """A row a group, network and block: ``norm`` (interquartile mean over seeds), ``low``, ``high``, and how many ``seeds``."""
+    """A row a group, network and block: ``norm`` (interquartile mean over seeds), its interval ``low``, ``high``."""
     rows = []
     for label, depth, parts in datasets.groups(dataset):
         for network in NETWORKS:

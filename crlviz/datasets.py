@@ -84,13 +84,16 @@ def each(dataset: xr.Dataset) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]
 
 
 def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
-    """Checkpoints that differ in their seed alone, of a Dataset that ``combine`` made: label, depth, a part a seed."""
+    """Checkpoints that differ in their seed alone, of a Dataset that ``combine`` made: label, depth, a part a seed.
+
+    Shallow ones first.
+    """
     found: dict[str, tuple[int, list[xr.Dataset]]] = {}
     for _, facts, part in each(dataset):
         depth = int(facts.get("depth", dataset.attrs.get("depth", 4)))
         shared = {name: value for name, value in facts.items() if name != "seed"} or {"depth": depth}
         found.setdefault(label(shared), (depth, []))[1].append(part)
-    for name, (depth, parts) in found.items():
+    for name, (depth, parts) in sorted(found.items(), key=lambda item: item[1][0]):
         yield name, depth, parts
 
 
