@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses import outputs
-from crlviz import charts, datasets, statistics
+from analyses import dots, outputs
+from crlviz import charts, datasets
 from crlviz.errors import UsageError
 from crlviz.rollouts import rollout
 
@@ -168,7 +168,7 @@ def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
         f"Below: the numbers of every seed; {charts.seed_note([len(parts) for _, _, parts in groups])}.",
     ]
     return (
-        alt.vconcat(alt.concat(*panels, columns=4, spacing=24), _numbers(groups, size), spacing=24)
+        alt.vconcat(alt.concat(*panels, columns=4, spacing=24), dots.panels(groups, NUMBERS), spacing=24)
         .resolve_scale(color="independent")
         .properties(title=alt.TitleParams(f"Embeddings along a trajectory in {dataset.attrs['env']}", subtitle=notes))
     )
@@ -209,35 +209,6 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
         height=size,
         title=alt.TitleParams(label + (", first seed" if seeds > 1 else ""), anchor="middle", fontSize=13),
     )
-
-
-def _numbers(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> Any:
-    """The numbers of every seed, their interquartile mean and interval, a mark a group."""
-    order = [label for label, _, _ in groups]
-    colour = alt.Color(
-        "group:N",
-        scale=alt.Scale(domain=order, range=[charts.depth_colour(depth) for _, depth, _ in groups]),
-        legend=None,
-    )
-    x = alt.X("group:N", sort=order, title=None, axis=alt.Axis(labelAngle=0))
-    panels = []
-    for name, title in NUMBERS.items():
-        seeds, means = [], []
-        for label, _, parts in groups:
-            values = [part[name].item() for part in parts]
-            seeds += [{"group": label, name: value} for value in values]
-            low, high = statistics.interval(values) or (np.nan, np.nan)
-            means.append({"group": label, name: statistics.interquartile_mean(values), "low": low, "high": high})
-        y = alt.Y(f"{name}:Q", title=title.partition(",")[0].partition(" of ")[0])
-        table = pd.DataFrame(means)
-        panels.append(
-            alt.layer(
-                alt.Chart(pd.DataFrame(seeds)).mark_point(size=25, opacity=0.6).encode(x=x, y=y, color=colour),
-                alt.Chart(table.dropna()).mark_rule(strokeWidth=1.5).encode(x=x, y="low:Q", y2="high:Q", color=colour),
-                alt.Chart(table).mark_point(size=110, filled=True, opacity=1).encode(x=x, y=y, color=colour),
-            ).properties(width=max(120, 90 * len(order)), height=170, title=alt.TitleParams(title, fontSize=12))
-        )
-    return alt.hconcat(*panels, spacing=40)
 
 
 @click.command()

@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("training.command:command", "Train an agent and write a run directory."),
     "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
+    "behavior": ("analyses.behavior:command", "Name what agents do, and find the depth where it changes."),
     "stitch": ("analyses.stitch:command", "Run every start to every goal: does success reach beyond training?"),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
