@@ -127,11 +127,12 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     panels = []
     for network in NETWORKS:
         here = rows[rows.network == network]
-        band = alt.Chart(here.dropna(subset=["low"])).mark_area(opacity=0.2)
+        known = alt.Chart(here.dropna(subset=["low"]))
         line = alt.Chart(here).mark_line(point=True)
         panels.append(
             alt.layer(
-                band.encode(x=x, y="low:Q", y2="high:Q", color=colour),
+                known.mark_area(opacity=0.2).encode(x=x, y="low:Q", y2="high:Q", color=colour),
+                known.mark_rule(strokeWidth=1).encode(x=x, y="low:Q", y2="high:Q", color=colour),
                 line.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=["group", "block", "norm", "low", "high"]),
             ).properties(width=size, height=220, title=network)
         )

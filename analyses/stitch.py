@@ -233,7 +233,7 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, size: int) -> Any:
     tooltip = ["start", "goal", "success", alt.Tooltip("time", title="time at goal (steps)")]
     tooltip += [alt.Tooltip("distance", title="way (m)"), "cells", "seen"]
     dots: dict[str, Any] = {
-        "size": max(3, (0.3 * tile) ** 2),
+        "size": min(60, max(3, (0.3 * tile) ** 2)),
         "color": "white",
         "stroke": "black",
         "strokeWidth": min(0.8, 0.05 * tile),
@@ -249,8 +249,10 @@ def _curves(table: pd.DataFrame, over: str, size: int) -> Any:
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
     colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
+    ticks = sorted(table.x.unique().tolist())
+    ticks = ticks[:: -(-len(ticks) // 12)]
     x = alt.X(
-        "x:Q", title=OVER[over], axis=alt.Axis(grid=False, format="~g", tickMinStep=1), scale=alt.Scale(zero=False)
+        "x:Q", title=OVER[over], axis=alt.Axis(grid=False, format="~g", values=ticks), scale=alt.Scale(zero=False)
     )
     y = alt.Y("success:Q", title="goals reached (share)", scale=alt.Scale(domain=[0, 1]))
     panels = []
