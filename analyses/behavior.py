@@ -33,12 +33,12 @@ class Rule(NamedTuple):
     colour: str
 
 
-# An episode has the name of the first rule that holds. The last two leave no episode without a name.
+# An episode has the name of the first rule that holds. The last rule leaves no episode without a name.
 RULES: tuple[Rule, ...] = (
     Rule("vaults", "is over a wall and higher than it", lambda d: d["above_wall"] >= 1, "#5b3fa0"),
     Rule(
         "falls near the goal",
-        "fails with three quarters of the way behind it",
+        "fails after it had three quarters of the way behind it",
         lambda d: d["fell"] == 1 and d["progress"] >= 0.75,
         "#f2c14e",
     ),
@@ -122,9 +122,8 @@ def _one(agent: "Agent", episodes: int, sampled: bool, seed: int) -> xr.Dataset:
 
 def critical_depth(dataset: xr.Dataset) -> critical.Critical:
     """The critical depth of what ``compute`` returned, where its groups differ in depth and seed alone."""
-    groups = list(datasets.groups(dataset))
-    scores = {depth: [part.time_at_goal.values for part in parts] for _, depth, parts in groups}
-    if len(scores) < len(groups):
+    scores = {depth: [part.time_at_goal.values for part in parts] for _, depth, parts in datasets.groups(dataset)}
+    if {name for _, facts, _ in datasets.each(dataset) for name in facts} - {"depth", "seed"}:
         return critical.Critical("Critical depth: not looked for, as checkpoints differ in more than depth and seed.")
     return critical.find(scores)
 

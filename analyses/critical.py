@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _RESAMPLES = 2000
+_SEEDS = 3  # two that agree by chance would seem not to vary
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def find(scores: Mapping[int, Sequence[np.ndarray]], *, seed: int = 0) -> Critic
     """The critical depth.
 
     Between each two neighbouring depths, the jump is the difference of the means over seeds of their episodes' means.
-    Its interval is Welch's, which holds for as few as two seeds (the percentile bootstrap is too narrow there), at
+    Its interval is Welch's, which is wide enough for as few as three seeds (the percentile bootstrap is not), at
     1 - 0.05 / (places looked at), Bonferroni's correction. A jump is significant where its interval lies above zero;
     the critical depth is behind the largest of those. How sure its place is: seeds, and episodes of each, are drawn
     anew with replacement, and the share of those samples whose largest jump is there is told.
@@ -47,8 +48,8 @@ def find(scores: Mapping[int, Sequence[np.ndarray]], *, seed: int = 0) -> Critic
     depths = sorted(scores)
     if len(depths) < 2:
         return Critical("Critical depth: none found, for there is one depth only.")
-    if min(len(scores[depth]) for depth in depths) < 2:
-        return Critical("Critical depth: none found, for one seed a depth gives no interval.")
+    if min(len(scores[depth]) for depth in depths) < _SEEDS:
+        return Critical(f"Critical depth: none found, for fewer than {_SEEDS} seeds a depth give no interval to trust.")
     means = {depth: np.array([np.mean(episodes) for episodes in scores[depth]]) for depth in depths}
     places = list(itertools.pairwise(depths))
     confidence = 1 - 0.05 / len(places)

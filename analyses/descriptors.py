@@ -86,6 +86,7 @@ def _episode(env: GoalEnv, skeleton: "_Skeleton | None", one: xr.Dataset) -> dic
     moves = np.linalg.norm(np.diff(places, axis=0), axis=1)
     reached = int(success.argmax()) if success.any() else None
     last = max(0, steps - round(_LAST / env.dt))
+    fall_speed = (to_goal[last] - to_goal[steps]) / ((steps - last) * env.dt) if steps < length else 0.0
     row = {
         "time_at_goal": success.sum(),
         "steps_to_goal": np.nan if reached is None else reached + 1,
@@ -97,7 +98,7 @@ def _episode(env: GoalEnv, skeleton: "_Skeleton | None", one: xr.Dataset) -> dic
         "roaming": _roaming(places, 2 * env.goal_distance) / way,
         "speed": moves.mean() / env.dt,
         "fell": float(steps < length),
-        "fall_speed": (to_goal[last] - to_goal[steps]) / ((steps - last) * env.dt) if steps < length else 0.0,
+        "fall_speed": fall_speed if np.isfinite(fall_speed) else 0.0,  # over a wall there is no way to the goal
     }
     # Parts of the body as discs seen from above, [steps, parts, 2]; a body without a torso is its place.
     discs, radii, bottoms = places[1:, None], np.zeros(1), np.zeros((steps, 1))

@@ -38,8 +38,9 @@ def panels(
             low, high = statistics.interval(values) or (np.nan, np.nan)
             means.append({"group": label, "value": statistics.interquartile_mean(values), "low": low, "high": high})
         table = pd.DataFrame(means)
+        table["meaning"] = groups[0][2][0][name].attrs["long_name"]
         y = alt.Y("value:Q", title=groups[0][2][0][name].attrs["units"].replace("1", "") or None)
-        tooltip = ["group:N", "value:Q", "low:Q", "high:Q"]
+        tooltip = ["meaning:N", "group:N", "value:Q", "low:Q", "high:Q"]
         drawn.append(
             alt.layer(
                 alt.Chart(pd.DataFrame(seeds)).mark_point(size=25, opacity=0.6).encode(x=x, y=y, color=colour),

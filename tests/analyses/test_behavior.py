@@ -252,11 +252,13 @@ def dataset(agents):
 
 
 def test_the_critical_depth_is_where_the_goal_is_reached(dataset):
-    assert behavior.critical_depth(dataset).depth == 16
-    assert "Critical depth: 16;" in behavior.summary(dataset)
-    assert behavior.critical_depth(dataset.sel(depth=[4, 8])).depth is None
-    widths = xr.concat([dataset.isel(seed=0), dataset.isel(seed=1)], dim="width").assign_coords(width=[8, 16])
-    assert "not looked for" in behavior.critical_depth(widths.drop_vars("seed")).sentence
+    assert "fewer than 3 seeds" in behavior.summary(dataset)
+    more = xr.concat([dataset.isel(seed=[0]).assign_coords(seed=[seed]) for seed in range(3)], dim="seed")
+    assert behavior.critical_depth(more).depth == 16
+    assert "Critical depth: 16;" in behavior.summary(more)
+    assert behavior.critical_depth(more.sel(depth=[4, 8])).depth is None
+    widths = more.rename(seed="width").assign_coords(width=[8, 16, 32])
+    assert "not looked for" in behavior.critical_depth(widths).sentence
 
 
 def test_picked_episodes(dataset):

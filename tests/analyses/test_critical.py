@@ -42,16 +42,17 @@ def test_a_falling_line_has_none():
     assert critical.find(_scores([90, 60, 30], np.random.default_rng(0))).depth is None
 
 
-def test_the_interval_is_welchs_by_hand():
-    scores = {4: [np.array([1.0, 3.0]), np.array([4.0]), np.array([3.0])], 8: [np.array([20.0]), np.array([24.0])]}
-    found = critical.find(scores)
-    a, b = np.array([2.0, 4.0, 3.0]), np.array([20.0, 24.0])
-    va, vb = a.var(ddof=1) / 3, b.var(ddof=1) / 2
-    freedom = (va + vb) ** 2 / (va**2 / 2 + vb**2 / 1)
-    half = t.ppf(0.975, freedom) * np.sqrt(va + vb)
-    interval = critical._welch(a, b, 0.95)
-    np.testing.assert_allclose(interval, (19 - half, 19 + half))
-    assert (found.depth is not None) == (19 - half > 0)
+@pytest.mark.parametrize("top", [5.0, 24.0])
+def test_the_interval_is_welchs_by_hand(top):
+    """Of unequal episodes and seeds; with one place looked at, at 95 %."""
+    scores = {4: [np.array([1.0, 3.0]), np.array([4.0]), np.array([3.0])], 8: [np.array([x]) for x in (4, 5, 3, top)]}
+    a, b = np.array([2.0, 4.0, 3.0]), np.array([4, 5, 3, top])
+    va, vb = a.var(ddof=1) / 3, b.var(ddof=1) / 4
+    half = t.ppf(0.975, (va + vb) ** 2 / (va**2 / 2 + vb**2 / 3)) * np.sqrt(va + vb)
+    jump = b.mean() - a.mean()
+    np.testing.assert_allclose(critical._welch(a, b, 0.95), (jump - half, jump + half))
+    assert jump - half < 0
+    assert critical.find(scores).depth is None
 
 
 def test_no_variation_at_all():
@@ -60,6 +61,20 @@ def test_no_variation_at_all():
     assert critical.find({4: [np.zeros(3)] * 3, 8: [np.zeros(3)] * 3}).depth is None
 
 
-def test_what_one_seed_or_one_depth_cannot_say():
-    assert "one seed a depth" in critical.find({4: [np.zeros(9)], 8: [np.ones(9)]}).sentence
+def test_what_two_seeds_or_one_depth_cannot_say():
+    for seeds in (1, 2):
+        found = critical.find({4: [np.zeros(9)] * seeds, 8: [np.ones(9)] * 5})
+        assert found.depth is None
+        assert "fewer than 3 seeds" in found.sentence
     assert "one depth only" in critical.find({4: [np.zeros(9), np.ones(9)]}).sentence
+
+
+def test_seeds_that_all_reach_or_all_miss_by_chance():
+    """Three in ten seeds learn at any depth: at most one line in twenty may seem to jump (28 of 300 by chance)."""
+    rng = np.random.default_rng(6)
+
+    def seed():
+        return rng.normal(50 * (rng.random() < 0.3), 1, 8)
+
+    found = [critical.find({depth: [seed() for _ in range(3)] for depth in (4, 8, 16, 32)}).depth for _ in range(300)]
+    assert sum(depth is not None for depth in found) <= 28
