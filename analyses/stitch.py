@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 1024  # episodes in one program: bounds its memory
 OVER = {"cells": "cells from start to goal", "metres": "way from start to goal (m)"}
+SHOW = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
 def compute(
@@ -133,40 +134,42 @@ def _time_at_goal(
     return simulate(env, policy, states, policy_key, length, record).sum(0)
 
 
-def curves(dataset: xr.Dataset, *, over: str = "cells") -> pd.DataFrame:
-    """Success over distance, seen and unseen pairs apart: a row a group of seeds, kind of pair and distance.
+def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -> pd.DataFrame:
+    """Success or time at goal over distance, seen and unseen pairs apart: a row a group, kind of pair and distance.
 
     Args:
       dataset: from ``compute``.
+      show: ``success`` or ``time_at_goal``.
       over: ``cells`` or ``metres`` (rounded to whole cells' lengths).
 
     Returns:
-      Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``, ``number`` (of pairs), ``seeds``, ``success``
+      Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``, ``number`` (of pairs), ``seeds``, ``value``
       (interquartile mean over seeds of the mean over pairs) and its 95 % interval ``low``, ``high`` (NaN for one seed).
     """
-    if over not in OVER:
-        raise UsageError(f"over {over!r} is unknown; take {' or '.join(OVER)}")
+    for name, value, known in (("show", show, SHOW), ("over", over, OVER)):
+        if value not in known:
+            raise UsageError(f"{name} {value!r} is unknown; take {' or '.join(known)}")
     size = dataset.attrs["cell_size"]
     x = dataset.cells.values if over == "cells" else np.round(dataset.distance.values / size) * size
     rows = []
     for label, depth, parts in datasets.groups(dataset):
         seen = parts[0].seen.values
         for pairs, chosen in (("seen", seen), ("unseen", ~seen)):
-            for value in np.unique(x[x > 0]):
-                here = chosen & (x == value)
+            for far in np.unique(x[x > 0]):
+                here = chosen & (x == far)
                 if not here.any():
                     continue
-                scores = [float(part.success.values[here].mean()) for part in parts]
+                scores = [float(part[show].values[here].mean()) for part in parts]
                 low, high = statistics.interval(scores) or (np.nan, np.nan)
                 rows.append(
                     {
                         "group": label,
                         "depth": depth,
                         "pairs": pairs,
-                        "x": float(value),
+                        "x": float(far),
                         "number": int(here.sum()),
                         "seeds": len(scores),
-                        "success": statistics.interquartile_mean(scores),
+                        "value": statistics.interquartile_mean(scores),
                         "low": low,
                         "high": high,
                     }
@@ -174,18 +177,21 @@ def curves(dataset: xr.Dataset, *, over: str = "cells") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def plot(dataset: xr.Dataset, *, over: str = "cells", size: int = 260) -> alt.TopLevelMixin:
-    """A matrix a group of seeds, and below them success over distance.
+def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", size: int = 260) -> alt.TopLevelMixin:
+    """A matrix a group of seeds, and below them the same over distance.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
+      show: ``success`` or ``time_at_goal``.
       over: of the curves: ``cells`` or ``metres``.
       size: pixels of a matrix's side.
     """
     groups = list(datasets.groups(dataset))
-    matrices = [_matrix(parts, label, size) for label, _, parts in groups]
+    table = curves(dataset, show=show, over=over)
+    top = 1.0 if show == "success" else float(dataset[show].max())
+    matrices = [_matrix(parts, label, show, top, size) for label, _, parts in groups]
     note = charts.seed_note([len(parts) for _, _, parts in groups])
-    lines = _curves(curves(dataset, over=over), over, size)
+    lines = _curves(table, show, top, over, size)
     return (
         alt.vconcat(alt.concat(*matrices, columns=4, spacing=24), lines, spacing=30)
         .resolve_scale(color="independent", strokeDash="independent")
@@ -201,7 +207,7 @@ def plot(dataset: xr.Dataset, *, over: str = "cells", size: int = 260) -> alt.To
     )
 
 
-def _matrix(parts: Sequence[xr.Dataset], label: str, size: int) -> Any:
+def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size: int) -> Any:
     first = parts[0]
     success = np.mean([part.success.values for part in parts], axis=0)
     start, goal = np.nonzero(np.isfinite(success))
@@ -210,7 +216,7 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, size: int) -> Any:
             "start": start,
             "goal": goal,
             "success": success[start, goal].round(3),
-            "time": np.mean([part.time_at_goal.values for part in parts], axis=0)[start, goal].round(1),
+            "time_at_goal": np.mean([part.time_at_goal.values for part in parts], axis=0)[start, goal].round(1),
             "distance": first.distance.values[start, goal].round(2),
             "cells": first.cells.values[start, goal],
             "seen": first.seen.values[start, goal].astype(bool),
@@ -225,12 +231,12 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, size: int) -> Any:
         "y": alt.Y("start:O", title="start cell", scale=alt.Scale(domain=domain, padding=0), axis=alt.Axis(**axis)),
     }
     colour = alt.Color(
-        "success:Q",
-        title="goals reached",
-        scale=alt.Scale(scheme="viridis", domain=[0, 1]),
+        f"{show}:Q",
+        title=SHOW[show].split(" (")[0],
+        scale=alt.Scale(scheme="viridis", domain=[0, top]),
         legend=alt.Legend(gradientLength=120),
     )
-    tooltip = ["start", "goal", "success", alt.Tooltip("time", title="time at goal (steps)")]
+    tooltip = ["start", "goal", "success", alt.Tooltip("time_at_goal", title="time at goal (steps)")]
     tooltip += [alt.Tooltip("distance", title="way (m)"), "cells", "seen"]
     dots: dict[str, Any] = {
         "size": min(60, max(3, (0.3 * tile) ** 2)),
@@ -244,7 +250,7 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, size: int) -> Any:
     ).properties(width=size, height=size, title=alt.TitleParams(label, anchor="middle", fontSize=13))
 
 
-def _curves(table: pd.DataFrame, over: str, size: int) -> Any:
+def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) -> Any:
     style, order = styles(table.to_xarray()), list(dict.fromkeys(table.group))
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
     colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
@@ -254,13 +260,13 @@ def _curves(table: pd.DataFrame, over: str, size: int) -> Any:
     x = alt.X(
         "x:Q", title=OVER[over], axis=alt.Axis(grid=False, format="~g", values=ticks), scale=alt.Scale(zero=False)
     )
-    y = alt.Y("success:Q", title="goals reached (share)", scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("value:Q", title=SHOW[show], scale=alt.Scale(domain=[0, top]))
     panels = []
     for pairs, title in (("seen", "pairs seen in training"), ("unseen", "pairs never seen")):
         here = table[table.pairs == pairs]
         band = alt.Chart(here.dropna(subset=["low"])).mark_area(opacity=0.2)
         line = alt.Chart(here).mark_line(point=True)
-        tooltip = ["group:N", "x:Q", "success:Q", "low:Q", "high:Q", "number:Q"]
+        tooltip = ["group:N", "x:Q", "value:Q", "low:Q", "high:Q", "number:Q"]
         panels.append(
             alt.layer(
                 band.encode(x=x, y="low:Q", y2="high:Q", color=colour),
@@ -275,9 +281,10 @@ def _curves(table: pd.DataFrame, over: str, size: int) -> Any:
 @outputs.out("stitch.html")
 @click.option("--episodes", type=int, default=1, show_default=True, help="Episodes of each pair.")
 @click.option("--sampled", is_flag=True, help="Draw actions instead of taking the mean.")
+@click.option("--show", default="success", show_default=True, help="success or time_at_goal.")
 @click.option("--over", default="cells", show_default=True, help="Axis of the curves: cells or metres.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of first states and sampled actions.")
-def command(checkpoints, out, episodes, sampled, over, seed) -> None:
+def command(checkpoints, out, episodes, sampled, show, over, seed) -> None:
     """Run every start cell to every goal cell of a maze: does success reach beyond the pairs of training?
 
     \b
@@ -288,7 +295,7 @@ def command(checkpoints, out, episodes, sampled, over, seed) -> None:
     outputs.check(out)
     dataset = compute(load_all(checkpoints), episodes=episodes, sampled=sampled, seed=seed)
     click.echo(summary(dataset))
-    outputs.write(out, dataset, plot(dataset, over=over))
+    outputs.write(out, dataset, plot(dataset, show=show, over=over))
 
 
 def summary(dataset: xr.Dataset) -> str:
@@ -302,4 +309,4 @@ def summary(dataset: xr.Dataset) -> str:
     return "\n".join(rows)
 
 
-__all__ = ["OVER", "command", "compute", "curves", "plot", "summary"]
+__all__ = ["OVER", "SHOW", "command", "compute", "curves", "plot", "summary"]

@@ -18,7 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
     "behavior": ("analyses.behavior:command", "Name what agents do, and find the depth where it changes."),
-    "stitch": ("analyses.stitch:command", "Run every start to every goal: does success reach beyond training?"),
+    "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
     "bench": ("training.bench:command", "Measure speed on this machine."),

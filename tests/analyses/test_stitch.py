@@ -110,15 +110,16 @@ def _agents(seeds=3):
     ]
 
 
-def test_curves_against_numpy():
+@pytest.mark.parametrize("show", ["success", "time_at_goal"])
+def test_curves_against_numpy(show):
     dataset = stitch.compute(_agents(), length=40)
-    table = stitch.curves(dataset).set_index(["depth", "pairs", "x"])
+    table = stitch.curves(dataset, show=show).set_index(["depth", "pairs", "x"])
     for (depth, pairs, cells), row in table.iterrows():
         part = dataset.sel(depth=depth, seed=0)
         chosen = (part.cells.values == cells) & (part.seen.values.astype(bool) == (pairs == "seen"))
         assert row.number == chosen.sum()
-        assert row.success == pytest.approx(part.success.values[chosen].mean())
-        assert row.low == row.high == pytest.approx(row.success)  # all seeds alike
+        assert row.value == pytest.approx(part[show].values[chosen].mean())
+        assert row.low == row.high == pytest.approx(row.value)  # all seeds alike
         assert row.seeds == 3
     assert table.number.groupby(["depth"]).sum().tolist() == [42, 42]
     assert np.isnan(stitch.curves(stitch.compute(_agents(1), length=3)).low).all()
@@ -150,5 +151,8 @@ def test_mistakes():
         stitch.compute(agents)
     with pytest.raises(UsageError, match="0 episodes"):
         stitch.compute(agents[:1], episodes=0)
+    dataset = stitch.compute(agents[:1], length=1)
     with pytest.raises(UsageError, match="over 'feet'"):
-        stitch.curves(stitch.compute(agents[:1], length=1), over="feet")
+        stitch.curves(dataset, over="feet")
+    with pytest.raises(UsageError, match="show 'q' is unknown; take success or time_at_goal"):
+        stitch.plot(dataset, show="q")
