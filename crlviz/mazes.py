@@ -342,7 +342,7 @@ def build(rows: Sequence[str], *, cell_size: float = 1.0, centred: bool = False,
         origin = (-cell_size * (len(rows) - 1) / 2, -cell_size * (len(rows[0]) - 1) / 2)
     maze = Maze(rows, cell_size, origin, hops)
     if hops:
-        steps = maze.steps(np.array(maze.free))
+        steps = maze.steps(np.array(maze.corridor or maze.free))
         farthest = int(steps[np.isfinite(steps)].max())
         if not 0 < min(hops) <= max(hops) <= farthest:
             raise UsageError(f"pairs {hops} cells apart: cells of this maze are 1 to {farthest} apart")

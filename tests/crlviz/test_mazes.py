@@ -209,6 +209,9 @@ def test_generated_pairs_need_cells_that_far_apart():
     with pytest.raises(UsageError, match=r"1 to \d+ apart"):
         mazes.get("big_maze_gen_40f")
     assert len(mazes.get("u_maze_gen_6f").pairs[0]) == 1
+    cut_off = ["########", "#rg#...#", "########"]  # the cells that no way leads to are no part of the corridor
+    with pytest.raises(UsageError, match="1 to 1"):
+        mazes.build(cut_off, hops=(2,))
 
 
 def test_steps_are_infinite_where_no_way_leads():
