@@ -23,6 +23,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
     "efficiency": ("analyses.efficiency:command", "Tell what depth and width bought at equal cost."),
     "scaling": ("analyses.scaling:command", "Draw learning curves and final scores over depth."),
+    "behavior": ("analyses.behavior:command", "Name what agents do, and find the depth where it changes."),
+    "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),
+    "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
+    "norms": ("analyses.norms:command", "Measure what each residual block adds."),
     "bench": ("training.bench:command", "Measure speed on this machine."),
 }
 

@@ -7,7 +7,7 @@ benchmark that the paper stands on may go on for up to three plain layers after 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -183,6 +183,21 @@ class Critic:
     def q(self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal]."""
         return -distance(self.phi(params, state, action), self.psi(params, goal))
+
+
+def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Array:
+    """L2 norm of what each residual block adds to its input, before the identity: [blocks, ...] for inputs x [..., n].
+
+    A pass of its own beside ``ResidualNetwork``'s, so that training does not pay for it (paper figure 17).
+    """
+    alone = replace(config, residual=False)
+
+    def block(x, params):
+        y, _ = Block(alone).apply({"params": params}, x, None)
+        return x + y if config.residual else y, jnp.linalg.norm(y, axis=-1)
+
+    stem: Any = Layer(config).apply({"params": params["stem"]}, x)
+    return jax.lax.scan(block, stem, params["blocks"])[1]
 
 
 def distance(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from crlviz import checkpoints
+from crlviz import checkpoints, datasets
 from crlviz.envs.point import PointMaze
 from training import config as configs
 from training.trainer import build
@@ -31,6 +31,8 @@ TOY: dict[str, Any] = {
     "eval_episodes": 6,
     "episode_length": 20,
 }
+
+FACTS: dict[str, Any] = dict.fromkeys(datasets.FACTS, 0) | {"depth": 4, "width": 8, "seed": 0}
 
 ROOM = ["#######", "#.....#", "#.....#", "#..r..#", "#.....#", "#g....#", "#######"]
 
@@ -76,11 +78,12 @@ class Handmade:
     env: Any
     policy: Callable[..., Any]
     value: Callable[..., Any] | None = None
-    facts: Mapping[str, Any] = field(default_factory=lambda: {"depth": 4, "width": 8, "seed": 0})
+    facts: Mapping[str, Any] = field(default_factory=lambda: FACTS)
     source: Path = Path("by hand")
     params: Any = field(default_factory=lambda: {"actor": (), "critic": ()})
 
     actor = critic = property(lambda self: self)
+    eval_env = property(lambda self: self.env)
 
     def act(self, *arguments):
         """``Actor.act(params, observation, key=None)``, or ``Agent.act`` without the parameters."""

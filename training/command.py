@@ -23,6 +23,7 @@ import click
 @click.option("--env-steps", type=int, help="Steps in total, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
+@click.option("--max-pair-distance", type=int, help="Train on starts and goals at most so many cells apart.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json.")
 @click.option("--save-every", type=int, help="Evaluations between two saves.  [default: 1]")
 @click.option("--keep", type=int, help="Newest checkpoints to keep, 0 for all.  [default: 0]")
@@ -57,12 +58,15 @@ def command(env: str | None, out: Path | None, resume: Path | None, **options: A
 
 
 def _train(env: str | None, out: Path | None, options: dict[str, Any]) -> None:
-    from crlviz import envs
+    from crlviz import envs, mazes
     from crlviz.errors import UsageError
     from training.config import from_options
 
     if not env or not out:
         raise UsageError("train takes ENV and --out RUN, or --resume RUN")
+    near = options.pop("max_pair_distance")
+    if near is not None:
+        env = mazes.within(env, near)
     start = {name: options.pop(name) for name in ("preset", "layout", "settings")}
     config = from_options(env, start["preset"], options, start["settings"], start["layout"])
     envs.check(env, config.layout or None)  # before brax is imported, which takes a second

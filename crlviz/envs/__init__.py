@@ -117,10 +117,11 @@ def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
     """The maze that ``make`` would build for these, without importing what runs it. Raises as ``make`` does."""
     name, maze = _split(id)
     body = BODIES[name]
-    if maze == "maze":
+    base, hops = mazes.split_pairs(maze)
+    if base == "maze":
         if layout is None:
             raise UsageError(f"{id} is for a maze of your own: give its file with --layout")
-        return mazes.build(mazes.parse(layout), cell_size=body.cell_size or 1.0, centred=body.centred)
+        return mazes.build(mazes.parse(layout), cell_size=body.cell_size or 1.0, centred=body.centred, hops=hops)
     if layout is not None:
         custom = f"{name}_maze" if body.cell_size else CUSTOM
         raise UsageError(f"{id} has its layout in its name; a layout of your own goes with {custom}")
@@ -130,12 +131,12 @@ def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
 
 
 def _split(id: str) -> tuple[str, str]:
-    """Body and maze of an id; the maze is "" for a body on its own and "maze" for a layout of the user's."""
+    """Body and maze of an id; the maze is "" for a body on its own and "maze", or "maze_gen_...", for the user's."""
     for name, body in BODIES.items():
         if id == name and body.open:
             return name, ""
         maze = id.removeprefix(f"{name}_")
-        if maze != id and body.cell_size and (maze == "maze" or maze.partition("_gen_")[0] in mazes.LAYOUTS):
+        if maze != id and body.cell_size and mazes.split_pairs(maze)[0] in (*mazes.LAYOUTS, "maze"):
             return name, maze
     known = ids()
     near = difflib.get_close_matches(id, [*known, *(f"{n}_maze" for n, b in BODIES.items() if b.cell_size)], 3, 0.4)

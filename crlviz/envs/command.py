@@ -21,6 +21,6 @@ def command() -> None:
             f"{env.episode_length:9}{goals:7}"
         )
     click.echo(
-        f"\n..._gen_1f2f3f behind a corridor's name: starts and goals 1, 2 or 3 cells apart.\n"
+        f"\n..._gen_1f2f3f behind a maze's name: starts and goals 1, 2 or 3 cells apart.\n"
         f"{envs.CUSTOM} (or ant_maze, humanoid_maze) --layout FILE: a maze of your own."
     )

@@ -115,9 +115,50 @@ def test_evaluation_elsewhere(crlviz, tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["eval_env"] == "point_u_maze_eval"
 
 
+def test_training_on_near_pairs(crlviz, tmp_path, monkeypatch):
+    from training import trainer
+
+    configs = []
+    monkeypatch.setattr(trainer, "train", lambda config, out, **_: configs.append(config) or out)
+    for env in ("point_u_maze", "ant_big_maze"):
+        assert crlviz("train", env, "--max-pair-distance", 3, "--out", tmp_path / env)[0] == 0
+    assert [config.env for config in configs] == ["point_u_maze_gen_1f2f3f", "ant_big_maze_gen_1f2f3f"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("stitch", "of     6"),
+        ("norms", "(block 1)"),
+        ("embed", "effective rank"),
+        ("behavior", "Critical depth: none found, for there is one depth only."),
+    ],
+)
+def test_each_analysis_of_checkpoints(crlviz, toy_run, tmp_path, verb, words):
+    picture, data = tmp_path / f"{verb}.svg", tmp_path / f"{verb}.nc"
+    code, out, _ = crlviz(verb, toy_run, "--out", picture, "--out", data)
+    assert code == 0, out
+    assert words in out
+    assert f"wrote {picture}, {data}" in out
+    assert "one seed" in picture.read_text()
+    assert data.stat().st_size > 0
+    assert "cannot tell the format" in complaint(crlviz(verb, toy_run, "--out", tmp_path / "picture.jpg"), 2)
+
+
+def test_behavior_gif(crlviz, toy_run, tmp_path):
+    options = ["--episodes", 3, "--out", tmp_path / "b.json"]
+    assert "ends in .gif" in complaint(crlviz("behavior", toy_run, *options, "--gif", tmp_path / "b.png"), 2)
+    assert not list(tmp_path.iterdir())
+    assert crlviz("behavior", toy_run, *options, "--gif", tmp_path / "b.gif")[0] == 0
+    assert (tmp_path / "b.gif").read_bytes()[:4] == b"GIF8"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["point_u_maze", "--max-pair-distance", "0"], "pairs at most 0 cells apart"),
+        (["point_u_maze", "--max-pair-distance", "9"], "cells of this maze are 1 to 6 apart"),
+        (["humanoid", "--max-pair-distance", "3"], "humanoid cannot be given pairs by distance"),
         (["point_bigmaze"], "no environment is called 'point_bigmaze'; nearest: point_big_maze"),
         (
             ["point_u_maze", "--depth", "6"],

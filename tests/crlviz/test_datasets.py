@@ -75,3 +75,19 @@ def test_each_visits_every_cell_of_a_grid():
 def test_twice_the_same():
     with pytest.raises(UsageError, match="run0 and run1 do not differ"):
         combined(agents({}, {}))
+
+
+def test_groups_gather_seeds_and_put_shallow_ones_first():
+    some = agents(*(deep(depth, seed=seed) for depth in (16, 4) for seed in (0, 1)), deep(8))
+    found = {
+        label: (depth, [part.q.values[0] for part in parts]) for label, depth, parts in datasets.groups(combined(some))
+    }
+    assert list(found.items()) == [("depth 4", (4, [2, 3])), ("depth 8", (8, [4])), ("depth 16", (16, [0, 1]))]
+
+
+def test_groups_know_a_depth_that_all_share():
+    whole = combined(agents(deep(16, seed=1), deep(16, seed=0)))
+    [(label, depth, parts)] = datasets.groups(whole)
+    assert (label, depth, len(parts)) == ("depth 16", 16, 2)
+    [(label, depth, _), _] = datasets.groups(combined(agents(deep(16), deep(16, env="point_u4_maze"))))
+    assert (label, depth) == ("point_u4_maze", 16)
