@@ -129,13 +129,19 @@ def load(path: str | Path) -> Agent:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise CrlvizError(f"{checkpoint.run / 'config.json'} does not describe an agent: {reason}") from None
     for name, network in networks.items():
-        _check_shapes(params[name], jax.eval_shape(network.init, jax.random.key(0)), f"{name}.safetensors", agent)
+        _check_shapes(params[name], _shapes(network), f"{name}.safetensors", agent)
     return agent
 
 
 def load_all(paths: Sequence[str | Path]) -> list[Agent]:
     """Load several checkpoints, in order."""
     return [load(path) for path in paths]
+
+
+@cache
+def _shapes(network: Actor | Critic) -> Any:
+    """A network's parameters as shapes; kept, since tracing it takes longer than reading a checkpoint."""
+    return jax.eval_shape(network.init, jax.random.key(0))
 
 
 def _check_shapes(params: Any, expected: Any, name: str, agent: Agent) -> None:
