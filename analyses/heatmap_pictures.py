@@ -147,7 +147,6 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
     Raises:
       UsageError: no run has several checkpoints.
     """
-    import vl_convert
     from PIL import Image
 
     runs = datasets.runs(dataset)
@@ -161,9 +160,9 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
         ]
         title = _title(dataset)
         title.text = f"{title.text}, after {time:,} environment steps"
-        spec = _table(dataset, columns, scale, size).properties(title=title).to_dict()
-        # Drawn at twice the size and halved, so that no seams show between a map's tiles.
-        images.append(Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, scale=2))).convert("RGB").reduce(2))
+        picture = charts.render(_table(dataset, columns, scale, size).properties(title=title), ".png")
+        # A png is drawn at twice the size; halved, no seams show between a map's tiles.
+        images.append(Image.open(io.BytesIO(picture)).convert("RGB").reduce(2))
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
     frames = []
     for image in images:

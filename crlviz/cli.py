@@ -17,6 +17,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("training.command:command", "Train an agent and write a run directory."),
     "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
+    "paper": ("analyses.paper:command", "Draw every figure of the paper that runs support, on one page."),
+    "watch": ("analyses.watch:command", "Keep a page about a run while it trains."),
     "bench": ("training.bench:command", "Measure speed on this machine."),
 }
 

@@ -1,6 +1,10 @@
 """``crlviz train``."""
 
+import contextlib
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +26,9 @@ import click
 @click.option("--env-steps", type=int, help="Steps in total, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
+@click.option("--watch", is_flag=True, help="Keep a page in RUN/watch/index.html, renewed after evaluations.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json.")
-def command(env: str, out: Path, preset: str | None, settings: tuple[str, ...], **options: Any) -> None:
+def command(env: str, out: Path, preset: str | None, watch: bool, settings: tuple[str, ...], **options: Any) -> None:
     """Train an agent in ENV and write a run directory.
 
     \b
@@ -55,5 +60,31 @@ def command(env: str, out: Path, preset: str | None, settings: tuple[str, ...], 
     envs.check(env, config.layout or None)  # before brax is imported, which takes a second
     from training.trainer import train
 
-    run = train(config, out, command=["crlviz", *sys.argv[1:]])
+    # A directory that holds something already will be refused; there is nothing of this run's to watch in it.
+    fresh = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    with _watching(out) if watch and fresh else contextlib.nullcontext():
+        run = train(config, out, command=["crlviz", *sys.argv[1:]])
     click.echo(f"wrote {run}")
+
+
+@contextlib.contextmanager
+def _watching(run: Path) -> Iterator[None]:
+    """``crlviz watch`` beside the training, in a process of its own that ends when the run or this process does."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "crlviz", "watch", str(run)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        start_new_session=True,  # so that Ctrl-C stops the training alone, and the page still shows where it stopped
+    )
+    with errors:
+        yield
+        # It draws the finished run once more.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if watcher.wait(timeout=60):
+                errors.seek(0)
+                words = errors.read().decode(errors="replace").strip().splitlines()
+                click.echo(
+                    f"Warning: the page of --watch was not kept: {words[-1] if words else 'no reason'}", err=True
+                )
