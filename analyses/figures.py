@@ -54,15 +54,24 @@ class Runs:
                 values[name].append(getattr(critic, name))
         return values
 
+    @cached_property
+    def over_depth(self) -> list["Agent"]:
+        """The most agents that differ in depth (of actor and critic alike) and seed alone, shallow to deep."""
+        factors = self.factors
+        alike: dict[tuple, list[Agent]] = {}
+        for index, agent in enumerate(self.agents):
+            rest = [factors[name][index] for name in factors if "depth" not in name]
+            apart = None if agent.facts["depth"] == agent.facts["actor_depth"] else agent.facts["actor_depth"]
+            alike.setdefault((*rest, apart), []).append(agent)
+        most = max(alike.values(), key=lambda agents: (len({agent.facts["depth"] for agent in agents}), len(agents)))
+        return sorted(most, key=lambda agent: (agent.facts["depth"], agent.facts["seed"]))
+
     @property
     def one_a_depth(self) -> list["Agent"]:
-        """The first seed's agent of each depth, shallow to deep; of several widths, the commonest."""
-        widths = self.factors["width"]
-        width = max(widths, key=widths.count)
+        """Of those, the first seed's of each depth."""
         chosen: dict[int, Agent] = {}
-        for agent in sorted(self.agents, key=lambda agent: (agent.facts["depth"], agent.facts["seed"])):
-            if agent.facts["width"] == width:
-                chosen.setdefault(agent.facts["depth"], agent)
+        for agent in self.over_depth:
+            chosen.setdefault(agent.facts["depth"], agent)
         return list(chosen.values())
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+from pathlib import Path
 
 import jax
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from analyses import estimate, figures, paper
 from analyses.figures import Figure
 from crlviz import checkpoints, cli
+from crlviz.agent import Agent
 from crlviz.errors import CrlvizError
 from crlviz.networks import Actor, Critic, NetworkConfig, parameter_count
 from tests.toys import toy_config, untrained_run
@@ -23,6 +25,16 @@ def a_run(path, depth: int, seconds: float = 10.0, **changes):
     rows |= {"train_seconds": [0, seconds], "success": [0.1, 0.5], "time_at_goal": [1.0, 5.0]}
     pd.DataFrame(rows).to_csv(run / "metrics.csv", index=False)
     return run
+
+
+def toys_agent(depth: int, seed: int = 0, width: int = 8, layer_norm: bool = True) -> Agent:
+    """An agent without parameters, for what is asked of its config alone."""
+    changes = {"seed": seed} | {
+        f"{network}__{name}": value
+        for network in ("actor", "critic")
+        for name, value in {"depth": depth, "width": width, "layer_norm": layer_norm}.items()
+    }
+    return Agent(dataclasses.asdict(toy_config(**changes)), {}, 100, 10, Path("none"))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +105,16 @@ def test_two_factors_must_vary_apart(tmp_path):
     assert "vary apart" in grid.missing(paper.group(together)[0])
     apart = untrained_run(tmp_path / "apart", toy_config(actor__depth=8, critic__depth=4))
     assert grid.missing(paper.group([*together, apart])[0]) == ""
+
+
+def test_figures_over_depth_take_runs_that_differ_in_depth_and_seed_alone(tmp_path):
+    kinds = [{"depth": depth, "seed": seed} for depth in (8, 4) for seed in (1, 0)]
+    kinds += [{"depth": 4, "width": 16}, {"depth": 8, "seed": 2, "layer_norm": False}]
+    agents = [toys_agent(**kind) for kind in kinds]
+    runs = figures.Runs([], agents)
+    found = [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.over_depth]
+    assert found == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    assert [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.one_a_depth] == [(4, 0), (8, 0)]
 
 
 def test_what_is_missing_is_said(depths, tmp_path):
