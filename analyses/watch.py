@@ -49,6 +49,8 @@ def command(run: Path) -> None:
     os.nice(19)
     os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported: the GPU's memory is the trainer's
     drawn = None
+    if _seen(run) is None:
+        click.echo(f"waiting for the first checkpoint of {run}", err=True)
     while True:
         orphan = os.getppid() != parent
         seen = _seen(run)

@@ -191,3 +191,16 @@ def test_the_animation_has_a_frame_a_checkpoint(dataset):
     where = [np.argwhere(found).mean(0) for found in orange]
     np.testing.assert_allclose(where[0], where[1], atol=1)
     assert (np.abs(frames[0] - frames[1]).max(-1) > 40).mean() > 0.01
+
+
+def test_without_a_maze_a_click_takes_the_nearest_place(open_page, tmp_path, monkeypatch):
+    agent = known(4, 100)
+    monkeypatch.setattr(agent.env, "maze", None)
+    places = heatmap.all_places(agent.env)
+    assert len(places) == 100
+    (tmp_path / "q.html").write_text(page(heatmap.compute([agent], places, resolution=2)), encoding="utf-8")
+    opened = open_page(tmp_path / "q.html")
+    click(opened, places[7] + 0.01)
+    told = [float(number) for number in re.findall(r"-?[\d.]+", opened.inner_text("#place"))]
+    np.testing.assert_allclose(told, places[7], atol=0.006)
+    assert opened.inner_text(".line").startswith("rank correlation: straight line 1.00")
