@@ -155,22 +155,25 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
       UsageError: unknown ending, or no such directory.
       CrlvizError: the file cannot be written.
     """
-    import vl_convert
-
     path = Path(path)
     check_endings([path])
+    files.write(path, render(chart, path.suffix))
+
+
+def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
+    """A chart in the format of an ending, one of ``ENDINGS``."""
+    import vl_convert
+
     spec = chart.to_dict()
-    if path.suffix == ".html":
-        data = vl_convert.vegalite_to_html(spec, bundle=True).encode()
-    elif path.suffix == ".png":
-        data = vl_convert.vegalite_to_png(spec, scale=2)
-    elif path.suffix == ".svg":
-        data = vl_convert.vegalite_to_svg(spec).encode()
-    elif path.suffix == ".pdf":
-        data = vl_convert.vegalite_to_pdf(spec)
-    else:
-        data = (json.dumps(spec, indent=1) + "\n").encode()
-    files.write(path, data)
+    if ending == ".html":
+        return vl_convert.vegalite_to_html(spec, bundle=True).encode()
+    if ending == ".png":
+        return vl_convert.vegalite_to_png(spec, scale=2)
+    if ending == ".svg":
+        return vl_convert.vegalite_to_svg(spec).encode()
+    if ending == ".pdf":
+        return vl_convert.vegalite_to_pdf(spec)
+    return (json.dumps(spec, indent=1) + "\n").encode()
 
 
 def embed_script() -> str:

@@ -167,6 +167,22 @@ def all_steps(run: Path) -> list[int]:
     return sorted(int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isascii() and p.name.isdigit())
 
 
+def through_training(path: str | Path, most: int) -> list[Path]:
+    """Checkpoints of a run, evenly spread from its first to its newest, at most so many; of one checkpoint, itself.
+
+    Raises:
+      CrlvizError: as ``find`` does.
+    """
+    newest = find(path)
+    if newest.path == Path(path):
+        return [newest.path]
+    steps = all_steps(newest.run)
+    count = min(most, len(steps))
+    # Counted back from the newest, which is in whatever the number.
+    chosen = [steps[len(steps) - 1 - round(k * (len(steps) - 1) / max(count - 1, 1))] for k in range(count)]
+    return [newest.run / "checkpoints" / str(step) for step in reversed(chosen)]
+
+
 def read_config(run: Path) -> dict[str, Any]:
     """A run's config.json.
 

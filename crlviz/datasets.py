@@ -98,6 +98,19 @@ def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
         yield name, depth, parts
 
 
+def runs(dataset: xr.Dataset) -> dict[str, dict[int, xr.Dataset]]:
+    """Every run of a Dataset that ``combine`` made: its label to the parts of its checkpoints, by environment steps.
+
+    A single run has the name of its directory.
+    """
+    result: dict[str, dict[int, xr.Dataset]] = {}
+    for _, facts, part in each(dataset):
+        steps = int(facts.pop("env_steps", 0))
+        name = label(facts) or Path(dataset.attrs["checkpoints"].splitlines()[0]).absolute().parent.parent.name
+        result.setdefault(name, {})[steps] = part
+    return {name: dict(sorted(parts.items())) for name, parts in result.items()}
+
+
 def label(facts: Mapping[str, Any]) -> str:
     """Facts as words: "depth 4, seed 0"."""
     return ", ".join(FACTS[name].format(value) for name, value in facts.items())

@@ -1,6 +1,8 @@
 """Settings that must stand before jax is imported, and the small trained run that many tests share."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # Compiled programs are kept between runs of the tests; most of their time is compiling.
@@ -36,3 +38,39 @@ def toy_agent(toy_run: Path):
     import crlviz
 
     return crlviz.load(toy_run)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """A headless chromium, one for all tests of pages."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("there is no chromium to open the page in: apt-get install chromium")
+    quiet = ["no-first-run", "disable-background-networking", "disable-component-update", "disable-sync"]
+    flags = [f"--{flag}" for flag in ("no-sandbox", "disable-gpu", "disable-quic", *quiet)]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator:
+    """Opens a file in the browser without a network; at the end, it must have asked for nothing else nor complained."""
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    asked, complaints = [], []
+
+    def opened(path: Path):
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.absolute().as_uri())
+        return page
+
+    yield opened
+    context.close()
+    assert not complaints
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []

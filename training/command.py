@@ -1,6 +1,10 @@
 """``crlviz train``."""
 
+import contextlib
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ import click
 @click.option("--env-steps", type=int, help="Steps in total, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
+@click.option("--watch", is_flag=True, help="Keep a page in RUN/watch/index.html, renewed after evaluations.")
 @click.option("--max-pair-distance", type=int, help="Train on starts and goals at most so many cells apart.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json.")
 @click.option("--save-every", type=int, help="Evaluations between two saves.  [default: 1]")
@@ -35,7 +40,7 @@ import click
 )
 @click.option("--on-nan", type=click.Choice(["stop", "rewind"]), help="When an update blows up.  [default: stop]")
 @click.option("--rewinds", type=int, help="How often to rewind, at most.  [default: 3]")
-def command(env: str | None, out: Path | None, resume: Path | None, **options: Any) -> None:
+def command(env: str | None, out: Path | None, resume: Path | None, watch: bool, **options: Any) -> None:
     """Train an agent in ENV and write a run directory; or go on with one.
 
     Ctrl-C and SIGTERM save before they stop the run, which --resume takes to where it would have ended. A saved state
@@ -49,15 +54,15 @@ def command(env: str | None, out: Path | None, resume: Path | None, **options: A
 
     try:
         if resume:
-            _resume(resume, env, out, options)
+            _resume(resume, env, out, watch, options)
         else:
-            _train(env, out, options)
+            _train(env, out, watch, options)
     except Stopped as stopped:
         click.echo(stopped, err=True)
         sys.exit(stopped.exit_code)
 
 
-def _train(env: str | None, out: Path | None, options: dict[str, Any]) -> None:
+def _train(env: str | None, out: Path | None, watch: bool, options: dict[str, Any]) -> None:
     from crlviz import envs, mazes
     from crlviz.errors import UsageError
     from training.config import from_options
@@ -72,11 +77,14 @@ def _train(env: str | None, out: Path | None, options: dict[str, Any]) -> None:
     envs.check(env, config.layout or None)  # before brax is imported, which takes a second
     from training.trainer import train
 
-    run = train(config, out, command=["crlviz", *sys.argv[1:]])
+    # A directory that holds something already will be refused; there is nothing of this run's to watch in it.
+    fresh = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    with _watching(out) if watch and fresh else contextlib.nullcontext():
+        run = train(config, out, command=["crlviz", *sys.argv[1:]])
     click.echo(f"wrote {run}")
 
 
-def _resume(run: Path, env: str | None, out: Path | None, options: dict[str, Any]) -> None:
+def _resume(run: Path, env: str | None, out: Path | None, watch: bool, options: dict[str, Any]) -> None:
     from crlviz.errors import UsageError
     from training.config import KEEPING
 
@@ -88,5 +96,29 @@ def _resume(run: Path, env: str | None, out: Path | None, options: dict[str, Any
     from training import trainer
 
     done = trainer.finished(run)
-    trainer.resume(run, given, command=["crlviz", *sys.argv[1:]])
+    with _watching(run) if watch and not done else contextlib.nullcontext():
+        trainer.resume(run, given, command=["crlviz", *sys.argv[1:]])
     click.echo(f"{run} is finished already" if done else f"wrote {run}")
+
+
+@contextlib.contextmanager
+def _watching(run: Path) -> Iterator[None]:
+    """``crlviz watch`` beside the training, in a process of its own that ends when the run or this process does."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "crlviz", "watch", str(run)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        start_new_session=True,  # so that Ctrl-C stops the training alone, and the page still shows where it stopped
+    )
+    with errors:
+        yield
+        # It draws the finished run once more.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if watcher.wait(timeout=60):
+                errors.seek(0)
+                words = errors.read().decode(errors="replace").strip().splitlines()
+                click.echo(
+                    f"Warning: the page of --watch was not kept: {words[-1] if words else 'no reason'}", err=True
+                )

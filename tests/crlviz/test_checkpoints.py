@@ -429,3 +429,14 @@ def test_a_checkpoint_is_never_written_over(run):
         checkpoints.write(run, 1000, 1, {"actor": {"x": np.ones(3)}})
     assert (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes() == before
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["1000", "90"]
+
+
+@pytest.mark.parametrize(
+    ("most", "chosen"),
+    [(1, [900]), (2, [100, 900]), (3, [100, 500, 900]), (9, range(100, 901, 100)), (50, range(100, 901, 100))],
+)
+def test_through_training(tmp_path, most, chosen):
+    checkpoints.write_config(tmp_path, {"algorithm": "crl", "config": {}})
+    paths = {steps: checkpoints.write(tmp_path, steps, 0, {}) for steps in range(100, 901, 100)}
+    assert checkpoints.through_training(tmp_path, most) == [paths[steps] for steps in chosen]
+    assert checkpoints.through_training(paths[300], most) == [paths[300]]

@@ -6,7 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from crlviz import cli
 from crlviz.errors import CrlvizError
@@ -218,6 +220,11 @@ def test_train_refuses_an_existing_run(crlviz, toy_run):
         (["--scale", "mine"], "scale 'mine' is unknown; take own or shared"),
         (["--action", "jump"], "action 'jump' is unknown; take policy or zeros"),
         (["--resolution", "0"], "resolution 0"),
+        (["--over", "walls"], "over 'walls' is unknown; take positions or goals"),
+        (["--over", "goals", "--goal", "1,0"], "--over goals keeps the start fixed: give --start"),
+        (["--over", "goals", "--start", "9,9"], "the start 9,9 is not in a free cell"),
+        (["--checkpoints", "0"], "--checkpoints 0: at least one is needed"),
+        (["--checkpoints", "1", "--out", "q.gif"], "a GIF goes through training"),
         (["--out", "map.jpeg"], "cannot tell the format of map.jpeg"),
         (["--out", "no/such/map.png"], "there is no directory no/such"),
     ],
@@ -280,6 +287,20 @@ def test_no_checkpoint(crlviz, tmp_path, verb):
 def test_the_same_checkpoint_twice(crlviz, toy_run, tmp_path):
     result = crlviz("heatmap", toy_run, toy_run, "--out", tmp_path / "map.json")
     assert "do not differ" in complaint(result, 2)
+
+
+def test_a_html_is_a_page_of_all_training_unless_a_goal_is_given(crlviz, toy_run, tmp_path):
+    page, still, moving, data = (tmp_path / name for name in ("page.html", "still.html", "q.gif", "q.nc"))
+    code, out, _ = crlviz("heatmap", toy_run, "--resolution", 2, "--out", page, "--out", moving, "--out", data)
+    assert code == 0
+    assert "mean of" in out
+    assert 'type="range"' in page.read_text()
+    assert moving.read_bytes().startswith(b"GIF89a")
+    with xr.open_dataset(data) as read:
+        assert read.sizes["env_steps"] == len(list((toy_run / "checkpoints").iterdir()))
+        assert read.sizes["goal"] == int(np.isfinite(read.straight[0]).sum()) / 4  # every free cell
+    assert crlviz("heatmap", toy_run, "--goal", "1,0", "--resolution", 2, "--out", still)[0] == 0
+    assert "vega" in still.read_text()
 
 
 def test_heatmap_across_mazes(crlviz, toy_run, tmp_path):
