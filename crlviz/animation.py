@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from crlviz import charts
 from crlviz.mazes import Maze
 
-_SCALE = 2  # drawn larger and shrunk, for smooth edges
+SCALE = 2  # drawn larger and shrunk, for smooth edges
 _TRAIL = 25  # steps
 
 
@@ -40,7 +40,7 @@ def animate(
       fps: frames a second.
     """
     length = min(rollout.sizes["time"] for rollout in rollouts.values())
-    grounds = _ground(maze, width)
+    grounds = ground(maze, width)
     frames = []
     for step in range(0, length, every):
         panels = [
@@ -52,21 +52,22 @@ def animate(
     imageio.imwrite(path, frames + hold, extension=".gif", duration=1000 / fps, loop=0)
 
 
-def _pixels(maze: Maze, xy: np.ndarray, width: int) -> np.ndarray:
-    """Positions [..., 2] in metres to (right, down) pixels [..., 2]."""
+def pixels(maze: Maze, xy: np.ndarray, width: int) -> np.ndarray:
+    """Positions [..., 2] in metres to (right, down) pixels [..., 2] of ``ground(maze, width)``."""
     x_min, _, y_min, y_max = maze.extent
-    scale = _SCALE * width / (y_max - y_min)
+    scale = SCALE * width / (y_max - y_min)
     return np.stack([(xy[..., 1] - y_min) * scale, (xy[..., 0] - x_min) * scale], axis=-1)
 
 
-def _ground(maze: Maze, width: int) -> Image.Image:
+def ground(maze: Maze, width: int) -> Image.Image:
+    """The maze's walls, ``SCALE`` times as large as asked for."""
     x_min, x_max, y_min, y_max = maze.extent
-    height = round(_SCALE * width * (x_max - x_min) / (y_max - y_min))
-    image = Image.new("RGB", (_SCALE * width, height), "white")
+    height = round(SCALE * width * (x_max - x_min) / (y_max - y_min))
+    image = Image.new("RGB", (SCALE * width, height), "white")
     draw = ImageDraw.Draw(image)
     half = maze.cell_size / 2
     for centre in maze.xy(np.argwhere(maze.walls)):
-        draw.rectangle([*_pixels(maze, centre - half, width), *_pixels(maze, centre + half, width)], fill=charts.WALL)
+        draw.rectangle([*pixels(maze, centre - half, width), *pixels(maze, centre + half, width)], fill=charts.WALL)
     return image
 
 
@@ -75,28 +76,29 @@ def _panel(
 ) -> np.ndarray:
     image = ground.copy()
     draw = ImageDraw.Draw(image)
-    unit = _SCALE * width / (maze.extent[3] - maze.extent[2]) * maze.cell_size
+    unit = SCALE * width / (maze.extent[3] - maze.extent[2]) * maze.cell_size
     reached = rollout.success.values[:, : step + 1].any(axis=1)
-    for goal, done in zip(_pixels(maze, rollout.goal.values[:, :2], width), reached, strict=True):
-        _disc(draw, goal, 0.22 * unit, "#8bc98b" if done else "#f3d9d2")
-    paths = _pixels(maze, rollout.achieved.values[:, max(0, step - _TRAIL) : step + 1, :2], width)
+    for goal, done in zip(pixels(maze, rollout.goal.values[:, :2], width), reached, strict=True):
+        disc(draw, goal, 0.22 * unit, "#8bc98b" if done else "#f3d9d2")
+    paths = pixels(maze, rollout.achieved.values[:, max(0, step - _TRAIL) : step + 1, :2], width)
     faint = charts.blend(colour, "#ffffff", 0.65)
     for path in paths:
         if len(path) > 1:
-            draw.line([tuple(point) for point in path], fill=faint, width=_SCALE)
+            draw.line([tuple(point) for point in path], fill=faint, width=SCALE)
     for path in paths:
-        _disc(draw, path[-1], 0.09 * unit, colour, outline="#222222")
-    font = ImageFont.load_default(size=13 * _SCALE)
+        disc(draw, path[-1], 0.09 * unit, colour, outline="#222222")
+    font = ImageFont.load_default(size=13 * SCALE)
     count = f"step {step + 1}: {int(reached.sum())} of {len(reached)} goals reached"
-    strip = Image.new("RGB", (image.width, 44 * _SCALE), "white")
+    strip = Image.new("RGB", (image.width, 44 * SCALE), "white")
     words = ImageDraw.Draw(strip)
-    words.text((strip.width / 2, 13 * _SCALE), caption, fill="black", font=font, anchor="mm")
-    words.text((strip.width / 2, 31 * _SCALE), count, fill="#555555", font=font, anchor="mm")
+    words.text((strip.width / 2, 13 * SCALE), caption, fill="black", font=font, anchor="mm")
+    words.text((strip.width / 2, 31 * SCALE), count, fill="#555555", font=font, anchor="mm")
     whole = np.concatenate([np.asarray(strip), np.asarray(image)], axis=0)
-    size = (width, round(whole.shape[0] / _SCALE))
+    size = (width, round(whole.shape[0] / SCALE))
     return np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.LANCZOS))
 
 
-def _disc(draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, fill: str, outline: str | None = None) -> None:
+def disc(draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, fill: str, outline: str | None = None) -> None:
+    """A disc about (right, down) pixels."""
     low, high = centre - radius, centre + radius
-    draw.ellipse([low[0], low[1], high[0], high[1]], fill=fill, outline=outline, width=_SCALE)
+    draw.ellipse([low[0], low[1], high[0], high[1]], fill=fill, outline=outline, width=SCALE)

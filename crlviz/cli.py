@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("crlviz.importing:command", "Make run directories of what the paper's code saved."),
     "export": ("crlviz.exporting:command", "Write an agent's networks as safetensors or ONNX."),
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
+    "rollout": ("crlviz.playback:command", "Film what agents do."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
     "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),

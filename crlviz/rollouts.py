@@ -101,7 +101,7 @@ def rollout(
       env: another environment than the agent's own.
 
     Raises:
-      UsageError: no episode, goals or starts of another shape, or in a wall.
+      UsageError: no episode or step, goals or starts of another shape, or in a wall.
 
     Returns:
       Dataset with dimensions ``episode``, ``time``: ``state`` and ``pose`` (before the step; the pose is what
@@ -111,9 +111,11 @@ def rollout(
     import xarray as xr
 
     env = env or agent.env
-    length = length or env.episode_length
+    length = env.episode_length if length is None else length
     if episodes < 1:
         raise UsageError(f"{episodes} episodes: at least one is needed")
+    if length < 1:
+        raise UsageError(f"{length} steps: at least one is needed")
     _check_places(env, "goals", goals, (episodes, env.goal_dim))
     _check_places(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)

@@ -65,6 +65,22 @@ BODIES: dict[str, Body] = {
     "arm_binpick_hard": Body("arm:ArmBinpickHard"),
 }
 
+# The ten tasks of the paper's table 1.
+PAPER = frozenset(
+    {
+        "arm_binpick_hard",
+        "arm_push_easy",
+        "arm_push_hard",
+        "ant_u4_maze",
+        "ant_u5_maze",
+        "ant_big_maze",
+        "ant_hardest_maze",
+        "humanoid",
+        "humanoid_u_maze",
+        "humanoid_big_maze",
+    }
+)
+
 
 def ids() -> list[str]:
     """Every id that ``make`` knows without further options."""
@@ -90,17 +106,22 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
         option or engine that this body has not.
     """
     maze = check(id, layout)
-    # Imported here: brax takes over a second, and a wrong name should be told at once.
-    import_module("crlviz.envs.base")
-    module, _, name = BODIES[_split(id)[0]].where.partition(":")
-    kind = getattr(import_module(f"crlviz.envs.{module}"), name)
+    made: Any = kind(id)
     if backend is not None:
         options["backend"] = backend
-    known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = [p.name for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
             raise UsageError(f"{id} has no option {option!r}; known: {', '.join(known) or 'none'}")
-    return kind(id, maze, **options) if maze else kind(id, **options)
+    return made(id, maze, **options) if maze else made(id, **options)
+
+
+def kind(id: str) -> "type[GoalEnv]":
+    """The class of an environment, whose attributes tell its sizes without building one. Raises as ``check`` does."""
+    module, _, name = BODIES[_split(id)[0]].where.partition(":")
+    # Imported here: brax takes over a second, and a wrong name should be told at once.
+    import_module("crlviz.envs.base")
+    return getattr(import_module(f"crlviz.envs.{module}"), name)
 
 
 def paper_options(id: str) -> dict[str, Any]:
@@ -143,4 +164,4 @@ def _split(id: str) -> tuple[str, str]:
     raise UsageError(f"no environment is called {id!r}; nearest: {', '.join(near) or ', '.join(known)}")
 
 
-__all__ = ["BODIES", "CUSTOM", "Body", "check", "ids", "make", "paper_options"]
+__all__ = ["BODIES", "CUSTOM", "PAPER", "Body", "check", "ids", "kind", "make", "paper_options"]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import mujoco
 
 from crlviz.envs import physics
+from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 from crlviz.mazes import Maze
 
@@ -33,11 +34,14 @@ class Ant(PhysicsEnv):
 
     state_dim = 29
     goal_indices: tuple[int, ...] = (0, 1)
+    action_size = 8
     goal_distance = 0.5
     goal_distance_easy = 2.0
     episode_length = 1000
     backends: tuple[str, ...] = ("spring", "generalized", "mjx")
     goal_radius = 10.0
+    view = View("torso", distance=5.0, azimuth=25.0, elevation=-30.0)
+    maze_view = View("torso", distance=11.0, azimuth=20.0, elevation=-55.0)
 
     def __init__(
         self, id: str, maze: Maze | None = None, *, backend: str = "spring", normalise_quaternion: bool = True

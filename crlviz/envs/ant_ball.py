@@ -23,6 +23,7 @@ class AntBall(Ant):
     """
 
     state_dim = 31
+    goal_indices = (29, 30)
     goal_radius = 5.0
 
     def __init__(
@@ -44,7 +45,8 @@ class AntBall(Ant):
           independent_offset: the ball's offset from its place on the way is a point on a circle; false: the sine is
             the goal's own, as in the paper's code.
         """
-        self.goal_indices = (29, 30) if ball_is_goal else (28, 29)
+        if not ball_is_goal:
+            self.goal_indices = (28, 29)
         self._independent_offset = independent_offset
         super().__init__(id, backend=backend, normalise_quaternion=normalise_quaternion)
 

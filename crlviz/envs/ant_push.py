@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from crlviz.envs import physics
 from crlviz.envs.ant import Ant
+from crlviz.envs.looks import WALL, View
 
 # Centres x, y and half sizes x, y in metres of the fixed boxes; all are 4 m high.
 _BOXES = {
@@ -32,6 +33,7 @@ class AntPush(Ant):
 
     state_dim = 31
     backends = ("mjx",)
+    view = View("torso", distance=16.0, azimuth=20.0, elevation=-60.0)
 
     def __init__(self, id: str, *, backend: str = "mjx", normalise_quaternion: bool = True, box_at_rest: bool = True):
         """
@@ -55,7 +57,7 @@ class AntPush(Ant):
         for name, (x, y, half_x, half_y) in _BOXES.items():
             physics.add(
                 world, "geom", name=f"box_{name}", type="box", pos=(x, y, 2), size=(half_x, half_y, 2),
-                conaffinity=1, rgba=(0.55, 0.57, 0.62, 1),
+                conaffinity=1, rgba=WALL,
             )  # fmt: skip
         box = physics.add(world, "body", name="box", pos=_MOVABLE)
         for axis, direction in zip("xyz", ((1, 0, 0), (0, 1, 0), (0, 0, 1)), strict=True):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crlviz.envs import physics
+from crlviz.envs.looks import GOAL, View
 from crlviz.envs.physics import PhysicsEnv, add
 
 _TIMESTEP, _FRAMES = 0.002, 25
@@ -30,7 +31,7 @@ _GOAL_HEIGHT = 0.03
 # How far the fingertips' distance may be from the goal's for a grasp to count, metres.
 _OPENNESS_WITHIN = {"success": 0.02, "success_easy": 0.05, "success_hard": 0.005}
 _STEEL, _DARK = (0.88, 0.88, 0.9, 1), (0.3, 0.32, 0.36, 1)
-_ORANGE, _GREEN, _GREY = (0.85, 0.45, 0.2, 1), (0.2, 0.65, 0.3, 0.5), (0.7, 0.72, 0.75, 1)
+_ORANGE, _GREY = (0.85, 0.45, 0.2, 1), (0.62, 0.64, 0.67, 1)
 
 
 class Arm(PhysicsEnv):
@@ -43,8 +44,10 @@ class Arm(PhysicsEnv):
     goal_distance = 0.1
     goal_distance_easy = 0.3
     goal_distance_hard = 0.03
+    action_size = 5
     episode_length = 1000
     backends = ("mjx",)
+    view = View(lookat=(0, 0.45, 0.15), distance=1.5, azimuth=-125.0, elevation=-30.0)
     fingers = True
     impratio = 1.0
 
@@ -60,10 +63,6 @@ class Arm(PhysicsEnv):
         super().__init__(id, tree, backend=backend, timestep=_TIMESTEP, frames=_FRAMES)
         self.sys = self.sys.tree_replace(_SOLVER)
         self._hand = self.sys.link_names.index("link7")
-
-    @property
-    def action_size(self) -> int:
-        return 5 if self.fingers else 4
 
     @abc.abstractmethod
     def _furnish(self, tree: ElementTree.Element) -> list[str]:
@@ -86,6 +85,7 @@ class ArmReach(Arm):
 
     state_dim = 13
     goal_indices = (7, 8, 9)
+    action_size = 4
     fingers = False
 
     def _furnish(self, tree: ElementTree.Element) -> list[str]:
@@ -245,7 +245,7 @@ class ArmGrasp(ArmCube):
         _cube(tree, self.cube)
         marker = _marker(tree, type="box", size=(0.005, 0.005, 0.005))
         marker.set("quat", "0.7071068 0 0 0.7071068")
-        add(marker, "geom", type="box", size=(0.005, 0.005, 0.005), pos=(0, 0.07, 0), rgba=_GREEN)
+        add(marker, "geom", type="box", size=(0.005, 0.005, 0.005), pos=(0, 0.07, 0), rgba=GOAL)
         return []
 
     def _draw(self, rng: jax.Array, start: jax.Array | None, goal: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -297,7 +297,6 @@ def _arm(fingers: bool, impratio: float) -> ElementTree.Element:
     # Nothing touches by default: pairs that do are listed.
     add(add(tree, "default"), "geom", contype=0, conaffinity=0)
     bodies = {"world": add(tree, "worldbody")}
-    add(bodies["world"], "light", directional=True, dir=(0, 0.3, -1), pos=(0, -0.5, 2))
     actuators = add(tree, "actuator")
     for row in numbers["bodies"]:
         if row["name"].endswith("finger") and not fingers:
@@ -334,7 +333,7 @@ def _marker(tree: ElementTree.Element, **geom: object) -> ElementTree.Element:
     """The goal as a weightless body that touches nothing."""
     marker = add(physics.child(tree, "worldbody"), "body", name="goal_marker", pos=(-0.3, 0.6, 0.07), gravcomp=1)
     add(marker, "freejoint", name="goal_marker")
-    add(marker, "geom", **geom, rgba=_GREEN)
+    add(marker, "geom", **geom, rgba=GOAL)
     return marker
 
 
@@ -358,9 +357,7 @@ def _bin(tree: ElementTree.Element, name: str, x: float, y: float, half: float) 
 def _let_touch(tree: ElementTree.Element, fingers: bool, boxes: list[str]) -> None:
     """The table, and the pairs of geoms that touch: the hand, fingers and cube with each other and with boxes."""
     world = physics.child(tree, "worldbody")
-    add(
-        world, "geom", name="table_geom", type="plane", size=(2.8, 2.4, 0.1), pos=(0, 0.2, 0), rgba=(0.45, 0.5, 0.55, 1)
-    )
+    add(world, "geom", name="table_geom", type="plane", size=(2.8, 2.4, 0.1), pos=(0, 0.2, 0))
     pairs = [("hand_geom", "table_geom")]
     if fingers:
         hit = [*boxes, "cube_geom", "table_geom"]

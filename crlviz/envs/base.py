@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from crlviz.envs.looks import View
 from crlviz.mazes import Maze
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here
@@ -27,21 +28,27 @@ class GoalEnv(Env):
       id: the name ``crlviz.envs.make`` knows it by.
       state_dim: length of the state part of an observation.
       goal_indices: where the achieved goal sits in the state.
+      action_size: length of an action, each in [-1, 1].
       goal_distance: success threshold in metres.
       goal_distance_easy: the wider one; None where the body has none, and ``success_easy`` then equals ``success``.
       episode_length: steps of an episode.
       dt: seconds of a step.
+      view: where a picture of it is taken from.
       maze: the maze it walks in, or None.
+      backends: what it runs on, the paper's first: ``jax`` alone, or keys of ``physics.PIPELINES``.
     """
 
     id: str
     state_dim: int
     goal_indices: tuple[int, ...]
+    action_size: int
     goal_distance: float
     goal_distance_easy: float | None
     episode_length: int
     dt: float
+    view: View
     maze: Maze | None = None
+    backends: tuple[str, ...] = ("jax",)
 
     @abc.abstractmethod
     def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
@@ -72,7 +79,7 @@ class GoalEnv(Env):
 
     @property
     def backend(self) -> str:
-        return "jax"
+        return self.backends[0]
 
 
 __all__ = ["GoalEnv", "State"]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from crlviz.envs import physics
+from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
 _GOAL = 5.0  # metres ahead
@@ -24,10 +25,12 @@ class Cheetah(PhysicsEnv):
 
     state_dim = 18
     goal_indices = (0,)
+    action_size = 6
     goal_distance = 0.5
     goal_distance_easy = 2.0
     episode_length = 1000
     backends = ("mjx", "generalized", "spring")
+    view = View("torso", distance=4.0, azimuth=90.0, elevation=-15.0)
 
     def __init__(self, id: str, *, backend: str = "mjx"):
         """

@@ -8,6 +8,7 @@ from brax import actuator
 from brax.base import Transform
 
 from crlviz.envs import physics
+from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 from crlviz.mazes import Maze
 
@@ -35,10 +36,13 @@ class Humanoid(PhysicsEnv):
 
     state_dim = 268
     goal_indices = (0, 1, 2)
+    action_size = 17
     goal_distance = 0.5
     goal_distance_easy = 2.0
     episode_length = 1000
     backends = ("spring",)
+    view = View("torso", (0, 0, -0.3), distance=4.0, azimuth=40.0, elevation=-15.0)
+    maze_view = View("torso", (0, 0, -0.3), distance=7.0, azimuth=25.0, elevation=-45.0)
 
     def __init__(self, id: str, maze: Maze | None = None, *, backend: str = "spring", physics_step: float = 0.0015):
         """

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv, State
+from crlviz.envs.looks import View
 from crlviz.errors import UsageError
 from crlviz.mazes import Maze
 
@@ -38,11 +40,11 @@ class PhysicsEnv(GoalEnv):
     Attributes:
       sys: brax's system, which MJX takes for a model as well.
       control_range: [actuators, 2], what actions of -1 and 1 mean to the actuators.
-      backends: keys of ``PIPELINES`` that it runs on, the paper's first.
+      maze_view: replaces ``view`` in a maze.
       goal_distance_hard: a narrower threshold that some bodies report as ``success_hard``, metres.
     """
 
-    backends: tuple[str, ...]
+    maze_view: View
     goal_distance_hard: float | None = None
 
     def __init__(
@@ -74,6 +76,9 @@ class PhysicsEnv(GoalEnv):
         self._backend = backend
         self._frames = frames
         self._pipeline: ModuleType = import_module(PIPELINES[backend])
+        if maze:
+            self.view = self.maze_view
+        looks.dress(tree, self.view)
         sys = load(tree).tree_replace({"opt.timestep": timestep})
         if gear is not None:
             sys = sys.replace(actuator=sys.actuator.replace(gear=jnp.asarray(gear, float)))
@@ -90,10 +95,6 @@ class PhysicsEnv(GoalEnv):
 
     def pose(self, state: State) -> jax.Array:
         return state.pipeline_state.q
-
-    @property
-    def action_size(self) -> int:
-        return self.sys.act_size()
 
     def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
         return self.at(*self._draw(rng, start, goal))
@@ -233,7 +234,7 @@ def add_target(
 
     Its joints have no limits: the paper's stop at 20 m, which the far cells of its larger mazes lie beyond.
     """
-    look = {"size": radius, "mass": mass, "contype": 0, "conaffinity": 0, "rgba": (0.2, 0.65, 0.3, 0.5)}
+    look = {"size": radius, "mass": mass, "contype": 0, "conaffinity": 0, "rgba": looks.GOAL}
     add_slider(tree, "target", height=height, axes=axes, geom=look)
 
 
@@ -245,7 +246,7 @@ def add_walls(tree: ElementTree.Element, maze: Maze, height: float) -> None:
     for (i, j), (x, y) in zip(maze.cells("#"), maze.xy(maze.cells("#")), strict=True):
         add(
             world, "geom", name=f"wall_{i}_{j}", type="box", pos=(x, y, height / 2), size=(half, half, height / 2),
-            contype=1, conaffinity=1, rgba=(0.55, 0.57, 0.62, 1),
+            contype=1, conaffinity=1, rgba=looks.WALL,
         )  # fmt: skip
 
 

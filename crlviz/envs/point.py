@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv, State
 from crlviz.mazes import Maze
 
@@ -43,6 +44,7 @@ class PointMaze(GoalEnv):
     dt = 0.1
     state_dim = 4
     action_size = 2
+    view = looks.View("point", distance=5.0, azimuth=20.0, elevation=-62.0)
     maze: Maze
 
     def __init__(self, id: str, maze: Maze):
@@ -62,9 +64,10 @@ class PointMaze(GoalEnv):
         from crlviz.envs import physics  # here: training a point needs no physics engine
 
         tree = ElementTree.fromstring("<mujoco><worldbody><geom name='floor' type='plane'/></worldbody></mujoco>")
+        looks.dress(tree, self.view)
         size = self._cell_size
-        physics.add_walls(tree, self.maze, 0.4 * size)
-        look = {"size": 0.12 * size, "rgba": (0.8, 0.35, 0.15, 1)}
+        physics.add_walls(tree, self.maze, 0.25 * size)
+        look = {"size": 0.12 * size, "rgba": looks.BODY}
         physics.add_slider(tree, "point", height=0.12 * size, geom=look)
         physics.add_target(tree, radius=self.goal_distance)
         return mujoco.MjModel.from_xml_string(ElementTree.tostring(tree, encoding="unicode"))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from brax.base import Transform
 
 from crlviz.envs import physics
+from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
 _PLACE = (0.45, -0.05)  # x, y of the table that objects and goals are drawn around, metres
@@ -27,11 +28,13 @@ class Pusher(PhysicsEnv):
 
     state_dim = 20
     goal_indices = (10, 11, 12)
+    action_size = 7
     goal_distance = 0.1
     goal_distance_easy = None
     goal_distance_hard = 0.05
     episode_length = 1000
     backends = ("generalized", "spring")
+    view = View(lookat=(0.3, -0.2, -0.2), distance=2.2, azimuth=120.0, elevation=-40.0)
     goals: tuple[tuple[float, float], tuple[float, float]]
 
     def __init__(self, id: str, *, backend: str = "generalized"):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from brax.base import Transform
 
 from crlviz.envs import physics
+from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
 _TIP = (0.11, 0, 0)  # of the second link, metres
@@ -22,10 +23,12 @@ class Reacher(PhysicsEnv):
 
     state_dim = 10
     goal_indices = (4, 5, 6)
+    action_size = 2
     goal_distance = 0.05
     goal_distance_easy = None
     episode_length = 1000
     backends = ("generalized", "spring")
+    view = View(distance=0.9, azimuth=90.0, elevation=-55.0)
 
     def __init__(self, id: str, *, backend: str = "generalized", physics_step: float = 0.005):
         """

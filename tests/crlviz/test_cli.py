@@ -346,6 +346,15 @@ def test_bench_measures_each_depth(crlviz, monkeypatch):
     assert "whole numbers" in complaint(crlviz("bench", "--depth", "four"), 2)
 
 
+def test_bench_measures_compiling(crlviz):
+    code, out, _ = crlviz("bench", "--compile", "point_u_maze,point_u4_maze")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["point_u_maze", "point_u4_maze"]
+    assert all(float(number.replace(",", "")) > 0 for row in rows for number in row[1:])
+    assert "ant_push" in complaint(crlviz("bench", "--compile", "point_u_maze,ant_posh"), 2)
+
+
 def test_module_path_has_the_same_command():
     done = subprocess.run([sys.executable, "-m", "crlviz", "--version"], capture_output=True, text=True, check=True)
     import crlviz as package
