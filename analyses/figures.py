@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crlviz.errors import UsageError
+from crlviz.errors import CrlvizError, UsageError
 
 if TYPE_CHECKING:
     import altair as alt
@@ -118,13 +118,48 @@ class Figure:
         return ""
 
 
-def _curves(runs: Runs) -> "alt.TopLevelMixin":
-    import altair as alt
+def _scaling(*names: str) -> Callable[[Runs], "alt.TopLevelMixin"]:
+    """Panels of ``analyses.scaling``, beside each other."""
 
-    from analyses import scaling
+    def draw(runs: Runs) -> "alt.TopLevelMixin":
+        import altair as alt
 
-    data = scaling.compute(runs.paths)
-    return alt.hconcat(*(scaling.plot(data, over=over) for over in ("gradient_steps", "train_seconds")))
+        from analyses import runs as run_data
+        from analyses import scaling
+
+        found: dict[str, Any] = scaling.panels(run_data.compute(runs.paths))
+        pictures = [found[name] for name in names if name in found]
+        if not pictures:
+            raise CrlvizError(f"these runs do not suffice: {scaling.PANELS[names[0]].needs}")
+        return alt.hconcat(*pictures, spacing=30).resolve_scale(
+            color="independent", shape="independent", strokeDash="independent"
+        )
+
+    return draw
+
+
+def _behavior(runs: Runs) -> "alt.TopLevelMixin":
+    from analyses import behavior
+
+    return behavior.plot(behavior.compute(runs.over_depth))
+
+
+def _embed(runs: Runs) -> "alt.TopLevelMixin":
+    from analyses import embed
+
+    return embed.plot(embed.compute(runs.over_depth))
+
+
+def _stitch(runs: Runs) -> "alt.TopLevelMixin":
+    from analyses import stitch
+
+    return stitch.plot(stitch.compute(runs.over_depth))
+
+
+def _norms(runs: Runs) -> "alt.TopLevelMixin":
+    from analyses import norms
+
+    return norms.plot(norms.compute(runs.over_depth))
 
 
 def _efficiency(runs: Runs) -> "alt.TopLevelMixin":
@@ -154,8 +189,12 @@ _DEPTHS = "4,8,16,32"
 _BASELINES = "crlviz trains no baselines (SAC, SAC with HER, TD3 with HER, GCSL, GCBC) yet"
 
 FIGURES = (
-    Figure("1", "How does time at goal grow with depth?", ("depth",), {"depth": _DEPTHS}, draw=_curves),
-    Figure("3", "What does the agent do at each depth: fall, walk, vault?", ("depth",), {"depth": _DEPTHS}),
+    Figure(
+        "1", "How does time at goal grow with depth?", ("depth",), {"depth": _DEPTHS}, draw=_scaling("curves", "depth")
+    ),
+    Figure(
+        "3", "What does the agent do at each depth: fall, walk, vault?", ("depth",), {"depth": _DEPTHS}, draw=_behavior
+    ),
     Figure(
         "4",
         "Depth or width: what does a parameter buy?",
@@ -168,18 +207,21 @@ FIGURES = (
         "Where is the critical depth, and what without residual connections?",
         ("depth", "residual"),
         {"depth": _DEPTHS, "ablate": "residual"},
+        draw=_scaling("ablation"),
     ),
     Figure(
         "6",
         "Actor or critic: which one needs depth?",
         ("actor_depth", "critic_depth"),
         {"actor-depth": "4,16", "critic-depth": "4,16"},
+        draw=_scaling("grid"),
     ),
     Figure(
         "7",
         "Do bigger batches help, by depth?",
         ("depth", "batch_size"),
         {"depth": "4,16", "batch-size": "x1,x4"},
+        draw=_scaling("batch"),
     ),
     Figure("8", "Exploration or expressivity?", lacks="crlviz trains no learner from another's replay buffer yet"),
     Figure(
@@ -191,12 +233,19 @@ FIGURES = (
         others={".html": _heatmap_page},
         maze=True,
     ),
-    Figure("10", "How does the encoder spread states along a successful trajectory?", ("depth",), {"depth": "4,16"}),
+    Figure(
+        "10",
+        "How does the encoder spread states along a successful trajectory?",
+        ("depth",),
+        {"depth": "4,16"},
+        draw=_embed,
+    ),
     Figure(
         "11",
         "Does it stitch: trained on near pairs, tested on all?",
         ("depth",),
         {"depth": "4,16"},
+        draw=_stitch,
         maze=True,
         near=True,
     ),
@@ -209,8 +258,9 @@ FIGURES = (
         "Does depth need LayerNorm and Swish?",
         ("depth", "layer_norm", "activation"),
         {"depth": _DEPTHS, "ablate": "layer-norm,swish"},
+        draw=_scaling("ablation"),
     ),
-    Figure("17", "How much does each residual block add?", ("depth",), {"depth": "4,16"}),
+    Figure("17", "How much does each residual block add?", ("depth",), {"depth": "4,16"}, draw=_norms),
 )
 
 

@@ -34,7 +34,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> 
       seed: of those episodes and of the draw.
 
     Returns:
-      Dataset over what the agents differ in, ``network`` (actor, phi, psi) and ``block`` (from 1, in order): ``norm``,
+      Dataset over what the agents differ in, ``part`` (actor, phi, psi) and ``block`` (from 1, in order): ``norm``,
       the mean over states of the L2 norm. NaN behind a shallower network's last block.
 
     Raises:
@@ -72,8 +72,8 @@ def _one(agent: "Agent", episodes: int, seed: int) -> xr.Dataset:
     for row, values in zip(whole, norms, strict=True):
         row[: len(values)] = values
     return xr.Dataset(
-        {"norm": (("network", "block"), whole, {"long_name": "L2 norm of what a block adds", "units": "1"})},
-        coords={"network": list(NETWORKS), "block": np.arange(1, whole.shape[1] + 1)},
+        {"norm": (("part", "block"), whole, {"long_name": "L2 norm of what a block adds", "units": "1"})},
+        coords={"part": list(NETWORKS), "block": np.arange(1, whole.shape[1] + 1)},
     )
 
 
@@ -84,12 +84,12 @@ def _norms(config: networks.NetworkConfig, params: Any, inputs: jax.Array) -> ja
 
 
 def table(dataset: xr.Dataset) -> pd.DataFrame:
-    """A row a group, network and block: ``norm`` (interquartile mean over seeds), its interval ``low``, ``high``."""
+    """A row a group, part and block: ``norm`` (interquartile mean over seeds), its interval ``low``, ``high``."""
     rows = []
     for label, depth, parts in datasets.groups(dataset):
-        for network in NETWORKS:
+        for name in NETWORKS:
             for block in dataset.block.values:
-                norms = [part.norm.sel(network=network, block=block).item() for part in parts]
+                norms = [part.norm.sel(part=name, block=block).item() for part in parts]
                 if not np.isfinite(norms).all():
                     continue
                 low, high = statistics.interval(norms) or (np.nan, np.nan)
@@ -97,7 +97,7 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
                     {
                         "group": label,
                         "depth": depth,
-                        "network": network,
+                        "part": name,
                         "block": int(block),
                         "norm": statistics.interquartile_mean(norms),
                         "low": low,
@@ -109,7 +109,7 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
 
 
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
-    """A panel a network: norm over blocks, a line a group of seeds.
+    """A panel a part: norm over blocks, a line a group of seeds.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
@@ -125,8 +125,8 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     x = alt.X("block:Q", title="block", axis=axis, scale=alt.Scale(type=kind, nice=False, padding=12))
     y = alt.Y("norm:Q", title="L2 norm of what it adds", scale=alt.Scale(zero=True))
     panels = []
-    for network in NETWORKS:
-        here = rows[rows.network == network]
+    for name in NETWORKS:
+        here = rows[rows.part == name]
         known = alt.Chart(here.dropna(subset=["low"]))
         line = alt.Chart(here).mark_line(point=True)
         panels.append(
@@ -134,7 +134,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
                 known.mark_area(opacity=0.2).encode(x=x, y="low:Q", y2="high:Q", color=colour),
                 known.mark_rule(strokeWidth=1).encode(x=x, y="low:Q", y2="high:Q", color=colour),
                 line.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=["group", "block", "norm", "low", "high"]),
-            ).properties(width=size, height=220, title=network)
+            ).properties(width=size, height=220, title=name)
         )
     note = f"Mean over states of {dataset.attrs['episodes']} episodes; {charts.seed_note(rows.seeds.tolist())}."
     return (
@@ -165,14 +165,14 @@ def command(checkpoints, out, episodes, seed) -> None:
 
 def summary(dataset: xr.Dataset) -> str:
     """Each network's first, largest and last block as a table of text."""
-    rows = [f"{'checkpoint':28} {'network':8} {'first':>8} {'largest':>18} {'last':>8}"]
+    rows = [f"{'checkpoint':28} {'part':8} {'first':>8} {'largest':>18} {'last':>8}"]
     for label, _, part in datasets.each(dataset):
-        for network in NETWORKS:
-            norms = part.norm.sel(network=network).values
+        for name in NETWORKS:
+            norms = part.norm.sel(part=name).values
             norms = norms[np.isfinite(norms)]
             top = int(norms.argmax())
             largest = f"{norms[top]:.2f} (block {top + 1})"
-            rows.append(f"{label:28} {network:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")
+            rows.append(f"{label:28} {name:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")
     return "\n".join(rows)
 
 

@@ -68,7 +68,7 @@ def test_means_over_the_states_of_rollouts(agents):
     }
     assert dataset.block.values.tolist() == [1, 2, 3]
     for network, values in expected.items():
-        found = dataset.norm.sel(network=network).values
+        found = dataset.norm.sel(part=network).values
         np.testing.assert_allclose(found[: len(values)], values.mean(1), rtol=1e-4)
         assert np.isnan(found[len(values) :]).all()
 
@@ -76,12 +76,10 @@ def test_means_over_the_states_of_rollouts(agents):
 def test_depths_and_seeds_share_a_dataset(agents, tmp_path):
     dataset = norms.compute(agents, episodes=2)
     assert dataset.sizes["block"] == 3
-    rows = norms.table(dataset).set_index(["group", "network", "block"])
+    rows = norms.table(dataset).set_index(["group", "part", "block"])
     assert len(rows) == (2 + 3 + 3) + (1 + 1 + 1)
     deep = next(group for group in rows.index.levels[0] if "12" in group)
-    values = [
-        part.norm.sel(network="phi", block=3).item() for label, _, part in datasets.each(dataset) if "12" in label
-    ]
+    values = [part.norm.sel(part="phi", block=3).item() for label, _, part in datasets.each(dataset) if "12" in label]
     assert rows.loc[(deep, "phi", 3)].norm == pytest.approx(np.mean(values))
     assert rows.loc[(deep, "phi", 3)].low == pytest.approx(min(values))  # the interval of two seeds is their range
     for variable in dataset.data_vars.values():
