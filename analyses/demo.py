@@ -4,24 +4,24 @@ The trainer runs as its own command, one process a core, so the page can name co
 """
 
 import base64
+import contextlib
 import os
 import shlex
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 import numpy as np
 from tqdm import tqdm
 
+from crlviz import processes
 from crlviz.errors import CrlvizError
+from crlviz.processes import LOGS, Job
 
 ENV = "point_big_maze"
 SHALLOW, DEEP, WIDTH = 4, 16, 64
@@ -83,70 +83,39 @@ class Run:
         return 1.0 if whole else min(0.99, done / self.kind.env_steps)
 
 
-@dataclass
-class _Process:
-    """A run being trained, on a core of its own where the system allows that."""
-
-    run: Run
-    core: int
-    popen: subprocess.Popen
-    errors: IO[bytes]
-
-
 def train_all(runs: Sequence[Run], title: str) -> None:
     """Train every run that is not there whole, one process a core.
 
     Raises:
       CrlvizError: a run failed; the message is its own.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     waiting = [run for run in runs if run.share < 1]
     finished = sum(run.kind.cost for run in runs if run not in waiting)
-    running: list[_Process] = []
+    jobs = {}
+    for run in waiting:
+        arguments = run.arguments
+        if run.share and (run.out / "state").exists():  # of a demo that was stopped
+            arguments = ["train", "--resume", str(run.out)]
+        elif (
+            run.out / "config.json"
+        ).exists():  # of one that wanted other settings, or was stopped before a first save
+            shutil.rmtree(run.out)
+        jobs[Job(tuple(arguments), run.runs.parent / LOGS / f"{run.out.name}.txt")] = run
+    # Networks this small train faster on a core than on a GPU, and several processes would fight over its memory.
+    ticks = processes.run(list(jobs), len(processes.cores()), {"JAX_PLATFORMS": "cpu"})
     layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
-    with tqdm(total=sum(run.kind.cost for run in runs), desc=title, bar_format=layout, disable=None) as bar:
-        try:
-            while waiting or running:
-                for core in [core for core in cores if core not in {process.core for process in running}]:
-                    if waiting:
-                        running.append(_start(waiting.pop(0), core))
-                time.sleep(0.5)
-                for process in [process for process in running if process.popen.poll() is not None]:
-                    running.remove(process)
-                    _check(process)
-                    finished += process.run.kind.cost
-                    tqdm.write(f"  {process.run.kind.title}, seed {process.run.seed}: {_result(process.run.out)}")
-                bar.n = finished + sum(process.run.kind.cost * process.run.share for process in running)
-                bar.set_postfix_str(f"{len(running)} running, {len(waiting)} waiting")
-        finally:
-            for process in running:
-                process.popen.kill()
-                process.popen.wait()
-
-
-def _start(run: Run, core: int) -> _Process:
-    if (run.out / "config.json").exists():  # of a demo that was stopped, or that wanted other settings
-        shutil.rmtree(run.out)
-    errors = tempfile.TemporaryFile()  # noqa: SIM115
-    popen = subprocess.Popen(
-        [sys.executable, "-m", "crlviz", *run.arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        # Networks this small train faster on a core than on a GPU, and several processes would fight over its memory.
-        env={"JAX_PLATFORMS": "cpu"} | os.environ,
-    )
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(popen.pid, {core})
-    return _Process(run, core, popen, errors)
-
-
-def _check(process: _Process) -> None:
-    process.errors.seek(0)
-    words = process.errors.read().decode(errors="replace").strip().splitlines()
-    if process.popen.returncode:
-        reason = words[-1] if words else f"exit code {process.popen.returncode}"
-        raise CrlvizError(f"training {process.run.kind.title}, seed {process.run.seed} failed: {reason}")
+    bar = tqdm(total=sum(run.kind.cost for run in runs), desc=title, bar_format=layout, disable=None)
+    with bar, contextlib.closing(ticks):
+        for running, ended in ticks:
+            for job, code in ended:
+                run = jobs.pop(job)
+                name = f"{run.kind.title}, seed {run.seed}"
+                if code:
+                    raise CrlvizError(f"training {name} failed: {job.last_words}")
+                finished += run.kind.cost
+                tqdm.write(f"  {name}: {_result(run.out)}")
+            bar.n = finished + sum(jobs[job].kind.cost * jobs[job].share for job in running)
+            bar.set_postfix_str(f"{len(running)} running, {len(jobs) - len(running)} waiting")
 
 
 def _result(run: Path) -> str:
@@ -163,7 +132,7 @@ def command(out: Path | None, quick: bool) -> None:
     """Train depth 4 and depth 16 in a maze on this machine, and make a page of what they learned.
 
     Beside them two controls: depth 4 with the parameters of depth 16, and depth 4 trained for as many seconds. Runs
-    that OUT holds already are kept, so an interrupted demo goes on where it was.
+    that OUT holds already are kept and half ones resumed, so an interrupted demo goes on where it was.
 
     \b
     Example: crlviz demo --quick
@@ -208,7 +177,7 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
 
     titles = {run.out: run.kind.title for run in runs}
     data = run_data.compute(list(titles)).assign_coords(group=("run", list(titles.values())))
-    table = efficiency.table(data)
+    table = efficiency.table(data, "success")
     kinds = list(dict.fromkeys(run.kind for run in runs))
     shallow, deep = kinds[0], kinds[1]
     agents = {run: load(run.out) for run in runs if run.kind in (shallow, deep)}
@@ -217,8 +186,8 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
     shown = shown.sel(seed=SHOWN_SEED) if "seed" in shown.dims else shown
     pictures = {
         "heatmaps": heatmap.plot(shown),
-        "curves": alt.hconcat(*(scaling.plot(data, over=over) for over in ("gradient_steps", "train_seconds"))),
-        "efficiency": efficiency.plot(data),
+        "curves": alt.hconcat(*(scaling.curves(data, over=over) for over in ("gradient_steps", "train_seconds"))),
+        "efficiency": efficiency.plot(data, metric="success", costs=("updates", "parameters", "seconds")),
     }
     for name, picture in pictures.items():
         charts.save(picture, out / f"{name}.png")

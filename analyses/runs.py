@@ -1,20 +1,56 @@
 """Runs as data: learning curves, final scores and costs of run directories, grouped over seeds."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from crlviz import datasets
-from crlviz.errors import CrlvizError
+from crlviz import checkpoints, datasets, processes, statistics
+from crlviz.errors import CrlvizError, UsageError
+
+if TYPE_CHECKING:
+    from crlviz.agent import Agent
 
 LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
+METRICS = {"time_at_goal": "time at goal (steps)", "success": "goals reached (share)"}
+
+# What tells runs apart besides task and seed.
+FACTORS = ("algorithm", "depth", "width", "actor_depth", "actor_width", "network", "batch_size", "others", "trained")
+# Settings that the factors and the dimensions stand for already.
+_TOLD = re.compile(r"algorithm|env|layout|seed|batch_size|env_steps|(actor|critic)\..*")
+
+
+def find(paths: Sequence[str | Path]) -> list[Path]:
+    """The run directories at paths, in the order of their names, 4 before 16.
+
+    Args:
+      paths: run directories, or directories that hold some, as ``crlviz sweep`` makes them.
+
+    Raises:
+      CrlvizError: a path that holds no run.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = [path]
+        if not (path / "config.json").is_file():  # runs that a sweep has only begun have no checkpoint yet
+            inside = [run.parent for run in path.glob("*/config.json") if checkpoints.all_steps(run.parent)]
+        if not inside and path.name != processes.LOGS:
+            raise CrlvizError(f"{path} is no run directory (no config.json) and holds none with a checkpoint")
+        found += inside
+    return sorted(found, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", str(path))])
+
+
+def collect(paths: Sequence[str | Path]) -> xr.Dataset:
+    """``compute`` of all runs at paths (as ``find`` takes them), sorted by what they differ in."""
+    return compute(find(paths)).sortby(["env", *FACTORS, "seed"])
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
-    """Curves and costs of runs.
+    """Curves, scores and costs of runs.
 
     Args:
       paths: run directories.
@@ -22,21 +58,31 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     Returns:
       Dataset. Over ``run`` and ``evaluation``: ``success`` (share of evaluation episodes that reach their goal),
       ``time_at_goal`` (steps), and with them ``env_steps``, ``gradient_steps``, ``train_seconds`` (collecting and
-      updating alone). Over ``run``: ``score`` (mean success of the last five evaluations), ``score_time_at_goal``,
-      ``parameters`` (of actor and critic). Coordinates ``depth``, ``width``, ``seed``, and ``group``: what a run
-      differs in from others but for its seed. Runs with fewer evaluations end in NaN.
+      updating alone). Over ``run``: ``score_success`` and ``score_time_at_goal`` (means of the last five evaluations),
+      ``parameters`` (of actor and critic) and ``flops_per_update`` (of an update's matrix products; NaN for runs whose
+      config.json does not tell). Coordinates of ``run``: ``env``, ``seed``, the ``FACTORS``, and ``group``: the factors
+      in which some runs differ, as words. Runs seldom form a full grid, so ``run`` is one dimension. Runs with fewer
+      evaluations end in NaN.
 
     Raises:
       CrlvizError: a path is not a run directory with a metrics.csv.
+      UsageError: two runs that differ in nothing.
     """
     from crlviz.agent import load_all  # jax, which reading a table does not need
     from crlviz.networks import parameter_count
 
     agents = load_all(paths)
     tables = [metrics(Path(path)) for path in paths]
-    names = [name for name in datasets.differing(agents) if name != "seed"] or ["depth"]
-    groups = [datasets.label({name: agent.facts[name] for name in names}) for agent in agents]
     longest = max(len(table) for table in tables)
+    others = _others(agents)
+    facts = [agent.facts | {"others": other} for agent, other in zip(agents, others, strict=True)]
+    _refuse_twins(agents, facts)
+    names = [name for name in datasets.differing(agents) if name not in ("seed", "env")]
+    groups = []
+    for fact in facts:
+        follows = [f"actor_{shape}" for shape in ("depth", "width") if fact[shape] == fact[f"actor_{shape}"]]
+        words = datasets.label({name: fact[name] for name in names if name not in follows})
+        groups.append(", ".join(filter(None, [words, fact["others"]])) or datasets.label({"depth": fact["depth"]}))
 
     def curve(column: str, long_name: str, units: str):
         values = np.full((len(tables), longest), np.nan)
@@ -47,7 +93,11 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     def score(column: str, long_name: str, units: str):
         return "run", [table[column].tail(LAST).mean() for table in tables], {"long_name": long_name, "units": units}
 
+    def each(name: str, long_name: str):
+        return "run", [fact[name] for fact in facts], {"long_name": long_name, "units": "1"}
+
     parameters = [parameter_count(agent.params) for agent in agents]
+    flops = [_flops(Path(path)) for path in paths]
     return xr.Dataset(
         {
             "success": curve("success", "share of evaluation episodes that reach their goal", "1"),
@@ -55,16 +105,30 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
             "env_steps": curve("env_steps", "environment steps", "1"),
             "gradient_steps": curve("gradient_steps", "updates", "1"),
             "train_seconds": curve("train_seconds", "seconds of collecting and updating", "s"),
-            "score": score("success", f"success, mean of the last {LAST} evaluations", "1"),
+            "score_success": score("success", f"success, mean of the last {LAST} evaluations", "1"),
             "score_time_at_goal": score("time_at_goal", f"time at goal, mean of the last {LAST} evaluations", "steps"),
             "parameters": ("run", parameters, {"long_name": "parameters of actor and critic", "units": "1"}),
+            "flops_per_update": ("run", flops, {"long_name": "FLOPs an update, matrix products", "units": "1"}),
         },
         coords={
             "run": np.arange(len(agents)),
-            "group": ("run", groups),
-            **{name: ("run", [agent.facts[name] for agent in agents]) for name in ("depth", "width", "seed")},
+            "group": ("run", groups, {"long_name": "what a run differs in from others but for task and seed"}),
+            "env": each("env", "task"),
+            "seed": each("seed", "seed"),
+            "algorithm": each("algorithm", "algorithm"),
+            "depth": each("depth", "depth of the critic's encoders"),
+            "width": each("width", "width of the critic's encoders"),
+            "actor_depth": each("actor_depth", "depth of the actor"),
+            "actor_width": each("actor_width", "width of the actor"),
+            "network": each("network", "what the network lacks of the paper's"),
+            "batch_size": each("batch_size", "rows of an update"),
+            "others": each("others", "other settings in which runs of a task differ"),
+            "trained": each("env_steps", "environment steps of the newest checkpoint"),
         },
-        attrs={"checkpoints": "\n".join(str(agent.source) for agent in agents), "env": agents[0].facts["env"]},
+        attrs={
+            "checkpoints": "\n".join(str(agent.source) for agent in agents),
+            "env": ", ".join(dict.fromkeys(fact["env"] for fact in facts)),
+        },
     )
 
 
@@ -72,8 +136,119 @@ def metrics(run: Path) -> pd.DataFrame:
     """A run's metrics.csv: a row an evaluation."""
     try:
         table = pd.read_csv(run / "metrics.csv")
+    except FileNotFoundError:
+        raise CrlvizError(f"{run} has no metrics.csv, so no learning curve; an imported run has none") from None
     except (OSError, ValueError) as error:
         raise CrlvizError(f"{run / 'metrics.csv'} cannot be read: {error}") from None
     if not len(table) or not {"success", "time_at_goal", "env_steps"} <= set(table.columns):
         raise CrlvizError(f"{run / 'metrics.csv'} is not a table of evaluations")
     return table
+
+
+def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
+    """A row a group: its runs' scores, their interquartile mean and 95 % interval, and what they cost on average.
+
+    The interval is stratified: seeds are drawn anew within each task. It is NaN where a task has one seed.
+
+    Args:
+      dataset: from ``compute``.
+      metric: a key of ``METRICS``.
+    """
+    rows = []
+    for group in dict.fromkeys(dataset.group.values.tolist()):
+        part = dataset.isel(run=dataset.group.values == group)
+        scores, tasks = part[f"score_{metric}"].values, part.env.values
+        low, high = statistics.interval(scores, tasks) or (np.nan, np.nan)
+        rows.append(
+            {"group": group}
+            | {name: part[name].values[0] for name in FACTORS if name != "others"}
+            | {
+                "seeds": len(np.unique(part.seed)),
+                "scores": [float(score) for score in scores],
+                "score": statistics.interquartile_mean(scores),
+                "low": low,
+                "high": high,
+                "success": statistics.interquartile_mean(part.score_success.values),
+                "time_at_goal": statistics.interquartile_mean(part.score_time_at_goal.values),
+                "updates": float(part.gradient_steps.max("evaluation").mean()),
+                "parameters": float(part.parameters.mean()),
+                "flops": float(part.flops_per_update.mean()),
+                "seconds": float(part.train_seconds.max("evaluation").mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
+    """The runs that differ in these factors alone: of each task, those of the richest such sweep.
+
+    Richest is where most of the factors vary, then where they take most values, then what is not ablated.
+
+    Args:
+      dataset: from ``compute``.
+      names: of ``FACTORS``.
+    """
+    fixed = [name for name in FACTORS if name not in names]
+    columns = {name: dataset[name].values.tolist() for name in ("env", *FACTORS)}
+    for shape in ("depth", "width"):  # an actor that follows the critic does not vary on its own
+        if f"actor_{shape}" in fixed:
+            both = zip(columns[f"actor_{shape}"], columns[shape], strict=True)
+            columns[f"actor_{shape}"] = [None if actor == critic else actor for actor, critic in both]
+    sweeps: dict[tuple, dict[tuple, list[int]]] = {}
+    for run in range(dataset.sizes["run"]):
+        sweep = sweeps.setdefault((columns["env"][run],), {})
+        sweep.setdefault(tuple(columns[name][run] for name in fixed), []).append(run)
+
+    def richness(members: list[int]) -> tuple[int, ...]:
+        values = [tuple(columns[name][run] for name in names) for run in members]
+        varying = sum(len(set(column)) > 1 for column in zip(*values, strict=True))
+        whole = sum(columns["network"][run] == "full network" for run in members)
+        return varying, len(set(values)), whole, len(members)
+
+    chosen = [run for sweep in sweeps.values() for run in max(sweep.values(), key=richness)]
+    return dataset.isel(run=sorted(chosen))
+
+
+def relabel(dataset: xr.Dataset, *names: str) -> xr.Dataset:
+    """The same runs, their groups named by those of these ``FACTORS`` in which they differ, or the first."""
+    words = datasets.FACTS | {"trained": datasets.FACTS["env_steps"], "others": "{}"}
+    told = [name for name in names if len(np.unique(dataset[name])) > 1] or list(names[:1])
+    columns = [[words[name].format(value) for value in dataset[name].values] for name in told]
+    return dataset.assign_coords(group=("run", [", ".join(parts) for parts in zip(*columns, strict=True)]))
+
+
+def seeds(dataset: xr.Dataset) -> str:
+    """How many seeds stand behind a picture of runs, and what its bars are."""
+    pairs = [f"{group}\n{env}" for group, env in zip(dataset.group.values, dataset.env.values, strict=True)]
+    counts = np.unique(pairs, return_counts=True)[1]
+    if counts.max() == 1:
+        return "one seed, so no interval"
+    number = "-".join(map(str, sorted({counts.min(), counts.max()})))
+    return f"{number} seeds, bars are 95 % bootstrap intervals, which so few seeds make too short"
+
+
+def _refuse_twins(agents: Sequence["Agent"], facts: Sequence[Mapping[str, Any]]) -> None:
+    """A run given twice would count as two seeds."""
+    first: dict[tuple, Agent] = {}
+    for agent, fact in zip(agents, facts, strict=True):
+        twin = first.setdefault(tuple(fact.values()), agent)
+        if twin is not agent:
+            raise UsageError(f"{twin.source} and {agent.source} differ in nothing, not even the seed; give one of them")
+
+
+def _others(agents: Sequence["Agent"]) -> list[str]:
+    """Of each agent, the other settings in which some agents of its task differ: ``gamma 0.9``."""
+    from flax.traverse_util import flatten_dict
+
+    flat = [flatten_dict(agent.config, sep=".") for agent in agents]
+    words = []
+    for settings in flat:
+        rivals = [other for other in flat if other["env"] == settings["env"]]
+        names = [name for name in settings if len({str(rival.get(name)) for rival in rivals}) > 1]
+        words.append(", ".join(f"{name} {settings[name]}" for name in names if not _TOLD.fullmatch(name)))
+    return words
+
+
+def _flops(run: Path) -> float:
+    cost = checkpoints.read_config(run).get("cost")
+    return float(cost["flops_per_update"]) if isinstance(cost, dict) and "flops_per_update" in cost else np.nan

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from crlviz import files
-from crlviz.errors import CrlvizError, UsageError
+from crlviz.errors import UsageError
 from crlviz.mazes import Maze
 
 ENDINGS = (".html", ".png", ".svg", ".pdf", ".json")
@@ -20,6 +20,7 @@ FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
 WALL = "#d5d8dc"
 START = "#ffffff"
 GOAL = "#e4572e"
+STAR = "M0,-1L0.29,-0.4L0.95,-0.31L0.48,0.15L0.59,0.81L0,0.5L-0.59,0.81L-0.48,0.15L-0.95,-0.31L-0.29,-0.4Z"
 
 # Light shallow, dark deep: the colours of depths 4, 16, 64, 256 and 1,024; between them by the depth's logarithm.
 _DEPTH_STOPS = ("#f2b035", "#e0604c", "#a8326e", "#611f76", "#22103f")
@@ -98,8 +99,7 @@ def marker(xy: np.ndarray, ground: Mapping[str, Any], kind: str) -> alt.Chart:
     """Start (a white ring) or goal (an orange star) as a layer, at positions [N, 2]."""
     xy = np.atleast_2d(xy)
     data = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1], "what": kind})
-    star = "M0,-1L0.29,-0.4L0.95,-0.31L0.48,0.15L0.59,0.81L0,0.5L-0.59,0.81L-0.48,0.15L-0.95,-0.31L-0.29,-0.4Z"
-    shape, size, fill = ("circle", 70, START) if kind == "start" else (star, 160, GOAL)
+    shape, size, fill = ("circle", 70, START) if kind == "start" else (STAR, 160, GOAL)
     return (
         alt.Chart(data)
         .mark_point(shape=shape, size=size, filled=True, fill=fill, stroke="black", strokeWidth=1.2, opacity=1)
@@ -127,6 +127,14 @@ def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, groun
     )
 
 
+def seed_note(counts: Sequence[int]) -> str:
+    """How many seeds stand behind a picture, from the number behind each of its groups."""
+    if max(counts) == 1:
+        return "one seed, so no interval"
+    number = "-".join(map(str, sorted({min(counts), max(counts)})))
+    return f"{number} seeds: interquartile mean and 95 % bootstrap interval"
+
+
 def check_endings(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
     """Refuse files that cannot be written, before anything is computed.
 
@@ -147,25 +155,25 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
       UsageError: unknown ending, or no such directory.
       CrlvizError: the file cannot be written.
     """
-    import vl_convert
-
     path = Path(path)
     check_endings([path])
+    files.write(path, render(chart, path.suffix))
+
+
+def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
+    """A chart in the format of an ending, one of ``ENDINGS``."""
+    import vl_convert
+
     spec = chart.to_dict()
-    if path.suffix == ".html":
-        data = vl_convert.vegalite_to_html(spec, bundle=True).encode()
-    elif path.suffix == ".png":
-        data = vl_convert.vegalite_to_png(spec, scale=2)
-    elif path.suffix == ".svg":
-        data = vl_convert.vegalite_to_svg(spec).encode()
-    elif path.suffix == ".pdf":
-        data = vl_convert.vegalite_to_pdf(spec)
-    else:
-        data = (json.dumps(spec, indent=1) + "\n").encode()
-    try:
-        files.write(path, data)
-    except OSError as error:
-        raise CrlvizError(f"cannot write {path}: {error.strerror}") from None
+    if ending == ".html":
+        return vl_convert.vegalite_to_html(spec, bundle=True).encode()
+    if ending == ".png":
+        return vl_convert.vegalite_to_png(spec, scale=2)
+    if ending == ".svg":
+        return vl_convert.vegalite_to_svg(spec).encode()
+    if ending == ".pdf":
+        return vl_convert.vegalite_to_pdf(spec)
+    return (json.dumps(spec, indent=1) + "\n").encode()
 
 
 def embed_script() -> str:

@@ -1,15 +1,20 @@
 """Run directories and the checkpoints inside them: what leaves the trainer.
 
-    RUN/config.json                 all that rebuilds environment, networks and trainer
+    RUN/config.json                 all that rebuilds environment, networks and trainer; where it was made, and how
     RUN/metrics.csv                 a row an evaluation
     RUN/checkpoints/<env_steps>/    actor.safetensors, critic.safetensors, manifest.json
+    RUN/state/<env_steps>/          what only resuming needs (training/state.py); gone once the run is finished
+    RUN/.lock                       held by the process that trains
 
 Arrays are safetensors: flat, checked on reading, and nothing in them can run. The manifest holds a SHA-256 of every
-file; a checkpoint appears by one rename, so a directory that is there is whole.
+file and of the run's settings; it and config.json end with one of their own contents. A checkpoint appears by one
+rename, so a directory that is there is whole.
 """
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +23,23 @@ from typing import Any
 from crlviz import files
 from crlviz.errors import CrlvizError
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksums of config.json and of the manifest itself
+_MOST_JSON = 1 << 20  # bytes; what crlviz writes takes a few thousand
+# Settings that a run keeps from beginning to end.
+_FIXED = (
+    "env",
+    "layout",
+    "env_options",
+    "eval_env",
+    "seed",
+    "actor",
+    "critic",
+    "crl",
+    "batch_size",
+    "gamma",
+    "updates",
+)
+_MOST_HEADER = 1 << 20  # bytes of names and shapes in a safetensors file; the same
 
 
 @dataclass(frozen=True)
@@ -34,107 +55,206 @@ class Checkpoint:
     def env_steps(self) -> int:
         return self.manifest["env_steps"]
 
+    @property
+    def files(self) -> list[str]:
+        """Names of the files that the manifest describes."""
+        return sorted(self.manifest["files"])
+
 
 def write_config(run: Path, config: Mapping[str, Any]) -> None:
     """Make the run directory and its config.json."""
     run.mkdir(parents=True, exist_ok=True)
-    files.write(run / "config.json", _json({"format": FORMAT, **config}))
+    files.write(run / "config.json", to_json({"format": FORMAT, **config}))
 
 
-def write(run: Path, env_steps: int, gradient_steps: int, networks: Mapping[str, Mapping[str, Any]]) -> Path:
+def write(run: Path, env_steps: int, gradient_steps: int | None, networks: Mapping[str, Mapping[str, Any]]) -> Path:
     """Save parameters as ``RUN/checkpoints/<env_steps>``.
 
     Args:
       run: the run directory.
       env_steps: names the checkpoint.
-      gradient_steps: updates so far.
+      gradient_steps: updates so far; None where nobody knows.
       networks: file stem (``actor``, ``critic``) to a tree of arrays.
 
     Returns:
       The checkpoint's directory.
+
+    Raises:
+      CrlvizError: it cannot be written, or is there already.
     """
-    import numpy as np
-    import safetensors.numpy
     from flax.traverse_util import flatten_dict
 
-    contents = {}
-    for name, tree in networks.items():
-        flat = {key: np.ascontiguousarray(leaf) for key, leaf in flatten_dict(tree, sep="/").items()}
-        contents[f"{name}.safetensors"] = safetensors.numpy.save(flat)
-    manifest = {
-        "format": FORMAT,
-        "env_steps": env_steps,
-        "gradient_steps": gradient_steps,
-        "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()
-        },
-    }
     path = run / "checkpoints" / str(env_steps)
-    files.write_directory(path, {**contents, "manifest.json": _json(manifest)})
+    with files.directory(path) as folder:
+        described = {
+            f"{name}.safetensors": write_arrays(folder / f"{name}.safetensors", flatten_dict(tree, sep="/"))
+            for name, tree in networks.items()
+        }
+        manifest = {
+            "format": FORMAT,
+            "env_steps": env_steps,
+            "gradient_steps": gradient_steps,
+            "settings": settings_digest(read_config(run)),
+            "files": described,
+        }
+        (folder / "manifest.json").write_bytes(to_json(manifest))
     return path
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Write arrays by name as safetensors, without another copy of them in memory; how a manifest describes the file.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    import numpy as np
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        safetensors.numpy.save_file({name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}, path)
+    except safetensors.SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))  # how safetensors says that a disk is full
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file of any size, as a manifest holds it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(path: str | Path) -> Checkpoint:
     """The checkpoint at a path: a run directory means its newest.
 
     Raises:
-      CrlvizError: nothing there, not a run directory or checkpoint, or a config or manifest that cannot be read.
+      CrlvizError: nothing there, not a run directory or checkpoint, a config or manifest that cannot be read, or a
+        checkpoint of another run or of other steps than its place says.
     """
-    path = Path(path)
+    run, places = places_at(Path(path))
+    path = places[-1]
+    manifest, config = _read_manifest(path), read_config(run)
+    if manifest["format"] > 1 and manifest.get("settings") != settings_digest(config):
+        raise CrlvizError(
+            f"{path} is of another run: its manifest.json and {run / 'config.json'} do not belong together"
+        )
+    return Checkpoint(path, manifest, config, run)
+
+
+def places_at(path: Path) -> tuple[Path, list[Path]]:
+    """A run directory and its checkpoints, ascending; or a checkpoint's run and itself. Nothing is read.
+
+    Raises:
+      CrlvizError: nothing there, neither of the two, or a run without a checkpoint.
+    """
     if not path.exists():
         raise CrlvizError(f"there is no {path}")
     if (path / "config.json").is_file():
-        steps = all_steps(path)
-        if not steps:
+        if not (steps := all_steps(path)):
             raise CrlvizError(f"{path} holds no checkpoint yet")
-        run, path = path, path / "checkpoints" / str(steps[-1])
-    elif (path / "manifest.json").is_file():
-        run = path.resolve().parent.parent
-        if not (run / "config.json").is_file():
-            raise CrlvizError(f"{path} is a checkpoint without its run: config.json is missing from {run}")
-    else:
+        return path, [path / "checkpoints" / str(count) for count in steps]
+    if not (path / "manifest.json").is_file():
         raise CrlvizError(f"{path} is neither a run directory (no config.json) nor a checkpoint (no manifest.json)")
-    manifest = _read_json(path / "manifest.json", {"env_steps": int, "gradient_steps": int, "files": dict})
-    return Checkpoint(path, manifest, read_config(run), run)
+    run = path.resolve().parent.parent
+    if not (run / "config.json").is_file():
+        raise CrlvizError(f"{path} is a checkpoint without its run: config.json is missing from {run}")
+    return run, [path]
 
 
 def all_steps(run: Path) -> list[int]:
     """Environment steps of a run's checkpoints, ascending."""
-    return sorted(int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdigit())
+    return sorted(int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isascii() and p.name.isdigit())
+
+
+def through_training(path: str | Path, most: int) -> list[Path]:
+    """Checkpoints of a run, evenly spread from its first to its newest, at most so many; of one checkpoint, itself.
+
+    Raises:
+      CrlvizError: as ``find`` does.
+    """
+    newest = find(path)
+    if newest.path == Path(path):
+        return [newest.path]
+    steps = all_steps(newest.run)
+    count = min(most, len(steps))
+    # Counted back from the newest, which is in whatever the number.
+    chosen = [steps[len(steps) - 1 - round(k * (len(steps) - 1) / max(count - 1, 1))] for k in range(count)]
+    return [newest.run / "checkpoints" / str(step) for step in reversed(chosen)]
 
 
 def read_config(run: Path) -> dict[str, Any]:
     """A run's config.json.
 
     Raises:
-      CrlvizError: unreadable, or not a config.
+      CrlvizError: unreadable, changed since it was written, or not a config.
     """
     return _read_json(run / "config.json", {"algorithm": str, "config": dict})
 
 
-def read(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = _read_json(path / "manifest.json", {"env_steps": int, "gradient_steps": int | None, "files": dict})
+    if str(manifest["env_steps"]) not in (path.name, path.resolve().name):
+        raise CrlvizError(
+            f"{path / 'manifest.json'} is of another checkpoint, at {manifest['env_steps']} environment steps"
+        )
+    return manifest
+
+
+def settings_digest(config: Mapping[str, Any]) -> str:
+    """What ties a checkpoint to its run: the SHA-256 of the settings that no run changes on its way."""
+    settings = config["config"]
+    return _digest({"algorithm": config["algorithm"]} | {name: settings.get(name) for name in _FIXED})
+
+
+def read(checkpoint: Checkpoint, name: str, most_bytes: int | None = None) -> dict[str, Any]:
     """A network's parameters (``actor`` or ``critic``) as a tree of numpy arrays, checked against the manifest.
+
+    Args:
+      checkpoint: where from.
+      name: the file's, without its ending.
+      most_bytes: a file whose arrays take more is not read.
 
     Raises:
       CrlvizError: missing, changed since it was written, or not safetensors.
     """
     import safetensors
     import safetensors.numpy
-    from flax.traverse_util import unflatten_dict
+    from flax.traverse_util import flatten_dict, unflatten_dict
 
-    data = read_checked(checkpoint, f"{name}.safetensors")
+    path = checkpoint.path / f"{name}.safetensors"
+    data = read_checked(checkpoint, path.name, most_bytes)
+    if int.from_bytes(data[:8], "little") > _MOST_HEADER:
+        raise CrlvizError(f"{path} cannot be read: its header is longer than {_MOST_HEADER:,} bytes")
     try:
-        return unflatten_dict(safetensors.numpy.load(data), sep="/")
-    except safetensors.SafetensorError as error:
-        raise CrlvizError(f"{checkpoint.path / name}.safetensors cannot be read: {error}") from None
+        flat = safetensors.numpy.load(data)
+        tree = unflatten_dict(flat, sep="/")
+        if len(flatten_dict(tree)) < len(flat):
+            raise ValueError("one name is the beginning of another")
+        return tree
+    # Whole files of other makers: of types numpy has not, of names that are both a leaf and a branch.
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise CrlvizError(f"{path} cannot be read: {error}") from None
 
 
-def read_checked(checkpoint: Checkpoint, name: str) -> bytes:
-    """A file of a checkpoint, if its checksum is the manifest's."""
+def read_checked(checkpoint: Checkpoint, name: str, most_bytes: int | None = None) -> bytes:
+    """A file of a checkpoint, if its length and checksum are the manifest's.
+
+    Raises:
+      CrlvizError: missing, or changed since it was written.
+    """
     path, entry = checkpoint.path / name, checkpoint.manifest["files"].get(name)
-    if not isinstance(entry, dict):
+    if not isinstance(entry, dict) or name != Path(name).name or "\0" in name:
         raise CrlvizError(f"{checkpoint.path / 'manifest.json'} does not describe {name}")
     try:
+        # Asked first: of what is no plain file, or has another size than it should, nothing is read.
+        size = path.stat().st_size
+        if not path.is_file():
+            raise CrlvizError(f"{path} is damaged: it is no file")
+        if size != entry.get("bytes", size):
+            raise CrlvizError(f"{path} is damaged: its {size:,} bytes are not as many as manifest.json says")
+        if most_bytes is not None and size > most_bytes + _MOST_HEADER:
+            raise CrlvizError(f"{path} does not fit its config.json: {size:,} bytes are more than its arrays take")
         data = path.read_bytes()
     except OSError as error:
         raise CrlvizError(f"{path} cannot be read: {error.strerror}") from None
@@ -143,24 +263,57 @@ def read_checked(checkpoint: Checkpoint, name: str) -> bytes:
     return data
 
 
-def _read_json(path: Path, fields: Mapping[str, type]) -> dict[str, Any]:
+def _read_json(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe would wait for somebody to write
+            raise CrlvizError(f"{path} is damaged: it is no file")
+        with open(path, "rb") as file:
+            data = file.read(_MOST_JSON + 1)
+        if len(data) > _MOST_JSON:
+            raise CrlvizError(f"{path} is damaged: it is longer than {_MOST_JSON:,} bytes")
+        content = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+        claimed = content.pop("sha256", None) if isinstance(content, dict) else None
+        digest = _digest(content)
     except OSError as error:
         raise CrlvizError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise CrlvizError(f"{path} is damaged: it is not JSON") from None
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+    if not isinstance(content, dict) or not _is(content.get("format"), int):
         raise CrlvizError(f"{path} is not a file of crlviz: it names no format")
     if content["format"] > FORMAT:
         raise CrlvizError(
             f"{path} has format {content['format']}, newer than this crlviz reads ({FORMAT}); upgrade crlviz"
         )
+    if (content["format"] > 1 or claimed is not None) and claimed != digest:
+        raise CrlvizError(f"{path} was changed since it was written: its contents do not give its sha256")
     for name, kind in fields.items():
-        if not isinstance(content.get(name), kind):
-            raise CrlvizError(f"{path} is damaged: {name!r} is missing or not a {kind.__name__}")
+        if name not in content or not _is(content[name], kind):
+            raise CrlvizError(f"{path} is damaged: {name!r} is missing or not a {getattr(kind, '__name__', 'number')}")
     return content
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a kind; numbers here count something, and true is none."""
+    return isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 0)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name twice")
+    return content
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """Contents as a JSON file whose last entry is the SHA-256 of the rest."""
+    return (json.dumps({**content, "sha256": _digest(content)}, indent=2) + "\n").encode()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of contents, however they are laid out: names sorted, no spaces."""
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(plain.encode()).hexdigest()

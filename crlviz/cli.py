@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 
 import click
 import platformdirs
@@ -15,9 +16,20 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("analyses.demo:command", "Train shallow and deep agents in a maze and show what they learned."),
     "envs": ("crlviz.envs.command:command", "List the environments."),
     "train": ("training.command:command", "Train an agent and write a run directory."),
+    "watch": ("analyses.watch:command", "Keep a page about a run while it trains."),
+    "sweep": ("training.sweep:command", "Train every combination of settings."),
     "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
+    "import": ("crlviz.importing:command", "Make run directories of what the paper's code saved."),
+    "export": ("crlviz.exporting:command", "Write an agent's networks as safetensors or ONNX."),
     "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
     "rollout": ("crlviz.playback:command", "Film what agents do."),
+    "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
+    "norms": ("analyses.norms:command", "Measure what each residual block adds."),
+    "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),
+    "behavior": ("analyses.behavior:command", "Name what agents do, and find the depth where it changes."),
+    "scaling": ("analyses.scaling:command", "Draw learning curves and final scores over depth."),
+    "efficiency": ("analyses.efficiency:command", "Tell what depth and width bought at equal cost."),
+    "paper": ("analyses.paper:command", "Draw every figure of the paper that runs support, on one page."),
     "bench": ("training.bench:command", "Measure speed on this machine."),
 }
 
@@ -54,6 +66,7 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the command; a mistake of the user's becomes one sentence and an exit code."""
     debug = "--debug" in sys.argv
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -67,6 +80,11 @@ def main() -> None:
             traceback.print_exc()
         click.echo(f"Error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    """A warning as one line, without the line of code that gave it."""
+    click.echo(f"Warning: {message}", err=True)
 
 
 def _cache_compiled_programs() -> None:

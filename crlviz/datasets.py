@@ -22,6 +22,7 @@ FACTS = {
     "actor_depth": "actor depth {}",
     "width": "width {}",
     "actor_width": "actor width {}",
+    "network": "{}",
     "batch_size": "batch {}",
     "seed": "seed {}",
     "env_steps": "{:,} steps",
@@ -31,7 +32,7 @@ FACTS = {
 def differing(agents: Sequence["Agent"]) -> list[str]:
     """The facts in which some of the agents differ; the actor's shape only where it is not the critic's."""
     facts = [agent.facts for agent in agents]
-    names = [name for name in FACTS if len({f[name] for f in facts}) > 1]
+    names = [name for name in FACTS if len({f.get(name) for f in facts}) > 1]
     for shape in ("depth", "width"):
         if f"actor_{shape}" in names and all(f[shape] == f[f"actor_{shape}"] for f in facts):
             names.remove(f"actor_{shape}")
@@ -42,7 +43,8 @@ def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Da
     """One Dataset of one Dataset an agent, and of what all agents share.
 
     Where the agents form a full grid over the facts they differ in, each such fact is a dimension (depth, seed, ...);
-    otherwise the dimension is ``checkpoint`` with the facts as its coordinates. Attrs ``checkpoints`` names them all.
+    otherwise the dimension is ``checkpoint`` with the facts as its coordinates. Attrs ``checkpoints`` names them all;
+    ``depth`` is theirs where they do not differ in it.
 
     Raises:
       UsageError: the same checkpoint twice, or checkpoints that differ in nothing.
@@ -67,7 +69,9 @@ def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Da
     elif full:
         whole = whole.set_index(checkpoint=names).unstack("checkpoint")
     sources = "\n".join(str(agent.source) for agent in agents)
-    return shared.merge(whole).assign_attrs(shared.attrs, checkpoints=sources)
+    depths = {agent.facts["depth"] for agent in agents}
+    depth = {"depth": depths.pop()} if len(depths) == 1 else {}
+    return shared.merge(whole).assign_attrs(shared.attrs, checkpoints=sources, **depth)
 
 
 def each(dataset: xr.Dataset) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
@@ -78,6 +82,33 @@ def each(dataset: xr.Dataset) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]
         part = stacked.isel(each=index)
         facts = {name: part[name].item() for name in FACTS if name in part.coords}
         yield label(facts), facts, part
+
+
+def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
+    """Checkpoints that differ in their seed alone, of a Dataset that ``combine`` made: label, depth, a part a seed.
+
+    Shallow ones first.
+    """
+    found: dict[str, tuple[int, list[xr.Dataset]]] = {}
+    for _, facts, part in each(dataset):
+        depth = int(facts.get("depth", dataset.attrs.get("depth", 4)))
+        shared = {name: value for name, value in facts.items() if name != "seed"} or {"depth": depth}
+        found.setdefault(label(shared), (depth, []))[1].append(part)
+    for name, (depth, parts) in sorted(found.items(), key=lambda item: item[1][0]):
+        yield name, depth, parts
+
+
+def runs(dataset: xr.Dataset) -> dict[str, dict[int, xr.Dataset]]:
+    """Every run of a Dataset that ``combine`` made: its label to the parts of its checkpoints, by environment steps.
+
+    A single run has the name of its directory.
+    """
+    result: dict[str, dict[int, xr.Dataset]] = {}
+    for _, facts, part in each(dataset):
+        steps = int(facts.pop("env_steps", 0))
+        name = label(facts) or Path(dataset.attrs["checkpoints"].splitlines()[0]).absolute().parent.parent.name
+        result.setdefault(name, {})[steps] = part
+    return {name: dict(sorted(parts.items())) for name, parts in result.items()}
 
 
 def label(facts: Mapping[str, Any]) -> str:

@@ -1,44 +1,127 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all.
 
+What is being written stands under a hidden name that ends in ``.part``; a process that is killed leaves at most that.
+"""
+
+import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from crlviz.errors import CrlvizError
+
+PART = ".part"
+
+
+class WriteError(CrlvizError):
+    """A file cannot be written or removed: no space, no permission, its directory gone."""
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name beside its place, flush it to disk, and rename it there."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _write_through(file, data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a file under a temporary name beside its place, flush it to disk, and rename it there.
+
+    Raises:
+      WriteError: it cannot be written: no space, no permission, no such directory.
+    """
+    with naming(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _flush(path.parent)
+
+
+@contextlib.contextmanager
+def directory(path: Path) -> Iterator[Path]:
+    """The same for a directory: gives a temporary one to put files in, flushes them to disk and renames it.
+
+    Args:
+      path: must not exist yet; its parent is made, its grandparent must be there.
+
+    Raises:
+      WriteError: it cannot be written.
+    """
+    with naming(path):
+        path.parent.mkdir(exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART))
+        try:
+            yield temporary
+            for file in temporary.iterdir():
+                _flush(file)
+            _flush(temporary)
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _flush(path.parent)
 
 
 def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
-    """The same for a directory of files; ``path`` must not exist yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    try:
+    """A directory of files at once; ``path`` must not exist yet.
+
+    Raises:
+      WriteError: it cannot be written.
+    """
+    with directory(path) as temporary:
         for name, data in files.items():
-            with open(temporary / name, "wb") as file:
-                _write_through(file, data)
-        temporary.chmod(0o777 & ~_umask())
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            (temporary / name).write_bytes(data)
 
 
-def _write_through(file, data: bytes) -> None:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
+def remove_directory(path: Path) -> None:
+    """Remove a directory that, whenever this process ends, is there whole or not at all.
+
+    Raises:
+      WriteError: it cannot be removed.
+    """
+    with naming(path, "remove"):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART))
+        path.rename(temporary)
+        shutil.rmtree(temporary)
+
+
+def clear(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder that nobody writes in now.
+
+    Raises:
+      WriteError: something cannot be removed.
+    """
+    for left in folder.glob(f".*{PART}"):
+        with naming(left, "remove"):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
+@contextlib.contextmanager
+def naming(path: Path, verb: str = "write") -> Iterator[None]:
+    """What the system says of a failure as one sentence that names the file meant, not the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"cannot {verb} {path}: {error.strerror or error}") from error
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file, or a directory's list of names."""
+    if os.name != "posix" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

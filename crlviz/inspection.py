@@ -1,34 +1,56 @@
-"""``crlviz inspect``: what is in a checkpoint."""
+"""``crlviz inspect``: what is in a checkpoint, and is it whole?"""
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 
 from crlviz import checkpoints
+from crlviz.errors import CrlvizError
 
 
 @click.command()
 @click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
-def command(checkpoint: Path) -> None:
+@click.option("--verify", is_flag=True, help="Read and check every file instead; of a run, of all its checkpoints.")
+def command(checkpoint: Path, verify: bool) -> None:
     """Print what is in a checkpoint: environment, networks, parameters, training so far, versions.
 
     \b
     Example: crlviz inspect runs/d16
     """
-    click.echo(describe(checkpoint))
+    if not verify:
+        click.echo(describe(checkpoint))
+        return
+    bad = count = 0
+    for path, fault in check(checkpoint):
+        click.echo(f"BAD  {fault}" if fault else f"ok   {path}")
+        bad, count = bad + bool(fault), count + 1
+    if bad:
+        raise CrlvizError(f"{bad} of {count} checks of {checkpoint} failed")
 
 
 def describe(path: Path) -> str:
     """The same as text. Every array is read and checked."""
+    from crlviz import agent  # jax, which the help does not need
+
     found = checkpoints.find(path)
+    # Whole, and fit for its config: what is printed is true.
+    agent.load(found.path)
     config = found.config["config"]
+    updates, batch = found.manifest["gradient_steps"], config["batch_size"]
     lines = [
         f"checkpoint  {found.path}",
         f"algorithm   {found.config['algorithm']}",
         f"environment {config['env']}" + (f", evaluated on {config['eval_env']}" if config["eval_env"] else ""),
-        f"trained     {found.env_steps:,} environment steps, {found.manifest['gradient_steps']:,} updates, "
-        f"seed {config['seed']}, batch {config['batch_size']}",
+        f"trained     {found.env_steps:,} environment steps, "
+        f"{'unknown' if updates is None else format(updates, ',')} updates, seed {config['seed']}, "
+        f"batch {batch or 'unknown'}",
     ]
+    if options := config.get("env_options"):
+        lines.insert(3, f"  options   {', '.join(f'{name} {value}' for name, value in options.items())}")
     if config["layout"]:
         lines += ["layout", *(f"  {row}" for row in config["layout"])]
     lines.append(f"{'network':12}{'parameters':>12}  shape")
@@ -37,16 +59,104 @@ def describe(path: Path) -> str:
         network = config[name]
         switches = [] if network["layer_norm"] else ["no LayerNorm"]
         switches += [] if network["residual"] else ["no residual"]
+        switches += [f"the last {network['tail']} layers plain"] if network.get("tail") else []
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
         for part, tree in ((name, params),) if name == "actor" else params.items():
             lines.append(f"{part:12}{_size(tree):12,}  {shape}")
-    versions = ", ".join(f"{name} {version}" for name, version in found.config.get("versions", {}).items() if version)
-    lines += [f"made with   {versions}", f"on          {found.config.get('device', 'unknown')}"]
-    if found.config.get("command"):
-        lines.append(f"by          {' '.join(found.config['command'])}")
+    if "temperature.safetensors" in found.files:
+        (log_alpha,) = checkpoints.read(found, "temperature", most_bytes=8).values()
+        lines.append(f"temperature {np.exp(log_alpha).item():12.4g}")
+    return "\n".join(lines + _origin(found))
+
+
+def _origin(found: checkpoints.Checkpoint) -> list[str]:
+    """Where a run comes from: versions, device, source code, command; and its other checkpoints."""
+    config = found.config
+    lines = [f"made with   {_words(config.get('versions'))}", f"on          {_words(config.get('device'))}"]
+    if git := config.get("git"):
+        lines.append(f"source      {_words(git)}")
+    if isinstance(origin := config.get("imported"), dict):
+        lines.append(f"imported    from {_words(origin.get('code'))}: {_words(origin.get('files'))}")
+        lines += [f"            {_words(note)}" for note in origin.get("notes", ())]
+    if command := config.get("command"):
+        lines.append(f"by          {_words(command)}")
+    for part in config.get("resumed", ()) if isinstance(config.get("resumed"), list) else ():
+        if isinstance(part, dict):
+            lines.append(
+                f"resumed     at environment step {_words(part.get('env_steps'))}: {_words(part.get('command'))}"
+            )
     steps = checkpoints.all_steps(found.run)
-    lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps")
-    return "\n".join(lines)
+    return [*lines, f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps"]
+
+
+def check(path: Path) -> Iterator[tuple[Path, str]]:
+    """Check every file of a checkpoint, or of all of a run's.
+
+    Yields:
+      A file, and what is wrong with it in a sentence, or nothing; for a checkpoint whose files are whole also the
+      directory, and whether its arrays are those that config.json describes; for a run also its saved state.
+
+    Raises:
+      CrlvizError: there is no checkpoint there.
+    """
+    run, places = checkpoints.places_at(path)
+    fault = _fault(checkpoints.read_config, run)
+    yield run / "config.json", fault
+    for place in places if not fault else ():
+        fault = _fault(checkpoints.find, place)
+        yield place / "manifest.json", fault
+        if fault:
+            continue
+        yield from _check_files(checkpoints.find(place))
+    for place in sorted((run / "state").glob("[0-9]*")) if path == run else ():
+        yield place, _fault(_check_state, place)
+
+
+def _check_state(place: Path) -> None:
+    """What only resuming reads (training/state.py) is checked by its checksum: it can be many gigabytes."""
+    try:
+        entries = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["files"]
+        damaged = [name for name, entry in entries.items() if checkpoints.digest(place / name) != entry["sha256"]]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CrlvizError(f"{place} cannot be read: {error}") from None
+    if damaged:
+        raise CrlvizError(f"{place / damaged[0]} is damaged: its checksum is not the one in manifest.json")
+
+
+def _check_files(found: checkpoints.Checkpoint) -> Iterator[tuple[Path, str]]:
+    from crlviz import agent  # jax, which the help does not need
+
+    try:
+        sizes = agent.array_bytes(found)
+    except CrlvizError as error:
+        yield found.path, str(error)
+        return
+    whole = True
+    for name in found.files:
+        # What else there may be is not larger than the networks.
+        most = sizes.get(name.removesuffix(".safetensors"), sum(sizes.values()))
+        fault = _fault(checkpoints.read_checked, found, name, most)
+        yield found.path / name, fault
+        whole &= not fault
+    if whole:
+        yield found.path, _fault(agent.load, found.path)
+
+
+def _fault(read: Callable[..., Any], *arguments: Any) -> str:
+    try:
+        read(*arguments)
+    except CrlvizError as error:
+        return str(error)
+    return ""
+
+
+def _words(value: Any) -> str:
+    """A value of config.json on one line; what is not known is left out."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items() if part is not None)
+    if isinstance(value, list):
+        return " ".join(map(_words, value))
+    return "unknown" if value is None else str(value)
 
 
 def _size(tree) -> int:

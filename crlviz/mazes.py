@@ -53,7 +53,7 @@ LAYOUTS: dict[str, str] = {
     "big_maze_ball": "######## #r.##gg# #..#ggg# ##bgb### #gg#ggg# #g#gg#g# #ggg#gg# ########",
 }
 
-_PAIRS_SUFFIX = re.compile(r"^(?P<base>\w+_maze)_gen_(?P<hops>(?:\d+f)+)$")
+_PAIRS_SUFFIX = re.compile(r"^(?P<base>(?:\w+_)?maze)_gen_(?P<hops>(?:\d+f)+)$")
 _NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 Cell = tuple[int, int]
@@ -67,8 +67,8 @@ class Maze:
       rows: the layout, a string a row.
       cell_size: side of a cell in metres.
       origin: (x, y) in metres of the centre of cell (0, 0).
-      hops: if not empty, starts and goals are pairs of cells this many cells apart along the corridor, drawn by
-        distance first and then by place (``..._gen_1f2f3f`` of the paper's code).
+      hops: if not empty, starts and goals are pairs of free cells this many cells apart, drawn by distance first and
+        then by place (``..._gen_1f2f3f`` of the paper's code): only forwards where the maze is one corridor, as there.
     """
 
     rows: tuple[str, ...]
@@ -107,28 +107,34 @@ class Maze:
         if not self.hops:
             pairs = np.array([(start, goal) for start in self.starts for goal in self.goals])
             return pairs, np.full(len(pairs), 1 / len(pairs))
-        corridor = self.corridor
-        by_hop = [[(corridor[k], corridor[k + hop]) for k in range(len(corridor) - hop)] for hop in self.hops]
-        weights = [1 / len(self.hops) / len(group) for group in by_hop for _ in group]
-        return np.array([pair for group in by_hop for pair in group]), np.array(weights)
+        cells = np.array(self.corridor or self.free)
+        steps = self.steps(cells)
+        if self.corridor:
+            steps = np.triu(steps)  # only forwards, as in the paper's code; elsewhere there is no forwards
+        by_hop = [cells[np.argwhere(steps == hop)] for hop in self.hops]
+        weights = [np.full(len(group), 1 / len(self.hops) / len(group)) for group in by_hop]
+        return np.concatenate(by_hop), np.concatenate(weights)
 
     @cached_property
-    def corridor(self) -> list[Cell]:
-        """The cells from the start to the far end of a maze that is a single corridor.
-
-        Raises:
-          UsageError: the maze branches, so its cells have no one order.
-        """
-        if len(self.starts) != 1:
-            raise UsageError(f"a corridor has one start, this maze has {len(self.starts)}")
-        path = [self.starts[0]]
-        while True:
-            nexts = [c for c in self._neighbours(path[-1]) if c not in path]
+    def corridor(self) -> list[Cell] | None:
+        """The cells from the one start to the far end, if the maze is a single corridor that it lies at the end of."""
+        path = self.starts[:1]
+        while nexts := [c for c in self._neighbours(path[-1]) if c not in path]:
             if len(nexts) > 1:
-                raise UsageError(f"pairs by distance need a maze that is one corridor; this one branches at {path[-1]}")
-            if not nexts:
-                return path
+                return None
             path.append(nexts[0])
+        return path if len(self.starts) == 1 else None
+
+    def steps(self, cells: np.ndarray) -> np.ndarray:
+        """Cells that the shortest walk between each two of cells [N, 2] takes: [N, N], inf where none leads."""
+        from scipy.sparse.csgraph import shortest_path
+
+        index = {cell: k for k, cell in enumerate(self.free)}
+        graph = np.zeros((len(index), len(index)))
+        for cell, k in index.items():
+            graph[k, [index[neighbour] for neighbour in self._neighbours(cell)]] = 1
+        at = [index[tuple(cell)] for cell in np.asarray(cells).tolist()]
+        return shortest_path(graph, unweighted=True)[np.ix_(at, at)]
 
     def _neighbours(self, cell: Cell) -> list[Cell]:
         return [(cell[0] + i, cell[1] + j) for i, j in _NEIGHBOURS if not self.walls[cell[0] + i, cell[1] + j]]
@@ -296,16 +302,32 @@ def _reachable(maze: Maze, start: Cell) -> set[Cell]:
     return seen
 
 
+def split_pairs(name: str) -> tuple[str, tuple[int, ...]]:
+    """A name without its ``_gen_...`` and the distances that asks for: ``u_maze_gen_1f2f`` is u_maze and (1, 2)."""
+    match = _PAIRS_SUFFIX.match(name)
+    return (match["base"], tuple(int(hop) for hop in match["hops"].split("f")[:-1])) if match else (name, ())
+
+
+def within(name: str, cells: int) -> str:
+    """The name of a maze, or of an environment, with pairs at most that many cells apart: ``u_maze_gen_1f2f3f`` for 3.
+
+    Raises:
+      UsageError: less than one cell, or the name asks for distances already.
+    """
+    if cells < 1:
+        raise UsageError(f"pairs at most {cells} cells apart: a start and its goal are at least 1 apart")
+    if "_gen_" in name or not name.endswith("_maze"):
+        raise UsageError(f"{name} cannot be given pairs by distance: take a maze's own name, such as point_u_maze")
+    return f"{name}_gen_" + "".join(f"{hop}f" for hop in range(1, cells + 1))
+
+
 def get(name: str, *, cell_size: float = 1.0, centred: bool = False) -> Maze:
     """The maze of that name, for example ``u4_maze``, ``big_maze_eval`` or ``u_maze_gen_1f2f3f``.
 
     Raises:
       UsageError: no layout has this name (the message gives the nearest), or it has no pairs that far apart.
     """
-    match = _PAIRS_SUFFIX.match(name)
-    base, hops = name, tuple[int, ...]()
-    if match:
-        base, hops = match["base"], tuple(int(hop) for hop in match["hops"].split("f")[:-1])
+    base, hops = split_pairs(name)
     if base not in LAYOUTS:
         near = difflib.get_close_matches(base, LAYOUTS, n=3, cutoff=0.5)
         raise UsageError(f"no maze is called {name!r}; nearest: {', '.join(near) or ', '.join(LAYOUTS)}")
@@ -319,8 +341,9 @@ def build(rows: Sequence[str], *, cell_size: float = 1.0, centred: bool = False,
     if centred:
         origin = (-cell_size * (len(rows) - 1) / 2, -cell_size * (len(rows[0]) - 1) / 2)
     maze = Maze(rows, cell_size, origin, hops)
-    if hops and not 0 < min(hops) <= max(hops) < len(maze.corridor):
-        raise UsageError(
-            f"pairs {hops} cells apart: the corridor has {len(maze.corridor)} cells, so 1 to {len(maze.corridor) - 1}"
-        )
+    if hops:
+        steps = maze.steps(np.array(maze.corridor or maze.free))
+        farthest = int(steps[np.isfinite(steps)].max())
+        if not 0 < min(hops) <= max(hops) <= farthest:
+            raise UsageError(f"pairs {hops} cells apart: cells of this maze are 1 to {farthest} apart")
     return maze

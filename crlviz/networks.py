@@ -1,12 +1,13 @@
 """The paper's residual networks, scanned over their blocks so that program size does not grow with depth.
 
 Stem Dense -> LayerNorm -> Swish; then N residual blocks of four (Dense, LayerNorm, Swish), the identity added after
-the last activation; then Dense heads. "Depth" is 4N, the Dense layers inside blocks (paper section 3).
+the last activation; then Dense heads. "Depth" is 4N, the Dense layers inside blocks (paper section 3). Networks of the
+benchmark that the paper stands on may go on for up to three plain layers after the last block; those count too.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ from crlviz.errors import UsageError
 
 LAYERS_PER_BLOCK = 4
 EMBEDDING = 64
-_LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
 
@@ -29,11 +30,12 @@ class NetworkConfig:
     """Shape of one trunk.
 
     Attributes:
-      depth: Dense layers inside residual blocks, a multiple of 4.
+      depth: Dense layers inside residual blocks, a multiple of 4; and those of the tail.
       width: units of each layer.
       layer_norm: LayerNorm before each activation (paper figure 16 without).
       activation: ``swish`` or ``relu`` (paper figure 16).
       residual: add each block's input to its output (paper figure 5 without).
+      tail: plain layers after the last block; other than 0 only in imported networks of JaxGCRL.
     """
 
     depth: int = 4
@@ -41,9 +43,13 @@ class NetworkConfig:
     layer_norm: bool = True
     activation: str = "swish"
     residual: bool = True
+    tail: int = 0
 
     def __post_init__(self):
-        if self.depth < LAYERS_PER_BLOCK or self.depth % LAYERS_PER_BLOCK:
+        if not 0 <= self.tail < LAYERS_PER_BLOCK:
+            raise UsageError(f"tail {self.tail}: four layers more are a block, so a tail has 0 to 3")
+        blocked = self.depth - self.tail
+        if blocked < LAYERS_PER_BLOCK * (not self.tail) or blocked % LAYERS_PER_BLOCK:
             below = max(LAYERS_PER_BLOCK, self.depth - self.depth % LAYERS_PER_BLOCK)
             near = f"{below} or {below + LAYERS_PER_BLOCK}" if self.depth > LAYERS_PER_BLOCK else str(below)
             raise UsageError(f"depth {self.depth} is not a positive multiple of 4 (a block has 4 layers); take {near}")
@@ -51,6 +57,12 @@ class NetworkConfig:
             raise UsageError(f"width {self.width}: a layer needs at least one unit")
         if self.activation not in _ACTIVATIONS:
             raise UsageError(f"activation {self.activation!r} is unknown; take {' or '.join(_ACTIVATIONS)}")
+
+    @property
+    def ablation(self) -> str:
+        """What it lacks of the paper's network, in words: ``full network``, or for example ``no residual, relu``."""
+        missing = ["no residual"] * (not self.residual) + ["no LayerNorm"] * (not self.layer_norm)
+        return ", ".join(missing + [self.activation] * (self.activation != "swish")) or "full network"
 
 
 class Layer(nn.Module):
@@ -88,13 +100,11 @@ class ResidualNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         x = Layer(self.config, name="stem")(x)
-        blocks = nn.scan(
-            Block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=self.config.depth // LAYERS_PER_BLOCK,
-        )
-        x, _ = blocks(self.config, name="blocks")(x, None)
+        if count := self.config.depth // LAYERS_PER_BLOCK:
+            blocks = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)
+            x, _ = blocks(self.config, name="blocks")(x, None)
+        for index in range(self.config.tail):
+            x = Layer(self.config, name=f"tail_{index}")(x)
         return tuple(
             nn.Dense(size, kernel_init=_KERNEL_INIT, name=f"head_{index}")(x) for index, size in enumerate(self.heads)
         )
@@ -119,7 +129,7 @@ class Actor:
         """Mean and log standard deviation [..., action] before the tanh."""
         outputs: Any = self._network.apply({"params": params}, observation)
         mean, raw = outputs
-        return mean, _LOG_STD_MIN + 0.5 * (_LOG_STD_MAX - _LOG_STD_MIN) * (jnp.tanh(raw) + 1)
+        return mean, LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw) + 1)
 
     def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
         """The deterministic action [..., action]."""
@@ -175,6 +185,21 @@ class Critic:
         return -distance(self.phi(params, state, action), self.psi(params, goal))
 
 
+def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Array:
+    """L2 norm of what each residual block adds to its input, before the identity: [blocks, ...] for inputs x [..., n].
+
+    A pass of its own beside ``ResidualNetwork``'s, so that training does not pay for it (paper figure 17).
+    """
+    alone = replace(config, residual=False)
+
+    def block(x, params):
+        y, _ = Block(alone).apply({"params": params}, x, None)
+        return x + y if config.residual else y, jnp.linalg.norm(y, axis=-1)
+
+    stem: Any = Layer(config).apply({"params": params["stem"]}, x)
+    return jax.lax.scan(block, stem, params["blocks"])[1]
+
+
 def distance(a: jax.Array, b: jax.Array) -> jax.Array:
     """Euclidean distance over the last axis, with gradient zero instead of NaN where the points coincide."""
     squared = jnp.sum((a - b) ** 2, axis=-1)
@@ -187,30 +212,33 @@ def parameter_count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def from_paper_layout(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Parameters of one network of the paper's code as ours.
+def from_paper_layout(layers: Mapping[str, Mapping[str, Any]], heads: int) -> dict[str, Any]:
+    """Parameters of one network of the paper's code, or of JaxGCRL's, as ours.
 
     Args:
-      layers: ``Dense_0`` .. ``Dense_{n + h}`` (kernel, bias) and ``LayerNorm_0`` .. ``LayerNorm_n`` (scale, bias),
-        where n is the depth and h the number of heads; without LayerNorm the latter are absent.
+      layers: ``Dense_0`` .. ``Dense_{n + heads}`` (kernel, bias) and ``LayerNorm_0`` .. ``LayerNorm_n`` (scale, bias),
+        where n is the depth; without LayerNorm the latter are absent.
+      heads: Dense layers at the end that have outputs of their own: 2 for an actor, 1 for an encoder.
 
     Returns:
       The tree that ``ResidualNetwork`` of that depth takes.
     """
     import numpy as np
 
-    norms = sum(name.startswith("LayerNorm_") for name in layers)
-    denses = sum(name.startswith("Dense_") for name in layers)
-    # The head's outputs differ in size from the width, save by chance; LayerNorms count the hidden layers exactly.
-    hidden = norms or LAYERS_PER_BLOCK * ((denses - 2) // LAYERS_PER_BLOCK) + 1
+    hidden = sum(name.startswith("Dense_") for name in layers) - heads
+    blocked = hidden - 1 - (hidden - 1) % LAYERS_PER_BLOCK
 
     def layer(index: int) -> dict[str, Any]:
         both = {"dense": dict(layers[f"Dense_{index}"])}
-        return both | ({"norm": dict(layers[f"LayerNorm_{index}"])} if norms else {})
+        norm = layers.get(f"LayerNorm_{index}")
+        return both | ({"norm": dict(norm)} if norm else {})
 
+    tree = {"stem": layer(0)}
     blocks = [
         {f"layer_{k}": layer(first + k) for k in range(LAYERS_PER_BLOCK)}
-        for first in range(1, hidden, LAYERS_PER_BLOCK)
+        for first in range(1, blocked, LAYERS_PER_BLOCK)
     ]
-    heads = {f"head_{k}": dict(layers[f"Dense_{hidden + k}"]) for k in range(denses - hidden)}
-    return {"stem": layer(0), "blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *blocks), **heads}
+    if blocks:
+        tree["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+    tree |= {f"tail_{k}": layer(index) for k, index in enumerate(range(blocked + 1, hidden))}
+    return tree | {f"head_{k}": dict(layers[f"Dense_{hidden + k}"]) for k in range(heads)}

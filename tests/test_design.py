@@ -68,6 +68,26 @@ def test_nothing_that_is_read_can_run(path):
             assert node.value.value is False
 
 
+@modules
+def test_modules_are_named_by_us(path):
+    """Imports by name happen where a table of the program holds the names: verbs, bodies, engines, OpenGL platforms."""
+    tables = (
+        "crlviz/__init__.py",
+        "crlviz/cli.py",
+        "crlviz/envs/__init__.py",
+        "crlviz/envs/physics.py",
+        "crlviz/rendering.py",
+    )
+    if path.relative_to(ROOT).as_posix() in tables:
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not {"import_module", "__import__", "runpy", "load_module"} & {
+        node.id if isinstance(node, ast.Name) else node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Name, ast.Attribute))
+    }
+
+
 def test_the_commands_table_names_real_modules():
     from crlviz.cli import VERBS
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import xarray as xr
 
-from crlviz import checkpoints
+from crlviz import checkpoints, datasets
 from crlviz.envs.point import PointMaze
 from training import config as configs
 from training.trainer import build
@@ -29,6 +31,8 @@ TOY: dict[str, Any] = {
     "eval_episodes": 6,
     "episode_length": 20,
 }
+
+FACTS: dict[str, Any] = dict.fromkeys(datasets.FACTS, 0) | {"depth": 4, "width": 8, "seed": 0}
 
 ROOM = ["#######", "#.....#", "#.....#", "#..r..#", "#.....#", "#g....#", "#######"]
 
@@ -74,11 +78,12 @@ class Handmade:
     env: Any
     policy: Callable[..., Any]
     value: Callable[..., Any] | None = None
-    facts: Mapping[str, Any] = field(default_factory=lambda: {"depth": 4, "width": 8, "seed": 0})
+    facts: Mapping[str, Any] = field(default_factory=lambda: FACTS)
     source: Path = Path("by hand")
     params: Any = field(default_factory=lambda: {"actor": (), "critic": ()})
 
     actor = critic = property(lambda self: self)
+    eval_env = property(lambda self: self.env)
 
     def act(self, *arguments):
         """``Actor.act(params, observation, key=None)``, or ``Agent.act`` without the parameters."""
@@ -93,3 +98,46 @@ class Handmade:
             return self.value(state, action, goal)
         indices = jnp.array(self.env.goal_indices)
         return -jnp.linalg.norm(state[..., indices] - goal, axis=-1)
+
+
+def planted_runs(*rows: Mapping[str, Any], evaluations: int = 11) -> xr.Dataset:
+    """What ``analyses.runs.compute`` tells of runs that never were.
+
+    A row a run: its factors where they are not a plain depth 4 of width 64; its ``score``, the same at each evaluation
+    but the first, or ``curve`` [evaluations]; ``seconds`` of training and ``parameters``.
+    """
+    plain = {"env": "here", "seed": 0, "algorithm": "crl", "depth": 4, "width": 64, "network": "full network"}
+    plain |= {"batch_size": 64, "others": "", "trained": 1000, "seconds": 10.0, "flops_per_update": 1e6}
+    filled: list[dict[str, Any]] = []
+    for row in rows:
+        full: dict[str, Any] = plain | dict(row)
+        full |= {name: full.get(name, full[name.removeprefix("actor_")]) for name in ("actor_depth", "actor_width")}
+        full["parameters"] = row.get("parameters", full["depth"] * full["width"] ** 2)
+        full["curve"] = np.array(row.get("curve", [0.0] + [row.get("score", 0.0)] * (evaluations - 1)), float)
+        filled.append(full)
+    share = np.linspace(0, 1, evaluations)
+
+    def over_time(values):
+        return ("run", "evaluation"), np.array(values), {"units": "1", "long_name": "planted"}
+
+    def over_runs(values):
+        return "run", list(values), {"units": "1", "long_name": "planted"}
+
+    last = [row["curve"][-5:].mean() for row in filled]
+    names = ("env", "seed", "algorithm", "depth", "width", "actor_depth", "actor_width", "network", "batch_size")
+    return xr.Dataset(
+        {
+            "success": over_time([row["curve"] for row in filled]),
+            "time_at_goal": over_time([100 * row["curve"] for row in filled]),
+            "env_steps": over_time([row["trained"] * share for row in filled]),
+            "gradient_steps": over_time([row["trained"] / 10 * share for row in filled]),
+            "train_seconds": over_time([row["seconds"] * share for row in filled]),
+            "score_success": over_runs(last),
+            "score_time_at_goal": over_runs(100 * score for score in last),
+            "parameters": over_runs(row["parameters"] for row in filled),
+            "flops_per_update": over_runs(row["flops_per_update"] for row in filled),
+        },
+        coords={name: over_runs(row[name] for row in filled) for name in (*names, "others", "trained")}
+        | {"run": np.arange(len(filled))}
+        | {"group": over_runs(str([row[name] for name in names[2:]]) for row in filled)},
+    )

@@ -2,11 +2,15 @@
 
 import contextlib
 import dataclasses
+import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from crlviz.errors import UsageError
+from crlviz import envs, mazes
+from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import NetworkConfig
 from training.crl import CRLConfig
 
@@ -18,6 +22,7 @@ class TrainConfig:
     Attributes:
       env: environment id to collect in.
       layout: rows of a maze of your own, with env ``point_maze``.
+      env_options: further options of ``crlviz.envs.make``, by name; they hold for ``eval_env`` too.
       eval_env: environment id to evaluate in; empty: the same.
       seed: of everything random.
       actor, critic: network shapes; phi and psi share the critic's.
@@ -35,10 +40,19 @@ class TrainConfig:
       episode_length: steps of an episode; 0: the environment's own.
       redraw_goals: draw a new start and goal for every episode. The paper's code draws them once for each environment
         and keeps them for the whole run.
+      loss_bound: an absolute loss beyond which a run counts as blown up. Healthy losses start near 1e4 at depth 1,024
+        and near 10 at depth 4, and fall; logits squared, which the critic's loss holds, reach 1e6 only when lost.
+      on_nan: what a blow-up does: stop, or rewind to the last saved state and go on with another key.
+      rewinds: how often a run may rewind.
+      save_every: evaluations between two saves of a checkpoint and the state that resumes; the last is always saved.
+      keep: newest checkpoints to keep; 0: all.
+      save_replay: save replay with the state. Without it a resumed run collects replay anew, a window of each
+        environment, so its numbers differ from those of a run that was never stopped.
     """
 
     env: str
     layout: tuple[str, ...] = ()
+    env_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     eval_env: str = ""
     seed: int = 0
     actor: NetworkConfig = field(default_factory=NetworkConfig)
@@ -56,7 +70,16 @@ class TrainConfig:
     eval_episodes: int = 128
     episode_length: int = 0
     redraw_goals: bool = True
+    loss_bound: float = 1e6
+    on_nan: str = "stop"
+    rewinds: int = 3
+    save_every: int = 1
+    keep: int = 0
+    save_replay: bool = True
 
+
+# What may change when a run is resumed: none of it changes what an update computes.
+KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay")
 
 # What each preset changes, by dotted field name.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -106,6 +129,51 @@ def preset(name: str) -> dict[str, Any]:
     return PRESETS[name]
 
 
+# The settings that an option of ``crlviz train`` and ``crlviz sweep`` changes, where they are not called like it.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "depth": ("actor.depth", "critic.depth"),
+    "width": ("actor.width", "critic.width"),
+    "actor_depth": ("actor.depth",),
+    "critic_depth": ("critic.depth",),
+}
+
+
+def from_options(
+    env: str,
+    preset_name: str | None = None,
+    options: dict[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    layout: Path | None = None,
+) -> TrainConfig:
+    """The config that a command's options ask for.
+
+    Args:
+      env: environment id.
+      preset_name: None: ``laptop`` for the point mass, ``paper`` for other bodies.
+      options: by name (``depth``, ``seed``, ...), later ones over earlier ones; None: not given.
+      settings: ``NAME=VALUE``, any other field as text.
+      layout: the file of a maze of one's own.
+
+    Raises:
+      UsageError: unknown preset, environment or field, or a value that is not of its type.
+    """
+    preset_name = preset_name or ("laptop" if env.startswith("point") else "paper")
+    changes = preset(preset_name) | {"env": env}
+    if preset_name == "paper":
+        changes["env_options"] = envs.paper_options(env)
+    if layout:
+        changes["layout"] = mazes.parse(layout)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes NAME=VALUE, not {setting!r}")
+        changes[name] = value
+    for option, value in (options or {}).items():
+        if value is not None:
+            changes |= dict.fromkeys(OPTIONS.get(option, (option,)), value)
+    return replace(TrainConfig(env=env), changes)
+
+
 def replace(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     """The config with some fields changed, named as ``gamma`` or ``critic.depth``; text is read as the field's type.
 
@@ -119,7 +187,11 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
     for name, value in changes.items():
         head, _, tail = name.partition(".")
         fields = {f.name: f for f in dataclasses.fields(config)}
-        if head not in fields or dataclasses.is_dataclass(getattr(config, head)) != bool(tail):
+        options = getattr(config, head, None) if tail else None
+        if isinstance(options, Mapping):
+            value = {**options, tail: _literal(value)}
+            tail = ""
+        elif head not in fields or dataclasses.is_dataclass(getattr(config, head)) != bool(tail):
             raise UsageError(f"no setting is called {prefix + name!r}; known are {', '.join(known)}")
         if tail:
             value = _replace(getattr(config, head), {tail: value}, f"{head}.", known)
@@ -127,6 +199,43 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
             value = _read(prefix + name, value, type(getattr(config, head)))
         config = dataclasses.replace(config, **{head: value})
     return config
+
+
+def _literal(value: Any) -> Any:
+    """An option of an environment: true, false or a number where the text is one."""
+    with contextlib.suppress(ValueError, TypeError):
+        return json.loads(value)
+    return value
+
+
+def load(settings: Mapping[str, Any]) -> TrainConfig:
+    """The config that ``dataclasses.asdict`` gave and config.json holds; settings it lacks take their defaults.
+
+    Raises:
+      CrlvizError: an unknown setting, or a value that is not of its type.
+    """
+    try:
+        return _load(TrainConfig(env=""), settings, "")
+    except UsageError as error:
+        raise CrlvizError(f"its config.json is damaged or of another crlviz: {error}") from None
+
+
+def _load(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
+    fields, changes = {f.name for f in dataclasses.fields(config)}, {}
+    for name, value in settings.items():
+        if name not in fields:
+            raise UsageError(f"no setting is called {prefix + name!r}")
+        default = getattr(config, name)
+        if dataclasses.is_dataclass(default) and isinstance(value, Mapping):
+            value = _load(default, value, f"{prefix}{name}.")
+        elif isinstance(default, tuple) and isinstance(value, list):
+            value = tuple(value)
+        elif type(default) is float and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default):
+            raise UsageError(f"{prefix}{name} is {value!r}, not a {type(default).__name__}")
+        changes[name] = value
+    return dataclasses.replace(config, **changes)
 
 
 def names(config: Any) -> list[str]:
@@ -157,21 +266,28 @@ def _read(name: str, text: str, kind: type) -> Any:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Counts that follow from a config: how many training steps make an epoch, and so on."""
+    """Counts that follow from a config.
+
+    A training step is one collect and its updates; an epoch is the training steps between two evaluations.
+    """
 
     prefill_unrolls: int
     epochs: int
     steps_per_epoch: int
     replay_capacity: int
 
-    def env_steps(self, config: TrainConfig, epoch: int) -> int:
-        """Environment steps taken after that many epochs, the first window included."""
-        unrolls = self.prefill_unrolls + epoch * self.steps_per_epoch
-        return unrolls * config.unroll * config.num_envs
+    @property
+    def steps(self) -> int:
+        """Training steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
 
-    def gradient_steps(self, config: TrainConfig, epoch: int) -> int:
-        """Updates done after that many epochs."""
-        return epoch * self.steps_per_epoch * config.updates
+    def env_steps(self, config: TrainConfig, step: int) -> int:
+        """Environment steps taken after that many training steps, the first window included."""
+        return (self.prefill_unrolls + step) * config.unroll * config.num_envs
+
+    def gradient_steps(self, config: TrainConfig, step: int) -> int:
+        """Updates done after that many training steps."""
+        return step * config.updates
 
 
 def schedule(config: TrainConfig) -> Schedule:
@@ -180,13 +296,21 @@ def schedule(config: TrainConfig) -> Schedule:
     Raises:
       UsageError: a setting out of range, or settings that do not fit each other.
     """
-    for name in ("num_envs", "unroll", "updates", "env_steps", "evaluations", "eval_episodes", "window"):
+    at_least_one = ("num_envs", "unroll", "updates", "env_steps", "evaluations", "eval_episodes", "window")
+    for name in (*at_least_one, "save_every"):
         if getattr(config, name) < 1:
             raise UsageError(f"{name} is {getattr(config, name)}; it must be at least 1")
     if config.episode_length < 0:
         raise UsageError(
             f"episode_length is {config.episode_length}; it must be at least 1, or 0 for the environment's own"
         )
+    for name in ("rewinds", "keep"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"{name} is {getattr(config, name)}; it must be at least 0")
+    if config.on_nan not in ("stop", "rewind"):
+        raise UsageError(f"on_nan is {config.on_nan!r}; take stop or rewind")
+    if not config.loss_bound > 0:
+        raise UsageError(f"loss_bound is {config.loss_bound}; it must be positive")
     for name in ("learning_rate", "temperature_learning_rate", "initial_temperature"):
         if not 0 < getattr(config.crl, name) < math.inf:
             raise UsageError(f"crl.{name} is {getattr(config.crl, name)}; it must be positive and finite")

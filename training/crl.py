@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.networks import Actor, Critic, Params, distance
+from crlviz import flops
+from crlviz.networks import Actor, Critic, Params, distance, parameter_count
+from training.guard import norm
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,18 @@ class CRL:
             alpha_optimiser=self._alpha_optimiser.init(log_alpha),
         )
 
+    def cost(self, batch_size: int) -> dict[str, int]:
+        """What a run costs, from shapes alone: ``parameters`` of actor and critic, and ``flops_per_update``, the
+        floating-point operations of an update's matrix products (paper figure 4)."""
+        learner = jax.eval_shape(lambda: self.init(jax.random.key(0)))
+        sizes = self.critic.state_size, self.critic.action_size, self.critic.goal_size
+        batch = [jax.ShapeDtypeStruct((batch_size, size), jnp.float32) for size in sizes]
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return {
+            "parameters": parameter_count((learner.actor, learner.critic)),
+            "flops_per_update": flops.count(self.update, learner, key, *batch),
+        }
+
     def critic_loss(
         self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -136,6 +150,8 @@ class CRL:
             "alpha_loss": alpha_loss,
             "alpha": alpha,
             "entropy": -log_prob.mean(),
+            "critic_gradient": norm(critic_grad),
+            "actor_gradient": norm(actor_grad),
             **detail,
         }
         return Learner(actor, critic, log_alpha, actor_optimiser, critic_optimiser, alpha_optimiser), metrics

@@ -1,4 +1,4 @@
-"""The loop as pure functions: collect, insert, sample, update. One jitted program is one epoch."""
+"""The loop as pure functions: collect, insert, sample, update. One jitted program is one training step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from crlviz.envs.base import GoalEnv
+from training import guard
 from training import replay as replays
 from training.config import Schedule, TrainConfig
 from training.crl import CRL, Learner
@@ -33,7 +34,7 @@ class TrainState(struct.PyTreeNode):
     """All that a run is at one moment; what follows is a function of this and the config."""
 
     learner: Learner
-    replay: replays.Replay
+    replay: Any  # a Replay; None where it was not saved
     collector: Collector
     key: jax.Array
 
@@ -55,6 +56,11 @@ class Loop:
         states = self._reset(env_key)
         count = self.config.num_envs
         collector = Collector(states, states, jnp.zeros(count, int), jnp.zeros(count, int))
+        return self.refill(TrainState(learner, None, collector, key))
+
+    def refill(self, state: TrainState) -> TrainState:
+        """The same run with a new replay, filled with a window of each environment by the present policy."""
+        count = self.config.num_envs
         example = replays.Transitions(
             state=jnp.zeros((count, self.env.state_dim)),
             action=jnp.zeros((count, self.env.action_size)),
@@ -62,18 +68,16 @@ class Loop:
             trajectory=jnp.zeros(count, int),
         )
         ring = replays.create(self.schedule.replay_capacity, example)
-        state = TrainState(learner, ring, collector, key)
-        return jax.lax.fori_loop(0, self.schedule.prefill_unrolls, lambda _, s: self._collect(s), state)
+        return jax.lax.fori_loop(
+            0, self.schedule.prefill_unrolls, lambda _, s: self._collect(s), state.replace(replay=ring)
+        )
 
-    def epoch(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
-        """The training steps between two evaluations; and the mean of each loss over them."""
+    def step(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], guard.Trouble]:
+        """One training step: the state after it, the mean of each loss, and whether an update went wrong.
 
-        def training_step(state, _):
-            state = self._collect(state)
-            return self._learn(state)
-
-        state, metrics = jax.lax.scan(training_step, state, length=self.schedule.steps_per_epoch)
-        return state, jax.tree.map(jnp.mean, metrics)
+        From a bad update on the learner stays what it was before it.
+        """
+        return self._learn(self._collect(state))
 
     def _reset(self, key: jax.Array) -> Any:
         return jax.vmap(self.env.reset)(jax.random.split(key, self.config.num_envs))
@@ -107,7 +111,7 @@ class Loop:
         collector, rows = jax.lax.scan(step, state.collector, jax.random.split(noise_key, self.config.unroll))
         return state.replace(collector=collector, replay=replays.insert(state.replay, rows), key=key)
 
-    def _learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+    def _learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], guard.Trouble]:
         """Sample once, then update on batch after batch of the sample."""
         config = self.config
         key, sample_key, update_key = jax.random.split(state.key, 3)
@@ -115,11 +119,15 @@ class Loop:
         picks = replays.sample(state.replay, sample_key, count, config.window, config.gamma)
         batches = jax.tree.map(lambda leaf: leaf.reshape(config.updates, config.batch_size), picks)
 
-        def update(learner, batch):
-            picks, key = batch
+        def update(carry, batch):
+            learner, trouble = carry
+            index, picks, key = batch
             rows, goals = replays.gather(state.replay, picks)
-            return self.algorithm.update(learner, key, rows.state, rows.action, goals)
+            new, metrics = self.algorithm.update(learner, key, rows.state, rows.action, goals)
+            trouble = guard.watch(trouble, index, metrics, (new.actor, new.critic, new.log_alpha), config.loss_bound)
+            kept = jax.tree.map(lambda old, new: jnp.where(trouble.found, old, new), learner, new)
+            return (kept, trouble), metrics
 
-        keys = jax.random.split(update_key, config.updates)
-        learner, metrics = jax.lax.scan(update, state.learner, (batches, keys))
-        return state.replace(learner=learner, key=key), jax.tree.map(jnp.mean, metrics)
+        each = (jnp.arange(config.updates), batches, jax.random.split(update_key, config.updates))
+        (learner, trouble), metrics = jax.lax.scan(update, (state.learner, guard.none()), each)
+        return state.replace(learner=learner, key=key), jax.tree.map(jnp.mean, metrics), trouble

@@ -1,67 +1,34 @@
-"""Training a run from a config to a run directory."""
+"""Training a run from a config to a run directory, and going on with one that was stopped."""
 
-import csv
+import contextlib
 import dataclasses
-import importlib.metadata
-import math
+import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import filelock
 from tqdm import tqdm
 
-from crlviz import checkpoints, envs
+from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError, UsageError
-from crlviz.networks import Actor, Critic
-from crlviz.rollouts import evaluate
+from training import config as configs
+from training import provenance, table
+from training import state as states
 from training.config import TrainConfig, schedule
-from training.crl import CRL
-from training.loop import Loop
+from training.programs import build, compiled
+from training.run import Run
+from training.table import METRICS
 
-# Columns of metrics.csv; losses are means over the updates since the row before.
-METRICS = (
-    "env_steps",
-    "gradient_steps",
-    "wall_seconds",
-    "train_seconds",
-    "time_at_goal",
-    "success",
-    "success_easy",
-    "distance",
-    "episode_steps",
-    "critic_loss",
-    "actor_loss",
-    "alpha_loss",
-    "alpha",
-    "entropy",
-    "accuracy",
-    "logits_positive",
-    "logits_negative",
-    "env_steps_per_second",
-    "updates_per_second",
-)
-_PACKAGES = ("crlviz", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx", "numpy")
+__all__ = ["METRICS", "build", "finished", "resume", "train"]
 
-
-def build(config: TrainConfig) -> Loop:
-    """The loop of a config: environment, networks and algorithm, checked and ready to compile.
-
-    Raises:
-      UsageError: unknown environment, or settings that do not fit each other.
-    """
-    counts = schedule(config)
-    env = envs.make(config.env, layout=config.layout or None)
-    actor = Actor(config.actor, env.observation_size, env.action_size)
-    critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim)
-    return Loop(config, counts, env, CRL(config.crl, actor, critic), config.episode_length or env.episode_length)
+_LARGE_STATE = 1e9  # bytes from which a run says what saving takes
 
 
 def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), progress: bool | None = None) -> Path:
-    """Train, evaluate and save.
+    """Train, evaluate and save. SIGINT and SIGTERM end it, saved, after the running training step.
 
     Args:
       config: the run.
@@ -74,112 +41,137 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
 
     Raises:
       UsageError: a wrong setting or an existing run, before anything is computed.
-      CrlvizError: a loss is no longer finite; the last good checkpoint stays.
+      BlowUp: a number is no longer finite or a loss beyond its bound; the last good checkpoint stays.
+      Stopped: by a signal; ``resume`` goes on.
+      CrlvizError: something cannot be written; what was saved before is whole.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists already; give a new directory to --out")
-    loop = build(config)
-    eval_env = _evaluation_env(config, loop)
-    began = time.perf_counter()
-    init_key, eval_key = jax.random.split(jax.random.key(config.seed))
-    state = jax.jit(loop.init)(init_key)
-    epoch = jax.jit(loop.epoch, donate_argnums=0).lower(state).compile()
-
-    @jax.jit
-    def measure(params, key):
-        def policy(observation, _):
-            return loop.algorithm.actor.mean_action(params, observation)
-
-        return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
-
-    # Written after compiling, so that what fails or is stopped before it began leaves nothing behind.
-    checkpoints.write_config(
-        out,
-        {
-            "algorithm": "crl",
-            "config": dataclasses.asdict(config),
-            "versions": {name: _version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
-            "device": str(jax.devices()[0].device_kind),
-            "command": list(command),
-        },
-    )
-
-    counts, train_seconds = loop.schedule, 0.0
-    total = counts.env_steps(config, counts.epochs)
-    bar = tqdm(total=total, unit="step", unit_scale=True, disable=None if progress is None else not progress)
-    with open(out / "metrics.csv", "w", newline="", encoding="utf-8") as file, bar:
-        table = csv.DictWriter(file, METRICS)
-        table.writeheader()
-        for index in range(counts.epochs + 1):
-            row: dict[str, Any] = {}
-            if index:
-                start = time.perf_counter()
-                state, losses = jax.block_until_ready(epoch(state))
-                seconds = time.perf_counter() - start
-                train_seconds += seconds
-                row = {name: float(value) for name, value in losses.items()}
-                row["updates_per_second"] = counts.steps_per_epoch * config.updates / seconds
-                row["env_steps_per_second"] = counts.steps_per_epoch * config.unroll * config.num_envs / seconds
-            env_steps, gradient_steps = counts.env_steps(config, index), counts.gradient_steps(config, index)
-            scores = measure(state.learner.actor, jax.random.fold_in(eval_key, index))
-            row |= {name: float(value) for name, value in scores.items()}
-            # The losses were measured before the last update, so what would be saved is looked at too.
-            finite = bool(_all_finite((state.learner.actor, state.learner.critic)))
-            _stop_if_not_finite(row | {"a network parameter": 0.0 if finite else math.nan}, out, env_steps)
-            row |= {
-                "env_steps": env_steps,
-                "gradient_steps": gradient_steps,
-                "wall_seconds": time.perf_counter() - began,
-                "train_seconds": train_seconds,
-            }
-            if index:
-                networks = {"actor": state.learner.actor, "critic": state.learner.critic}
-                checkpoints.write(out, env_steps, gradient_steps, jax.device_get(networks))
-            table.writerow({name: _short(value) for name, value in row.items()})
-            file.flush()
-            bar.update(env_steps - bar.n)
-            bar.set_postfix_str(_caption(row))
+    began, out = time.perf_counter(), Path(out)
+    _refuse_existing(out)
+    programs = compiled(config)
+    _check_disk(out, config, states.size(programs.example, replay=config.save_replay))
+    # Made after compiling, so that what fails or is stopped before it began leaves nothing behind.
+    with files.naming(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        _refuse_existing(out)  # another may have come first
+        files.clear(out)
+        cost = programs.loop.algorithm.cost(config.batch_size)
+        content = {"algorithm": "crl", "config": dataclasses.asdict(config), "cost": cost}
+        checkpoints.write_config(out, content | provenance.collect() | {"command": list(command)})
+        _go(Run(out, programs, began, progress))
     return out
 
 
-def _evaluation_env(config: TrainConfig, loop: Loop) -> Any:
-    if not config.eval_env or config.eval_env == config.env:
-        return loop.env
-    env = envs.make(config.eval_env)
-    if (env.state_dim, env.goal_dim, env.action_size) != (loop.env.state_dim, loop.env.goal_dim, loop.env.action_size):
-        raise UsageError(
-            f"{config.eval_env} has other observations or actions than {config.env}; evaluate on a like body"
-        )
-    return env
+def resume(
+    run: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    command: Sequence[str] = (),
+    progress: bool | None = None,
+) -> Path:
+    """Go on with a run from its last saved state, to where it would have ended had it never stopped, bit for bit.
+
+    That holds on the same machine and versions, and if replay was saved. A finished run is left as it is.
+
+    Args:
+      run: the run directory.
+      changes: settings of ``config.KEEPING`` to change.
+      command: kept in config.json beside the first one.
+      progress: show a bar; None: where there is a terminal.
+
+    Raises:
+      UsageError: another process trains it, or a setting that may not change.
+      CrlvizError: not a run, or one whose state is missing or damaged; and as ``train``.
+    """
+    began, run = time.perf_counter(), Path(run)
+    content = checkpoints.read_config(run)
+    fixed = [name for name in changes or {} if name not in configs.KEEPING]
+    if fixed:
+        raise UsageError(f"{fixed[0]} is fixed once a run has begun; it may change {', '.join(configs.KEEPING)}")
+    with _locked(run):
+        for folder in (run, run / "checkpoints", run / "state"):
+            files.clear(folder)
+        if finished(run):
+            states.remove(run)
+            return run
+        if not states.newest(run) and checkpoints.all_steps(run):
+            raise CrlvizError(f"{run} has checkpoints but no state to go on from; train anew in another directory")
+        config = configs.replace(configs.load(content["config"]), dict(changes or {}))
+        going_on = Run(run, compiled(config), began, progress)
+        here = provenance.collect()
+        _warn_if_elsewhere(run, content, here)
+        resumed = {"env_steps": going_on.env_steps, **here, "command": list(command)}
+        content |= {"config": dataclasses.asdict(config), "resumed": [*content.get("resumed", []), resumed]}
+        checkpoints.write_config(run, content)
+        _go(going_on)
+    return run
 
 
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    """Whether every number in a tree of arrays is finite."""
-    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+def finished(run: str | Path) -> bool:
+    """Whether a run has all its evaluations and its last checkpoint.
+
+    Raises:
+      CrlvizError: not a run directory.
+    """
+    run = Path(run)
+    config = configs.load(checkpoints.read_config(run)["config"])
+    counts = schedule(config)
+    last = counts.env_steps(config, counts.steps)
+    rows = table.read(run, last)
+    return bool(rows) and int(rows[-1]["env_steps"]) == last and last in checkpoints.all_steps(run)
 
 
-def _stop_if_not_finite(numbers: Mapping[str, float], out: Path, env_steps: int) -> None:
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            raise CrlvizError(
-                f"{name} became {value} before environment step {env_steps:,}; the run stops, and the checkpoints "
-                f"before it stay in {out / 'checkpoints'}"
-            )
-
-
-def _caption(row: Mapping[str, Any]) -> str:
-    updates = f"{row['updates_per_second']:.0f} updates/s, " if "updates_per_second" in row else ""
-    return f"{updates}success {row['success']:.2f}, time at goal {row['time_at_goal']:.0f}"
-
-
-def _short(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
-
-
-def _version(package: str) -> str | None:
+def _go(run: Run) -> None:
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        run.go()
+    except files.WriteError as error:
+        raise CrlvizError(
+            f"{error}; what was saved before is whole: mend that, then crlviz train --resume {run.path}"
+        ) from error
+
+
+def _refuse_existing(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir() or any(p.name != ".lock" and p.suffix != files.PART for p in out.iterdir()):
+        raise UsageError(f"{out} exists already; give a new directory to --out, or go on with it by --resume {out}")
+
+
+@contextlib.contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """Be the only process that writes in a run directory; the lock ends with its process, however that ends."""
+    lock = filelock.FileLock(run / ".lock")
+    with files.naming(run / ".lock"):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UsageError(f"{run} is being trained by another process; wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_disk(out: Path, config: TrainConfig, size: int) -> None:
+    """Refuse a run whose state cannot be saved; say what a large one takes."""
+    folder = next(p for p in (out, *out.absolute().parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    what = f"a saved state of this run takes {size / 1e9:.2g} GB, and while one is replaced there are two"
+    advice = ", or give --no-save-replay" if config.save_replay else ""
+    if free < 2 * size:
+        raise UsageError(f"{what}, but {folder} has {free / 1e9:.2g} GB free; make room{advice}")
+    if size > _LARGE_STATE:
+        tqdm.write(f"{what} ({free / 1e9:.3g} GB are free); --save-every spaces them{advice}", file=sys.stderr)
+
+
+def _warn_if_elsewhere(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A resumed run is the same to the bit only where it began."""
+    before = {**then.get("versions", {}), "device": then.get("device")}
+    here = {**now["versions"], "device": now["device"]}
+    other = [f"{name} {before[name]}" for name in before if before[name] != here.get(name)]
+    if other:
+        tqdm.write(
+            f"{run} began with {', '.join(other)}, which is not what is here; it will not end bit for bit where it "
+            "would have",
+            file=sys.stderr,
+        )

@@ -28,6 +28,8 @@ class Body:
       cell_size: metres of a cell of its mazes; None: it walks in none.
       centred: whether the middle of its mazes is the origin, rather than the centre of the first cell.
       layouts: names of mazes that stand for another layout than the one of that name.
+      paper: options under which it is as in the paper's code, slips included.
+      paper_open: the same, where it stands on its own.
     """
 
     where: str
@@ -35,15 +37,23 @@ class Body:
     cell_size: float | None = None
     centred: bool = False
     layouts: Mapping[str, str] = field(default_factory=dict)
+    paper: Mapping[str, object] = field(default_factory=dict)
+    paper_open: Mapping[str, object] = field(default_factory=dict)
 
 
+_NOISY = {"normalise_quaternion": False}
 BODIES: dict[str, Body] = {
     "point": Body("point:PointMaze", open=False, cell_size=1.0, centred=True),
-    "ant": Body("ant:Ant", cell_size=4.0),
-    "ant_ball": Body("ant_ball:AntBall"),
-    "ant_push": Body("ant_push:AntPush"),
-    "humanoid": Body("humanoid:Humanoid", cell_size=2.0, layouts={"big_maze_eval": "big_maze_eval_humanoid"}),
-    "reacher": Body("reacher:Reacher"),
+    "ant": Body("ant:Ant", cell_size=4.0, paper=_NOISY),
+    "ant_ball": Body("ant_ball:AntBall", paper=_NOISY | {"ball_is_goal": False, "independent_offset": False}),
+    "ant_push": Body("ant_push:AntPush", paper=_NOISY | {"box_at_rest": False}),
+    "humanoid": Body(
+        "humanoid:Humanoid",
+        cell_size=2.0,
+        layouts={"big_maze_eval": "big_maze_eval_humanoid"},
+        paper_open={"physics_step": 0.003},
+    ),
+    "reacher": Body("reacher:Reacher", paper={"backend": "spring", "physics_step": 0.01}),
     "pusher_easy": Body("pusher:PusherEasy"),
     "pusher_hard": Body("pusher:PusherHard"),
     "cheetah": Body("cheetah:Cheetah"),
@@ -114,14 +124,25 @@ def kind(id: str) -> "type[GoalEnv]":
     return getattr(import_module(f"crlviz.envs.{module}"), name)
 
 
+def paper_options(id: str) -> dict[str, Any]:
+    """The options with which ``make`` builds the environment that the paper's code ran under that name.
+
+    Raises:
+      UsageError: unknown id.
+    """
+    name, maze = _split(id)
+    return {**BODIES[name].paper, **({} if maze else BODIES[name].paper_open)}
+
+
 def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
     """The maze that ``make`` would build for these, without importing what runs it. Raises as ``make`` does."""
     name, maze = _split(id)
     body = BODIES[name]
-    if maze == "maze":
+    base, hops = mazes.split_pairs(maze)
+    if base == "maze":
         if layout is None:
             raise UsageError(f"{id} is for a maze of your own: give its file with --layout")
-        return mazes.build(mazes.parse(layout), cell_size=body.cell_size or 1.0, centred=body.centred)
+        return mazes.build(mazes.parse(layout), cell_size=body.cell_size or 1.0, centred=body.centred, hops=hops)
     if layout is not None:
         custom = f"{name}_maze" if body.cell_size else CUSTOM
         raise UsageError(f"{id} has its layout in its name; a layout of your own goes with {custom}")
@@ -131,16 +152,16 @@ def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
 
 
 def _split(id: str) -> tuple[str, str]:
-    """Body and maze of an id; the maze is "" for a body on its own and "maze" for a layout of the user's."""
+    """Body and maze of an id; the maze is "" for a body on its own and "maze", or "maze_gen_...", for the user's."""
     for name, body in BODIES.items():
         if id == name and body.open:
             return name, ""
         maze = id.removeprefix(f"{name}_")
-        if maze != id and body.cell_size and (maze == "maze" or maze.partition("_gen_")[0] in mazes.LAYOUTS):
+        if maze != id and body.cell_size and mazes.split_pairs(maze)[0] in (*mazes.LAYOUTS, "maze"):
             return name, maze
     known = ids()
     near = difflib.get_close_matches(id, [*known, *(f"{n}_maze" for n, b in BODIES.items() if b.cell_size)], 3, 0.4)
     raise UsageError(f"no environment is called {id!r}; nearest: {', '.join(near) or ', '.join(known)}")
 
 
-__all__ = ["BODIES", "CUSTOM", "PAPER", "Body", "check", "ids", "kind", "make"]
+__all__ = ["BODIES", "CUSTOM", "PAPER", "Body", "check", "ids", "kind", "make", "paper_options"]

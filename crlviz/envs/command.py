@@ -42,7 +42,7 @@ def command(ids: tuple[str, ...], out: Path | None, seed: int, size: str) -> Non
     if ids:
         return
     click.echo(
-        f"\n..._gen_1f2f3f behind a corridor's name: starts and goals 1, 2 or 3 cells apart.\n"
+        f"\n..._gen_1f2f3f behind a maze's name: starts and goals 1, 2 or 3 cells apart.\n"
         f"{envs.CUSTOM} (or ant_maze, humanoid_maze) --layout FILE: a maze of your own."
     )
 

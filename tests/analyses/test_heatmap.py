@@ -54,6 +54,24 @@ def test_a_critic_that_flies_like_a_crow_scores_one_on_the_line():
     assert dataset.rank_correlation.sel(distance_kind="geodesic").isel(goal=0) < 0.8
 
 
+def test_over_goals_the_start_stays(monkeypatch):
+    agent = KnownAgent("point_u4_maze", by_maze)
+    start = agent.env.maze.xy(agent.env.maze.starts[0])
+
+    def q(state, action, goal):  # by the maze, which is as long either way
+        assert np.all(state == [*start, 0, 0])
+        return -agent.env.maze.geodesic(goal, start)
+
+    monkeypatch.setattr(agent, "q", q)
+    dataset = heatmap.compute([agent], over="goals", resolution=4, action="zeros")
+    assert [dataset.start_x.item(), dataset.start_y.item()] == start.tolist()
+    np.testing.assert_allclose(dataset.rank_correlation.sel(distance_kind="geodesic"), 1, atol=1e-4)
+    nearest = dataset.q.isel(depth=0, start=0).argmax(["x", "y"])
+    assert abs(dataset.x[nearest["x"]] - start[0]) < 0.5
+    assert abs(dataset.y[nearest["y"]] - start[1]) < 0.5
+    assert "over goals" in json.dumps(heatmap.plot(dataset).to_dict())
+
+
 def test_positions_and_walls():
     agent = KnownAgent("point_u_maze", by_line)
     dataset = heatmap.compute([agent], np.array([[1.0, 0.0]]), resolution=2, action="zeros")

@@ -5,9 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from analyses import efficiency, runs, scaling
-from crlviz.errors import CrlvizError
-from tests.toys import toy_config, untrained_run
+from analyses import runs
+from crlviz.checkpoints import read_config
+from crlviz.errors import CrlvizError, UsageError
+from tests.toys import planted_runs, toy_config, untrained_run
 from training.trainer import METRICS
 
 
@@ -41,7 +42,7 @@ def four_runs(tmp_path_factory):
 
 def test_scores_costs_and_groups(four_runs):
     data = runs.compute(four_runs)
-    np.testing.assert_allclose(data.score, [0.2, 0.3, 0.7, 0.8])
+    np.testing.assert_allclose(data.score_success, [0.2, 0.3, 0.7, 0.8])
     np.testing.assert_allclose(data.score_time_at_goal, [4, 6, 14, 16])
     assert data.group.values.tolist() == ["depth 4", "depth 4", "depth 8", "depth 8"]
     # Stem, 4 or 8 hidden layers, heads; observations of 6, phi's inputs 6, psi's 2; width 8.
@@ -52,8 +53,8 @@ def test_scores_costs_and_groups(four_runs):
         assert data.parameters[row] == expected
 
 
-def test_efficiency_table(four_runs):
-    table = efficiency.table(runs.compute(four_runs)).set_index("group")
+def test_table(four_runs):
+    table = runs.table(runs.compute(four_runs), "success").set_index("group")
     assert table.score["depth 4"] == pytest.approx(0.25)
     assert table.low["depth 8"] == pytest.approx(0.7)
     assert table.high["depth 8"] == pytest.approx(0.8)
@@ -65,25 +66,81 @@ def test_runs_of_unequal_length(four_runs, tmp_path):
     short = untrained_run(tmp_path / "short", toy_config(seed=5))
     write_metrics(short, [0, 0.5], seconds=1)
     data = runs.compute([four_runs[0], short])
-    assert data.score[1] == pytest.approx(0.25)  # of fewer than five evaluations, all
+    assert data.score_success[1] == pytest.approx(0.25)  # of fewer than five evaluations, all
     assert np.isnan(data.success[1, 2:]).all()
 
 
-def test_pictures_say_how_many_seeds(four_runs):
+def test_every_variable_has_units_and_a_name(four_runs):
     data = runs.compute(four_runs)
-    assert "2 seeds" in str(scaling.plot(data).to_dict())
-    assert "2 seeds" in str(efficiency.plot(data).to_dict())
-    one = data.isel(run=[0, 2])
-    assert "one seed, so no interval" in str(scaling.plot(one).to_dict())
-    assert "One seed, so no interval" in str(efficiency.plot(one).to_dict())
+    for name, variable in data.data_vars.items():
+        assert variable.attrs["units"], name
+        assert variable.attrs["long_name"], name
+    assert data.attrs["checkpoints"].count("\n") == 3
 
 
-def test_a_depth_has_its_colour_in_every_picture(four_runs):
-    from crlviz.charts import depth_colour
+def test_flops_are_read_from_the_run_and_unknown_of_an_older_one(toy_run, four_runs):
+    assert np.isnan(runs.compute(four_runs).flops_per_update).all()
+    assert runs.compute([toy_run]).flops_per_update.item() == read_config(toy_run)["cost"]["flops_per_update"]
 
-    data = runs.compute(four_runs)
-    for picture in (scaling.plot(data), efficiency.plot(data)):
-        assert str([depth_colour(4), depth_colour(8)]) in str(picture.to_dict())
+
+def test_find(four_runs, tmp_path):
+    folder = four_runs[0].parent
+    (folder / "logs").mkdir(exist_ok=True)
+    assert runs.find([folder]) == sorted(four_runs)
+    assert runs.find([*folder.iterdir()]) == sorted(four_runs)  # as a shell's star gives them, the logs too
+    for name in ("d16", "d4"):
+        (tmp_path / name / "checkpoints" / "100").mkdir(parents=True)
+        (tmp_path / name / "config.json").touch()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").touch()
+    assert [path.name for path in runs.find([tmp_path])] == ["d4", "d16"]
+    with pytest.raises(CrlvizError, match="is no run directory"):
+        runs.find([tmp_path / "begun" / "nothing"])
+
+
+def test_a_run_given_twice_is_no_second_seed(four_runs):
+    with pytest.raises(UsageError, match="differ in nothing"):
+        runs.compute([*four_runs, four_runs[0]])
+
+
+def test_other_settings_part_groups(tmp_path):
+    paths = []
+    for gamma in (0.9, 0.99):
+        paths.append(untrained_run(tmp_path / str(gamma), toy_config(gamma=gamma)))
+        write_metrics(paths[-1], [0, 1], seconds=1)
+    assert runs.compute(paths).group.values.tolist() == ["gamma 0.9", "gamma 0.99"]
+
+
+def test_ablations_are_facts(tmp_path):
+    paths = []
+    for changes in ({}, {"actor__residual": "false", "critic__residual": "false"}, {"critic__activation": "relu"}):
+        paths.append(untrained_run(tmp_path / str(len(paths)), toy_config(**changes)))
+        write_metrics(paths[-1], [0, 1], seconds=1)
+    words = ["full network", "no residual", "critic relu, actor full network"]
+    assert runs.compute(paths).network.values.tolist() == words
+
+
+def test_vary_takes_the_richest_sweep_of_each_task():
+    data = planted_runs(
+        *({"depth": depth, "width": 64} for depth in (4, 8, 16)),
+        *({"depth": depth, "width": 32} for depth in (4, 8)),
+        {"depth": 32, "batch_size": 128},
+        {"depth": 32, "actor_depth": 4},
+        *({"depth": depth, "network": "no residual"} for depth in (4, 8, 16)),
+        *({"depth": depth, "width": 32, "env": "there"} for depth in (4, 8)),
+    )
+    part = runs.vary(data, "depth")
+    found = list(zip(part.env.values.tolist(), part.depth.values.tolist(), part.width.values.tolist(), strict=True))
+    assert found == [("here", 4, 64), ("here", 8, 64), ("here", 16, 64), ("there", 4, 32), ("there", 8, 32)]
+    assert runs.relabel(part, "depth", "width").group.values[0] == "depth 4, width 64"
+    assert runs.relabel(part.isel(run=[0]), "depth").group.values[0] == "depth 4"
+
+
+def test_intervals_draw_within_tasks():
+    """Two tasks far apart, seeds all alike in each: nothing varies when seeds are drawn within their task."""
+    rows = [{"env": env, "seed": seed, "score": level} for env, level in (("a", 0.1), ("b", 0.9)) for seed in range(3)]
+    row = runs.table(planted_runs(*rows), "success").iloc[0]
+    assert (row.low, row.high) == (pytest.approx(row.score), pytest.approx(row.score))
 
 
 @pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n", "env_steps,success,time_at_goal\n"])

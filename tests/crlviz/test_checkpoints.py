@@ -1,6 +1,7 @@
 """Checkpoints: what is written comes back, and damage of any kind is told in one sentence that names the file."""
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 import crlviz
+from crlviz import agent as agents
 from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError
-from tests.toys import untrained_run
+from tests.toys import toy_config, untrained_run
 
 STEPS = (90, 1000)  # "90" sorts after "1000" as text
 
@@ -36,9 +38,19 @@ def _refusal(path: Path) -> str:
 
 
 def _edit(path: Path, change) -> None:
+    """Change a JSON file and its checksums with it, as somebody would who means it."""
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(content))
+    _sign(path, content)
+    if path.name == "config.json" and isinstance(content.get("config"), dict):
+        for manifest in path.parent.glob("checkpoints/*/manifest.json"):
+            entry = {"settings": checkpoints.settings_digest({"algorithm": "crl", "config": {}} | content)}
+            _sign(manifest, json.loads(manifest.read_text()) | entry)
+
+
+def _sign(path: Path, content: dict) -> None:
+    content.pop("sha256", None)
+    path.write_bytes(checkpoints.to_json(content))
 
 
 def test_parameters_come_back_as_they_were(tmp_path):
@@ -220,6 +232,128 @@ def test_an_edited_manifest_is_refused_by_name(run, field, value):
     assert str(path.parent) in _refusal(run)
 
 
+@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
+def test_an_edit_by_hand_is_told(run, name):
+    text = (run / name).read_text()
+    for old, new in (
+        ('"seed": 0', '"seed": 1'),
+        ('"gradient_steps": 100', '"gradient_steps": 101'),
+        ("}", ', "x": 1}'),
+    ):
+        changed = text[::-1].replace(old[::-1], new[::-1], 1)[::-1]
+        if changed != text:
+            (run / name).write_text(changed)
+            assert str(run / name) in (message := _refusal(run))
+            assert "changed since it was written" in message
+    (run / name).write_text(
+        "".join(line for line in text.splitlines(True) if 'sha256": "' not in line or "  " * 3 in line)
+    )
+    assert str(run / name) in _refusal(run)
+    (run / name).write_text(json.dumps(json.loads(text)))  # laid out otherwise, it says the same
+    assert crlviz.load(run).env_steps == 1000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"format"', '"format": 1, "format"'),
+        lambda text: text.replace('"format": 2', '"format": NaN'),
+        lambda text: text.replace('"format": 2', '"format": 1e999'),
+        lambda text: text.replace("{", '{"x": ' + "[" * 900 + "]" * 900 + ",", 1),
+        lambda text: " " * (1 << 21) + text,
+    ],
+    ids=["twice", "nan", "infinite", "deep", "long"],
+)
+@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
+def test_odd_json_is_refused(run, name, change):
+    (run / name).write_text(change((run / name).read_text()))
+    assert str(run / name) in _refusal(run)
+
+
+def test_a_run_of_the_first_format_loads(run):
+    """Before config.json and the manifest had checksums of their own."""
+    for path in (run / "config.json", *run.glob("checkpoints/*/manifest.json")):
+        content = json.loads(path.read_text()) | {"format": 1}
+        path.write_text(
+            json.dumps({name: value for name, value in content.items() if name not in ("sha256", "settings")})
+        )
+    assert crlviz.load(run).env_steps == 1000
+
+
+def test_a_checkpoint_in_the_wrong_place_is_told(run, tmp_path):
+    old, new = (run / "checkpoints" / str(step) for step in STEPS)
+    old.rename(tmp_path / "spare"), new.rename(old), (tmp_path / "spare").rename(new)
+    assert "of another checkpoint, at 90 environment steps" in _refusal(run)
+    stranger = untrained_run(tmp_path / "stranger", toy_config(seed=5), steps=[1000])
+    shutil.rmtree(run / "checkpoints" / "1000")
+    shutil.copytree(stranger / "checkpoints" / "1000", run / "checkpoints" / "1000")
+    assert "of another run" in (message := _refusal(run))
+    assert str(run / "checkpoints" / "1000") in message
+
+
+@pytest.mark.parametrize("make", ["directory", "loop", "device", "pipe", "grown"])
+@pytest.mark.parametrize("name", ["actor.safetensors", "manifest.json"])
+def test_what_is_no_file_is_not_read(run, name, make):
+    path = run / "checkpoints" / "1000" / name
+    path.unlink()
+    {
+        "directory": path.mkdir,
+        "loop": lambda: path.symlink_to(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "pipe": lambda: os.mkfifo(path),
+        "grown": lambda: path.write_bytes(b"0" * 5_000_000),
+    }[make]()
+    assert str(path) in _refusal(run)
+
+
+def test_arrays_larger_than_the_config_says_are_not_read(run):
+    path = run / "checkpoints" / "1000" / "actor.safetensors"
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+    _edit(path.parent / "manifest.json", _at("files", {path.name: {"bytes": 1 << 40, "sha256": "0" * 64}}))
+    assert "more than its arrays take" in _refusal(run)
+
+
+def test_arrays_of_another_type_do_not_fit(run):
+    agent = crlviz.load(run)
+    wrong = jax.tree.map(lambda leaf: leaf.astype(np.float16), agent.params["actor"])
+    checkpoints.write(run, 5000, None, {"actor": wrong, "critic": agent.params["critic"]})
+    assert "float16" in _refusal(run)
+
+
+def test_an_unknown_number_of_updates(run):
+    agent = crlviz.load(run)
+    checkpoints.write(run, 5000, None, agent.params)
+    assert crlviz.load(run).gradient_steps is None
+
+
+# ---- versions
+
+
+def _made_with(run: Path, **versions: str) -> None:
+    _edit(run / "config.json", lambda content: content.update(versions=versions))
+
+
+def test_other_versions_warn_once(run, recwarn):
+    agents._warn_once.cache_clear()
+    _made_with(run, jax="0.0.1", brax=importlib.metadata.version("brax"), numpy="0.1")
+    for _ in range(2):
+        crlviz.load(run)
+    (warning,) = recwarn
+    assert "jax 0.0.1 (here " in (text := str(warning.message))
+    assert "brax" not in text
+    assert "\n" not in text
+
+
+def test_the_same_versions_are_quiet(run, recwarn):
+    agents._warn_once.cache_clear()
+    _made_with(run, **{name: importlib.metadata.version(name) for name in ("jax", "brax")})
+    crlviz.load(run)
+    _edit(run / "config.json", lambda content: content.update(versions="none"))
+    crlviz.load(run)
+    assert not list(recwarn)
+
+
 def test_arrays_of_another_network_do_not_fit(run):
     """Whole files, with honest checksums, of a network that the config does not describe."""
     agent = crlviz.load(run)
@@ -259,7 +393,7 @@ def test_a_write_that_fails_leaves_nothing(run, monkeypatch, fails_at):
 
     before = sorted(p.name for p in (run / "checkpoints").iterdir())
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CrlvizError, match=r"cannot write .*3000: No space"):
         checkpoints.write(run, 3000, 1, {"actor": {"x": np.ones(3)}, "critic": {"x": np.ones(3)}})
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
     assert crlviz.load(run).env_steps == 1000
@@ -291,7 +425,18 @@ def test_files_have_the_usual_permissions(tmp_path):
 
 def test_a_checkpoint_is_never_written_over(run):
     before = (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes()
-    with pytest.raises(OSError, match=r"not empty|exists"):
+    with pytest.raises(CrlvizError, match=r"not empty|exists"):
         checkpoints.write(run, 1000, 1, {"actor": {"x": np.ones(3)}})
     assert (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes() == before
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["1000", "90"]
+
+
+@pytest.mark.parametrize(
+    ("most", "chosen"),
+    [(1, [900]), (2, [100, 900]), (3, [100, 500, 900]), (9, range(100, 901, 100)), (50, range(100, 901, 100))],
+)
+def test_through_training(tmp_path, most, chosen):
+    checkpoints.write_config(tmp_path, {"algorithm": "crl", "config": {}})
+    paths = {steps: checkpoints.write(tmp_path, steps, 0, {}) for steps in range(100, 901, 100)}
+    assert checkpoints.through_training(tmp_path, most) == [paths[steps] for steps in chosen]
+    assert checkpoints.through_training(paths[300], most) == [paths[300]]

@@ -6,9 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from crlviz import cli
+from crlviz.errors import CrlvizError
 from tests.toys import ROOM, toy_config
 
 QUICK = [f"--set={name}" for name in ("num_envs=4", "unroll=10", "updates=2", "window=30", "replay_steps=60")]
@@ -114,9 +117,50 @@ def test_evaluation_elsewhere(crlviz, tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["eval_env"] == "point_u_maze_eval"
 
 
+def test_training_on_near_pairs(crlviz, tmp_path, monkeypatch):
+    from training import trainer
+
+    configs = []
+    monkeypatch.setattr(trainer, "train", lambda config, out, **_: configs.append(config) or out)
+    for env in ("point_u_maze", "ant_big_maze"):
+        assert crlviz("train", env, "--max-pair-distance", 3, "--out", tmp_path / env)[0] == 0
+    assert [config.env for config in configs] == ["point_u_maze_gen_1f2f3f", "ant_big_maze_gen_1f2f3f"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("stitch", "of     6"),
+        ("norms", "(block 1)"),
+        ("embed", "effective rank"),
+        ("behavior", "Critical depth: none found, for there is one depth only."),
+    ],
+)
+def test_each_analysis_of_checkpoints(crlviz, toy_run, tmp_path, verb, words):
+    picture, data = tmp_path / f"{verb}.svg", tmp_path / f"{verb}.nc"
+    code, out, _ = crlviz(verb, toy_run, "--out", picture, "--out", data)
+    assert code == 0, out
+    assert words in out
+    assert f"wrote {picture}, {data}" in out
+    assert "one seed" in picture.read_text()
+    assert data.stat().st_size > 0
+    assert "cannot tell the format" in complaint(crlviz(verb, toy_run, "--out", tmp_path / "picture.jpg"), 2)
+
+
+def test_behavior_gif(crlviz, toy_run, tmp_path):
+    options = ["--episodes", 3, "--out", tmp_path / "b.json"]
+    assert "ends in .gif" in complaint(crlviz("behavior", toy_run, *options, "--gif", tmp_path / "b.png"), 2)
+    assert not list(tmp_path.iterdir())
+    assert crlviz("behavior", toy_run, *options, "--gif", tmp_path / "b.gif")[0] == 0
+    assert (tmp_path / "b.gif").read_bytes()[:4] == b"GIF8"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["point_u_maze", "--max-pair-distance", "0"], "pairs at most 0 cells apart"),
+        (["point_u_maze", "--max-pair-distance", "9"], "cells of this maze are 1 to 6 apart"),
+        (["humanoid", "--max-pair-distance", "3"], "humanoid cannot be given pairs by distance"),
         (["point_bigmaze"], "no environment is called 'point_bigmaze'; nearest: point_big_maze"),
         (
             ["point_u_maze", "--depth", "6"],
@@ -139,6 +183,29 @@ def test_train_mistakes(crlviz, tmp_path, arguments, words):
     assert not out.exists()  # nothing was begun
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["point_u_maze"], "train takes ENV and --out RUN, or --resume RUN"),
+        (["point_u_maze", "--resume", "run"], "an ENV cannot be given beside it"),
+        (["--resume", "run", "--actor-depth", "8"], "--actor-depth cannot be given beside it"),
+        (["--resume", "run", "--set", "gamma=1"], "--set cannot be given beside it"),
+        (["point_u_maze", "--out", "run", "--rewinds", "-1"], "rewinds is -1; it must be at least 0"),
+        (["point_u_maze", "--out", "run", "--save-every", "0"], "save_every is 0; it must be at least 1"),
+        (["point_u_maze", "--out", "run", "--set", "on_nan=hope"], "on_nan is 'hope'; take stop or rewind"),
+    ],
+)
+def test_resume_mistakes(crlviz, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in complaint(crlviz("train", *arguments), 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_of_nothing(crlviz, tmp_path):
+    assert "cannot be read: No such file" in complaint(crlviz("train", "--resume", tmp_path), 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_refuses_an_existing_run(crlviz, toy_run):
     before = sorted(toy_run.rglob("*"))
     assert "exists already" in complaint(crlviz("train", "point_u_maze", "--out", toy_run, *QUICK), 2)
@@ -153,6 +220,11 @@ def test_train_refuses_an_existing_run(crlviz, toy_run):
         (["--scale", "mine"], "scale 'mine' is unknown; take own or shared"),
         (["--action", "jump"], "action 'jump' is unknown; take policy or zeros"),
         (["--resolution", "0"], "resolution 0"),
+        (["--over", "walls"], "over 'walls' is unknown; take positions or goals"),
+        (["--over", "goals", "--goal", "1,0"], "--over goals keeps the start fixed: give --start"),
+        (["--over", "goals", "--start", "9,9"], "the start 9,9 is not in a free cell"),
+        (["--checkpoints", "0"], "--checkpoints 0: at least one is needed"),
+        (["--checkpoints", "1", "--out", "q.gif"], "a GIF goes through training"),
         (["--out", "map.jpeg"], "cannot tell the format of map.jpeg"),
         (["--out", "no/such/map.png"], "there is no directory no/such"),
     ],
@@ -161,6 +233,49 @@ def test_heatmap_mistakes(crlviz, toy_run, tmp_path, monkeypatch, options, words
     monkeypatch.chdir(tmp_path)
     assert words in complaint(crlviz("heatmap", toy_run, *options), 2)
     assert not list(tmp_path.iterdir())
+
+
+def test_import_verify_export(crlviz, data, tmp_path):
+    source, run = data / "runs" / "ant_big_maze_1000_20261121-001006", tmp_path / "theirs"
+    code, out, _ = crlviz("import", source, "--out", run)
+    assert (code, out) == (0, f"wrote {run}: ant_big_maze, depth 4, width 32, after 2,400, 3,200 environment steps\n")
+    assert "exists already" in complaint(crlviz("import", source, "--out", run), 2)
+
+    code, out, _ = crlviz("inspect", run, "--verify")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} == {"ok"}
+    assert len(out.splitlines()) == 1 + 2 * 5
+    damaged = run / "checkpoints" / "2400" / "critic.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    code, out, err = crlviz("inspect", run, "--verify")
+    assert code == 1
+    assert [line for line in out.splitlines() if line.startswith("BAD")] == [
+        f"BAD  {damaged} is damaged: its {damaged.stat().st_size:,} bytes are not as many as manifest.json says"
+    ]
+    assert "1 of 10 checks" in err
+
+    for name in ("agent.onnx", "agent.safetensors"):
+        code, out, _ = crlviz("export", run, "--out", tmp_path / name)
+        assert (code, out.splitlines()[0]) == (0, f"wrote {tmp_path / name}")
+    from analyses import runs
+
+    with pytest.raises(CrlvizError, match=r"has no metrics\.csv"):
+        runs.compute([run])
+
+
+def test_other_versions_get_one_line(crlviz, toy_run, tmp_path):
+    import shutil
+
+    from crlviz import agent, checkpoints
+
+    run = shutil.copytree(toy_run, tmp_path / "run")
+    config = checkpoints.read_config(run)
+    checkpoints.write_config(run, config | {"versions": {"brax": "0.0.9"}})
+    agent._warn_once.cache_clear()
+    code, _, err = crlviz("inspect", run)
+    assert code == 0
+    assert err.startswith("Warning: trained under brax 0.0.9 (here ")
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("verb", ["heatmap", "inspect"])
@@ -172,6 +287,20 @@ def test_no_checkpoint(crlviz, tmp_path, verb):
 def test_the_same_checkpoint_twice(crlviz, toy_run, tmp_path):
     result = crlviz("heatmap", toy_run, toy_run, "--out", tmp_path / "map.json")
     assert "do not differ" in complaint(result, 2)
+
+
+def test_a_html_is_a_page_of_all_training_unless_a_goal_is_given(crlviz, toy_run, tmp_path):
+    page, still, moving, data = (tmp_path / name for name in ("page.html", "still.html", "q.gif", "q.nc"))
+    code, out, _ = crlviz("heatmap", toy_run, "--resolution", 2, "--out", page, "--out", moving, "--out", data)
+    assert code == 0
+    assert "mean of" in out
+    assert 'type="range"' in page.read_text()
+    assert moving.read_bytes().startswith(b"GIF89a")
+    with xr.open_dataset(data) as read:
+        assert read.sizes["env_steps"] == len(list((toy_run / "checkpoints").iterdir()))
+        assert read.sizes["goal"] == int(np.isfinite(read.straight[0]).sum()) / 4  # every free cell
+    assert crlviz("heatmap", toy_run, "--goal", "1,0", "--resolution", 2, "--out", still)[0] == 0
+    assert "vega" in still.read_text()
 
 
 def test_heatmap_across_mazes(crlviz, toy_run, tmp_path):

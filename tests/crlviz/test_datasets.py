@@ -75,3 +75,34 @@ def test_each_visits_every_cell_of_a_grid():
 def test_twice_the_same():
     with pytest.raises(UsageError, match="run0 and run1 do not differ"):
         combined(agents({}, {}))
+
+
+def test_groups_gather_seeds_and_put_shallow_ones_first():
+    some = agents(*(deep(depth, seed=seed) for depth in (16, 4) for seed in (0, 1)), deep(8))
+    found = {
+        label: (depth, [part.q.values[0] for part in parts]) for label, depth, parts in datasets.groups(combined(some))
+    }
+    assert list(found.items()) == [("depth 4", (4, [2, 3])), ("depth 8", (8, [4])), ("depth 16", (16, [0, 1]))]
+
+
+def test_groups_know_a_depth_that_all_share():
+    whole = combined(agents(deep(16, seed=1), deep(16, seed=0)))
+    [(label, depth, parts)] = datasets.groups(whole)
+    assert (label, depth, len(parts)) == ("depth 16", 16, 2)
+    [(label, depth, _), _] = datasets.groups(combined(agents(deep(16), deep(16, env="point_u4_maze"))))
+    assert (label, depth) == ("point_u4_maze", 16)
+
+
+def test_runs_gather_their_checkpoints_in_order():
+    some = agents(*(deep(depth, env_steps=steps) for depth, steps in ((4, 200), (4, 100), (8, 200))))
+    found = datasets.runs(combined(some))
+    values = {run: {steps: part.q.values[0] for steps, part in parts.items()} for run, parts in found.items()}
+    assert values == {"depth 4": {100: 1, 200: 0}, "depth 8": {200: 2}}
+    assert [list(parts) for parts in found.values()] == [[100, 200], [200]]
+
+
+def test_a_single_run_is_called_by_its_directory():
+    some = agents(deep(4, env_steps=100), deep(4, env_steps=200))
+    for agent in some:
+        agent.source = Path(f"runs/deep/checkpoints/{agent.facts['env_steps']}")
+    assert list(datasets.runs(combined(some))) == ["deep"]

@@ -365,3 +365,12 @@ def test_a_fallen_body_is_done():
     assert [float(out_of(jnp.asarray(height), 0.2, 1.0)) for height in (0.19, 0.2, 1.0, 1.01)] == [1, 0, 0, 1]
     # A state that is no longer a number has failed as well.
     assert step(jax.jit(env.at)(env.sys.init_q.at[2].set(np.nan), np.zeros(16)), np.zeros(8)).done == 1
+
+
+@pytest.mark.parametrize("id", ["ant", "ant_ball", "ant_push", "humanoid", "reacher", "ant_u_maze", "humanoid_u_maze"])
+def test_the_papers_options_are_options(id):
+    options = envs.paper_options(id)
+    env = envs.make(id, **options)
+    assert env.dt == pytest.approx({"humanoid": 0.03, "humanoid_u_maze": 0.015, "reacher": 0.04}.get(id, 0.05))
+    assert ("normalise_quaternion" in options) == id.startswith("ant")
+    assert env.goal_indices == {"ant_ball": (28, 29)}.get(id, envs.make(id).goal_indices)

@@ -178,14 +178,57 @@ def test_ordinary_pairs_are_even():
     np.testing.assert_allclose(weights, 0.25)
 
 
-def test_generated_pairs_refuse_what_has_no_order():
-    with pytest.raises(UsageError, match="branches at"):
-        mazes.get("big_maze_gen_1f")
-    with pytest.raises(UsageError, match="1 to 6"):
-        mazes.get("u_maze_gen_7f")
-    with pytest.raises(UsageError, match="1 to 6"):
-        mazes.get("u_maze_gen_0f1f")
+@pytest.mark.parametrize("name", ["big_maze", "hardest_maze"])
+def test_generated_pairs_of_a_maze_that_branches(name):
+    """Both ways, and as far apart as a flood that grows by a cell a step says."""
+    maze = mazes.get(f"{name}_gen_2f5f")
+    free = np.array(maze.free)
+    assert maze.corridor is None
+    expected = {}
+    for hop in (2, 5):
+        found = []
+        for start in free:
+            age = np.where(maze.walls, -1, np.inf)
+            age[tuple(start)] = 0
+            for step in range(1, hop + 1):
+                for axis, shift in itertools.product((0, 1), (1, -1)):
+                    age = np.where(np.isinf(age) & (np.roll(age, shift, axis) == step - 1), step, age)
+            found += [(tuple(start.tolist()), goal) for goal in map(tuple, np.argwhere(age == hop).tolist())]
+        expected |= dict.fromkeys(found, 1 / 2 / len(found))
+    pairs, weights = maze.pairs
+    assert {(tuple(a), tuple(b)): w for (a, b), w in zip(pairs.tolist(), weights, strict=True)} == pytest.approx(
+        expected
+    )
+    assert len(pairs) == len(expected)
+
+
+def test_generated_pairs_need_cells_that_far_apart():
+    for hops in ("7f", "0f1f"):
+        with pytest.raises(UsageError, match="1 to 6"):
+            mazes.get(f"u_maze_gen_{hops}")
+    with pytest.raises(UsageError, match=r"1 to \d+ apart"):
+        mazes.get("big_maze_gen_40f")
     assert len(mazes.get("u_maze_gen_6f").pairs[0]) == 1
+    cut_off = ["########", "#rg#...#", "########"]  # the cells that no way leads to are no part of the corridor
+    with pytest.raises(UsageError, match="1 to 1"):
+        mazes.build(cut_off, hops=(2,))
+
+
+def test_steps_are_infinite_where_no_way_leads():
+    maze = mazes.build(["######", "#rg#.#", "######"])
+    np.testing.assert_array_equal(maze.steps(np.array([(1, 1), (1, 2), (1, 4)]))[0], [0, 1, np.inf])
+
+
+def test_names_of_pairs_within_a_distance():
+    assert mazes.within("ant_u_maze", 3) == "ant_u_maze_gen_1f2f3f"
+    assert mazes.split_pairs("u_maze_gen_1f12f") == ("u_maze", (1, 12))
+    assert mazes.split_pairs("u_maze") == ("u_maze", ())
+    own = envs.make("point_maze_gen_1f2f", layout=["#####", "#rg.#", "#####"])
+    assert own.maze.hops == (1, 2)
+    assert len(own.maze.pairs[0]) == 2 + 1
+    for wrong, cells in (("point_u_maze", 0), ("point_u_maze_gen_1f", 2), ("humanoid", 3), ("point_u_maze_eval", 1)):
+        with pytest.raises(UsageError):
+            mazes.within(wrong, cells)
 
 
 # ---- positions

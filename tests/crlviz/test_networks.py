@@ -40,10 +40,10 @@ class Recorded:
         tree = unflatten_dict({tuple(name.split("/")): leaf for name, leaf in self.flat.items()})
         self.tree = tree
         self.log_alpha = tree["alpha"]["log_alpha"]
-        self.actor_params = from_paper_layout(tree["actor"]["params"])
+        self.actor_params = from_paper_layout(tree["actor"]["params"], 2)
         self.critic_params = {
-            "phi": from_paper_layout(tree["critic"]["sa_encoder"]["params"]),
-            "psi": from_paper_layout(tree["critic"]["g_encoder"]["params"]),
+            "phi": from_paper_layout(tree["critic"]["sa_encoder"]["params"], 1),
+            "psi": from_paper_layout(tree["critic"]["g_encoder"]["params"], 1),
         }
         sizes = [array.shape[-1] for array in (self.state, self.action, self.goal)]
         config = NetworkConfig(depth, width)
@@ -187,7 +187,7 @@ def test_forward_pass_against_numpy(depth, width, heads, layer_norm, activation,
     layers = _paper_layers(config, 3, heads, seed)
     x = np.random.default_rng(seed + 1).normal(size=(5, 3))
     apply = jax.jit(ResidualNetwork(config, tuple(heads)).apply)
-    outputs = apply({"params": from_paper_layout(layers)}, x.astype(np.float32))
+    outputs = apply({"params": from_paper_layout(layers, len(heads))}, x.astype(np.float32))
     for output, expected in zip(outputs, _plain(layers, config, len(heads), x), strict=True):
         # LayerNorm over two units divides by what may be a small difference: looser than the golden test.
         np.testing.assert_allclose(output, expected, rtol=2e-3, atol=2e-3)
@@ -199,7 +199,7 @@ def test_forward_pass_against_numpy(depth, width, heads, layer_norm, activation,
 def test_paper_layout_with_and_without_layer_norm(layer_norm, heads, width):
     for depth in (4, 8, 20):
         config = NetworkConfig(depth, width, layer_norm=layer_norm)
-        ours = from_paper_layout(_paper_layers(config, 6, heads, seed=0))
+        ours = from_paper_layout(_paper_layers(config, 6, heads, seed=0), len(heads))
         expected = jax.eval_shape(ResidualNetwork(config, tuple(heads)).init, jax.random.key(0), jnp.zeros(6))
         assert jax.tree.map(np.shape, ours) == jax.tree.map(lambda leaf: leaf.shape, dict(expected["params"]))
 

@@ -1,15 +1,16 @@
 """Settings: reading them, changing them, refusing them, and the counts that follow."""
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crlviz.errors import UsageError
+from crlviz.errors import CrlvizError, UsageError
 from tests.toys import toy_config
 from training import config as configs
-from training.config import PRESETS, TrainConfig, replace, schedule
+from training.config import PRESETS, TrainConfig, load, replace, schedule
 
 CONFIG = TrainConfig(env="point_u_maze")
 
@@ -33,6 +34,15 @@ def test_presets_are_runs(name):
 
 def test_the_paper_preset_keeps_goals():
     assert not replace(CONFIG, configs.preset("paper")).redraw_goals
+
+
+def test_options_of_the_environment():
+    config = replace(CONFIG, {"env_options.physics_step": "0.003", "env_options.backend": "spring"})
+    assert config.env_options == {"physics_step": 0.003, "backend": "spring"}
+    assert replace(config, {"env_options.backend": "mjx"}).env_options == {"physics_step": 0.003, "backend": "mjx"}
+    assert hash(config) is not None  # a static argument of jitted functions
+    with pytest.raises(UsageError, match="env_options"):
+        replace(CONFIG, {"env_options": "spring"})
 
 
 def test_an_unknown_preset_names_the_known():
@@ -121,8 +131,9 @@ def test_the_toy_schedule_by_hand():
     config = toy_config()
     plan = schedule(config)
     assert (plan.prefill_unrolls, plan.epochs, plan.steps_per_epoch, plan.replay_capacity) == (3, 2, 2, 60)
-    assert [plan.env_steps(config, epoch) for epoch in (1, 2)] == [4 * 10 * 5, 4 * 10 * 7]
-    assert [plan.gradient_steps(config, epoch) for epoch in (0, 1, 2)] == [0, 6, 12]
+    assert plan.steps == 4
+    assert [plan.env_steps(config, step) for step in (0, 2, 4)] == [4 * 10 * 3, 4 * 10 * 5, 4 * 10 * 7]
+    assert [plan.gradient_steps(config, step) for step in (0, 2, 4)] == [0, 6, 12]
 
 
 @given(
@@ -153,7 +164,7 @@ def test_schedules_cover_what_was_asked(num_envs, unroll, window, replay_steps, 
     assert replay_steps <= plan.replay_capacity < replay_steps + unroll
     assert plan.replay_capacity % unroll == 0
     assert 1 <= plan.epochs <= evaluations
-    total = plan.env_steps(config, plan.epochs)
+    total = plan.env_steps(config, plan.steps)
     assert total >= env_steps
     # Less than an epoch too much, unless the prefill alone is more than was asked for.
     step = num_envs * unroll
@@ -186,3 +197,27 @@ def test_settings_that_make_no_run(changes, words):
         schedule(toy_config(**changes))
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_config_comes_back_from_json():
+    config = toy_config(layout=("###", "#r#"), crl__learning_rate=1, save_replay=False)
+    assert load(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    assert load({"env": "humanoid"}) == TrainConfig(env="humanoid")  # of an older crlviz
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"env": "a", "gama": 1.0}, "no setting is called 'gama'"),
+        ({"env": "a", "actor": {"deep": 4}}, "no setting is called 'actor.deep'"),
+        ({"env": "a", "gamma": "0.9"}, "gamma is '0.9', not a float"),
+        ({"env": "a", "num_envs": True}, "num_envs is True, not a int"),
+        ({"env": 1}, "env is 1, not a str"),
+        ({"env": "a", "actor": 4}, "actor is 4"),
+        ({"env": "a", "actor": {"depth": 6}}, "depth 6 is not"),
+    ],
+)
+def test_a_config_of_other_fields_or_types_is_refused(settings, words):
+    with pytest.raises(CrlvizError, match=r"config\.json is damaged or of another crlviz") as error:
+        load(settings)
+    assert words in str(error.value)

@@ -10,33 +10,33 @@ from crlviz import mazes
 from tests.toys import FallingPoint, toy_config
 from training.trainer import build
 
-# Episodes of 20 steps and 20 steps of prefill: after init, and after each epoch of 2 x 10, every slot was just reset.
+# Episodes of 20 steps and 20 steps of prefill: after init, and after every 2 training steps of 10, every slot was just
+# reset.
 PREFILL = {"window": 20, "env_steps": 4 * 10 * 6}
 
 
 @pytest.fixture(scope="module")
 def run():
-    """A loop, its states after init and after each epoch, and the last epoch's losses."""
+    """A loop, its states after init and after every other training step, and the last one's losses."""
     loop = build(toy_config(**PREFILL))
-    init, epoch = jax.jit(loop.init), jax.jit(loop.epoch)
+    init, step = jax.jit(loop.init), jax.jit(loop.step)
     states = [init(jax.random.key(0))]
-    for _ in range(2):
-        state, metrics = epoch(states[-1])
+    for _ in range(4):
+        state, metrics, _ = step(states[-1])
         states.append(state)
-    return loop, states, metrics
+    return loop, states[::2], metrics
 
 
 def test_counts_are_what_was_stepped(run):
     loop, states, _ = run
-    for epoch, state in enumerate(states):
+    for pair, state in enumerate(states):
         collector = state.collector
         taken = np.asarray(collector.trajectory * loop.episode_length + collector.steps)
-        assert (taken == 20 * (epoch + 1)).all()
+        assert (taken == 20 * (pair + 1)).all()
         assert int(state.replay.size) == min(taken[0], loop.schedule.replay_capacity)
-        if epoch:
-            assert loop.schedule.env_steps(loop.config, epoch) == taken.sum()
+        assert loop.schedule.env_steps(loop.config, 2 * pair) == taken.sum()
         for optimiser in (state.learner.actor_optimiser, state.learner.critic_optimiser, state.learner.alpha_optimiser):
-            assert int(optimiser[0].count) == loop.schedule.gradient_steps(loop.config, epoch)
+            assert int(optimiser[0].count) == loop.schedule.gradient_steps(loop.config, 2 * pair)
 
 
 @pytest.mark.parametrize("redraw", [True, False], ids=["redrawn", "kept"])

@@ -1,0 +1,289 @@
+"""What does the agent do at each depth: fall, walk, vault? And at which depth does it learn to? (paper figure 3)"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import altair as alt
+import click
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from analyses import critical, dots, outputs
+from analyses.descriptors import DESCRIPTORS, describe
+from crlviz import charts, datasets
+from crlviz.errors import UsageError
+from crlviz.mazes import Maze
+from crlviz.rollouts import rollout
+
+if TYPE_CHECKING:
+    from crlviz.agent import Agent
+
+
+class Rule(NamedTuple):
+    """A behaviour's name, the words of its rule, the rule on an episode's descriptors, and its colour.
+
+    A descriptor that the body has not is NaN, so what is said about it does not hold.
+    """
+
+    name: str
+    words: str
+    holds: Callable[[Mapping[str, float]], bool]
+    colour: str
+
+
+# An episode has the name of the first rule that holds. The last rule leaves no episode without a name.
+RULES: tuple[Rule, ...] = (
+    Rule("vaults", "is over a wall and higher than it", lambda d: d["above_wall"] >= 1, "#5b3fa0"),
+    Rule(
+        "falls near the goal",
+        "fails after it had three quarters of the way behind it",
+        lambda d: d["fell"] == 1 and d["progress"] >= 0.75,
+        "#f2c14e",
+    ),
+    Rule(
+        "throws itself",
+        "fails while it moves towards the goal at 1 m/s or more",
+        lambda d: d["fell"] == 1 and d["fall_speed"] >= 1,
+        "#e98a3c",
+    ),
+    Rule("falls", "fails in any other way", lambda d: d["fell"] == 1, "#c8553d"),
+    Rule(
+        "stands still",
+        "never comes farther from its start than a tenth of the way, nor to the goal",
+        lambda d: d["reach"] < 0.1 and not d["time_at_goal"],
+        "#c9ccd1",
+    ),
+    Rule(
+        "loops the corridor",
+        "roams more than twice the way, and spends less than half of what is left at the goal once it is there",
+        lambda d: d["roaming"] > 2 and d["staying"] < 0.5,
+        "#b07aa1",
+    ),
+    Rule(
+        "walks upright",
+        "reaches the goal with its torso upright (mean cosine of 0.8) and never on the ground",
+        lambda d: d["time_at_goal"] > 0 and d["uprightness"] >= 0.8 and d["time_fallen"] == 0,
+        "#3a8f5c",
+    ),
+    Rule("reaches the goal", "reaches it in any other way", lambda d: d["time_at_goal"] > 0, "#8cc9a1"),
+    Rule("never reaches", "moves, stays up, and does not reach the goal", lambda d: True, "#8d939c"),
+)
+NAMES = [rule.name for rule in RULES]
+_SCORE = "steps at the goal, and among equals the share of the way behind it"
+
+
+def behaviour(descriptors: Mapping[str, float]) -> str:
+    """The name of an episode with these descriptors."""
+    known = dict.fromkeys(DESCRIPTORS, np.nan) | dict(descriptors)
+    return next(rule.name for rule in RULES if rule.holds(known))
+
+
+def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = False, seed: int = 0) -> xr.Dataset:
+    """Descriptors and names of many episodes of each agent, in the environment it was evaluated in.
+
+    Args:
+      agents: of one body, in environments that are alike.
+      episodes: of each agent.
+      sampled: draw actions instead of taking the mean.
+      seed: of starts, goals and the policy's noise.
+
+    Returns:
+      Dataset over what the agents differ in, ``episode`` and ``behaviour``: the descriptors (``DESCRIPTORS`` holds
+      their definitions; those that mean nothing to the body are absent, attrs ``absent`` says why), ``name`` of each
+      episode, ``share`` of each name, ``score`` (``pick`` orders by it); coordinate ``source``, the checkpoint.
+
+    Raises:
+      UsageError: no episode, or bodies with different descriptors.
+    """
+    each = [_one(agent, episodes, sampled, seed) for agent in agents]
+    for agent, part in zip(agents, each, strict=True):
+        if part.attrs["absent"] != each[0].attrs["absent"]:
+            raise UsageError(
+                f"{agents[0].source} and {agent.source} have different bodies or worlds; look at them apart"
+            )
+    attrs = {"env": agents[0].eval_env.id, "episodes": episodes, "sampled": int(sampled), "seed": seed}
+    return datasets.combine(agents, each, xr.Dataset(attrs=attrs | each[0].attrs))
+
+
+def _one(agent: "Agent", episodes: int, sampled: bool, seed: int) -> xr.Dataset:
+    env = agent.eval_env
+    told = describe(env, rollout(agent, episodes, seed=seed, deterministic=not sampled, env=env))
+    names = [behaviour({str(k): float(v[index]) for k, v in told.items()}) for index in range(episodes)]
+    share = [np.mean([name == known for name in names]) for known in NAMES]
+    score = told.time_at_goal + told.progress.fillna(0)
+    return told.assign(
+        name=("episode", names, {"long_name": "behaviour", "units": "1"}),
+        share=("behaviour", share, {"long_name": "share of episodes", "units": "1"}),
+        score=("episode", score.values, {"long_name": _SCORE, "units": "steps"}),
+    ).assign_coords(behaviour=NAMES, source=str(agent.source))
+
+
+def critical_depth(dataset: xr.Dataset) -> critical.Critical:
+    """The critical depth of what ``compute`` returned, where its groups differ in depth and seed alone."""
+    scores = {depth: [part.time_at_goal.values for part in parts] for _, depth, parts in datasets.groups(dataset)}
+    if {name for _, facts, _ in datasets.each(dataset) for name in facts} - {"depth", "seed"}:
+        return critical.Critical("Critical depth: not looked for, as checkpoints differ in more than depth and seed.")
+    return critical.find(scores)
+
+
+def pick(dataset: xr.Dataset) -> pd.DataFrame:
+    """The median and the best episode of each group of seeds, by ``score``; of an even number, the lower median.
+
+    Returns:
+      Columns ``group``, ``depth``, ``which`` (median or best), ``source`` (the checkpoint), ``episode``, ``score`` and
+      ``name``. ``rollout`` of that checkpoint with the dataset's ``episodes`` and ``seed`` gives the episode again.
+    """
+    rows = []
+    for label, depth, parts in datasets.groups(dataset):
+        whose = np.concatenate([np.full(part.sizes["episode"], k) for k, part in enumerate(parts)])
+        episode = np.concatenate([part.episode.values for part in parts])
+        score = np.concatenate([part.score.values for part in parts])
+        order = np.argsort(score, kind="stable")
+        for which, index in (("median", order[(len(order) - 1) // 2]), ("best", order[-1])):
+            part = parts[whose[index]]
+            rows.append(
+                {
+                    "group": label,
+                    "depth": depth,
+                    "which": which,
+                    "source": part.source.item(),
+                    "episode": int(episode[index]),
+                    "score": float(score[index]),
+                    "name": str(part.name.values[episode[index]]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> None:
+    """Write a GIF of the median and the best episode of each depth, side by side and in step.
+
+    Args:
+      agents: those of ``compute``, point masses in a maze.
+      dataset: what it returned.
+      path: the file.
+
+    Raises:
+      UsageError: a body that is more than a point.
+    """
+    from crlviz import animation
+
+    maze = _flat_maze(agents)
+    by_source = {str(agent.source): agent for agent in agents}
+    panels, colours = {}, []
+    for row in pick(dataset).itertuples():
+        agent = by_source[str(row.source)]
+        options = {"seed": dataset.attrs["seed"], "deterministic": not dataset.attrs["sampled"]}
+        runs = rollout(agent, dataset.attrs["episodes"], env=agent.eval_env, **options)
+        panels[f"{row.group}, {row.which}: {row.name}"] = runs.isel(episode=[row.episode])
+        colours.append(charts.depth_colour(int(str(row.depth))))
+    animation.animate(maze, panels, path, colours=colours)
+
+
+def _flat_maze(agents: Sequence["Agent"]) -> Maze:
+    env = agents[0].eval_env
+    if env.maze is None or not env.id.startswith("point"):
+        raise UsageError(f"a GIF shows a point in a maze; {env.id} is more than that")
+    return env.maze
+
+
+def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
+    """Share of each behaviour, time at goal and the other descriptors, over depth.
+
+    Args:
+      dataset: from ``compute``, or read back from netCDF.
+      size: height in pixels of the bars.
+    """
+    groups = list(datasets.groups(dataset))
+    telling = [name for name in DESCRIPTORS if name in dataset and float(abs(dataset[name]).max()) > 0]
+    titles = {name: name.replace("_", " ") for name in telling}
+    counts = charts.seed_note([len(parts) for _, _, parts in groups])
+    notes = [
+        critical_depth(dataset).sentence,
+        f"{dataset.attrs['episodes']} episodes of each checkpoint. Below, means over them; {counts}.",
+    ]
+    return (
+        alt.vconcat(_bars(groups, size), dots.panels(groups, titles), spacing=30)
+        .resolve_scale(color="independent")
+        .properties(title=alt.TitleParams(f"What agents do in {dataset.attrs['env']}", subtitle=notes))
+    )
+
+
+def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt.Chart:
+    words = {rule.name: rule.words for rule in RULES}
+    data = pd.DataFrame(
+        [
+            {
+                "group": label,
+                "behaviour": name,
+                "order": order,
+                "share": float(np.mean([part.share.sel(behaviour=name).item() for part in parts])),
+                "rule": words[name],
+            }
+            for label, _, parts in groups
+            for order, name in enumerate(NAMES)
+        ]
+    )
+    data = data[data.share > 0]
+    seen = [rule for rule in RULES if rule.name in set(data.behaviour)]
+    return (
+        alt.Chart(data)
+        .mark_bar(size=46)
+        .encode(
+            x=alt.X("group:N", sort=[label for label, _, _ in groups], title=None, axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("share:Q", title="share of episodes", scale=alt.Scale(domain=[0, 1])),
+            color=alt.Color(
+                "behaviour:N",
+                title=None,
+                scale=alt.Scale(domain=[rule.name for rule in seen], range=[rule.colour for rule in seen]),
+                legend=alt.Legend(labelLimit=300),
+            ),
+            order="order:O",
+            tooltip=["group:N", "behaviour:N", "rule:N", alt.Tooltip("share:Q", format=".2f")],
+        )
+        .properties(width=max(160, 90 * len(groups)), height=size)
+    )
+
+
+@click.command()
+@outputs.checkpoints
+@outputs.out("behavior.html")
+@click.option("--gif", type=click.Path(path_type=Path), help="Also the median and the best episode, of a point mass.")
+@click.option("--episodes", type=int, default=64, show_default=True, help="Of each checkpoint.")
+@click.option("--sampled", is_flag=True, help="Draw actions instead of taking the mean.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of starts, goals and sampled actions.")
+def command(checkpoints, out, gif, episodes, sampled, seed) -> None:
+    """Name what agents do, describe it in numbers, and look for the depth at which it changes.
+
+    \b
+    Example: crlviz behavior runs/d4 runs/d16 --out behavior.html --gif behavior.gif
+    """
+    from crlviz.agent import load_all
+
+    outputs.check(out)
+    if gif and not (gif.suffix == ".gif" and gif.parent.is_dir()):
+        raise UsageError(f"cannot write {gif}: --gif takes a name that ends in .gif, in a directory that exists")
+    agents = load_all(checkpoints)
+    if gif:
+        _flat_maze(agents)  # told before the episodes run
+    dataset = compute(agents, episodes=episodes, sampled=sampled, seed=seed)
+    click.echo(summary(dataset))
+    outputs.write(out, dataset, plot(dataset))
+    if gif:
+        montage(agents, dataset, gif)
+        click.echo(f"wrote {gif}")
+
+
+def summary(dataset: xr.Dataset) -> str:
+    """Time at goal and the three most frequent behaviours of each checkpoint, and the critical depth."""
+    rows = [f"{'checkpoint':28} {'time at goal':>12}  behaviours"]
+    for label, _, part in datasets.each(dataset):
+        order = np.argsort(-part.share.values, kind="stable")[:3]
+        named = [f"{NAMES[k]} {part.share.values[k]:.0%}" for k in order if part.share.values[k] > 0]
+        rows.append(f"{label:28} {part.time_at_goal.values.mean():12.1f}  {', '.join(named)}")
+    return "\n".join([*rows, critical_depth(dataset).sentence])
+
+
+__all__ = ["NAMES", "RULES", "behaviour", "command", "compute", "critical_depth", "montage", "pick", "plot", "summary"]

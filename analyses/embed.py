@@ -1,0 +1,245 @@
+"""How does the encoder spread states along a trajectory? phi(s, a) by principal components (paper figure 10)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import click
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from analyses import dots, outputs
+from crlviz import charts, datasets
+from crlviz.errors import UsageError
+from crlviz.rollouts import rollout
+
+if TYPE_CHECKING:
+    from crlviz.agent import Agent
+
+NUMBERS = {
+    "spread_ratio": "spread per metre, near the goal over elsewhere",
+    "effective_rank": "effective rank of phi along the trajectory",
+}
+_NEAR = 0.5  # of the way from the first state to the goal
+
+
+def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: int = 32, seed: int = 0) -> xr.Dataset:
+    """Embeddings phi(s, a) of a trajectory's states and actions, and of its goal.
+
+    Of the episodes by the policy's mean, the trajectory is the one that came from farthest among those that reached
+    their goal, up to the step that reached it; where none did, the one that came nearest (``reached`` tells).
+
+    Args:
+      agents: any; of one environment where they share a trajectory.
+      trajectory: ``shared`` (all embed the same states and actions, those of the agent that reaches most goals, so
+        that only the encoders differ) or ``own`` (each its own).
+      episodes: to choose from.
+      seed: of those episodes.
+
+    Returns:
+      Dataset over what the agents differ in, ``time`` (steps) and ``component`` (1, 2): ``phi`` and ``psi`` on the
+      first two principal components of phi [T, 64] over the trajectory, ``explained`` (their shares of the
+      variance), ``distance`` (to the goal; through the maze, if there is one) and two numbers.
+
+      ``spread_ratio``: the spread of a set of states is the root mean square distance of their phi [64] from its mean,
+      divided by that of their achieved goals in metres, so that a longer way is no larger spread. The ratio is that of
+      the states nearer to the goal than half the first one's distance, to that of the others: above 1 the
+      encoder tells places near the goal farther apart.
+
+      ``effective_rank``: exp of the entropy of the shares of variance over all components, as Roy & Vetterli (2007),
+      who take singular values where this takes their squares: from 1 (a line) to 64.
+
+    Raises:
+      UsageError: unknown trajectory, no episode, or agents of different environments that should share one.
+    """
+    if trajectory not in ("shared", "own"):
+        raise UsageError(f"trajectory {trajectory!r} is unknown; take shared or own")
+    for agent in agents[1:] if trajectory == "shared" else ():
+        shape, first = (agent.env.state_dim, agent.env.goal_dim), agents[0].env
+        if shape != (first.state_dim, first.goal_dim):
+            raise UsageError(
+                f"{agents[0].source} and {agent.source} live in different environments and share no trajectory; "
+                "take --trajectory own"
+            )
+    runs = [rollout(agent, episodes, seed=seed) for agent in agents]
+    paths = [_trajectory(agent, run) for agent, run in zip(agents, runs, strict=True)]
+    if trajectory == "shared":
+        best = max(range(len(runs)), key=lambda k: float(runs[k].success.any("time").mean()))
+        paths = [paths[best]] * len(agents)
+    longest = max(path.sizes["time"] for path in paths)
+    each = [_embedded(agent, path).reindex(time=np.arange(longest)) for agent, path in zip(agents, paths, strict=True)]
+    attrs = {"env": agents[0].env.id, "trajectory": trajectory}
+    return datasets.combine(agents, each, xr.Dataset(attrs=attrs))
+
+
+def _trajectory(agent: "Agent", runs: xr.Dataset) -> xr.Dataset:
+    """One episode of a rollout until it fails or reaches its goal; ``distance`` is that of the ``place`` achieved."""
+    env = agent.env
+    places = runs.state.values[..., list(env.goal_indices)]
+    goals = runs.goal.values
+    distance = np.linalg.norm(places - goals[:, None], axis=-1)
+    reached = runs.success.values.any(axis=1)
+    far = [(r, d[0] if r else -d.min()) for r, d in zip(reached, distance, strict=True)]
+    index = max(range(len(far)), key=lambda k: far[k])
+    success = runs.success.values[index]
+    kept = runs.alive.values[index] & (np.cumsum(success) - success == 0)  # what it does at the goal is no way there
+    if env.maze is not None:
+        distance[index] = env.maze.geodesic(places[index][:, :2], goals[index][:2])
+    return xr.Dataset(
+        {
+            "state": (("time", "state_index"), runs.state.values[index][kept]),
+            "action": (("time", "action_index"), runs.action.values[index][kept]),
+            "place": (("time", "goal_index"), places[index][kept]),
+            "distance": ("time", distance[index][kept]),
+            "goal": ("goal_index", goals[index]),
+            "reached": reached[index],
+        },
+        coords={"time": np.arange(kept.sum())},
+    )
+
+
+def _embedded(agent: "Agent", path: xr.Dataset) -> xr.Dataset:
+    phi = np.asarray(agent.embed(path.state.values, path.action.values), float)
+    psi = np.asarray(agent.embed_goal(path.goal.values), float)
+    axes, shares = principal(phi)
+    distance = path.distance.values
+    near = distance < _NEAR * distance[0]
+    spreads = [_spread(phi[part]) / _spread(path.place.values[part]) for part in (near, ~near) if part.sum() > 1]
+    ratio = spreads[0] / spreads[1] if len(spreads) == 2 else np.nan
+    each = ("time", "component")
+    return xr.Dataset(
+        {
+            "phi": (each, (phi - phi.mean(0)) @ axes[:2].T, {"long_name": "principal component of phi", "units": "1"}),
+            "psi": ("component", axes[:2] @ (psi - phi.mean(0)), {"long_name": "psi of the goal, there", "units": "1"}),
+            "explained": ("component", shares[:2], {"long_name": "share of the variance", "units": "1"}),
+            "distance": ("time", distance, {"long_name": "distance to the goal", "units": "m"}),
+            "reached": (
+                (),
+                float(path.reached),
+                {"long_name": "whether the trajectory reached the goal", "units": "1"},
+            ),
+            "spread_ratio": ((), ratio, {"long_name": NUMBERS["spread_ratio"], "units": "1"}),
+            "effective_rank": ((), effective_rank(shares), {"long_name": NUMBERS["effective_rank"], "units": "1"}),
+        },
+        coords={"time": path.time, "component": [1, 2]},
+    )
+
+
+def principal(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Principal axes [K, n] of points [T, n], and their shares of the variance [K].
+
+    An axis's largest entry is positive; there are at least two axes; shares are zero where the points do not vary.
+    """
+    centred = points - points.mean(0)
+    if len(centred) < 2:
+        centred = np.concatenate([centred, centred])
+    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], axis=1)
+    total = (values**2).sum()
+    return axes * np.sign(largest), values**2 / total if total > 0 else np.zeros(len(values))
+
+
+def effective_rank(shares: np.ndarray) -> float:
+    """exp of the entropy of shares [K] that sum to one."""
+    shares = shares[shares > 0]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _spread(points: np.ndarray) -> float:
+    """Root mean square distance of points [N, n] from their mean; NaN where they are all one."""
+    spread = np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean())
+    return float(spread) if spread > 0 else np.nan
+
+
+def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
+    """A panel a depth with its first seed's trajectory, and below them the two numbers of all seeds.
+
+    Args:
+      dataset: from ``compute``, or read back from netCDF.
+      size: pixels of a panel's side.
+    """
+    groups = list(datasets.groups(dataset))
+    panels = [_panel(parts[0], label, len(parts), size) for label, _, parts in groups]
+    whose = "All embed the same states and actions" if dataset.attrs["trajectory"] == "shared" else "Each its own path"
+    end = "reached its goal" if float(dataset.reached.min()) else "none reached its goal: the one that came nearest"
+    notes = [
+        f"{whose} ({end}). Star: psi(g). Axes: the first two principal components of phi, to one scale.",
+        f"Below: the numbers of every seed; {charts.seed_note([len(parts) for _, _, parts in groups])}.",
+    ]
+    return (
+        alt.vconcat(alt.concat(*panels, columns=4, spacing=24), dots.panels(groups, NUMBERS), spacing=24)
+        .resolve_scale(color="independent")
+        .properties(title=alt.TitleParams(f"Embeddings along a trajectory in {dataset.attrs['env']}", subtitle=notes))
+    )
+
+
+def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
+    known = np.isfinite(part.distance.values)
+    phi, psi = part.phi.values[known], part.psi.values
+    data = pd.DataFrame({"first": phi[:, 0], "second": phi[:, 1], "distance": part.distance.values[known]}).round(4)
+    data["step"] = np.arange(len(data))
+    goal = pd.DataFrame({"first": [psi[0]], "second": [psi[1]]}).round(4)
+    both = np.concatenate([phi, psi[None]])
+    middle, half = (both.max(0) + both.min(0)) / 2, 0.55 * max(np.ptp(both, axis=0).max(), 1e-6)
+    axes = {}
+    for k, (name, kind) in enumerate((("first", alt.X), ("second", alt.Y))):
+        scale = alt.Scale(domain=[float(middle[k] - half), float(middle[k] + half)], nice=False, zero=False)
+        title = f"component {k + 1} ({part.explained.values[k]:.0%})"
+        axes["xy"[k]] = kind(f"{name}:Q", title=title, axis=alt.Axis(grid=False), scale=scale)
+    colour = alt.Color(
+        "distance:Q", title="to the goal (m)", scale=alt.Scale(scheme="viridis", reverse=True),
+        legend=alt.Legend(gradientLength=120),
+    )  # fmt: skip
+    base = alt.Chart(data)
+    star = alt.Chart(goal).mark_point(
+        shape=charts.STAR, size=220, filled=True, fill=charts.GOAL, stroke="black", strokeWidth=1.2, opacity=1
+    )
+    caption = f"near / elsewhere {part.spread_ratio.item():.2f}, effective rank {part.effective_rank.item():.2f}"
+    words = alt.Chart().mark_text(align="center", baseline="top", fontSize=12, clip=False)
+    return alt.layer(
+        base.mark_line(color="#cccccc", strokeWidth=1).encode(**axes, order="step:Q"),
+        base.mark_point(filled=True, size=28, opacity=0.9).encode(
+            **axes, color=colour, tooltip=["step:Q", "distance:Q"]
+        ),
+        star.encode(**axes),
+        words.encode(x=alt.value(size / 2), y=alt.value(size + 40), text=alt.value(caption)),
+    ).properties(
+        width=size,
+        height=size,
+        title=alt.TitleParams(label + (", first seed" if seeds > 1 else ""), anchor="middle", fontSize=13),
+    )
+
+
+@click.command()
+@outputs.checkpoints
+@outputs.out("embed.html")
+@click.option("--trajectory", default="shared", show_default=True, help="shared (the best agent's) or own.")
+@click.option("--episodes", type=int, default=32, show_default=True, help="Episodes to choose a trajectory from.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of those episodes.")
+def command(checkpoints, out, trajectory, episodes, seed) -> None:
+    """Draw the embeddings phi(s, a) along a successful trajectory, and psi of its goal.
+
+    \b
+    Example: crlviz embed runs/d4 runs/d16 --out embed.png
+    """
+    from crlviz.agent import load_all
+
+    outputs.check(out)
+    dataset = compute(load_all(checkpoints), trajectory=trajectory, episodes=episodes, seed=seed)
+    click.echo(summary(dataset))
+    outputs.write(out, dataset, plot(dataset))
+
+
+def summary(dataset: xr.Dataset) -> str:
+    """The two numbers of each checkpoint as a table of text."""
+    rows = [f"{'checkpoint':28} {'near/elsewhere':>15} {'effective rank':>15} {'first two':>10}"]
+    for label, _, part in datasets.each(dataset):
+        rows.append(
+            f"{label:28} {part.spread_ratio.item():15.2f} {part.effective_rank.item():15.2f} "
+            f"{part.explained.values.sum():10.0%}"
+        )
+    return "\n".join(rows)
+
+
+__all__ = ["NUMBERS", "command", "compute", "effective_rank", "plot", "principal", "summary"]

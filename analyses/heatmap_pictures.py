@@ -1,0 +1,177 @@
+"""The heatmaps as pictures: a still one, and one that goes through training (paper figure 9)."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from crlviz import charts, datasets, mazes
+from crlviz.errors import UsageError
+
+COVERAGE_EPISODES = 128  # of each checkpoint, whose places the outline holds
+_FRAME_MILLISECONDS = 500
+
+
+def maze_of(dataset: xr.Dataset) -> mazes.Maze | None:
+    """The maze that a Dataset of ``compute`` is about."""
+    if "maze" not in dataset.attrs:
+        return None
+    origin = (float(dataset.attrs["origin"][0]), float(dataset.attrs["origin"][1]))
+    return mazes.Maze(tuple(dataset.attrs["maze"].split("\n")), float(dataset.attrs["cell_size"]), origin)
+
+
+def is_shared(scale: str) -> bool:
+    """Whether all maps have one colour scale.
+
+    Raises:
+      UsageError: neither ``own`` nor ``shared``.
+    """
+    if scale not in ("own", "shared"):
+        raise UsageError(f"scale {scale!r} is unknown; take own or shared")
+    return scale == "shared"
+
+
+def passed(visits: np.ndarray) -> np.ndarray:
+    """Where the policy goes, [X, Y]: the points it passed and the small gaps between them."""
+    from scipy.ndimage import binary_closing
+
+    return binary_closing(visits > 0, iterations=2)
+
+
+def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> alt.TopLevelMixin:
+    """Draw what ``compute`` returned: a column a checkpoint, a row a goal (or a start).
+
+    Args:
+      dataset: from ``compute``, or read back from netCDF.
+      scale: ``own``: each map from its lowest to its highest Q; ``shared``: one colour scale for all.
+      size: pixels of a map's longer side.
+    """
+    columns = [(label, part) for label, _, part in datasets.each(dataset)]
+    return _table(dataset, columns, scale, size).properties(title=_title(dataset))
+
+
+def _table(dataset: xr.Dataset, columns: Sequence[tuple[str, xr.Dataset]], scale: str, size: int) -> alt.VConcatChart:
+    """The maps of some checkpoints of a Dataset, each with its caption; a shared scale is the whole Dataset's."""
+    shared = is_shared(scale)
+    bounds = (float(dataset.q.min()), float(dataset.q.max())) if shared else (None, None)
+    fixed = dataset.geodesic.dims[0]
+    rows = []
+    for index in range(dataset.sizes[fixed]):
+        maps = [_map(part.isel({fixed: index}), label, bounds, size) for label, part in columns]
+        # Flush: the width of a legend's numbers does not move what stands right of it, from row to row or in time.
+        row = alt.hconcat(*maps, bounds="flush", spacing=70 if shared else 125)
+        rows.append(row.resolve_scale(color="shared" if shared else "independent"))
+    return alt.vconcat(*rows, spacing=18).resolve_scale(color="independent")
+
+
+def _title(dataset: xr.Dataset) -> alt.TitleParams:
+    fixed = dataset.geodesic.dims[0]
+    action = "the policy's action" if dataset.attrs["action"] == "policy" else "action zero"
+    notes = [
+        f"Taking {action}; 0 is at the goal. The numbers: Spearman's, of Q with minus the distance to the {fixed}."
+    ]
+    if "visits" in dataset:
+        notes.append(f"White outline: where {COVERAGE_EPISODES} training episodes of this policy went.")
+    return alt.TitleParams(f"Q(s, a, g) over {dataset.attrs['over']} in {dataset.attrs['env']}", subtitle=notes)
+
+
+def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None], size: int) -> Any:
+    maze = maze_of(part)
+    spacing, x, y = part.attrs["spacing"], part.x.values, part.y.values
+    extent = (x[0] - spacing / 2, x[-1] + spacing / 2, y[0] - spacing / 2, y[-1] + spacing / 2)
+    if maze is not None:
+        extent = maze.extent
+    ground = charts.in_metres(maze, extent, size)
+    q = part.q.values
+    i, j = np.nonzero(np.isfinite(q))
+    # A little larger than their spacing, so that no seams show between them.
+    data = charts.tiles(x[i], y[j], 1.08 * spacing).assign(
+        q=q[i, j].round(4), geodesic=part.geodesic.values[i, j].round(3), straight=part.straight.values[i, j].round(3)
+    )
+    low, high = (
+        bound if bound is not None else value
+        for bound, value in zip(domain, (q[i, j].min(), q[i, j].max()), strict=True)
+    )
+    colour = alt.Color(
+        "q:Q",
+        scale=alt.Scale(scheme="viridis", domain=[float(low), float(high)]),
+        legend=alt.Legend(title="Q", gradientLength=120),
+    )
+    layers = [
+        alt.Chart(data)
+        .mark_rect(strokeWidth=0)
+        .encode(
+            x=ground["x"],
+            x2="y2:Q",
+            y=ground["y"],
+            y2="x2:Q",
+            color=colour,
+            tooltip=["x:Q", "y:Q", "q:Q", "geodesic:Q", "straight:Q"],
+        )
+    ]
+    if maze is not None:
+        layers.append(charts.walls(maze, ground))
+    if "visits" in part:
+        layers.append(charts.outline(passed(part.visits.values), x, y, spacing, ground))
+    fixed = "goal" if "goal_x" in part.coords else "start"
+    if maze is not None and fixed == "goal":
+        layers.append(charts.marker(maze.xy(maze.starts), ground, "start"))
+    layers.append(charts.marker(np.array([part[f"{fixed}_x"].item(), part[f"{fixed}_y"].item()]), ground, fixed))
+    way, line = part.rank_correlation.values
+    caption = f"rank correlation: maze {way:.2f}, straight line {line:.2f}"
+    if maze is None:
+        caption = f"rank correlation: straight line {line:.2f}"
+    layers.append(
+        alt.Chart()
+        .mark_text(align="center", baseline="top", fontSize=12, clip=False)
+        .encode(x=alt.value(ground["width"] / 2), y=alt.value(ground["height"] + 40), text=alt.value(caption))
+    )
+    return alt.layer(*layers).properties(
+        width=ground["width"], height=ground["height"], title=alt.TitleParams(label, anchor="middle", fontSize=13)
+    )
+
+
+def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> bytes:
+    """The picture as a GIF that goes through training: a frame a checkpoint, all runs in step.
+
+    Args:
+      dataset: from ``compute``, of several checkpoints of each run. Where runs were saved at different times, each
+        shows the newest it had by then.
+      scale: as for ``plot``; ``shared`` is one colour scale for all frames.
+      size: pixels of a map's longer side.
+
+    Raises:
+      UsageError: no run has several checkpoints.
+    """
+    from PIL import Image
+
+    runs = datasets.runs(dataset)
+    times = sorted({steps for parts in runs.values() for steps in parts})
+    if len(times) < 2:
+        raise UsageError("a GIF goes through training, and no run given has more than one checkpoint")
+    images = []
+    for time in tqdm(times, unit="frame", disable=None):
+        columns = [
+            (label, parts[max([s for s in parts if s <= time] or [min(parts)])]) for label, parts in runs.items()
+        ]
+        title = _title(dataset)
+        title.text = f"{title.text}, after {time:,} environment steps"
+        picture = charts.render(_table(dataset, columns, scale, size).properties(title=title), ".png")
+        # A png is drawn at twice the size; halved, no seams show between a map's tiles.
+        images.append(Image.open(io.BytesIO(picture)).convert("RGB").reduce(2))
+    width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
+    frames = []
+    for image in images:
+        whole = Image.new("RGB", (width, height), "white")
+        whole.paste(image)
+        # This method keeps the few orange pixels of the goal, which the others merge with their neighbours.
+        frames.append(whole.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
+    file = io.BytesIO()
+    # The last stays for two seconds before it starts anew.
+    durations = [_FRAME_MILLISECONDS] * (len(frames) - 1) + [2000]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return file.getvalue()

@@ -1,0 +1,164 @@
+"""How is a run doing, while it trains? A page that is drawn anew after evaluations and refreshes itself.
+
+It is a process of its own, at the lowest priority and never on the GPU, that reads what the trainer writes. It rests
+four times as long as it draws, so that it takes little from the training even where evaluations come every second.
+"""
+
+import base64
+import os
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crlviz import checkpoints, files
+from crlviz.errors import CrlvizError, UsageError
+
+if TYPE_CHECKING:
+    import altair as alt
+    import pandas as pd
+
+    from crlviz.agent import Agent
+
+_POLL_SECONDS = 1.0
+_REST = 4  # times as long as the last drawing took
+_CURVES = {
+    "success": "goals reached (share)",
+    "time_at_goal": "time at goal (steps)",
+    "critic_loss": "critic loss (nats)",
+    "updates_per_second": "updates a second",
+}
+_LINE = "#333333"
+_CLIP_EPISODES = 32
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def command(run: Path) -> None:
+    """Keep RUN/watch/index.html up to date until the run ends: learning curves, its newest heatmap and a clip.
+
+    RUN may be yet to begin. ``crlviz train ... --watch`` starts this by itself.
+
+    \b
+    Example: crlviz watch runs/d16
+    """
+    parent = os.getppid()
+    os.nice(19)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported: the GPU's memory is the trainer's
+    drawn = None
+    if _seen(run) is None:
+        click.echo(f"waiting for the first checkpoint of {run}", err=True)
+    while True:
+        orphan = os.getppid() != parent
+        seen = _seen(run)
+        over = orphan or (seen is not None and seen[0] >= seen[2])
+        began = time.perf_counter()
+        if seen and (seen != drawn or over):
+            try:
+                write(run, over=over)
+                drawn = seen
+            except CrlvizError:  # a checkpoint that was there a moment ago may have given way to a newer one
+                if over:
+                    raise
+        if over:
+            break
+        time.sleep(max(_POLL_SECONDS, _REST * (time.perf_counter() - began)))
+    if drawn:
+        click.echo(f"wrote {run / 'watch' / 'index.html'}")
+
+
+def _seen(run: Path) -> tuple[int, int, int] | None:
+    """Environment steps of the last evaluation, the newest checkpoint and the whole run; None before a checkpoint."""
+    try:
+        last = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()[-1]
+        total = checkpoints.read_config(run)["config"]["env_steps"]
+        return int(last.partition(",")[0]), checkpoints.all_steps(run)[-1], total
+    except (OSError, ValueError, IndexError, KeyError, CrlvizError):
+        return None
+
+
+def write(run: Path, *, over: bool) -> Path:
+    """Draw the page of a run that has a checkpoint; its path.
+
+    Args:
+      run: the run directory.
+      over: the run has ended, so that the page need not refresh itself.
+    """
+    import jinja2
+
+    from analyses.runs import metrics
+    from crlviz import charts
+    from crlviz.agent import load
+
+    table, agent = metrics(run), load(run)
+    facts, last = agent.facts, table.iloc[-1]
+    curves = charts.render(_curves(table), ".svg")
+    page = jinja2.Template(
+        resources.files("analyses").joinpath("watch.html").read_text(encoding="utf-8"), autoescape=True
+    ).render(
+        run=run.absolute().name,
+        over=over,
+        facts=facts,
+        done=int(last.env_steps),
+        total=max(agent.config["env_steps"], int(last.env_steps)),
+        seconds=float(last.wall_seconds),
+        success=float(last.success),
+        curves=base64.b64encode(curves).decode(),
+        now=time.strftime("%H:%M:%S"),
+        **_heatmap(agent),
+        **_clip(agent),
+    )
+    folder = run / "watch"
+    folder.mkdir(exist_ok=True)
+    files.write(folder / "index.html", page.encode())
+    return folder / "index.html"
+
+
+def _curves(table: "pd.DataFrame") -> "alt.HConcatChart":
+    """Small panels of what metrics.csv tells, over environment steps."""
+    import altair as alt
+
+    x = alt.X("env_steps:Q", title="environment steps", axis=alt.Axis(format="~s", grid=False, tickCount=4))
+    panels = []
+    for column, title in _CURVES.items():
+        domain: dict[str, Any] = {"domain": [0, 1]} if column == "success" else {"zero": column != "critic_loss"}
+        y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(**domain))
+        line = alt.Chart(table[["env_steps", column]].dropna()).mark_line(point={"color": _LINE}, color=_LINE)
+        panels.append(line.encode(x=x, y=y).properties(width=165, height=150))
+    return alt.hconcat(*panels, spacing=18)
+
+
+def _heatmap(agent: "Agent") -> dict[str, str]:
+    """Q for the farthest goal as a picture, or why there is none."""
+    from analyses import heatmap
+    from crlviz import charts
+
+    try:
+        goals = heatmap.default_goals(agent)[:1] if agent.env.goal_dim > 1 else None
+        # Elsewhere than for a point, the episodes of the outline would take minutes.
+        dataset = heatmap.compute([agent], goals, coverage=agent.env.id.startswith("point"))
+    except UsageError as error:
+        return {"no_map": str(error)}
+    return {"map": base64.b64encode(charts.render(heatmap.plot(dataset), ".png")).decode()}
+
+
+def _clip(agent: "Agent") -> dict[str, str]:
+    """The deterministic policy on its way to goals, as a GIF; for a point in a maze."""
+    from crlviz.animation import animate
+    from crlviz.charts import depth_colour
+    from crlviz.rollouts import rollout
+
+    maze = agent.env.maze
+    if maze is None or not agent.env.id.startswith("point"):
+        return {}
+    goals = maze.xy(maze.goals)[:_CLIP_EPISODES]
+    episodes = rollout(agent, len(goals), goals=goals)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.gif"
+        animate(
+            maze, {"newest checkpoint": episodes}, path, colours=[depth_colour(agent.facts["depth"])], every=4, fps=15
+        )
+        return {"clip": base64.b64encode(path.read_bytes()).decode()}

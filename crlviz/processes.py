@@ -1,0 +1,106 @@
+"""Commands of crlviz in processes of their own, some at a time, so that one that fails loses no other."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+LOGS = "logs"  # the directory of logs beside the runs of a sweep
+_GRACE_SECONDS = 600  # a large run ends its training step and saves gigabytes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command: what one types after ``crlviz``, and the file that takes all it prints."""
+
+    arguments: tuple[str, ...]
+    log: Path
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its log: of a command that failed, why."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("Error: ") if lines else "it said nothing"
+
+
+def cores() -> list[int]:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def run(
+    jobs: Sequence[Job], at_once: int, environment: Mapping[str, str] | None = None, *, poll: float = 0.5
+) -> Generator[tuple[list[Job], list[tuple[Job, int]]], None, None]:
+    """Run all jobs; every ``poll`` seconds tells which run now and which ended since, with their exit codes.
+
+    Jobs that run together keep to disjoint cores where the system allows that. Close the iterator
+    (``contextlib.closing``) and what still runs is interrupted as by Ctrl-C, and killed if it has not ended ten minutes
+    later or at the next Ctrl-C.
+
+    Args:
+      jobs: begun in this order.
+      at_once: how many run together.
+      environment: variables that the jobs get where this process has none of that name.
+    """
+    # A terminated sweep must not leave its runs behind: sessions of their own get no signal from the terminal either.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    waiting = list(jobs)
+    running: dict[int, tuple[Job, subprocess.Popen]] = {}
+    try:
+        while waiting or running:
+            for slot in range(at_once):
+                if waiting and slot not in running:
+                    job = waiting.pop(0)
+                    running[slot] = job, _start(job, environment or {}, cores()[slot::at_once])
+            time.sleep(poll)
+            ended = {slot: process.returncode for slot, (_, process) in running.items() if process.poll() is not None}
+            yield (
+                [job for slot, (job, _) in running.items() if slot not in ended],
+                [(running.pop(slot)[0], code) for slot, code in ended.items()],
+            )
+    finally:
+        _stop([process for _, process in running.values()])
+
+
+def _start(job: Job, environment: Mapping[str, str], own: Sequence[int]) -> subprocess.Popen:
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "crlviz", *job.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**environment, **os.environ},
+            start_new_session=True,  # a Ctrl-C reaches it once, from here
+        )
+    if own and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, own)
+    return process
+
+
+def _stop(processes: Sequence[subprocess.Popen]) -> None:
+    if processes:
+        what = "one run" if len(processes) == 1 else f"{len(processes)} runs"
+        tqdm.write(f"Waiting for {what} to save and stop; another Ctrl-C kills.", file=sys.stderr)
+    try:
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        end = time.monotonic() + _GRACE_SECONDS
+        for process in processes:
+            process.wait(max(0.0, end - time.monotonic()))
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        pass
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

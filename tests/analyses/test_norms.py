@@ -1,0 +1,97 @@
+"""Norms of residual blocks against a forward pass in plain numpy."""
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import crlviz
+from analyses import norms
+from crlviz import datasets
+from crlviz.errors import UsageError
+from crlviz.networks import Critic, NetworkConfig, contributions
+from crlviz.rollouts import rollout
+from tests.toys import Handmade, toy_config, untrained_run
+
+
+def _layer(x, params, config):
+    x = x @ params["dense"]["kernel"] + params["dense"]["bias"]
+    if config.layer_norm:
+        centred = x - x.mean(-1, keepdims=True)
+        x = centred / np.sqrt((x**2).mean(-1, keepdims=True) - x.mean(-1, keepdims=True) ** 2 + 1e-6)
+        x = x * params["norm"]["scale"] + params["norm"]["bias"]
+    return np.maximum(x, 0) if config.activation == "relu" else x / (1 + np.exp(-x))
+
+
+def _by_numpy(x, params, config):
+    """Norms [blocks, B], one layer after the other."""
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    x = _layer(x, params["stem"], config)
+    found = []
+    for index in range(config.depth // 4):
+        y = x
+        for k in range(4):
+            y = _layer(y, jax.tree.map(lambda leaf, index=index: leaf[index], params["blocks"][f"layer_{k}"]), config)
+        found.append(np.sqrt((y**2).sum(-1)))
+        x = x + y if config.residual else y
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"residual": False}, {"layer_norm": False, "activation": "relu"}], ids=["paper", "plain", "relu"]
+)
+def test_against_numpy(changes):
+    config = NetworkConfig(depth=12, width=16, **changes)
+    params = Critic(config, 4, 2, 2).init(jax.random.key(0))["psi"]
+    goals = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    np.testing.assert_allclose(contributions(config, params, goals), _by_numpy(goals, params, config), rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("norms")
+    changes = [{"actor__depth": 8, "critic__depth": 12}, {"seed": 1, "actor__depth": 8, "critic__depth": 12}, {}]
+    return [crlviz.load(untrained_run(folder / f"run{k}", toy_config(**change))) for k, change in enumerate(changes)]
+
+
+def test_means_over_the_states_of_rollouts(agents):
+    dataset = norms.compute(agents[:1], episodes=2).isel(depth=0)
+    runs = rollout(agents[0], 2)
+    both = [runs[name].values.reshape(-1, runs[name].shape[-1]) for name in ("state", "action", "achieved")]
+    goals = np.repeat(runs.goal.values, runs.sizes["time"], axis=0)
+    actor, critic = agents[0].actor.config, agents[0].critic.config
+    params = agents[0].params
+    expected = {
+        "actor": _by_numpy(np.concatenate([both[0], goals], 1), params["actor"], actor),
+        "phi": _by_numpy(np.concatenate(both[:2], 1), params["critic"]["phi"], critic),
+        "psi": _by_numpy(both[2], params["critic"]["psi"], critic),
+    }
+    assert dataset.block.values.tolist() == [1, 2, 3]
+    for network, values in expected.items():
+        found = dataset.norm.sel(part=network).values
+        np.testing.assert_allclose(found[: len(values)], values.mean(1), rtol=1e-4)
+        assert np.isnan(found[len(values) :]).all()
+
+
+def test_depths_and_seeds_share_a_dataset(agents, tmp_path):
+    dataset = norms.compute(agents, episodes=2)
+    assert dataset.sizes["block"] == 3
+    rows = norms.table(dataset).set_index(["group", "part", "block"])
+    assert len(rows) == (2 + 3 + 3) + (1 + 1 + 1)
+    deep = next(group for group in rows.index.levels[0] if "12" in group)
+    values = [part.norm.sel(part="phi", block=3).item() for label, _, part in datasets.each(dataset) if "12" in label]
+    assert rows.loc[(deep, "phi", 3)].norm == pytest.approx(np.mean(values))
+    assert rows.loc[(deep, "phi", 3)].low == pytest.approx(min(values))  # the interval of two seeds is their range
+    for variable in dataset.data_vars.values():
+        assert {"units", "long_name"} <= variable.attrs.keys()
+    datasets.save(dataset, tmp_path / "norms.nc")
+    with xr.open_dataset(tmp_path / "norms.nc") as read:
+        assert norms.plot(read).to_dict() == norms.plot(dataset).to_dict()
+    assert "1-2 seeds" in str(norms.plot(dataset).to_dict()["title"])
+
+
+def test_agents_without_such_networks():
+    from crlviz import envs
+
+    with pytest.raises(UsageError, match="by hand has no residual network called phi or psi"):
+        norms.compute([Handmade(envs.make("point_u_maze"), None, params={"actor": (), "critic": {}})])

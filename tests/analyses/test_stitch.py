@@ -1,0 +1,158 @@
+"""The stitching matrix: policies whose outcome for every pair is known."""
+
+import altair as alt
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from analyses import stitch
+from crlviz import datasets, envs, mazes
+from crlviz.envs.point import PointMaze
+from crlviz.errors import UsageError
+from tests.toys import FACTS, Handmade
+
+
+class Teleporting(PointMaze):
+    """Wherever the point is, a step takes it to its goal."""
+
+    def step(self, state, action):
+        point = state.pipeline_state
+        return super().step(state.replace(pipeline_state=point.replace(position=point.goal)), action)
+
+
+def _stay(observation, key=None):
+    return jnp.zeros((*observation.shape[:-1], 2))
+
+
+def _steer(observation, key=None):
+    position, velocity, goal = jnp.split(observation, 3, axis=-1)
+    return jnp.clip((goal - position - 0.5 * velocity) / 0.15, -1, 1)
+
+
+def _shake(observation, key=None):
+    """Full speed to the goal for those that draw actions, no motion for those that take the mean."""
+    return _stay(observation) if key is None else _steer(observation)
+
+
+def test_a_teleporting_policy_fills_the_matrix():
+    env = Teleporting("teleport", mazes.get("u_maze_gen_1f2f", centred=True))
+    dataset = stitch.compute([Handmade(env, _stay)], length=5).isel(depth=0)
+    task = ~np.eye(7, dtype=bool)
+    assert (dataset.success.values[task] == 1).all()
+    assert (dataset.time_at_goal.values[task] == 5).all()
+    assert np.isnan(dataset.success.values[~task]).all()
+
+
+def test_one_that_stands_still_fills_none():
+    dataset = stitch.compute([Handmade(envs.make("point_u_maze"), _stay)], length=5).isel(depth=0)
+    task = ~np.eye(7, dtype=bool)
+    assert (dataset.success.values[task] == 0).all()
+    assert (dataset.time_at_goal.values[task] == 0).all()
+
+
+def test_one_that_flies_straight_reaches_what_it_sees(monkeypatch):
+    """In chunks that do not divide the number of pairs, so a pair in the wrong place would show."""
+    monkeypatch.setattr(stitch, "_AT_ONCE", 10)
+    dataset = stitch.compute([Handmade(envs.make("point_u_maze"), _steer)]).isel(depth=0)
+    straight = np.hypot(
+        dataset.start_x.values[:, None] - dataset.goal_x.values, dataset.start_y.values[:, None] - dataset.goal_y.values
+    )
+    task = ~np.eye(7, dtype=bool)
+    visible = np.isclose(straight, dataset.distance.values) & task
+    assert 0 < visible.sum() < task.sum()
+    assert (dataset.success.values[visible] == 1).all()
+    # Between the two arms of the U the wall holds it back.
+    assert dataset.success.values[0, 6] == dataset.success.values[6, 0] == 0
+
+
+def test_cells_distances_and_the_pairs_of_training():
+    along = [(1, 1), (1, 2), (1, 3), (2, 3), (3, 3), (3, 2), (3, 1)]
+    env = envs.make("point_u_maze_gen_1f2f3f")
+    dataset = stitch.compute([Handmade(env, _stay)], length=1).isel(depth=0)
+    places = np.stack([dataset.start_x, dataset.start_y], axis=1)
+    assert [tuple(cell) for cell in env.maze.cell(places).tolist()] == along
+    k = np.arange(7)
+    np.testing.assert_array_equal(dataset.cells, abs(k[:, None] - k))
+    hops = k[None] - k[:, None]
+    np.testing.assert_array_equal(dataset.seen, (hops >= 1) & (hops <= 3))
+    for start in range(7):
+        for goal in range(7):
+            way = env.maze.geodesic(places[start], places[goal])
+            assert dataset.distance.values[start, goal] == pytest.approx(float(way))
+
+
+def test_without_generated_pairs_the_mazes_own_are_seen():
+    env = envs.make("point_big_maze")
+    dataset = stitch.compute([Handmade(env, _stay)], length=1).isel(depth=0)
+    start, goal = np.nonzero(dataset.seen.values)
+    assert set(start) == {0}
+    assert len(goal) == len(env.maze.goals)
+
+
+def test_episodes_are_averaged_and_actions_drawn():
+    agent = Handmade(envs.make("point_u_maze"), _shake)
+    still = stitch.compute([agent], length=30).isel(depth=0)
+    drawn = stitch.compute([agent], length=30, sampled=True, episodes=3).isel(depth=0)
+    assert still.success.sum() == 0
+    assert drawn.success.values[0, 1] == 1
+    assert drawn.attrs["episodes"] == 3
+
+
+def _agents(seeds=3):
+    """Depth 4 flies straight, depth 8 teleports, three seeds each."""
+    flying = envs.make("point_u_maze_gen_1f2f")
+    jumping = Teleporting("teleport", flying.maze)
+    return [
+        Handmade(env, policy, facts=FACTS | {"depth": depth, "seed": seed}, source=f"{depth}")
+        for depth, env, policy in ((4, flying, _steer), (8, jumping, _stay))
+        for seed in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize("show", ["success", "time_at_goal"])
+def test_curves_against_numpy(show):
+    dataset = stitch.compute(_agents(), length=40)
+    table = stitch.curves(dataset, show=show).set_index(["depth", "pairs", "x"])
+    for (depth, pairs, cells), row in table.iterrows():
+        part = dataset.sel(depth=depth, seed=0)
+        chosen = (part.cells.values == cells) & (part.seen.values.astype(bool) == (pairs == "seen"))
+        assert row.number == chosen.sum()
+        assert row.value == pytest.approx(part[show].values[chosen].mean())
+        assert row.low == row.high == pytest.approx(row.value)  # all seeds alike
+        assert row.seeds == 3
+    assert table.number.groupby(["depth"]).sum().tolist() == [42, 42]
+    assert np.isnan(stitch.curves(stitch.compute(_agents(1), length=3)).low).all()
+
+
+def test_metres_are_whole_cells():
+    dataset = stitch.compute(_agents(1), length=3)
+    table = stitch.curves(dataset, over="metres")
+    assert (table.x == table.x.round()).all()
+    assert table.groupby("depth").number.sum().tolist() == [42, 42]
+
+
+def test_the_chart_from_the_file_is_the_chart(tmp_path):
+    dataset = stitch.compute(_agents(2), length=10)
+    for variable in dataset.data_vars.values():
+        assert {"units", "long_name"} <= variable.attrs.keys()
+    datasets.save(dataset, tmp_path / "stitch.nc")
+    with xr.open_dataset(tmp_path / "stitch.nc") as read:
+        chart = stitch.plot(read)
+        assert chart.to_dict() == stitch.plot(dataset).to_dict()
+    assert isinstance(chart, alt.VConcatChart)
+    assert "2 seeds" in str(chart.to_dict()["title"])
+    assert "one seed" in str(stitch.plot(stitch.compute(_agents(1), length=3)).to_dict()["title"])
+
+
+def test_mistakes():
+    agents = [Handmade(envs.make(f"point_{maze}"), _stay) for maze in ("u_maze", "u4_maze")]
+    with pytest.raises(UsageError, match="different mazes"):
+        stitch.compute(agents)
+    with pytest.raises(UsageError, match="0 episodes"):
+        stitch.compute(agents[:1], episodes=0)
+    dataset = stitch.compute(agents[:1], length=1)
+    with pytest.raises(UsageError, match="over 'feet'"):
+        stitch.curves(dataset, over="feet")
+    with pytest.raises(UsageError, match="show 'q' is unknown; take success or time_at_goal"):
+        stitch.plot(dataset, show="q")

@@ -1,0 +1,69 @@
+"""The page about a run in training: what it shows, and when its process ends."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from analyses import watch
+from tests.crlviz.test_cli import QUICK
+
+
+@pytest.fixture
+def going(toy_run, tmp_path):
+    """A copy of the toy run that says it has more to do."""
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["env_steps"] *= 10
+    (run / "config.json").write_text(json.dumps(config))
+    return run
+
+
+def test_the_page_shows_curves_map_and_clip(going, open_page):
+    index = watch.write(going, over=False)
+    assert index == going / "watch" / "index.html"
+    assert [path.name for path in index.parent.iterdir()] == ["index.html"]  # it appears whole or not at all
+    opened = open_page(index)
+    assert "point_u_maze, depth 4, width 8, seed 0" in opened.inner_text("h1")
+    assert opened.locator("meta[http-equiv=refresh]").count() == 1
+    widths = opened.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
+    assert len(widths) == 3
+    assert min(widths) > 100
+    assert float(opened.locator("progress").evaluate("bar => bar.value / bar.max")) == pytest.approx(0.1, abs=0.01)
+    watch.write(going, over=True)
+    assert "The run has ended" in index.read_text()
+    assert 'http-equiv="refresh"' not in index.read_text()
+
+
+def test_it_ends_when_its_parent_does(going):
+    """The trainer may be killed; its watcher draws once more and goes."""
+    spawn = (
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-m', 'crlviz', 'watch', sys.argv[1]]).pid)"
+    )
+    spawn += "; import time; time.sleep(1)"
+    subprocess.run([sys.executable, "-c", spawn, str(going)], check=True, stdout=subprocess.DEVNULL)
+    index, end = going / "watch" / "index.html", time.monotonic() + 300
+    # It runs at the lowest priority, so a busy machine lets it wait.
+    while not (index.exists() and "The run has ended" in index.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+def test_train_watch(tmp_path):
+    run = tmp_path / "run"
+    arguments = ["train", "point_u_maze", "--out", str(run), "--watch", *QUICK]
+    done = subprocess.run([sys.executable, "-m", "crlviz", *arguments], capture_output=True, text=True, check=True)
+    assert "Warning" not in done.stderr
+    assert "The run has ended" in (run / "watch" / "index.html").read_text()
+
+
+def test_a_refused_run_is_left_alone(toy_run):
+    arguments = ["train", "point_u_maze", "--out", str(toy_run), "--watch", *QUICK]
+    done = subprocess.run([sys.executable, "-m", "crlviz", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    time.sleep(2)
+    assert not (toy_run / "watch").exists()

@@ -1,0 +1,101 @@
+"""Pickles as data: what python wrote comes back, and what asks for more is refused by name."""
+
+import argparse
+import collections
+import datetime
+import os
+import pickle
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crlviz import pickles
+from crlviz.errors import CrlvizError
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4) | st.tuples(inner, inner)
+    ),
+    max_leaves=20,
+)
+
+
+def _read(tmp_path, value, protocol=4):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(value, protocol))
+    return pickles.read(path, 1 << 20)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pickles")
+
+
+@given(PLAIN, st.integers(2, 5))
+def test_plain_values_come_back(folder, value, protocol):
+    assert _read(folder, value, protocol) == value
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("dtype", ["f4", "<f8", ">f4", "i4", "u1", "?", "f2"])
+def test_arrays_come_back(tmp_path, dtype, protocol):
+    rng = np.random.default_rng(0)
+    for shape in ((), (3,), (2, 3), (0, 4), (2, 1, 3)):
+        array = np.asarray(rng.normal(size=shape) * 50).astype(dtype)
+        again, same = _read(tmp_path, (array, array), protocol)
+        np.testing.assert_array_equal(again, array)
+        np.testing.assert_array_equal(same, array)
+        assert again.dtype == array.dtype
+    columns_first = np.asfortranarray(rng.normal(size=(3, 4)))
+    np.testing.assert_array_equal(_read(tmp_path, columns_first, protocol), columns_first)
+
+
+def test_jax_arrays_and_numpy_numbers_come_back(tmp_path):
+    value = {"a": jnp.arange(6.0).reshape(2, 3), "b": np.float64(1.5), "c": [np.int32(7)], "d": jnp.float32(2)}
+    back = _read(tmp_path, value)
+    np.testing.assert_array_equal(back["a"], value["a"])
+    assert (back["b"], back["c"], float(back["d"])) == (1.5, [7], 2.0)
+    assert type(back["a"]) is np.ndarray
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (os.getcwd, "getcwd"),
+        (argparse.Namespace(a=1), "argparse.Namespace"),
+        (collections.OrderedDict(a=1), "collections.OrderedDict"),
+        (datetime.date(2020, 1, 1), "datetime.date"),
+        ({1, 2}, "EMPTY_SET"),
+        ({1: 2}, "keys that are not text"),
+        (np.array([None]), "'O8'"),
+        (np.array(["a"]), "'U1'"),
+        (np.array([1j]), "'c16'"),
+        (np.zeros(2, "f4,f4"), "'V8'"),
+        (np.ndarray, "functions or types"),
+        ([np.dtype("f4")], "functions or types"),
+        (bytearray(b"1"), "BYTEARRAY8"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_more_is_refused_by_name(tmp_path, value, words):
+    with pytest.raises(CrlvizError) as error:
+        _read(tmp_path, value, 5 if isinstance(value, bytearray) else 4)
+    assert words in str(error.value)
+    assert "x.pkl" in str(error.value)
+
+
+def test_too_large_or_no_file(tmp_path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps("x" * 100))
+    with pytest.raises(CrlvizError, match="no pickle"):
+        pickles.read(path, 50)
+    for place in (tmp_path, tmp_path / "none"):
+        with pytest.raises(CrlvizError):
+            pickles.read(place, 50)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CrlvizError, match="no pickle"):
+        pickles.read(tmp_path / "pipe", 50)

@@ -1,0 +1,344 @@
+"""Damaged checkpoints: none loads silently, none ends in a traceback, none takes over 5 seconds or 2 GiB.
+
+    python -m tests.torture.damage --count 1000
+
+Each case is a copy of a good run with one thing done to it; the damaged checkpoint is loaded, described and verified.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+import crlviz
+from crlviz import checkpoints, inspection
+from tests.torture.bounds import Table, attempt, limit_memory
+from tests.toys import toy_config, untrained_run
+
+STEPS = (90, 1000)
+_NETWORKS = ("actor.safetensors", "critic.safetensors")
+_FILES = (*_NETWORKS, "manifest.json")
+
+
+class Case:
+    """A copy of a good run to damage, another good run of the same shapes, and one checkpoint to aim at."""
+
+    def __init__(self, run: Path, other: Path, rng: random.Random):
+        self.run, self.other, self.rng = run, other, rng
+        self.target = run / "checkpoints" / str(rng.choice(STEPS))
+        self.config, self.manifest = run / "config.json", self.target / "manifest.json"
+
+    def any_file(self) -> Path:
+        return self.rng.choice([self.config, *(self.target / name for name in _FILES)])
+
+    def forge(self, **changes: Any) -> None:
+        """Write config.json and the manifest with other contents and honest checksums; a dot is written ``__``."""
+        for path in (self.config, self.manifest):
+            content = json.loads(path.read_text())
+            for name, value in changes.items():
+                *parents, last = name.split("__")
+                place = content
+                for parent in parents:
+                    place = place.get(parent, {})
+                if last in place:
+                    place[last] = value
+            if path == self.manifest and isinstance(json.loads(self.config.read_text())["config"], dict):
+                content["settings"] = checkpoints.settings_digest(json.loads(self.config.read_text()))
+            content.pop("sha256")
+            path.write_bytes(checkpoints.to_json(content))
+
+    def put(self, name: str, data: bytes | None, size: int = 0) -> None:
+        """Replace a file of the checkpoint and describe it honestly."""
+        path = self.target / name
+        if data is not None:
+            path.write_bytes(data)
+            entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        else:
+            with open(path, "wb") as file:
+                file.truncate(size)  # without contents: takes no room on the disk
+            entry = {"bytes": size, "sha256": "0" * 64}
+        self.forge(files=json.loads(self.manifest.read_text())["files"] | {name: entry})
+
+
+def truncate(case: Case) -> None:
+    path = case.any_file()
+    os.truncate(path, case.rng.randrange(path.stat().st_size))
+
+
+def flip_bits(case: Case) -> None:
+    path = case.any_file()
+    data = bytearray(path.read_bytes())
+    for _ in range(case.rng.choice([1, 1, 1, 2, 8])):
+        data[case.rng.randrange(len(data))] ^= 1 << case.rng.randrange(8)
+    path.write_bytes(data)
+
+
+def overwrite(case: Case) -> None:
+    path = case.any_file()
+    data = bytearray(path.read_bytes())
+    at = case.rng.randrange(len(data))
+    length = case.rng.randint(1, 4096)
+    data[at : at + length] = case.rng.choice([b"\0" * length, case.rng.randbytes(length), b""])
+    path.write_bytes(data)
+
+
+def swap(case: Case) -> None:
+    other = case.other / "checkpoints" / case.target.name
+    (sibling,) = (path for path in case.target.parent.iterdir() if path != case.target)
+    actor, critic = (case.target / name for name in _NETWORKS)
+    name = case.rng.choice(_FILES)
+
+    def exchange(a: Path, b: Path) -> None:
+        spare = a.with_name("spare")
+        a.rename(spare), b.rename(a), spare.rename(b)
+
+    case.rng.choice(
+        [
+            lambda: exchange(actor, critic),
+            lambda: exchange(case.target / name, sibling / name),
+            lambda: exchange(case.target, sibling),
+            lambda: shutil.copy(other / name, case.target / name),
+            lambda: (shutil.rmtree(case.target), shutil.copytree(other, case.target)),
+            lambda: shutil.copy(case.other / "config.json", case.config),
+            lambda: shutil.copy(actor, case.manifest),
+            lambda: shutil.copy(case.config, case.manifest),
+        ]
+    )()
+
+
+def remove(case: Case) -> None:
+    path = case.any_file()
+    path.unlink()
+    case.rng.choice(
+        [
+            lambda: None,
+            path.touch,
+            path.mkdir,
+            lambda: path.symlink_to(path),
+            lambda: path.symlink_to("/dev/zero"),
+            lambda: path.symlink_to(case.run),
+            lambda: path.symlink_to("nowhere"),
+            lambda: os.mkfifo(path),
+            lambda: path.write_bytes(b"\0" * 100_000_000),
+        ]
+    )()
+
+
+def edit(case: Case) -> None:
+    """Change, add or remove a value somewhere in a JSON file, as by hand."""
+    path = case.rng.choice([case.config, case.manifest])
+    content = json.loads(path.read_text())
+    places = list(_places(content))
+    where, name = case.rng.choice(places)
+    odd = [
+        None,
+        -1,
+        0,
+        1,
+        10**30,
+        1e308,
+        "",
+        "x",
+        [],
+        {},
+        True,
+        [[]],
+        {"a": 1},
+        "../..",
+        1 << 64,
+        4,
+        8,
+        "point_u2_maze",
+    ]
+    act = case.rng.randrange(4)
+    if act == 0:
+        del where[name]
+    elif act == 1 and isinstance(where, dict):
+        where[case.rng.choice(["x", "format", "sha256", "config", "tail"])] = case.rng.choice(odd)
+    else:
+        where[name] = case.rng.choice(odd)
+    path.write_text(json.dumps(content, indent=case.rng.choice([None, 2])))
+
+
+def spoil(case: Case) -> None:
+    """Write what is no JSON of ours, or costs much to read."""
+    path = case.rng.choice([case.config, case.manifest])
+    text = path.read_text()
+    path.write_text(
+        case.rng.choice(
+            [
+                "[" * 100_000,
+                '{"a":' * 900 + "1" + "}" * 900,
+                "{" + '"a": 1, ' * 100_000 + '"b": 2}',
+                " " * (1 << 21) + text,
+                text.replace('"format"', '"format": 2, "format"', 1),
+                text.replace('"format": 2', f'"format": {"9" * 5000}'),
+                text.replace('"format": 2', '"format": NaN'),
+                text.replace('"format": 2', '"format": 1e999'),
+                text.replace("{", '{"deep": ' + "[" * 500 + "]" * 500 + ",", 1),
+                "\ufeff" + text,
+                text * 2,
+                "null",
+            ]
+        )
+    )
+
+
+def nonsense(case: Case) -> None:
+    """Contents that cannot be, with honest checksums."""
+    wide = case.rng.choice([0, -4, 10**4, 10**9, 10**18, 10**30, "8", 8.5, None, [8], True])
+    changes: list[dict[str, Any]] = [
+        {"format": case.rng.choice([3, 99, 10**9])},
+        {"format": case.rng.choice([0.5, "2", None, True, -1])},
+        {"env_steps": case.rng.choice([-90, "90", 91, 1e3, None, True, 10**300])},
+        {"gradient_steps": case.rng.choice([-1, "9", 1.5, True, []])},
+        {"files": case.rng.choice([[], {}, {"actor.safetensors": 5}, None, {"../x": {}}])},
+        {"algorithm": case.rng.choice([5, None, []])},
+        {"config": case.rng.choice([[], None, {}, "x"])},
+        {
+            "config__env": case.rng.choice(
+                ["point_nowhere", 5, None, [], {}, "point_maze", "x" * 10_000, "", "arm_reach"]
+            )
+        },
+        {"config__layout": case.rng.choice([5, "#", ["####", "#r.#", "####"], [5], {"a": 1}, ["#r g#"] * 3])},
+        {"config__eval_env": case.rng.choice([5, "nowhere", [1], {"a": 1}])},
+        {"config__env_options": case.rng.choice([5, [1], {"gravity": 0}, {"backend": "mjx"}, {"a": [1]}, "ab"])},
+        {"config__actor": case.rng.choice([None, [], {}, {"depth": 4}, 5, {"color": 1}])},
+        {"config__critic__width": wide},
+        {"config__actor__depth": case.rng.choice([0, -4, 6, 8, 10**9, 4 * 10**18, "4", 4.0, None])},
+        {"config__critic__tail": case.rng.choice([1, 4, -1, "0", None])},
+        {"config__critic__layer_norm": False},
+        {"config__actor__activation": case.rng.choice(["tanh", 5, None, []])},
+    ]
+    case.forge(**case.rng.choice(changes))
+
+
+def arrays(case: Case) -> None:
+    """Arrays that disagree with config.json, or are none, with honest checksums."""
+    name = case.rng.choice(_NETWORKS)
+    data = (case.target / name).read_bytes()
+    tensors = safetensors.numpy.load(data)
+    one = case.rng.choice(list(tensors))
+    cut = {**tensors, one: np.ascontiguousarray(tensors[one][..., :-1])}
+    other_type = {**tensors, one: tensors[one].astype(case.rng.choice([np.float16, np.float64, np.int32]))}
+
+    def header(content: Any, rest: bytes = b"", claimed: int | None = None) -> bytes:
+        text = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return struct.pack("<Q", len(text) if claimed is None else claimed) + text + rest
+
+    def entry(shape: list[int], start: int, end: int, dtype: str = "F32") -> dict[str, Any]:
+        return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+    giant = case.rng.choice([[10**9, 10**9], [2**63], [2**32, 2**32], [0, 10**18], [-1], [1] * 10_000])
+    blob = case.rng.choice(
+        [
+            lambda: safetensors.numpy.save({k: v for k, v in tensors.items() if k != one}),
+            lambda: safetensors.numpy.save({**tensors, "more": np.zeros(3, np.float32)}),
+            lambda: safetensors.numpy.save({**tensors, f"{one}/more": np.zeros(3, np.float32)}),
+            lambda: safetensors.numpy.save(cut),
+            lambda: safetensors.numpy.save(other_type),
+            lambda: safetensors.numpy.save({}),
+            lambda: header({one: entry(giant, 0, 0)}),
+            lambda: header({one: entry(giant, 0, 8)}, b"\0" * 8),
+            lambda: header({one: entry([2], 0, 1 << 60)}, b"\0" * 8),
+            lambda: header({one: entry([2], 0, 8, "BF16X")}, b"\0" * 8),
+            lambda: header({one: entry([4], 0, 8, "BF16")}, b"\0" * 8),
+            lambda: header(b'{"a": %s, "a": %s}' % ((json.dumps(entry([2], 0, 8)).encode(),) * 2), b"\0" * 8),
+            lambda: header(b"[" * 200_000),
+            lambda: header({f"t{k}": entry([0], 0, 0) for k in range(200_000)}),
+            lambda: header({}, claimed=case.rng.choice([1 << 40, (1 << 64) - 1, 100_000_000])),
+            lambda: case.rng.randbytes(case.rng.randint(0, 5000)),
+            lambda: None,
+        ]
+    )()
+    case.put(name, blob, size=case.rng.choice([1 << 31, 1 << 36]))
+
+
+KINDS: dict[str, Callable[[Case], None]] = {
+    "cut short": truncate,
+    "bits flipped": flip_bits,
+    "a stretch overwritten": overwrite,
+    "files swapped": swap,
+    "a file missing, or something else": remove,
+    "JSON edited": edit,
+    "JSON spoilt": spoil,
+    "nonsense with honest checksums": nonsense,
+    "arrays that disagree, with honest checksums": arrays,
+}
+
+
+def _places(content: Any) -> Any:
+    """Every value in JSON: what holds it, and its name there."""
+    for name in list(content) if isinstance(content, dict) else range(len(content)):
+        yield content, name
+        if isinstance(content[name], (dict, list)):
+            yield from _places(content[name])
+
+
+def _same(run: Path, pristine: Path) -> bool:
+    """Whether the damage changed nothing that is said: a space lost from JSON is no damage."""
+    for path in pristine.rglob("*"):
+        copy = run / path.relative_to(pristine)
+        if path.is_file() and not (copy.is_file() and _said(copy) == _said(path)):
+            return False
+    return True
+
+
+def _said(path: Path) -> Any:
+    data = path.read_bytes() if path.stat().st_size < 1 << 30 else b""
+    try:
+        return json.loads(data) if path.suffix == ".json" else data
+    except (ValueError, RecursionError):
+        return data
+
+
+def _check(case: Case) -> tuple[str, float]:
+    """What is wrong with how the damage was met, and the seconds of the slowest of three readings."""
+    # A run means its newest checkpoint.
+    newest = case.target.name == str(max(STEPS))
+    loaded, first = attempt(lambda: crlviz.load(case.run if newest else case.target))
+    described, second = attempt(lambda: inspection.describe(case.target))
+    found: list[str] = []
+    verified, third = attempt(lambda: found.extend(fault for _, fault in inspection.check(case.run) if fault))
+    faults = [f"load: {loaded}"] * (loaded != "refused") + [f"inspect: {described}"] * (described != "refused")
+    if not found and verified != "refused":
+        faults.append(f"verify: {verified}")
+    return "; ".join(faults), max(first, second, third)
+
+
+def main(count: int, seed: int) -> None:
+    rng, table = random.Random(seed), Table()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pristine = untrained_run(folder / "pristine", toy_config(), STEPS)
+        other = untrained_run(folder / "other", toy_config(seed=1, env="point_u2_maze"), STEPS)
+        for step in STEPS:
+            inspection.describe(pristine / "checkpoints" / str(step))
+        limit_memory()
+        while sum(table.kinds.values()) < count:
+            kind = list(KINDS)[sum(table.kinds.values()) % len(KINDS)]
+            run = Path(shutil.copytree(pristine, folder / "run"))
+            case = Case(run, other, rng)
+            KINDS[kind](case)
+            if not _same(run, pristine):
+                fault, seconds = _check(case)
+                table.add(kind, fault, seconds)
+            shutil.rmtree(run)
+    table.finish("refused")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,326 @@
+"""Runs that are stopped and go on: they end where a run that was never stopped ends, bit for bit."""
+
+import csv
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import signal
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from crlviz import checkpoints, cli
+from crlviz.errors import CrlvizError, UsageError
+from tests.torture.runs import differences
+from tests.toys import toy_config
+from training import guard, programs, signals, trainer
+from training import state as states
+from training.crl import CRL
+from training.run import Run
+
+STEPS = [120, 160, 200, 240, 280]  # environment steps of the toy run after each of its training steps
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once():
+    """The programs of a config are compiled once for all tests; that each process makes its own, the torture tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "compiled", functools.cache(programs.compiled))
+        yield
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Have something happen when a run is about to do its training step of that number (from 0)."""
+
+    def arrange(number, act):
+        real = Run._step
+
+        def step(self):
+            if self.counters.step == number:
+                monkeypatch.setattr(Run, "_step", real)
+                act()
+            real(self)
+
+        monkeypatch.setattr(Run, "_step", step)
+
+    return arrange
+
+
+def _die():
+    raise MemoryError("as if killed")
+
+
+def _killed(run, at_step, number, **changes):
+    at_step(number, _die)
+    with pytest.raises(MemoryError):
+        trainer.train(toy_config(**changes), run, progress=False)
+    return run
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_run_that_died_ends_as_one_that_did_not(toy_run, tmp_path, at_step, number):
+    run = _killed(tmp_path / "run", at_step, number)
+    assert not trainer.finished(run)
+    # Saved at the evaluations alone, after training steps 2 and 4.
+    assert [path.name for path in (run / "state").glob("*")] == (["200"] if number >= 2 else [])
+    assert trainer.resume(run, progress=False) == run
+    assert differences(run, toy_run) == []
+    assert trainer.finished(run)
+
+
+@pytest.mark.parametrize(("number", "sent"), [(1, signal.SIGTERM), (2, signal.SIGINT)])
+def test_a_signal_saves_after_the_training_step(toy_run, tmp_path, at_step, capsys, number, sent):
+    run = tmp_path / "run"
+
+    def send():
+        os.kill(os.getpid(), sent)
+
+    at_step(number, send)
+    with pytest.raises(signals.Stopped, match=f"crlviz train --resume {run}") as stopped:
+        trainer.train(toy_config(), run, progress=False)
+    assert stopped.value.exit_code == 128 + sent
+    assert f"{sent.name}: stopping after this training step" in capsys.readouterr().err
+    assert [path.name for path in (run / "state").iterdir()] == [str(STEPS[number + 1])]
+    trainer.resume(run, progress=False)
+    assert differences(run, toy_run) == []
+
+
+def test_the_command_exits_with_the_signals_code(tmp_path, at_step, monkeypatch, capsys):
+    run = _killed(tmp_path / "run", at_step, 2)
+    at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 143
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == f"stopped at environment step 240; go on with: crlviz train --resume {run}"
+    cli.main()
+    assert capsys.readouterr().out == f"wrote {run}\n"
+
+
+def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_mended(toy_run, tmp_path, at_step):
+    run = _killed(tmp_path / "run", at_step, 2)
+    shutil.rmtree(run / "checkpoints" / "200")  # as if killed between state and checkpoint
+    for name in ("checkpoints/.280-x.part", "state/.240-x.part"):
+        (run / name).mkdir()
+        (run / name / "half").write_text("")
+    (run / ".metrics.csv-x.part").write_text("")
+    trainer.resume(run, progress=False)
+    assert differences(run, toy_run) == []
+
+
+def test_a_finished_run_is_left_alone(toy_run, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    (run / "state" / "240").mkdir(parents=True)  # as if killed before it was removed
+    monkeypatch.setattr("training.trainer.compiled", None)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
+    cli.main()
+    assert capsys.readouterr().out == f"{run} is finished already\n"
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert not (run / "state").exists()
+
+
+def test_a_run_killed_before_its_config_begins_anew(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".config.json-x.part").touch()
+    with pytest.raises(CrlvizError, match=r"config.json cannot be read"):
+        trainer.resume(tmp_path)
+    trainer.train(toy_config(), tmp_path, progress=False)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_two_trainers_are_one_too_many(tmp_path, at_step):
+    run = tmp_path / "run"
+    refusals = []
+
+    def second():
+        for begin in (lambda: trainer.resume(run), lambda: trainer.train(toy_config(), run)):
+            with pytest.raises(UsageError) as error:
+                begin()
+            refusals.append(str(error.value))
+
+    at_step(1, second)
+    trainer.train(toy_config(), run, progress=False)
+    assert f"{run} is being trained by another process" in refusals[0]
+    assert f"{run} exists already" in refusals[1]
+
+
+def test_save_every_and_keep(tmp_path):
+    """Of evaluations 1 to 4 the second and the last are saved, the toy's training steps one an epoch."""
+    sparse = trainer.train(toy_config(evaluations=4, save_every=3), tmp_path / "sparse", progress=False)
+    assert checkpoints.all_steps(sparse) == [240, 280]
+    few = trainer.train(toy_config(evaluations=4, keep=2), tmp_path / "few", progress=False)
+    assert checkpoints.all_steps(few) == [240, 280]
+
+
+def test_without_replay_a_run_goes_on_with_a_new_one(toy_run, tmp_path, at_step):
+    run = _killed(tmp_path / "run", at_step, 3, save_replay=False)
+    manifest = json.loads((run / "state" / "200" / "manifest.json").read_text())
+    assert manifest["replay"] is False
+    trainer.resume(run, progress=False)
+    assert trainer.finished(run)
+    assert checkpoints.all_steps(run) == [200, 280]
+    mine, other = ((each / "checkpoints" / "280" / "actor.safetensors").read_bytes() for each in (run, toy_run))
+    assert mine != other  # what --no-save-replay costs
+
+
+def test_what_may_change_on_resuming(tmp_path, at_step):
+    run = _killed(tmp_path / "run", at_step, 2)
+    with pytest.raises(UsageError, match="gamma is fixed once a run has begun"):
+        trainer.resume(run, {"gamma": 0.9})
+    trainer.resume(run, {"keep": 1}, command=["crlviz", "again"], progress=False)
+    content = checkpoints.read_config(run)
+    assert content["config"]["keep"] == 1
+    assert [(each["env_steps"], each["command"]) for each in content["resumed"]] == [(200, ["crlviz", "again"])]
+    assert checkpoints.all_steps(run) == [280]
+
+
+def test_elsewhere_is_said(tmp_path, at_step, capsys):
+    run = _killed(tmp_path / "run", at_step, 2)
+    content = checkpoints.read_config(run)
+    content["versions"]["jax"] = "0.0.1"
+    (run / "config.json").write_text(json.dumps(content))
+    trainer.resume(run, progress=False)
+    assert "began with jax 0.0.1, which is not what is here" in capsys.readouterr().err
+
+
+def test_checkpoints_without_a_state_are_not_written_over(toy_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    (run / "metrics.csv").unlink()
+    with pytest.raises(CrlvizError, match="checkpoints but no state"):
+        trainer.resume(run)
+    assert checkpoints.all_steps(run) == [200, 280]
+
+
+# ---- the disk
+
+
+@pytest.mark.parametrize("fails_at", range(0, 22, 3))  # the toy run flushes 22 times
+def test_a_disk_that_is_full_at_any_moment_loses_nothing(toy_run, tmp_path, monkeypatch, fails_at):
+    run, calls, real = tmp_path / "run", [], os.fsync
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) > fails_at:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(CrlvizError, match="No space left on device") as error:
+            trainer.train(toy_config(), run, progress=False)
+    assert str(run) in str(error.value)
+    assert not list(run.rglob("*.part"))
+    if (run / "config.json").exists():
+        trainer.resume(run, progress=False)
+    else:
+        trainer.train(toy_config(), run, progress=False)
+    assert differences(run, toy_run) == []
+
+
+def test_a_run_whose_directory_goes_ends_with_a_sentence(tmp_path, at_step):
+    run = tmp_path / "run"
+
+    def remove():
+        while run.exists():  # the saving thread may add a file meanwhile
+            shutil.rmtree(run, ignore_errors=True)
+
+    at_step(2, remove)
+    with pytest.raises(CrlvizError, match=f"cannot write {run}.*No such file or directory"):
+        trainer.train(toy_config(), run, progress=False)
+    assert not run.exists()
+
+
+def test_a_disk_too_small_is_refused_before_training(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UsageError, match=r"make room, or give --no-save-replay"):
+        trainer.train(toy_config(), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+# ---- the guard
+
+
+class Poisoned(CRL):
+    """From its eighth update on, about every second key gives a loss that is not a number."""
+
+    always = False
+
+    def update(self, learner, key, *batch):
+        new, metrics = super().update(learner, key, *batch)
+        late = learner.actor_optimiser[0].count >= 7
+        bad = late & (self.always | (jax.random.key_data(key)[0] % 2 == 0))
+        return new, metrics | {"critic_loss": jnp.where(bad, jnp.nan, metrics["critic_loss"])}
+
+
+class AlwaysPoisoned(Poisoned):
+    always = True
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    real = programs.build
+
+    def arrange(algorithm):
+        def build(config):
+            loop = real(config)
+            parts = [getattr(loop.algorithm, field.name) for field in dataclasses.fields(CRL)]
+            return dataclasses.replace(loop, algorithm=algorithm(*parts))
+
+        monkeypatch.setattr(programs, "build", build)
+        monkeypatch.setattr(trainer, "compiled", functools.cache(programs.compiled))
+
+    return arrange
+
+
+def test_a_blow_up_stops_and_names_the_last_good_checkpoint(toy_run, tmp_path, poison):
+    poison(AlwaysPoisoned)
+    run = tmp_path / "run"
+    with pytest.raises(guard.BlowUp, match="critic_loss became nan in update 8; the run stops") as error:
+        trainer.train(toy_config(), run, progress=False)
+    assert error.value.exit_code == 1
+    assert f"last good checkpoint: {run}/checkpoints/200" in str(error.value)
+    assert checkpoints.all_steps(run) == [200]
+    for name in ("actor", "critic"):
+        good, mine = (each / "checkpoints" / "200" / f"{name}.safetensors" for each in (toy_run, run))
+        assert good.stat().st_size == mine.stat().st_size
+
+
+def test_rewinding_tries_other_keys_and_gives_up_in_the_end(tmp_path, poison, capsys):
+    poison(AlwaysPoisoned)
+    with pytest.raises(guard.BlowUp, match="stops after 2 rewinds"):
+        trainer.train(toy_config(on_nan="rewind", rewinds=2), tmp_path / "run", progress=False)
+    said = capsys.readouterr().err
+    assert said.count("going back to environment step 200 with another key") == 2
+
+
+def test_rewinding_gets_past_what_another_key_avoids(tmp_path, poison, capsys, at_step):
+    poison(Poisoned)
+    # Five updates can go wrong, each with a chance of a half: the rewinds are many, and the same every time.
+    config = {"on_nan": "rewind", "rewinds": 1000}
+    whole = trainer.train(toy_config(**config), tmp_path / "whole", progress=False)
+    rewinds = capsys.readouterr().err.count("with another key")
+    assert rewinds > 0
+    assert trainer.finished(whole)
+    with open(whole / "metrics.csv", newline="", encoding="utf-8") as file:
+        assert [int(row["env_steps"]) for row in csv.DictReader(file)] == [120, 200, 280]
+    # Killed after rewinding, it rewinds the same way again.
+    run = _killed(tmp_path / "run", at_step, 3, **config)
+    trainer.resume(run, progress=False)
+    assert differences(run, whole) == []
+
+
+def test_a_blow_up_before_the_first_state_begins_anew(tmp_path, poison, monkeypatch, capsys):
+    poison(AlwaysPoisoned)
+    with pytest.raises(guard.BlowUp, match="last good checkpoint: none yet"):
+        trainer.train(toy_config(on_nan="rewind", rewinds=1, evaluations=1), tmp_path / "run", progress=False)
+    assert "going back to environment step 120 with another key (1 of 1)" in capsys.readouterr().err
+    assert states.newest(tmp_path / "run") is None

@@ -1,0 +1,121 @@
+"""Saved states: true copies, back to the bit, checked, and only the newest kept."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from crlviz.errors import CrlvizError
+from tests.toys import toy_config
+from training import state as states
+from training.programs import build
+from training.state import Counters
+
+COUNTERS = Counters(step=3, train_seconds=0.1 + 0.2, rewinds=1, sums={"critic_loss": 1 / 3})
+
+
+@pytest.fixture(scope="module")
+def loop():
+    return build(toy_config())
+
+
+@pytest.fixture(scope="module")
+def step(loop):
+    return jax.jit(loop.step, donate_argnums=0)
+
+
+@pytest.fixture
+def state(loop):
+    return jax.jit(loop.init)(jax.random.key(3))
+
+
+def _example(loop):
+    return jax.eval_shape(loop.init, jax.random.key(0))
+
+
+def _assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
+
+
+def test_what_is_read_is_what_was_written(loop, step, state, tmp_path):
+    state = step(state)[0]
+    states.write(tmp_path, 160, states.snapshot(state), COUNTERS)
+    again, counters = states.read(states.newest(tmp_path), _example(loop))
+    _assert_equal(again, state)
+    assert counters == COUNTERS
+    # And what follows from it is the same, random keys and all.
+    _assert_equal(step(again)[0], step(state)[0])
+
+
+def test_a_snapshot_is_a_copy_that_training_cannot_reach(step, state):
+    leaves = [leaf for leaf in jax.tree.leaves(state) if not jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    # On a CPU numpy sees jax's own memory, which the next training step is given to write in: the trap this avoids.
+    assert any(np.shares_memory(np.asarray(leaf), np.asarray(leaf)) for leaf in leaves)
+    addresses = {leaf.unsafe_buffer_pointer() for leaf in leaves}
+    copied = states.snapshot(state)
+    assert not addresses & {leaf.ctypes.data for leaf in jax.tree.leaves(copied)}
+    before = [leaf.tobytes() for leaf in jax.tree.leaves(copied)]
+    for _ in range(3):
+        state = step(state)[0]
+    assert [leaf.tobytes() for leaf in jax.tree.leaves(copied)] == before
+    changed = [leaf.tobytes() for leaf in jax.tree.leaves(states.snapshot(state))]
+    assert sum(a != b for a, b in zip(before, changed, strict=True)) > len(before) / 2
+
+
+def test_only_the_newest_stays_and_only_once_it_is_there(state, tmp_path, monkeypatch):
+    copied = states.snapshot(state)
+    states.write(tmp_path, 80, copied, COUNTERS)
+    states.write(tmp_path, 160, copied, COUNTERS)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["160"]
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CrlvizError, match=r"cannot write .*240: No space"):
+        states.write(tmp_path, 240, copied, COUNTERS)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["160"]
+
+
+def test_size_is_what_is_written(loop, state, tmp_path):
+    states.write(tmp_path, 80, states.snapshot(state), COUNTERS)
+    written = (tmp_path / "state" / "80" / "state.safetensors").stat().st_size
+    assert 0 < written - states.size(_example(loop), replay=True) < 50_000  # the names of the arrays
+    assert states.size(_example(loop), replay=False) < states.size(_example(loop), replay=True)
+
+
+def _flip(path):
+    data = bytearray((path / "state.safetensors").read_bytes())
+    data[-1] ^= 1
+    (path / "state.safetensors").write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_flip, "state.safetensors is damaged: its checksum"),
+        (lambda path: (path / "state.safetensors").unlink(), "state.safetensors cannot be read: No such file"),
+        (lambda path: (path / "manifest.json").write_text("{"), "is damaged"),
+        (lambda path: (path / "manifest.json").write_text('{"format": 99}'), "newer crlviz"),
+        (lambda path: (path / "manifest.json").write_text('{"format": 1}'), "is damaged"),
+    ],
+)
+def test_a_damaged_state_is_refused_by_name(loop, state, tmp_path, damage, words):
+    states.write(tmp_path, 80, states.snapshot(state), COUNTERS)
+    damage(tmp_path / "state" / "80")
+    with pytest.raises(CrlvizError, match=words) as error:
+        states.read(states.newest(tmp_path), _example(loop))
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_state_of_another_config_is_refused(state, tmp_path):
+    states.write(tmp_path, 80, states.snapshot(state), COUNTERS)
+    for changes, words in (({"actor__width": 9}, "not float32"), ({"actor__layer_norm": False}, "other arrays")):
+        with pytest.raises(CrlvizError, match=words):
+            states.read(states.newest(tmp_path), _example(build(toy_config(**changes))))

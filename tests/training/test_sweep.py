@@ -1,0 +1,182 @@
+"""Grids, names, and a sweep of which one cell fails."""
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from crlviz.errors import UsageError
+from tests.toys import TOY, toy_config
+from training import config as configs
+from training import sweep, trainer
+
+# The toy config, but for what options say.
+SETTINGS = [f"{name}={value}" for name, value in TOY.items() if name not in ("batch_size", "env_steps")]
+SMALL = ["--preset=paper", *(f"--set={setting}" for setting in ("redraw_goals=true", *SETTINGS))]
+
+
+def names(**options):
+    more = {name: options.pop(name) for name in ("settings", "ablate", "preset") if name in options}
+    return [cell.name for cell in sweep.grid(options.pop("env", "point_u_maze"), Path("out"), options, **more)]
+
+
+def test_every_combination_seeds_fastest():
+    assert names(depth="4,16", seed="0-2", width="64") == [
+        *(f"depth{depth}-seed{seed}" for depth in (4, 16) for seed in (0, 1, 2))
+    ]
+
+
+def test_names_say_where_a_cell_leaves_its_preset():
+    assert names(width="64,128", batch_size="64,256")[-1] == "depth4-width128-batch256-seed0"
+    assert names(width="64,128", batch_size="64,256")[0] == "depth4-seed0"
+    assert names(actor_depth="4,8", critic_depth="4,8") == [
+        "depth4-seed0",
+        "actor4-critic8-seed0",
+        "actor8-critic4-seed0",
+        "depth8-seed0",
+    ]
+    assert names(ablate="residual,swish") == ["depth4-seed0", "depth4-no-residual-seed0", "depth4-no-swish-seed0"]
+    assert names(env="point_u_maze,point_big_maze", seed="3") == [
+        "point_u_maze-depth4-seed3",
+        "point_big_maze-depth4-seed3",
+    ]
+    assert names(settings=["gamma=0.9,0.99", "unroll=75"]) == ["depth4-gamma=0.9-seed0", "depth4-gamma=0.99-seed0"]
+
+
+def test_a_larger_grid_keeps_the_runs_of_a_smaller():
+    small, large = names(depth="4", seed="0"), names(depth="4,8", seed="0-3", width="64,128")
+    assert set(small) < set(large)
+
+
+def test_what_is_typed_trains_that_very_config(monkeypatch):
+    """Each cell's arguments, read by ``crlviz train`` itself, give the cell's config."""
+    from training.command import command
+
+    cells = sweep.grid(
+        "point_u_maze",
+        Path("out"),
+        {"depth": "4,8", "batch_size": "32,1e2", "seed": "1,2"},
+        settings=["crl.learning_rate=1e-3,1e-4"],
+        ablate="layer-norm,residual",
+    )
+    assert len(cells) == 2 * 2 * 2 * 2 * 3
+    seen = []
+    monkeypatch.setattr(trainer, "train", lambda config, out, command: seen.append((config, out)) or out)
+    cells = [cells[0], cells[-1]]
+    for cell in cells:
+        verb, *arguments = cell.arguments
+        assert verb == "train"
+        done = CliRunner().invoke(command, [text.replace("1e2", "100") for text in arguments])
+        assert done.exit_code == 0, done.output
+    assert seen == [(cell.config, cell.out) for cell in cells]
+    assert not cells[-1].config.actor.residual
+    assert cells[-1].config.crl.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"depth": "4,6"}, "depth 6 is not a positive multiple of 4"),
+        ({"depth": "4,,8"}, "--depth takes values with commas between, or a range as 0-4, not '4,,8'"),
+        ({"depth": "four"}, "takes a value of type int, not 'four'"),
+        ({"batch_size": "1"}, "needs at least 2"),
+        ({"ablate": "dropout"}, "--ablate takes residual, layer-norm, swish, not 'dropout'"),
+        ({"env": "point_nowhere"}, "no environment is called"),
+        ({"settings": ["gamma"]}, "--set takes NAME=VALUE"),
+        ({"eval_env": "nowhere"}, "no environment is called 'nowhere'"),
+    ],
+)
+def test_mistakes(options, words):
+    with pytest.raises(UsageError, match=words.replace("(", r"\(")):
+        names(**options)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(sweep.command, list(map(str, arguments)))
+
+
+def test_dry_run_counts_and_trains_nothing(tmp_path):
+    out = tmp_path / "runs"
+    done = invoke(
+        "point_u_maze", "--depth", "4,8", "--seed", "0-1", "--batch-size", 8, "--out", out, "--dry-run", *SMALL
+    )
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    for depth, line in ((4, lines[1]), (8, lines[3])):
+        cost = trainer.build(toy_config(critic__depth=depth, actor__depth=depth)).algorithm.cost(8)
+        assert f"{cost['parameters']:,}" in line
+        assert f"{cost['flops_per_update']:.3g}" in line
+    counts = configs.schedule(toy_config(env_steps=100_000_000))
+    total = counts.env_steps(toy_config(), counts.steps)
+    assert lines[-1] == (f"4 cells, 0 of them finished; {4 * total:,} environment steps, {4 * total:,} of them to go")
+    assert not out.exists()
+
+
+def test_a_cell_that_fails_leaves_the_others_and_is_tried_again(tmp_path):
+    """Evaluating a point on an arm's task fails; the other cell finishes, and is left alone by the next sweep."""
+    out = tmp_path / "runs"
+    arguments = ("point_u_maze", "--batch-size", 8, "--env-steps", 280, "--out", out, "--jobs", 2, *SMALL)
+    arguments += ("--eval-env", "reacher,point_u_maze_eval")
+    done = invoke(*arguments)
+    assert done.exit_code == 1
+    bad, good = (f"depth4-width8-batch8-eval_env={env}-seed0" for env in ("reacher", "point_u_maze_eval"))
+    assert f"{good}: success" in done.output
+    assert f"{bad}: failed: reacher has other observations" in done.output
+    assert f"1 of 2 cells failed: {bad}; their logs are in {out / 'logs'}" in str(done.exception)
+    assert "reacher has other observations" in (out / "logs" / f"{bad}.txt").read_text()
+    assert json.loads((out / good / "config.json").read_text())["cost"]["flops_per_update"] > 0
+
+    before = (out / good / "metrics.csv").stat().st_mtime_ns
+    again = invoke(*arguments)
+    assert "2 cells" in again.output
+    assert "1 finished" in again.output
+    assert (out / good / "metrics.csv").stat().st_mtime_ns == before
+    assert str(again.exception) == str(done.exception)
+
+
+def test_a_run_that_was_broken_off_goes_on(tmp_path, toy_run):
+    cell = toy_cell(tmp_path, toy_run)
+    assert (cell.begun, cell.finished, cell.done) == (True, True, 280)
+    shutil.rmtree(cell.out / "checkpoints")  # as if it was killed before its first save
+    lines = (cell.out / "metrics.csv").read_text().splitlines()
+    (cell.out / "metrics.csv").write_text("\n".join([*lines[:2], ""]))
+    assert (cell.begun, cell.finished, cell.done) == (True, False, 120)
+    assert cell.job == ("train", "--resume", str(cell.out))
+    assert sweep.train_cells([cell], tmp_path / "logs", 1) == {}
+    assert cell.finished
+
+
+def toy_cell(folder, toy_run):
+    """The cell whose run is a copy of the toy run."""
+    options = {"batch_size": "8", "env_steps": "280"}
+    settings = [text.removeprefix("--set=") for text in SMALL[1:]]
+    (cell,) = sweep.grid("point_u_maze", folder / "runs", options, settings=settings, preset="paper")
+    shutil.copytree(toy_run, cell.out)
+    return cell
+
+
+def test_other_settings_are_never_written_over(tmp_path, toy_run):
+    there = toy_cell(tmp_path, toy_run).out
+    arguments = ["point_u_maze", "--batch-size", 8, "--out", tmp_path / "runs", *SMALL]
+    done = invoke(*arguments, "--env-steps", 280, "--dry-run")
+    assert done.output.splitlines()[1].endswith("finished")
+    before = sorted(path.stat().st_mtime_ns for path in there.rglob("*"))
+    done = invoke(*arguments, "--env-steps", 560)
+    assert isinstance(done.exception, UsageError)
+    assert "holds a run with other settings: env_steps is 280 there and 560 in this sweep" in str(done.exception)
+    assert sorted(path.stat().st_mtime_ns for path in there.rglob("*")) == before
+    (tmp_path / "runs" / "depth4-width8-batch8-seed1").write_text("mine")
+    assert "is no run directory" in str(invoke(*arguments, "--seed", 1, "--env-steps", 280).exception)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(cells, logs, at_once):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "train_cells", interrupted)
+    done = invoke("point_u_maze", "--batch-size", 8, "--out", tmp_path / "runs", "--jobs", 1, *SMALL)
+    assert "0 of 1 cells are finished; the same command goes on with the others" in done.output
+    assert isinstance(done.exception, (click.Abort, SystemExit, KeyboardInterrupt))
