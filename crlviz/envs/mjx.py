@@ -4,7 +4,11 @@ brax has an adapter of its own, whose state is all of MJX's data: megabytes for 
 Here a state is what the next step and the observation need.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from brax.base import Motion, System, Transform
 from flax import struct
 from mujoco import mjx
@@ -27,14 +31,44 @@ class MjxState:
 
 def init(sys: System, q: jax.Array, qd: jax.Array) -> MjxState:
     """The state at joint positions q [nq] and velocities qd [nv]."""
-    data = mjx.make_data(sys).replace(qpos=q, qvel=qd)
-    return _state(sys, mjx.forward(sys, data))
+
+    def forward(q: jax.Array, qd: jax.Array) -> MjxState:
+        return _state(sys, mjx.forward(sys, mjx.make_data(sys).replace(qpos=q, qvel=qd)))
+
+    return _in_turn(forward)(q, qd)
 
 
 def step(sys: System, state: MjxState, control: jax.Array) -> MjxState:
     """One physics step under controls [actuators]."""
-    data = mjx.make_data(sys).replace(qpos=state.q, qvel=state.qd, qacc_warmstart=state.warmstart, ctrl=control)
-    return _state(sys, mjx.step(sys, data))
+
+    def advance(state: MjxState, control: jax.Array) -> MjxState:
+        data = mjx.make_data(sys).replace(qpos=state.q, qvel=state.qd, qacc_warmstart=state.warmstart, ctrl=control)
+        return _state(sys, mjx.step(sys, data))
+
+    return _in_turn(advance)(state, control)
+
+
+def _in_turn(function: Callable[..., MjxState]) -> Callable[..., MjxState]:
+    """The function, which under ``vmap`` on a CPU takes one element after the other.
+
+    A GPU wants the whole batch at once. On a CPU, XLA turns MJX's batched programs into ones that are far slower for
+    each element than the plain one.
+    """
+    if jax.default_backend() != "cpu":
+        return function
+    single = jax.custom_batching.custom_vmap(function)
+
+    @single.def_vmap
+    def _(size: int, batched: Any, *arguments: Any) -> tuple[MjxState, Any]:
+        whole = jax.tree.map(
+            lambda leaf, is_batched: leaf if is_batched else jnp.broadcast_to(leaf, (size, *leaf.shape)),
+            arguments,
+            tuple(batched),
+        )
+        result = jax.lax.map(lambda each: single(*each), whole)
+        return result, jax.tree.map(lambda _: True, result)
+
+    return single
 
 
 def _state(sys: System, data: mjx.Data) -> MjxState:

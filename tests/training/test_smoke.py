@@ -5,6 +5,7 @@ twin of a task runs the very program of the easier one, which a test holds.
 """
 
 import csv
+import math
 import re
 
 import jax
@@ -19,9 +20,22 @@ from training import config as configs
 from training.trainer import train
 
 # Seconds that training takes without kept programs, nearly all of it compiling: CPU seconds of the process, measured
-# while other work ran on the same two cores of a laptop-class CPU.
+# while other work ran on the same two cores of a laptop-class CPU. Infinity: slow, and not measured yet.
 SECONDS = {
     "point_u_maze": 15,
+    "ant": 50,
+    "ant_u_maze": 56,
+    "ant_ball": 54,
+    "ant_push": 103,
+    "humanoid": 67,
+    "humanoid_u_maze": 88,
+    "reacher": 45,
+    "pusher_easy": 88,
+    "cheetah": 70,
+    "arm_reach": 114,
+    "arm_grasp": math.inf,
+    "arm_push_easy": 165,
+    "arm_binpick_easy": math.inf,
 }
 TWINS = {"pusher_hard": "pusher_easy", "arm_push_hard": "arm_push_easy", "arm_binpick_hard": "arm_binpick_easy"}
 TRACED = [id for id in envs.ids() if id not in SECONDS]
@@ -45,9 +59,9 @@ def test_smoke(id, tmp_path):
     with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == config.evaluations + 1
-    assert all(0 <= float(row["time_at_goal"]) <= float(row["episode_steps"]) <= 50 for row in rows)
+    assert all(0 <= float(row["time_at_goal"]) <= float(row["episode_steps"]) <= config.episode_length for row in rows)
     agent = crlviz.load(run)
-    assert agent.env_steps == int(rows[-1]["env_steps"]) >= 2_000
+    assert agent.env_steps == int(rows[-1]["env_steps"]) >= config.env_steps
     state = jax.random.normal(jax.random.key(0), (8, agent.env.state_dim))
     goal = state[:, jnp.array(agent.env.goal_indices)]
     action = agent.act(jnp.concatenate([state, goal], axis=1))
