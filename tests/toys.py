@@ -58,6 +58,14 @@ def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: S
     return run
 
 
+def change_config(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a run's config.json and its checksum with it."""
+    content = checkpoints.read_config(run)
+    content.pop("sha256", None)
+    change(content)
+    checkpoints.write_config(run, content)
+
+
 class FallingPoint(PointMaze):
     """A point that "falls" where y exceeds a line: the laptop's stand-in for a body whose episode can end early."""
 

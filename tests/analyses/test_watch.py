@@ -1,6 +1,5 @@
 """The page about a run in training: what it shows, and when its process ends."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 
 from analyses import watch
 from tests.crlviz.test_cli import QUICK
+from tests.toys import change_config
 
 
 @pytest.fixture
@@ -17,9 +17,7 @@ def going(toy_run, tmp_path):
     """A copy of the toy run that says it has more to do."""
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
-    config = json.loads((run / "config.json").read_text())
-    config["config"]["env_steps"] *= 10
-    (run / "config.json").write_text(json.dumps(config))
+    change_config(run, lambda content: content["config"].update(env_steps=10 * content["config"]["env_steps"]))
     return run
 
 

@@ -79,6 +79,7 @@ def test_an_agent_tells_what_it_is(toy_agent, toy_run):
     assert toy_agent.facts == {
         "algorithm": "crl",
         "env": "point_u_maze",
+        "network": "full network",
         "depth": 4,
         "width": 8,
         "actor_depth": 4,

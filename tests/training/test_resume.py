@@ -15,7 +15,7 @@ import pytest
 from crlviz import checkpoints, cli
 from crlviz.errors import CrlvizError, UsageError
 from tests.torture.runs import differences
-from tests.toys import toy_config
+from tests.toys import change_config, toy_config
 from training import guard, programs, signals, trainer
 from training import state as states
 from training.crl import CRL
@@ -183,9 +183,7 @@ def test_what_may_change_on_resuming(tmp_path, at_step):
 
 def test_elsewhere_is_said(tmp_path, at_step, capsys):
     run = _killed(tmp_path / "run", at_step, 2)
-    content = checkpoints.read_config(run)
-    content["versions"]["jax"] = "0.0.1"
-    (run / "config.json").write_text(json.dumps(content))
+    change_config(run, lambda content: content["versions"].update(jax="0.0.1"))
     trainer.resume(run, progress=False)
     assert "began with jax 0.0.1, which is not what is here" in capsys.readouterr().err
 
