@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "scaling": ("analyses.scaling:command", "Draw learning curves and final scores over depth."),
     "efficiency": ("analyses.efficiency:command", "Tell what depth and width bought at equal cost."),
     "paper": ("analyses.paper:command", "Draw every figure of the paper that runs support, on one page."),
+    "plan": ("training.plan:command", "Tell what a run would need, before it is trained."),
     "bench": ("training.bench:command", "Measure speed on this machine."),
 }
 

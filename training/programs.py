@@ -51,8 +51,8 @@ class Programs:
     example: TrainState
     init: Callable[..., Any]
     refill: Callable[..., Any]
-    step: Callable[..., Any]
-    measure: Callable[..., Any]
+    step: jax.stages.Compiled
+    measure: jax.stages.Compiled
 
     def start(self, rewinds: int = 0) -> TrainState:
         """The state a run begins with; another one after each rewind."""

@@ -1,0 +1,86 @@
+"""What a plan says, against the run it is about."""
+
+import csv
+import dataclasses
+
+import jax
+import pytest
+from click.testing import CliRunner
+
+from crlviz.cli import cli
+from crlviz.networks import parameter_count
+from tests.toys import toy_config
+from training import plan as plans
+from training.programs import compiled
+
+SMALL = ["point_u_maze", "--preset", "smoke", "--width", "16", "--depth", "8"]
+
+
+@pytest.fixture(scope="module")
+def plan() -> plans.Plan:
+    return plans.compute(toy_config())
+
+
+def test_the_parts_in_memory_are_what_the_compiled_step_takes(plan):
+    memory = plan.memory
+    held = memory.parameters + memory.optimiser + memory.replay + memory.environments
+    assert held == pytest.approx(compiled(toy_config()).step.memory_analysis().argument_size_in_bytes, abs=64)  # a key
+    assert memory.total > held
+
+
+def test_counts_are_those_of_the_run(plan, toy_run):
+    with (toy_run / "metrics.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    assert plan.env_steps == int(last["env_steps"])
+    assert plan.updates == int(last["gradient_steps"])
+    learner = jax.eval_shape(compiled(toy_config()).loop.algorithm.init, jax.random.key(0))
+    assert plan.parameters == parameter_count((learner.actor, learner.critic))
+    arrays = sum(leaf.size * 4 for leaf in jax.tree.leaves((learner.actor, learner.critic))) * len(
+        list(toy_run.glob("checkpoints/*"))
+    )
+    assert plan.checkpoint_bytes == arrays
+
+
+def test_hours_are_counts_over_rates(plan):
+    updating, stepping = plan.hours(plans.Rates(updates=2.0, env_steps=100.0, source=""))
+    assert updating == pytest.approx(plan.updates / 2 / 3600)
+    assert stepping == pytest.approx((plan.env_steps + plan.evaluation_steps) / 100 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("config", "part", "option", "name"),
+    [
+        (toy_config(replay_steps=6000), "replay", "--set replay_steps=", "replay_steps"),
+        (toy_config(batch_size=120, actor__depth=16, critic__depth=16), "temporaries", "--batch-size ", "batch_size"),
+    ],
+)
+def test_a_run_that_will_not_fit_does_with_the_knob_it_names(config, part, option, name):
+    memory = plans.compute(config).memory
+    limit = memory.total - getattr(memory, part) // 3
+    advice = plans.knob(config, memory, limit)
+    assert advice.startswith(option)
+    value = int(advice.removeprefix(option).split()[0])
+    assert plans.compute(dataclasses.replace(config, **{name: value})).memory.total <= limit
+
+
+def test_a_run_that_fits_needs_no_knob(plan):
+    assert plans.knob(toy_config(), plan.memory, plan.memory.total) == ""
+
+
+def test_one_that_no_knob_saves_is_told_so(plan):
+    assert plans.knob(toy_config(), plan.memory, 10.0).startswith("no one knob is enough")
+
+
+def test_the_papers_hours():
+    assert [hours for hours, _ in plans.paper_hours("humanoid", 64)] == [10.99]
+    assert [hours for hours, _ in plans.paper_hours("humanoid_u_maze", 64)] == [46.74, 17.33]
+    assert plans.paper_hours("humanoid", 12) == plans.paper_hours("reacher", 4) == []
+
+
+def test_the_command_measures_this_machine_and_says_whether_it_fits():
+    fits = CliRunner().invoke(cli, ["plan", *SMALL]).output
+    assert "updates/s" in fits
+    assert fits.rstrip().endswith("It fits.")
+    lacks = CliRunner().invoke(cli, ["plan", *SMALL, "--no-measure", "--memory", "0.0001"]).output
+    assert "It will not fit: " in lacks
+    assert "updates/s" not in lacks

@@ -1,0 +1,329 @@
+"""``crlviz plan``: what does a run need, in memory and hours, before a night is spent on it?
+
+Memory is read off the compiled training step, which is never run; so it is that of the device the plan is made on: a
+CPU's program keeps other temporaries than a GPU's. Hours are the run's counts over rates measured now, for a few
+seconds each, or over those that ``crlviz bench --json`` measured on another machine.
+"""
+
+import csv
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crlviz.errors import CrlvizError
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run holds on its device at once, by what they are for.
+
+    Attributes:
+      parameters: of actor and critic.
+      optimiser: Adam's two moments of each, and the temperature's.
+      replay: the ring.
+      environments: what is being stepped, and the first states that episodes go back to.
+      temporaries: activations, gradients and all else between the first and the last line of a training step.
+      evaluation: what an evaluation needs beyond the run's state.
+    """
+
+    parameters: int
+    optimiser: int
+    replay: int
+    environments: int
+    temporaries: int
+    evaluation: int
+
+    @property
+    def total(self) -> int:
+        """The most there is at one moment; training and evaluating take turns."""
+        held = self.parameters + self.optimiser + self.replay + self.environments
+        return held + max(self.temporaries, self.evaluation)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine does in a second.
+
+    Attributes:
+      updates: of the run's own size.
+      env_steps: over all environments together.
+      source: where the numbers come from, for the reader.
+    """
+
+    updates: float
+    env_steps: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes.
+
+    Attributes:
+      parameters: of actor and critic.
+      flops_per_update: of an update's matrix products.
+      updates: in the whole run.
+      env_steps: in the whole run, without evaluations.
+      evaluation_steps: environment steps of all evaluations.
+      memory: on the device.
+      state_bytes: of the state that resuming reads, on disk; while one is replaced there are two.
+      checkpoint_bytes: of all checkpoints, on disk.
+    """
+
+    parameters: int
+    flops_per_update: int
+    updates: int
+    env_steps: int
+    evaluation_steps: int
+    memory: Memory
+    state_bytes: int
+    checkpoint_bytes: int
+
+    def hours(self, rates: Rates) -> tuple[float, float]:
+        """Hours of updating, and of stepping environments (training and evaluations)."""
+        return self.updates / rates.updates / 3600, (self.env_steps + self.evaluation_steps) / rates.env_steps / 3600
+
+
+def compute(config: Any) -> Plan:
+    """Build and compile a run, run nothing.
+
+    Args:
+      config: a ``TrainConfig``.
+
+    Raises:
+      UsageError: unknown environment, or settings that do not fit each other.
+      CrlvizError: the device does not tell what a program needs.
+    """
+    from training import state as states
+    from training.config import schedule
+    from training.programs import compiled
+
+    programs = compiled(config)
+    counts, loop, example = schedule(config), programs.loop, programs.example
+    cost = loop.algorithm.cost(config.batch_size)
+    learner = example.learner
+    parameters = _bytes((learner.actor, learner.critic, learner.log_alpha))
+    step, measure = _analysis(programs.step), _analysis(programs.measure)
+    kept = counts.epochs // config.save_every + bool(counts.epochs % config.save_every)
+    return Plan(
+        parameters=cost["parameters"],
+        flops_per_update=cost["flops_per_update"],
+        updates=counts.gradient_steps(config, counts.steps),
+        env_steps=counts.env_steps(config, counts.steps),
+        evaluation_steps=(counts.epochs + 1) * config.eval_episodes * loop.episode_length,
+        memory=Memory(
+            parameters=parameters,
+            optimiser=_bytes(learner) - parameters,
+            replay=_bytes(example.replay),
+            environments=_bytes(example.collector),
+            temporaries=step.temp_size_in_bytes + step.output_size_in_bytes - step.alias_size_in_bytes,
+            evaluation=measure.temp_size_in_bytes,
+        ),
+        state_bytes=states.size(example, replay=config.save_replay),
+        checkpoint_bytes=_bytes((learner.actor, learner.critic)) * min(kept, config.keep or kept),
+    )
+
+
+def _analysis(program: Any) -> Any:
+    found = program.memory_analysis()
+    if found is None:
+        raise CrlvizError("jax does not tell what a program needs on this device; plan on a CPU: JAX_PLATFORMS=cpu")
+    return found
+
+
+def _bytes(tree: Any) -> int:
+    import jax
+
+    shapes = jax.eval_shape(lambda t: jax.tree.map(_data, t), tree)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def _data(leaf: Any) -> Any:
+    import jax
+
+    return jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def paper_hours(env: str, depth: int) -> list[tuple[float, str]]:
+    """Hours of the authors' code on one 80 GB GPU for that environment and depth, each with its source."""
+    with resources.files("training").joinpath("paper_hours.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["env"] == env and int(row["depth"]) == depth]
+    return [(float(row["hours"]), row["source"]) for row in rows]
+
+
+def knob(config: Any, memory: Memory, limit: float) -> str:
+    """Which setting brings a run under a limit of bytes, and to what; empty where it fits."""
+    if memory.total <= limit:
+        return ""
+    excess = memory.total - 0.99 * limit  # a setting that fits by a hair does not
+    replay_left = memory.replay - excess
+    steps = math.floor(config.replay_steps * replay_left / memory.replay / config.unroll) * config.unroll
+    if steps >= config.window:
+        return f"--set replay_steps={steps} (now {config.replay_steps:,}) would fit: replay is linear in it"
+    fewer = "fewer environments (--set num_envs) and a shorter window shrink replay"
+    # Temporaries of an update grow with its rows, nearly in proportion where they matter.
+    batch = math.floor(config.batch_size * (memory.temporaries - excess) / max(memory.temporaries, 1))
+    if batch >= 2:
+        return f"--batch-size {2 ** int(math.log2(batch))} (now {config.batch_size}) would about fit"
+    return f"no one knob is enough: lower --width, --depth or --batch-size, and {fewer}"
+
+
+def device_memory() -> int:
+    """Bytes of the device that trains: a GPU's own, or the machine's."""
+    import os
+
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def measure(config: Any) -> Rates:
+    """Updates and environment steps a second on this machine, at the run's own sizes; compiling is left out.
+
+    Data are random: what an update costs does not depend on them.
+    """
+    import jax
+
+    from training.programs import build
+
+    loop = build(config)
+    algorithm, env, critic = loop.algorithm, loop.env, loop.algorithm.critic
+    keys = jax.random.split(jax.random.key(0), 4)
+    sizes = critic.state_size, critic.action_size, critic.goal_size
+    batch = [jax.random.normal(key, (config.batch_size, size)) for key, size in zip(keys, sizes, strict=False)]
+    learner = jax.jit(algorithm.init)(keys[3])
+    actor = jax.tree.map(lambda leaf: leaf + 0, learner.actor)  # a copy: measuring uses up the learner
+
+    def update(learner: Any) -> Any:
+        return algorithm.update(learner, keys[0], *batch)[0]
+
+    def step(carry: tuple[Any, jax.Array]) -> Any:
+        states, (key, now) = carry[0], jax.random.split(carry[1])
+        noise = jax.random.normal(now, (config.num_envs, env.action_size))
+        return jax.vmap(env.step)(states, algorithm.actor.sample(actor, states.obs, noise)[0]), key
+
+    states = jax.jit(jax.vmap(env.reset))(jax.random.split(keys[1], config.num_envs))
+    updates, env_steps = _rate(update, learner), config.num_envs * _rate(step, (states, keys[2]))
+    return Rates(updates, env_steps, f"measured now on {jax.devices()[0].device_kind}")
+
+
+def _rate(function: Callable[[Any], Any], carry: Any, seconds: float = 3.0) -> float:
+    """Turns a second of a compiled loop of ``carry = function(carry)``, over about so many seconds."""
+    import jax
+
+    loop = jax.jit(lambda carry, count: jax.lax.fori_loop(0, count, lambda _, c: function(c), carry), donate_argnums=0)
+    carry = jax.block_until_ready(loop(carry, 1))  # compiles
+    count, spent = 1, 0.0
+    while spent < seconds / 2:
+        start = time.perf_counter()
+        carry = jax.block_until_ready(loop(carry, count))
+        spent = time.perf_counter() - start
+        rate = count / spent
+        count = max(1, min(math.ceil(rate * seconds), 8 * count))
+    return rate
+
+
+def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> str:
+    """A plan as text, with what fits and what does not.
+
+    Args:
+      config: of the plan.
+      plan: of ``compute``.
+      limit: bytes there are on the device.
+      rates: of each machine to tell hours for.
+    """
+    memory, actor, critic = plan.memory, config.actor, config.critic
+    depth = f"depth {critic.depth}" if actor.depth == critic.depth else f"depth {actor.depth} and {critic.depth}"
+    lines = [
+        f"{config.env}, {depth} (actor, encoders), width {critic.width}, batch {config.batch_size}",
+        "",
+        f"parameters        {plan.parameters:15,}",
+        f"FLOPs an update   {plan.flops_per_update:15.3g}",
+        f"updates           {plan.updates:15,}",
+        f"environment steps {plan.env_steps:15,}  and {plan.evaluation_steps:,} of evaluations",
+        "",
+        "memory on the device, of the compiled training step",
+        *(
+            f"  {name:15} {_size(getattr(memory, name))}  {what}"
+            for name, what in (
+                ("parameters", "actor, phi and psi"),
+                ("optimiser", "two moments of each"),
+                ("replay", f"{config.replay_steps:,} steps of {config.num_envs} environments"),
+                ("environments", f"{config.num_envs} of them"),
+                ("temporaries", "activations, gradients, collected steps"),
+                ("evaluation", f"{config.eval_episodes} episodes, in turn with training"),
+            )
+        ),
+        f"  {'at most':15} {_size(memory.total)}  of {_size(limit).strip()}",
+        f"disk: a state to resume from {_size(plan.state_bytes).strip()}, twice that while it is replaced; checkpoints "
+        f"{_size(plan.checkpoint_bytes).strip()}",
+        "",
+    ]
+    for rate in rates:
+        updating, stepping = plan.hours(rate)
+        lines += [
+            f"{_time(updating + stepping)}: {rate.updates:,.3g} updates/s ({_time(updating)}) and "
+            f"{rate.env_steps:,.3g} environment steps/s ({_time(stepping)}), {rate.source}"
+        ]
+    if actor.depth == critic.depth and critic.width == 256:
+        lines += [
+            f"{_time(hours)}: the paper's own code on one 80 GB GPU ({source})"
+            for hours, source in paper_hours(config.env, critic.depth)
+        ]
+    advice = knob(config, memory, limit)
+    return "\n".join([*lines, "", f"It will not fit: {advice}" if advice else "It fits."])
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:8.2f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:8.2f} MiB"
+
+
+def _time(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
+
+
+@click.command()
+@click.argument("env")
+@click.option(
+    "--preset", help="Settings to start from: paper, laptop or smoke.  [default: laptop for point, else paper]"
+)
+@click.option("--depth", type=int, help="Layers inside residual blocks, of actor and critic.")
+@click.option("--actor-depth", type=int, help="The actor's alone.")
+@click.option("--critic-depth", type=int, help="The critic encoders' alone.")
+@click.option("--width", type=int, help="Units of each layer.")
+@click.option("--batch-size", type=int, help="Rows of an update.")
+@click.option("--env-steps", type=int, help="Steps in total, over all environments.")
+@click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json.")
+@click.option("--memory", type=float, metavar="GB", help="Memory of the device to fit.  [default: what is here]")
+@click.option("--measure/--no-measure", "measuring", default=True, help="Measure this machine for the hours.")
+def command(env, preset, layout, settings, memory, measuring, **options) -> None:
+    """Tell what training in ENV would need, before it is trained: parameters, FLOPs, memory, disk and hours.
+
+    Memory is that of the compiled training step, which is not run. Compiling a humanoid takes a minute or two.
+
+    \b
+    Example: crlviz plan humanoid_u_maze --depth 256 --memory 80
+    Example: crlviz plan point_big_maze --depth 16
+    """
+    from crlviz import envs
+    from crlviz.errors import UsageError
+    from training.config import from_options
+
+    config = from_options(env, preset, options, settings, layout)
+    envs.check(env, config.layout or None)
+    if memory is not None and not 0 < memory < math.inf:
+        raise UsageError(f"--memory {memory} is no size in GB")
+    plan = compute(config)
+    limit = device_memory() if memory is None else memory * 1e9
+    rates = [measure(config)] if measuring else []
+    click.echo(describe(config, plan, limit, rates))
