@@ -64,7 +64,7 @@ class Checkpoint:
 
 def write_config(run: Path, config: Mapping[str, Any]) -> None:
     """Make the run directory and its config.json."""
-    run.mkdir(parents=True, exist_ok=True)
+    files.make_directory(run)
     files.write(run / "config.json", to_json({"format": FORMAT, **config}))
 
 
@@ -223,7 +223,7 @@ def read_manifest(path: Path, run: Path, config: Mapping[str, Any], fields: Mapp
         raise CrlvizError(
             f"{path / 'manifest.json'} is of another checkpoint, at {manifest['env_steps']} environment steps"
         )
-    if manifest["format"] > 1 and manifest.get("settings") != settings_digest(config):
+    if manifest.get("settings") != settings_digest(config):
         raise CrlvizError(
             f"{path} is of another run: its manifest.json and {run / 'config.json'} do not belong together"
         )
@@ -341,7 +341,11 @@ def _read_json(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
         raise CrlvizError(
             f"{path} has format {content['format']}, newer than this crlviz reads ({FORMAT}); upgrade crlviz"
         )
-    if (content["format"] > 1 or claimed is not None) and claimed != digest:
+    if content["format"] < FORMAT:  # it could be edited without a trace
+        raise CrlvizError(
+            f"{path} has format {content['format']}, older than this crlviz reads ({FORMAT}); train that run anew"
+        )
+    if claimed != digest:
         raise CrlvizError(f"{path} was changed since it was written: its contents do not give its sha256")
     for name, kind in fields.items():
         if name not in content or not _is(content[name], kind):

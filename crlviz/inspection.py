@@ -97,10 +97,9 @@ def _origin(found: checkpoints.Checkpoint) -> list[str]:
 
 def _changed(part: dict[str, Any], config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Where a run went on otherwise than it began: the versions that differ, the device, the source code."""
-    before, after = config.get("versions"), part.get("versions")
-    if isinstance(before, dict) and isinstance(after, dict):
-        if other := {name: value for name, value in after.items() if value != before.get(name)}:
-            yield "made with", other
+    before, after = (each["versions"] if isinstance(each.get("versions"), dict) else {} for each in (config, part))
+    if other := {name: value for name, value in after.items() if value != before.get(name)}:
+        yield "made with", other
     for name, field in (("on", "device"), ("source", "git")):
         if part.get(field) != config.get(field):
             yield name, part.get(field)

@@ -270,14 +270,13 @@ def test_odd_json_is_refused(run, name, change):
     assert str(run / name) in _refusal(run)
 
 
-def test_a_run_of_the_first_format_loads(run):
-    """Before config.json and the manifest had checksums of their own."""
-    for path in (run / "config.json", *run.glob("checkpoints/*/manifest.json")):
-        content = json.loads(path.read_text()) | {"format": 1}
-        path.write_text(
-            json.dumps({name: value for name, value in content.items() if name not in ("sha256", "settings")})
-        )
-    assert crlviz.load(run).env_steps == 1000
+@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
+def test_the_first_format_is_no_way_around_the_checksums(run, name):
+    """It had none of config.json and of the manifest themselves."""
+    content = json.loads((run / name).read_text()) | {"format": 1}
+    (run / name).write_text(json.dumps({key: value for key, value in content.items() if key != "sha256"}))
+    assert str(run / name) in (message := _refusal(run))
+    assert "older than this crlviz reads" in message
 
 
 def test_a_checkpoint_in_the_wrong_place_is_told(run, tmp_path):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +112,24 @@ def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_mended(toy_run,
     (run / ".metrics.csv-x.part").write_text("")
     trainer.resume(run, progress=False)
     assert differences(run, toy_run) == []
+
+
+def test_a_state_of_another_run_is_told(tmp_path, at_step):
+    run, other = (_killed(tmp_path / name, at_step, 2, seed=seed) for name, seed in (("run", 0), ("other", 5)))
+    shutil.rmtree(run / "state")
+    shutil.copytree(other / "state", run / "state")
+    with pytest.raises(CrlvizError, match=r"state/200 is of another run: its manifest.json and .*config.json do not"):
+        trainer.resume(run, progress=False)
+
+
+def test_lost_evaluations_are_told(tmp_path, at_step):
+    run = _killed(tmp_path / "run", at_step, 2)
+    rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(rows[:-1]))
+    with pytest.raises(CrlvizError, match=r"metrics.csv lacks evaluations from before environment step 200"):
+        trainer.resume(run, progress=False)
+    (run / "metrics.csv").write_text("".join(rows))
+    assert trainer.finished(trainer.resume(run, progress=False))
 
 
 def test_a_finished_run_is_left_alone(toy_run, tmp_path, monkeypatch, capsys):
@@ -220,6 +239,44 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(toy_run, tmp_path, monk
         trainer.resume(run, progress=False)
     else:
         trainer.train(toy_config(), run, progress=False)
+    assert differences(run, toy_run) == []
+
+
+def _may_not_write(run):
+    """Whoever may all, root too, cannot write where a file stands in the place of a directory."""
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").write_text("")
+
+
+def _immutable(run):
+    if subprocess.run(["chattr", "+i", str(run), str(run / "state")], check=False, capture_output=True).returncode:
+        pytest.skip("only root can make a directory immutable, on some file systems")
+
+
+@pytest.mark.parametrize("forbid", [_may_not_write, _immutable], ids=["a file in its place", "immutable"])
+def test_a_lost_permission_ends_the_run_with_a_sentence(toy_run, tmp_path, at_step, monkeypatch, capsys, forbid):
+    run = _killed(tmp_path / "run", at_step, 2)
+    before = {path.relative_to(run): path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
+    at_step(2, lambda: forbid(run))
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        if forbid is _immutable:
+            subprocess.run(["chattr", "-i", str(run), str(run / "state")], check=True)
+    assert left.value.code == 1
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith(f"Error: cannot write {run}/")
+    assert "Not a directory" in said or "File exists" in said or "Operation not permitted" in said
+    assert said.endswith(f"what was saved before is whole: mend that, then crlviz train --resume {run}")
+    assert not list(run.rglob("*.part"))
+    if forbid is _may_not_write:
+        (run / "checkpoints").unlink()
+        for path, data in before.items():
+            (run / path).parent.mkdir(parents=True, exist_ok=True)
+            (run / path).write_bytes(data)
+    trainer.resume(run, progress=False)
     assert differences(run, toy_run) == []
 
 
