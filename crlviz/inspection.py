@@ -102,7 +102,7 @@ def _changed(part: dict[str, Any], config: dict[str, Any]) -> Iterator[tuple[str
         yield "made with", other
     for name, field in (("on", "device"), ("source", "git")):
         if part.get(field) != config.get(field):
-            yield name, part.get(field)
+            yield name, part.get(field) or None
 
 
 def check(path: Path) -> Iterator[tuple[Path, str]]:
