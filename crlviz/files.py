@@ -86,8 +86,10 @@ def directory(path: Path) -> Iterator[Path]:
             _flush(temporary)
             temporary.chmod(0o777 & ~_umask())
             temporary.rename(path)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, WriteError):  # of a file in it
+                raise WriteError(str(error).replace(str(temporary), str(path))) from error
             raise
         _flush(path.parent)
 

@@ -39,11 +39,11 @@ def describe(path: Path) -> str:
     # Whole, and fit for its config: what is printed is true.
     agent.load(found.path)
     config = found.config["config"]
-    updates, batch = found.manifest["gradient_steps"], config["batch_size"]
+    updates, batch, other = found.manifest["gradient_steps"], config["batch_size"], config["eval_env"]
     lines = [
         f"checkpoint  {found.path}",
         f"algorithm   {found.config['algorithm']}",
-        f"environment {config['env']}" + (f", evaluated on {config['eval_env']}" if config["eval_env"] else ""),
+        f"environment {config['env']}" + (f", evaluated on {other}" if other not in ("", config["env"]) else ""),
         f"trained     {found.env_steps:,} environment steps, "
         f"{'unknown' if updates is None else format(updates, ',')} updates, seed {config['seed']}, "
         f"batch {batch or 'unknown'}",
@@ -71,7 +71,9 @@ def describe(path: Path) -> str:
 def _origin(found: checkpoints.Checkpoint) -> list[str]:
     """Where a run comes from: versions, device, source code, command; how it went on; and what else it holds."""
     config = found.config
-    lines = [f"made with   {_words(config.get('versions'))}", f"on          {_words(config.get('device'))}"]
+    lines = [f"made with   {_words(config.get('versions'))}"]
+    if device := config.get("device"):
+        lines.append(f"on          {_words(device)}")
     if git := config.get("git"):
         lines.append(f"source      {_words(git)}")
     if isinstance(origin := config.get("imported"), dict):
@@ -86,7 +88,8 @@ def _origin(found: checkpoints.Checkpoint) -> list[str]:
             )
             lines += [f"            {name} {_words(value)}" for name, value in _changed(part, config)]
     steps, states = checkpoints.all_steps(found.run), checkpoints.numbered(found.run / "state")
-    lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps")
+    if len(steps) > 1:
+        lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps")
     if states:
         lines.append(
             f"unfinished: saved at environment step {int(states[-1].name):,}; go on with: "

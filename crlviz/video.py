@@ -199,5 +199,5 @@ def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
             for frame in frames:
                 writer.send(np.ascontiguousarray(np.pad(frame, pad, constant_values=255)))
             writer.close()
-        except (OSError, RuntimeError) as error:
-            raise CrlvizError(f"{path} could not be encoded: {str(error).strip().splitlines()[-1]}") from None
+        except (OSError, RuntimeError):
+            raise CrlvizError(f"{path} could not be encoded; what ffmpeg says of it stands above") from None

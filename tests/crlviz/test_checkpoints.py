@@ -398,6 +398,31 @@ def test_a_write_that_fails_leaves_nothing(run, monkeypatch, fails_at):
     assert crlviz.load(run).env_steps == 1000
 
 
+def test_a_failure_in_a_directory_names_what_is_meant(tmp_path):
+    with pytest.raises(files.WriteError) as error, files.directory(tmp_path / "run") as made:
+        files.write(made / "none" / "config.json", b"")
+    assert str(error.value) == f"cannot write {tmp_path}/run/none/config.json: No such file or directory"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_others_write_appears_whole(tmp_path):
+    path = tmp_path / "data.nc"
+    path.write_bytes(b"old")
+
+    def fill(made):
+        made.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(files.WriteError, match=f"cannot write {path}: No space"), files.unfinished(path) as made:
+        fill(made)
+    assert path.read_bytes() == b"old"
+    with files.unfinished(path) as made:
+        assert made.suffix == ".nc"
+        made.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "config.json"
     files.write(path, b"old")
