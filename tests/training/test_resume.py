@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -168,6 +169,18 @@ def test_two_trainers_are_one_too_many(tmp_path, at_step):
     trainer.train(toy_config(), run, progress=False)
     assert f"{run} is being trained by another process" in refusals[0]
     assert f"{run} exists already" in refusals[1]
+
+
+def test_saving_runs_beside_training(tmp_path, at_step, monkeypatch):
+    trained_on, real = threading.Event(), states.write
+
+    def slow(*arguments):
+        assert trained_on.wait(60), "training waits for the disk"
+        real(*arguments)
+
+    monkeypatch.setattr(states, "write", slow)
+    at_step(2, trained_on.set)  # the first training step after the first save
+    assert trainer.finished(trainer.train(toy_config(), tmp_path / "run", progress=False))
 
 
 def test_save_every_and_keep(tmp_path):
