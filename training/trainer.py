@@ -124,6 +124,8 @@ def _go(run: Run) -> None:
     try:
         run.go()
     except files.WriteError as error:
+        if not (run.path / "config.json").exists():
+            raise CrlvizError(f"{error}; the run is gone: {run.path} was removed while it trained") from error
         raise CrlvizError(
             f"{error}; what was saved before is whole: mend that, then crlviz train --resume {run.path}"
         ) from error

@@ -301,7 +301,7 @@ def test_a_run_whose_directory_goes_ends_with_a_sentence(tmp_path, at_step):
             shutil.rmtree(run, ignore_errors=True)
 
     at_step(2, remove)
-    with pytest.raises(CrlvizError, match=f"cannot write {run}.*No such file or directory"):
+    with pytest.raises(CrlvizError, match=f"cannot write {run}.*No such file or directory; the run is gone"):
         trainer.train(toy_config(), run, progress=False)
     assert not run.exists()
 
