@@ -99,7 +99,7 @@ def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[
     from analyses.runs import metrics
     from crlviz import charts
 
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_directory(out)
     entries = []
     jobs = [(figure, runs) for figure in wanted for runs in all_runs]
     for figure, runs in (bar := tqdm(jobs, unit="figure", disable=None)):

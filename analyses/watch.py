@@ -112,7 +112,8 @@ def write(run: Path, *, over: bool) -> Path:
         **_clip(agent),
     )
     folder = run / "watch"
-    folder.mkdir(exist_ok=True)
+    with files.naming(folder):  # not its parents: a run that was removed stays so
+        folder.mkdir(exist_ok=True)
     files.write(folder / "index.html", page.encode())
     return folder / "index.html"
 

@@ -11,11 +11,12 @@ file and of the run's settings; it and config.json end with one of their own con
 rename, so a directory that is there is whole.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Checkpoint:
 
 def write_config(run: Path, config: Mapping[str, Any]) -> None:
     """Make the run directory and its config.json."""
-    run.mkdir(parents=True, exist_ok=True)
+    files.make_directory(run)
     files.write(run / "config.json", to_json({"format": FORMAT, **config}))
 
 
@@ -90,15 +91,28 @@ def write(run: Path, env_steps: int, gradient_steps: int | None, networks: Mappi
             f"{name}.safetensors": write_arrays(folder / f"{name}.safetensors", flatten_dict(tree, sep="/"))
             for name, tree in networks.items()
         }
-        manifest = {
-            "format": FORMAT,
-            "env_steps": env_steps,
-            "gradient_steps": gradient_steps,
-            "settings": settings_digest(read_config(run)),
-            "files": described,
-        }
-        (folder / "manifest.json").write_bytes(to_json(manifest))
+        write_manifest(folder, path, described, {"gradient_steps": gradient_steps})
     return path
+
+
+def write_manifest(folder: Path, path: Path, described: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+    """Write the manifest of a checkpoint or a saved state.
+
+    Args:
+      folder: where it is being made.
+      path: ``RUN/checkpoints/<env_steps>`` or ``RUN/state/<env_steps>``, which it will become.
+      described: of ``write_arrays``, by file name.
+      more: what else it holds.
+
+    Raises:
+      WriteError: the run's config.json is gone or changed.
+    """
+    try:
+        settings = settings_digest(read_config(path.parent.parent))
+    except CrlvizError as error:
+        raise files.WriteError(f"cannot write {path}: {error}") from error
+    manifest = {"format": FORMAT, "env_steps": int(path.name), **more, "settings": settings, "files": described}
+    (folder / "manifest.json").write_bytes(to_json(manifest))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,27 +147,22 @@ def find(path: str | Path) -> Checkpoint:
         checkpoint of another run or of other steps than its place says.
     """
     run, places = places_at(Path(path))
-    path = places[-1]
-    manifest, config = _read_manifest(path), read_config(run)
-    if manifest["format"] > 1 and manifest.get("settings") != settings_digest(config):
-        raise CrlvizError(
-            f"{path} is of another run: its manifest.json and {run / 'config.json'} do not belong together"
-        )
-    return Checkpoint(path, manifest, config, run)
+    if not places:
+        raise CrlvizError(f"{run} holds no checkpoint yet")
+    path, config = places[-1], read_config(run)
+    return Checkpoint(path, read_manifest(path, run, config, {"gradient_steps": int | None}), config, run)
 
 
 def places_at(path: Path) -> tuple[Path, list[Path]]:
     """A run directory and its checkpoints, ascending; or a checkpoint's run and itself. Nothing is read.
 
     Raises:
-      CrlvizError: nothing there, neither of the two, or a run without a checkpoint.
+      CrlvizError: nothing there, or neither of the two.
     """
     if not path.exists():
         raise CrlvizError(f"there is no {path}")
     if (path / "config.json").is_file():
-        if not (steps := all_steps(path)):
-            raise CrlvizError(f"{path} holds no checkpoint yet")
-        return path, [path / "checkpoints" / str(count) for count in steps]
+        return path, numbered(path / "checkpoints")
     if not (path / "manifest.json").is_file():
         raise CrlvizError(f"{path} is neither a run directory (no config.json) nor a checkpoint (no manifest.json)")
     run = path.resolve().parent.parent
@@ -164,7 +173,12 @@ def places_at(path: Path) -> tuple[Path, list[Path]]:
 
 def all_steps(run: Path) -> list[int]:
     """Environment steps of a run's checkpoints, ascending."""
-    return sorted(int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isascii() and p.name.isdigit())
+    return [int(path.name) for path in numbered(run / "checkpoints")]
+
+
+def numbered(folder: Path) -> list[Path]:
+    """What in a folder is named by environment steps, ascending."""
+    return sorted((p for p in folder.glob("*") if p.name.isascii() and p.name.isdigit()), key=lambda p: int(p.name))
 
 
 def through_training(path: str | Path, most: int) -> list[Path]:
@@ -192,11 +206,26 @@ def read_config(run: Path) -> dict[str, Any]:
     return _read_json(run / "config.json", {"algorithm": str, "config": dict})
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = _read_json(path / "manifest.json", {"env_steps": int, "gradient_steps": int | None, "files": dict})
+def read_manifest(path: Path, run: Path, config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a checkpoint or a saved state.
+
+    Args:
+      path: the directory, which is named by its environment steps.
+      run: its run.
+      config: of that run.
+      fields: what else the manifest holds, and of which type, beside ``env_steps`` and ``files``.
+
+    Raises:
+      CrlvizError: unreadable, changed since it was written, of another run, or of other steps than its place says.
+    """
+    manifest = _read_json(path / "manifest.json", {"env_steps": int, "files": dict, **fields})
     if str(manifest["env_steps"]) not in (path.name, path.resolve().name):
         raise CrlvizError(
             f"{path / 'manifest.json'} is of another checkpoint, at {manifest['env_steps']} environment steps"
+        )
+    if manifest.get("settings") != settings_digest(config):
+        raise CrlvizError(
+            f"{path} is of another run: its manifest.json and {run / 'config.json'} do not belong together"
         )
     return manifest
 
@@ -243,39 +272,67 @@ def read_checked(checkpoint: Checkpoint, name: str, most_bytes: int | None = Non
     Raises:
       CrlvizError: missing, or changed since it was written.
     """
-    path, entry = checkpoint.path / name, checkpoint.manifest["files"].get(name)
-    if not isinstance(entry, dict) or name != Path(name).name or "\0" in name:
-        raise CrlvizError(f"{checkpoint.path / 'manifest.json'} does not describe {name}")
-    try:
-        # Asked first: of what is no plain file, or has another size than it should, nothing is read.
-        size = path.stat().st_size
-        if not path.is_file():
-            raise CrlvizError(f"{path} is damaged: it is no file")
-        if size != entry.get("bytes", size):
-            raise CrlvizError(f"{path} is damaged: its {size:,} bytes are not as many as manifest.json says")
-        if most_bytes is not None and size > most_bytes + _MOST_HEADER:
-            raise CrlvizError(f"{path} does not fit its config.json: {size:,} bytes are more than its arrays take")
+    path, wanted = _expected(checkpoint.path, checkpoint.manifest, name, most_bytes)
+    with _reading(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise CrlvizError(f"{path} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
-        raise CrlvizError(f"{path} is damaged: its checksum is not the one in manifest.json")
+    _compare(path, hashlib.sha256(data).hexdigest(), wanted)
     return data
 
 
-def _read_json(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+def check_file(folder: Path, manifest: Mapping[str, Any], name: str) -> None:
+    """The same for a file that may be larger than memory.
+
+    Raises:
+      CrlvizError: missing, or changed since it was written.
+    """
+    path, wanted = _expected(folder, manifest, name)
+    with _reading(path):
+        found = digest(path)
+    _compare(path, found, wanted)
+
+
+def _expected(folder: Path, manifest: Mapping[str, Any], name: str, most_bytes: int | None = None) -> tuple[Path, Any]:
+    """A file and the checksum that it should have; of what is no plain file, or has another size, nothing is read."""
+    path, entry = folder / name, manifest["files"].get(name)
+    if not isinstance(entry, dict) or name != Path(name).name or "\0" in name:
+        raise CrlvizError(f"{folder / 'manifest.json'} does not describe {name}")
+    with _reading(path):
+        size = path.stat().st_size
+        if not path.is_file():
+            raise CrlvizError(f"{path} is damaged: it is no file")
+    if size != entry.get("bytes", size):
+        raise CrlvizError(f"{path} is damaged: its {size:,} bytes are not as many as manifest.json says")
+    if most_bytes is not None and size > most_bytes + _MOST_HEADER:
+        raise CrlvizError(f"{path} does not fit its config.json: {size:,} bytes are more than its arrays take")
+    return path, entry.get("sha256")
+
+
+def _compare(path: Path, found: str, wanted: Any) -> None:
+    if found != wanted:
+        raise CrlvizError(f"{path} is damaged: its checksum is not the one in manifest.json")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What the system says of a failure to read, as one sentence that names the file."""
     try:
+        yield
+    except OSError as error:
+        raise CrlvizError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _read_json(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    with _reading(path):
         if path.exists() and not path.is_file():  # a pipe would wait for somebody to write
             raise CrlvizError(f"{path} is damaged: it is no file")
         with open(path, "rb") as file:
             data = file.read(_MOST_JSON + 1)
-        if len(data) > _MOST_JSON:
-            raise CrlvizError(f"{path} is damaged: it is longer than {_MOST_JSON:,} bytes")
+    if len(data) > _MOST_JSON:
+        raise CrlvizError(f"{path} is damaged: it is longer than {_MOST_JSON:,} bytes")
+    try:
         content = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
         claimed = content.pop("sha256", None) if isinstance(content, dict) else None
         digest = _digest(content)
-    except OSError as error:
-        raise CrlvizError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise CrlvizError(f"{path} is damaged: it is not JSON") from None
     if not isinstance(content, dict) or not _is(content.get("format"), int):
@@ -284,7 +341,11 @@ def _read_json(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
         raise CrlvizError(
             f"{path} has format {content['format']}, newer than this crlviz reads ({FORMAT}); upgrade crlviz"
         )
-    if (content["format"] > 1 or claimed is not None) and claimed != digest:
+    if content["format"] < FORMAT:  # it could be edited without a trace
+        raise CrlvizError(
+            f"{path} has format {content['format']}, older than this crlviz reads ({FORMAT}); train that run anew"
+        )
+    if claimed != digest:
         raise CrlvizError(f"{path} was changed since it was written: its contents do not give its sha256")
     for name, kind in fields.items():
         if name not in content or not _is(content[name], kind):

@@ -1,14 +1,13 @@
 """From several checkpoints to one Dataset: what they differ in becomes its dimensions."""
 
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from crlviz import files
 from crlviz.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,8 +116,10 @@ def label(facts: Mapping[str, Any]) -> str:
 
 
 def save(dataset: xr.Dataset, path: str | Path) -> None:
-    """Write netCDF, whole or not at all."""
-    path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as directory:
-        dataset.to_netcdf(Path(directory) / path.name, engine="netcdf4")
-        os.replace(Path(directory) / path.name, path)
+    """Write netCDF, whole or not at all.
+
+    Raises:
+      CrlvizError: it cannot be written.
+    """
+    with files.unfinished(Path(path)) as made:
+        dataset.to_netcdf(made, engine="netcdf4")

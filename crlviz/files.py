@@ -41,6 +41,31 @@ def write(path: Path, data: bytes) -> None:
         _flush(path.parent)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, and those that it lies in, where they are not there yet.
+
+    Raises:
+      WriteError: it cannot be made.
+    """
+    with naming(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """The same for a file that somebody else's code writes: gives a path of the same name to write to.
+
+    Raises:
+      WriteError: it cannot be written.
+    """
+    with naming(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", suffix=PART) as folder:
+        made = Path(folder) / path.name
+        yield made
+        _flush(made)
+        os.replace(made, path)
+        _flush(path.parent)
+
+
 @contextlib.contextmanager
 def directory(path: Path) -> Iterator[Path]:
     """The same for a directory: gives a temporary one to put files in, flushes them to disk and renames it.
@@ -61,8 +86,10 @@ def directory(path: Path) -> Iterator[Path]:
             _flush(temporary)
             temporary.chmod(0o777 & ~_umask())
             temporary.rename(path)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, WriteError):  # of a file in it
+                raise WriteError(str(error).replace(str(temporary), str(path))) from error
             raise
         _flush(path.parent)
 

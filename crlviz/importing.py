@@ -1,9 +1,7 @@
 """``crlviz import``: runs of the paper's code, and of JaxGCRL, as run directories of ours."""
 
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import click
 
-from crlviz import __version__, checkpoints, envs, foreign
+from crlviz import __version__, checkpoints, envs, files, foreign
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.foreign import JAXGCRL, Parameters, Settings, Sizes
 from crlviz.networks import LAYERS_PER_BLOCK, NetworkConfig
@@ -77,13 +75,11 @@ def import_runs(paths: Sequence[Path], out: Path, env: str | None = None) -> lis
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise UsageError(f"{place} exists already; give a new directory to --out")
     for source, place in zip(sources, places, strict=True):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as temporary:
-            made = Path(temporary) / "run"
+        files.make_directory(place.parent)
+        with files.directory(place) as made:
             _import(source, made, env)
             if place.exists():
                 place.rmdir()
-            shutil.move(made, place)
     return places
 
 
@@ -114,14 +110,14 @@ def _sources(paths: Sequence[Path]) -> list[_Source]:
             if not found:
                 raise CrlvizError(f"{path} holds no step_<env_steps>.pkl and no final.pkl")
         folders.setdefault(found[0].resolve().parent, []).extend(found)
-    return [_source(folder.parent if folder.name == "ckpt" else folder, files) for folder, files in folders.items()]
+    return [_source(folder.parent if folder.name == "ckpt" else folder, found) for folder, found in folders.items()]
 
 
-def _source(home: Path, files: Sequence[Path]) -> _Source:
+def _source(home: Path, found: Sequence[Path]) -> _Source:
     settings = foreign.read_settings(home / "args.pkl") if (home / "args.pkl").exists() else None
-    steps = {int(step[1]): file for file in files if (step := _STEP.fullmatch(file.name))}
+    steps = {int(step[1]): file for file in found if (step := _STEP.fullmatch(file.name))}
     # final.pkl is the last step once more; alone, the settings tell when it was.
-    for file in files if not steps else ():
+    for file in found if not steps else ():
         if not settings or file.name not in _FINAL:
             raise CrlvizError(f"{file} does not say after how many environment steps; rename it step_<env_steps>.pkl")
         steps[settings.last_step()] = file

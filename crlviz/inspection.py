@@ -1,6 +1,5 @@
 """``crlviz inspect``: what is in a checkpoint, and is it whole?"""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,11 +39,11 @@ def describe(path: Path) -> str:
     # Whole, and fit for its config: what is printed is true.
     agent.load(found.path)
     config = found.config["config"]
-    updates, batch = found.manifest["gradient_steps"], config["batch_size"]
+    updates, batch, other = found.manifest["gradient_steps"], config["batch_size"], config["eval_env"]
     lines = [
         f"checkpoint  {found.path}",
         f"algorithm   {found.config['algorithm']}",
-        f"environment {config['env']}" + (f", evaluated on {config['eval_env']}" if config["eval_env"] else ""),
+        f"environment {config['env']}" + (f", evaluated on {other}" if other not in ("", config["env"]) else ""),
         f"trained     {found.env_steps:,} environment steps, "
         f"{'unknown' if updates is None else format(updates, ',')} updates, seed {config['seed']}, "
         f"batch {batch or 'unknown'}",
@@ -61,7 +60,7 @@ def describe(path: Path) -> str:
         switches += [] if network["residual"] else ["no residual"]
         switches += [f"the last {network['tail']} layers plain"] if network.get("tail") else []
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
-        for part, tree in ((name, params),) if name == "actor" else params.items():
+        for part, tree in ((name, params),) if name == "actor" else sorted(params.items()):
             lines.append(f"{part:12}{_size(tree):12,}  {shape}")
     if "temperature.safetensors" in found.files:
         (log_alpha,) = checkpoints.read(found, "temperature", most_bytes=8).values()
@@ -70,9 +69,11 @@ def describe(path: Path) -> str:
 
 
 def _origin(found: checkpoints.Checkpoint) -> list[str]:
-    """Where a run comes from: versions, device, source code, command; and its other checkpoints."""
+    """Where a run comes from: versions, device, source code, command; how it went on; and what else it holds."""
     config = found.config
-    lines = [f"made with   {_words(config.get('versions'))}", f"on          {_words(config.get('device'))}"]
+    lines = [f"made with   {_words(config.get('versions'))}"]
+    if device := config.get("device"):
+        lines.append(f"on          {_words(device)}")
     if git := config.get("git"):
         lines.append(f"source      {_words(git)}")
     if isinstance(origin := config.get("imported"), dict):
@@ -85,8 +86,26 @@ def _origin(found: checkpoints.Checkpoint) -> list[str]:
             lines.append(
                 f"resumed     at environment step {_words(part.get('env_steps'))}: {_words(part.get('command'))}"
             )
-    steps = checkpoints.all_steps(found.run)
-    return [*lines, f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps"]
+            lines += [f"            {name} {_words(value)}" for name, value in _changed(part, config)]
+    steps, states = checkpoints.all_steps(found.run), checkpoints.numbered(found.run / "state")
+    if len(steps) > 1:
+        lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps")
+    if states:
+        lines.append(
+            f"unfinished: saved at environment step {int(states[-1].name):,}; go on with: "
+            f"crlviz train --resume {found.run}"
+        )
+    return lines
+
+
+def _changed(part: dict[str, Any], config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Where a run went on otherwise than it began: the versions that differ, the device, the source code."""
+    before, after = (each["versions"] if isinstance(each.get("versions"), dict) else {} for each in (config, part))
+    if other := {name: value for name, value in after.items() if value != before.get(name)}:
+        yield "made with", other
+    for name, field in (("on", "device"), ("source", "git")):
+        if part.get(field) != config.get(field):
+            yield name, part.get(field) or None
 
 
 def check(path: Path) -> Iterator[tuple[Path, str]]:
@@ -97,30 +116,30 @@ def check(path: Path) -> Iterator[tuple[Path, str]]:
       directory, and whether its arrays are those that config.json describes; for a run also its saved state.
 
     Raises:
-      CrlvizError: there is no checkpoint there.
+      CrlvizError: there is neither a checkpoint nor a saved state.
     """
     run, places = checkpoints.places_at(path)
+    states = checkpoints.numbered(run / "state") if path == run else []
+    if not places and not states:
+        raise CrlvizError(f"{run} holds no checkpoint yet")
     fault = _fault(checkpoints.read_config, run)
     yield run / "config.json", fault
-    for place in places if not fault else ():
+    if fault:
+        return
+    for place in places:
         fault = _fault(checkpoints.find, place)
         yield place / "manifest.json", fault
-        if fault:
-            continue
-        yield from _check_files(checkpoints.find(place))
-    for place in sorted((run / "state").glob("[0-9]*")) if path == run else ():
-        yield place, _fault(_check_state, place)
+        if not fault:
+            yield from _check_files(checkpoints.find(place))
+    for place in states:
+        yield place, _fault(_check_state, place, run)
 
 
-def _check_state(place: Path) -> None:
-    """What only resuming reads (training/state.py) is checked by its checksum: it can be many gigabytes."""
-    try:
-        entries = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["files"]
-        damaged = [name for name, entry in entries.items() if checkpoints.digest(place / name) != entry["sha256"]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CrlvizError(f"{place} cannot be read: {error}") from None
-    if damaged:
-        raise CrlvizError(f"{place / damaged[0]} is damaged: its checksum is not the one in manifest.json")
+def _check_state(place: Path, run: Path) -> None:
+    """What only resuming reads (training/state.py) is checked by its checksums: it can be many gigabytes."""
+    manifest = checkpoints.read_manifest(place, run, checkpoints.read_config(run), {})
+    for name in manifest["files"]:
+        checkpoints.check_file(place, manifest, name)
 
 
 def _check_files(found: checkpoints.Checkpoint) -> Iterator[tuple[Path, str]]:
@@ -151,12 +170,13 @@ def _fault(read: Callable[..., Any], *arguments: Any) -> str:
 
 
 def _words(value: Any) -> str:
-    """A value of config.json on one line; what is not known is left out."""
+    """A value of config.json on one line, whatever it holds; what is not known is left out."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(part)}" for name, part in value.items() if part is not None)
+        return ", ".join(f"{_words(name)} {_words(part)}" for name, part in value.items() if part is not None)
     if isinstance(value, list):
         return " ".join(map(_words, value))
-    return "unknown" if value is None else str(value)
+    # A file from elsewhere shall not write to the terminal what it likes.
+    return "unknown" if value is None else "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def _size(tree) -> int:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from crlviz import files
+
 LOGS = "logs"  # the directory of logs beside the runs of a sweep
 _GRACE_SECONDS = 600  # a large run ends its training step and saves gigabytes
 
@@ -73,7 +75,7 @@ def run(
 
 
 def _start(job: Job, environment: Mapping[str, str], own: Sequence[int]) -> subprocess.Popen:
-    job.log.parent.mkdir(parents=True, exist_ok=True)
+    files.make_directory(job.log.parent)
     with open(job.log, "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "crlviz", *job.arguments],

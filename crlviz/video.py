@@ -1,8 +1,6 @@
 """Videos of what agents do: episodes side by side in step with each other, a frame at a time into the encoder."""
 
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from crlviz import animation
+from crlviz import animation, files
 from crlviz.cameras import Cameraman
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
@@ -186,14 +184,13 @@ def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     """Stream frames to ffmpeg, into a file that takes its name when it is whole."""
     import imageio_ffmpeg
 
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as directory:
-        unfinished = Path(directory) / path.name
+    with files.unfinished(path) as made:
         first = next(frames)
         pad = [(0, first.shape[0] % 2), (0, first.shape[1] % 2), (0, 0)]
         height, width = first.shape[0] + pad[0][1], first.shape[1] + pad[1][1]
         try:
             writer = imageio_ffmpeg.write_frames(
-                str(unfinished), (width, height), fps=fps, ffmpeg_log_level="error", **_CODECS[path.suffix]
+                str(made), (width, height), fps=fps, ffmpeg_log_level="error", **_CODECS[path.suffix]
             )
             with warnings.catch_warnings():  # jax warns of forks; this one runs ffmpeg and nothing of ours
                 warnings.simplefilter("ignore", RuntimeWarning)
@@ -202,6 +199,5 @@ def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
             for frame in frames:
                 writer.send(np.ascontiguousarray(np.pad(frame, pad, constant_values=255)))
             writer.close()
-        except (OSError, RuntimeError) as error:
-            raise CrlvizError(f"{path} could not be encoded: {str(error).strip().splitlines()[-1]}") from None
-        os.replace(unfinished, path)
+        except (OSError, RuntimeError):
+            raise CrlvizError(f"{path} could not be encoded; what ffmpeg says of it stands above") from None

@@ -13,6 +13,7 @@ import jax
 from tqdm import tqdm
 
 from crlviz import checkpoints, files
+from crlviz.errors import CrlvizError
 from training import guard, signals, table
 from training import state as states
 from training.programs import Programs
@@ -201,7 +202,14 @@ class Run:
             counters = dataclasses.replace(counters, rewinds=rewinds)
         self._state = self.programs.refill(state) if state.replay is None else state
         self.counters = counters
+        if self.env_steps != int(saved.name):
+            raise CrlvizError(f"{saved / 'manifest.json'} counts other environment steps than it is named by")
         self._rows = table.read(self.path, self.env_steps)
+        if len(self._rows) <= counters.step // self.schedule.steps_per_epoch:
+            raise CrlvizError(
+                f"{self.path / 'metrics.csv'} lacks evaluations from before environment step {self.env_steps:,}; "
+                "put it back, or train anew in another directory"
+            )
         table.write(self.path, self._rows)
 
     def _wall_seconds(self) -> float:

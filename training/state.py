@@ -1,13 +1,12 @@
 """All that a run is at one moment, on disk: what resuming needs and a checkpoint does not hold.
 
     RUN/state/<env_steps>/state.safetensors    every array of the TrainState, named by its place in the tree
-    RUN/state/<env_steps>/manifest.json        its checksum, and the counters
+    RUN/state/<env_steps>/manifest.json        its checksum, the counters, and checksums of both and of the settings
 
 Random keys are kept as their data. Only the newest state stays: it can be many gigabytes, nearly all of them replay.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,6 @@ import safetensors
 from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError
 from training.loop import TrainState
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -79,18 +76,12 @@ def write(run: Path, env_steps: int, copied: TrainState, counters: Counters) -> 
       CrlvizError: it cannot be written; the state before is whole.
     """
     path = run / "state" / str(env_steps)
-    before = _all(run)
+    before = checkpoints.numbered(run / "state")
     if path not in before:  # a run that was stopped where it had just saved
         with files.directory(path) as folder:
             entry = checkpoints.write_arrays(folder / "state.safetensors", _named(copied))
-            manifest = {
-                "format": FORMAT,
-                "env_steps": env_steps,
-                "counters": dataclasses.asdict(counters),
-                "replay": copied.replay is not None,
-                "files": {"state.safetensors": entry},
-            }
-            (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            more = {"counters": dataclasses.asdict(counters), "replay": copied.replay is not None}
+            checkpoints.write_manifest(folder, path, {"state.safetensors": entry}, more)
     for old in before:
         if old != path:
             files.remove_directory(old)
@@ -98,7 +89,7 @@ def write(run: Path, env_steps: int, copied: TrainState, counters: Counters) -> 
 
 def newest(run: Path) -> Path | None:
     """The state to resume from, if there is one."""
-    found = _all(run)
+    found = checkpoints.numbered(run / "state")
     return found[-1] if found else None
 
 
@@ -121,27 +112,27 @@ def read(path: Path, example: TrainState) -> tuple[TrainState, Counters]:
     Raises:
       CrlvizError: missing, changed since it was written, or of another config.
     """
-    advice = f"remove {path.parent} to train from the beginning"
-    arrays_file, manifest_file = path / "state.safetensors", path / "manifest.json"
+    run, advice = path.parent.parent, "train anew in another directory"
+    manifest = checkpoints.read_manifest(path, run, checkpoints.read_config(run), {"counters": dict})
     try:
-        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
-        if manifest["format"] > FORMAT:
-            raise CrlvizError(f"{manifest_file} is of a newer crlviz; upgrade crlviz")
-        counters, has_replay = Counters(**manifest["counters"]), manifest["replay"]
-        if checkpoints.digest(arrays_file) != manifest["files"]["state.safetensors"]["sha256"]:
-            raise CrlvizError(f"{arrays_file} is damaged: its checksum is not the one in manifest.json; {advice}")
-        wanted = example if has_replay else example.replace(replay=None)
-        with safetensors.safe_open(arrays_file, framework="numpy") as arrays:
+        checkpoints.check_file(path, manifest, "state.safetensors")
+        counters = _counters(manifest["counters"])
+        wanted = example if manifest["replay"] else example.replace(replay=None)
+        with safetensors.safe_open(path / "state.safetensors", framework="numpy") as arrays:
             state = _restored(wanted, arrays)
-    except OSError as error:
-        raise CrlvizError(f"{error.filename or path} cannot be read: {error.strerror or error}; {advice}") from None
-    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except CrlvizError as error:
+        raise CrlvizError(f"{error}; {advice}") from None
+    except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
         raise CrlvizError(f"{path} is damaged or of another config ({error}); {advice}") from None
     return state, counters
 
 
-def _all(run: Path) -> list[Path]:
-    return sorted((p for p in (run / "state").glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+def _counters(values: Mapping[str, Any]) -> Counters:
+    counters = Counters(**values)
+    for each in dataclasses.fields(Counters):
+        if type(getattr(counters, each.name)) is not type(getattr(Counters(), each.name)):
+            raise ValueError(f"{each.name} is {getattr(counters, each.name)!r}")
+    return counters
 
 
 def _is_key(leaf: Any) -> bool:

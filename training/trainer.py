@@ -50,8 +50,7 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
     programs = compiled(config)
     _check_disk(out, config, states.size(programs.example, replay=config.save_replay))
     # Made after compiling, so that what fails or is stopped before it began leaves nothing behind.
-    with files.naming(out):
-        out.mkdir(parents=True, exist_ok=True)
+    files.make_directory(out)
     with _locked(out):
         _refuse_existing(out)  # another may have come first
         files.clear(out)
@@ -125,6 +124,8 @@ def _go(run: Run) -> None:
     try:
         run.go()
     except files.WriteError as error:
+        if not (run.path / "config.json").exists():
+            raise CrlvizError(f"{error}; the run is gone: {run.path} was removed while it trained") from error
         raise CrlvizError(
             f"{error}; what was saved before is whole: mend that, then crlviz train --resume {run.path}"
         ) from error

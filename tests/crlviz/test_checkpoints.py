@@ -270,14 +270,13 @@ def test_odd_json_is_refused(run, name, change):
     assert str(run / name) in _refusal(run)
 
 
-def test_a_run_of_the_first_format_loads(run):
-    """Before config.json and the manifest had checksums of their own."""
-    for path in (run / "config.json", *run.glob("checkpoints/*/manifest.json")):
-        content = json.loads(path.read_text()) | {"format": 1}
-        path.write_text(
-            json.dumps({name: value for name, value in content.items() if name not in ("sha256", "settings")})
-        )
-    assert crlviz.load(run).env_steps == 1000
+@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
+def test_the_first_format_is_no_way_around_the_checksums(run, name):
+    """It had none of config.json and of the manifest themselves."""
+    content = json.loads((run / name).read_text()) | {"format": 1}
+    (run / name).write_text(json.dumps({key: value for key, value in content.items() if key != "sha256"}))
+    assert str(run / name) in (message := _refusal(run))
+    assert "older than this crlviz reads" in message
 
 
 def test_a_checkpoint_in_the_wrong_place_is_told(run, tmp_path):
@@ -397,6 +396,31 @@ def test_a_write_that_fails_leaves_nothing(run, monkeypatch, fails_at):
         checkpoints.write(run, 3000, 1, {"actor": {"x": np.ones(3)}, "critic": {"x": np.ones(3)}})
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
     assert crlviz.load(run).env_steps == 1000
+
+
+def test_a_failure_in_a_directory_names_what_is_meant(tmp_path):
+    with pytest.raises(files.WriteError) as error, files.directory(tmp_path / "run") as made:
+        files.write(made / "none" / "config.json", b"")
+    assert str(error.value) == f"cannot write {tmp_path}/run/none/config.json: No such file or directory"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_others_write_appears_whole(tmp_path):
+    path = tmp_path / "data.nc"
+    path.write_bytes(b"old")
+
+    def fill(made):
+        made.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(files.WriteError, match=f"cannot write {path}: No space"), files.unfinished(path) as made:
+        fill(made)
+    assert path.read_bytes() == b"old"
+    with files.unfinished(path) as made:
+        assert made.suffix == ".nc"
+        made.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):

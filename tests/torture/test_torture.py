@@ -1,8 +1,13 @@
 """A few of each torture, with real processes; the scripts do as many as one likes."""
 
+import random
+import signal
+import time
+
 import pytest
 
-from tests.torture import full_disk, kills
+from tests.torture import full_disk, kills, runs
+from training import state as states
 
 pytestmark = pytest.mark.slow
 
@@ -19,3 +24,25 @@ def test_full_disk(tmp_path):
         table, wrong = full_disk.torture(3, 0, tmp_path, small)
     assert wrong == []
     assert sum(table.values()) == 3
+
+
+def test_asked_twice(tmp_path):
+    """The second Ctrl-C ends a run at once, saving or not, and the run goes on from its last complete state."""
+    chance, run, reference = random.Random(0), tmp_path / "run", tmp_path / "reference"
+    assert runs.finish(runs.start(reference)) == (0, "")
+    for _ in range(3):
+        before, process = states.newest(run), runs.start(run)
+        while states.newest(run) in (None, before):  # until it trains and has saved
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.2))
+        process.send_signal(signal.SIGINT)
+        line = process.stderr.readline()  # said at once, from another thread
+        asked = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        code, words = runs.finish(process)
+        assert (code, line[:7]) == (130, "SIGINT:"), line + words
+        assert time.monotonic() - asked < 2
+        assert words == "" or words.startswith("stopped at environment step")  # it may have saved before
+    assert runs.finish(runs.start(run)) == (0, "")
+    assert runs.differences(run, reference) == []

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +115,24 @@ def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_mended(toy_run,
     assert differences(run, toy_run) == []
 
 
+def test_a_state_of_another_run_is_told(tmp_path, at_step):
+    run, other = (_killed(tmp_path / name, at_step, 2, seed=seed) for name, seed in (("run", 0), ("other", 5)))
+    shutil.rmtree(run / "state")
+    shutil.copytree(other / "state", run / "state")
+    with pytest.raises(CrlvizError, match=r"state/200 is of another run: its manifest.json and .*config.json do not"):
+        trainer.resume(run, progress=False)
+
+
+def test_lost_evaluations_are_told(tmp_path, at_step):
+    run = _killed(tmp_path / "run", at_step, 2)
+    rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(rows[:-1]))
+    with pytest.raises(CrlvizError, match=r"metrics.csv lacks evaluations from before environment step 200"):
+        trainer.resume(run, progress=False)
+    (run / "metrics.csv").write_text("".join(rows))
+    assert trainer.finished(trainer.resume(run, progress=False))
+
+
 def test_a_finished_run_is_left_alone(toy_run, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
@@ -149,6 +169,18 @@ def test_two_trainers_are_one_too_many(tmp_path, at_step):
     trainer.train(toy_config(), run, progress=False)
     assert f"{run} is being trained by another process" in refusals[0]
     assert f"{run} exists already" in refusals[1]
+
+
+def test_saving_runs_beside_training(tmp_path, at_step, monkeypatch):
+    trained_on, real = threading.Event(), states.write
+
+    def slow(*arguments):
+        assert trained_on.wait(60), "training waits for the disk"
+        real(*arguments)
+
+    monkeypatch.setattr(states, "write", slow)
+    at_step(2, trained_on.set)  # the first training step after the first save
+    assert trainer.finished(trainer.train(toy_config(), tmp_path / "run", progress=False))
 
 
 def test_save_every_and_keep(tmp_path):
@@ -223,6 +255,44 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(toy_run, tmp_path, monk
     assert differences(run, toy_run) == []
 
 
+def _may_not_write(run):
+    """Whoever may all, root too, cannot write where a file stands in the place of a directory."""
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").write_text("")
+
+
+def _immutable(run):
+    if subprocess.run(["chattr", "+i", str(run), str(run / "state")], check=False, capture_output=True).returncode:
+        pytest.skip("only root can make a directory immutable, on some file systems")
+
+
+@pytest.mark.parametrize("forbid", [_may_not_write, _immutable], ids=["a file in its place", "immutable"])
+def test_a_lost_permission_ends_the_run_with_a_sentence(toy_run, tmp_path, at_step, monkeypatch, capsys, forbid):
+    run = _killed(tmp_path / "run", at_step, 2)
+    before = {path.relative_to(run): path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
+    at_step(2, lambda: forbid(run))
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        if forbid is _immutable:
+            subprocess.run(["chattr", "-i", str(run), str(run / "state")], check=True)
+    assert left.value.code == 1
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith(f"Error: cannot write {run}/")
+    assert "Not a directory" in said or "File exists" in said or "Operation not permitted" in said
+    assert said.endswith(f"what was saved before is whole: mend that, then crlviz train --resume {run}")
+    assert not list(run.rglob("*.part"))
+    if forbid is _may_not_write:
+        (run / "checkpoints").unlink()
+        for path, data in before.items():
+            (run / path).parent.mkdir(parents=True, exist_ok=True)
+            (run / path).write_bytes(data)
+    trainer.resume(run, progress=False)
+    assert differences(run, toy_run) == []
+
+
 def test_a_run_whose_directory_goes_ends_with_a_sentence(tmp_path, at_step):
     run = tmp_path / "run"
 
@@ -231,7 +301,7 @@ def test_a_run_whose_directory_goes_ends_with_a_sentence(tmp_path, at_step):
             shutil.rmtree(run, ignore_errors=True)
 
     at_step(2, remove)
-    with pytest.raises(CrlvizError, match=f"cannot write {run}.*No such file or directory"):
+    with pytest.raises(CrlvizError, match=f"cannot write {run}.*No such file or directory; the run is gone"):
         trainer.train(toy_config(), run, progress=False)
     assert not run.exists()
 

@@ -1,11 +1,13 @@
 """Saved states: true copies, back to the bit, checked, and only the newest kept."""
 
+import json
 import os
 
 import jax
 import numpy as np
 import pytest
 
+from crlviz import checkpoints
 from crlviz.errors import CrlvizError
 from tests.toys import toy_config
 from training import state as states
@@ -30,6 +32,12 @@ def state(loop):
     return jax.jit(loop.init)(jax.random.key(3))
 
 
+@pytest.fixture
+def run(tmp_path):
+    checkpoints.write_config(tmp_path, {"algorithm": "crl", "config": {"seed": 3}})
+    return tmp_path
+
+
 def _example(loop):
     return jax.eval_shape(loop.init, jax.random.key(0))
 
@@ -43,10 +51,10 @@ def _assert_equal(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def test_what_is_read_is_what_was_written(loop, step, state, tmp_path):
+def test_what_is_read_is_what_was_written(loop, step, state, run):
     state = step(state)[0]
-    states.write(tmp_path, 160, states.snapshot(state), COUNTERS)
-    again, counters = states.read(states.newest(tmp_path), _example(loop))
+    states.write(run, 160, states.snapshot(state), COUNTERS)
+    again, counters = states.read(states.newest(run), _example(loop))
     _assert_equal(again, state)
     assert counters == COUNTERS
     # And what follows from it is the same, random keys and all.
@@ -68,26 +76,43 @@ def test_a_snapshot_is_a_copy_that_training_cannot_reach(step, state):
     assert sum(a != b for a, b in zip(before, changed, strict=True)) > len(before) / 2
 
 
-def test_only_the_newest_stays_and_only_once_it_is_there(state, tmp_path, monkeypatch):
+def test_only_the_newest_stays_and_only_once_it_is_there(state, run, monkeypatch):
     copied = states.snapshot(state)
-    states.write(tmp_path, 80, copied, COUNTERS)
-    states.write(tmp_path, 160, copied, COUNTERS)
-    assert [path.name for path in (tmp_path / "state").iterdir()] == ["160"]
+    states.write(run, 80, copied, COUNTERS)
+    states.write(run, 160, copied, COUNTERS)
+    assert [path.name for path in (run / "state").iterdir()] == ["160"]
 
     def full(handle):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CrlvizError, match=r"cannot write .*240: No space"):
-        states.write(tmp_path, 240, copied, COUNTERS)
-    assert [path.name for path in (tmp_path / "state").iterdir()] == ["160"]
+        states.write(run, 240, copied, COUNTERS)
+    assert [path.name for path in (run / "state").iterdir()] == ["160"]
 
 
-def test_size_is_what_is_written(loop, state, tmp_path):
-    states.write(tmp_path, 80, states.snapshot(state), COUNTERS)
-    written = (tmp_path / "state" / "80" / "state.safetensors").stat().st_size
+def test_size_is_what_is_written(loop, state, run):
+    states.write(run, 80, states.snapshot(state), COUNTERS)
+    written = (run / "state" / "80" / "state.safetensors").stat().st_size
     assert 0 < written - states.size(_example(loop), replay=True) < 50_000  # the names of the arrays
     assert states.size(_example(loop), replay=False) < states.size(_example(loop), replay=True)
+
+
+def _edit(**changes):
+    """Change the manifest, and its checksum with it."""
+
+    def damage(path):
+        content = json.loads((path / "manifest.json").read_text())
+        content.pop("sha256")
+        content["counters"] |= changes.pop("counters", {})
+        (path / "manifest.json").write_bytes(checkpoints.to_json(content | changes))
+
+    return damage
+
+
+def _by_hand(path):
+    text = (path / "manifest.json").read_text()
+    (path / "manifest.json").write_text(text.replace('"step": 3', '"step": 2'))
 
 
 def _flip(path):
@@ -102,20 +127,29 @@ def _flip(path):
         (_flip, "state.safetensors is damaged: its checksum"),
         (lambda path: (path / "state.safetensors").unlink(), "state.safetensors cannot be read: No such file"),
         (lambda path: (path / "manifest.json").write_text("{"), "is damaged"),
-        (lambda path: (path / "manifest.json").write_text('{"format": 99}'), "newer crlviz"),
-        (lambda path: (path / "manifest.json").write_text('{"format": 1}'), "is damaged"),
+        (lambda path: (path / "manifest.json").write_text("[" * 100_000), "is damaged"),
+        (_by_hand, "manifest.json was changed since it was written"),
+        (_edit(format=99), "newer than this crlviz reads"),
+        (_edit(env_steps=81), "of another checkpoint, at 81 environment steps"),
+        (_edit(settings="0" * 64), "of another run"),
+        (_edit(files={}), "does not describe state.safetensors"),
+        (_edit(counters={"step": "3"}), "of another config .step is '3'"),
+        (_edit(counters={"sums": []}), "of another config .sums is "),
+        (_edit(counters={"more": 1}), "of another config"),
+        (lambda path: os.truncate(path / "state.safetensors", 10), "its 10 bytes are not as many"),
+        (lambda path: ((path / "state.safetensors").unlink(), os.mkfifo(path / "state.safetensors")), "is no file"),
     ],
 )
-def test_a_damaged_state_is_refused_by_name(loop, state, tmp_path, damage, words):
-    states.write(tmp_path, 80, states.snapshot(state), COUNTERS)
-    damage(tmp_path / "state" / "80")
+def test_a_damaged_state_is_refused_by_name(loop, state, run, damage, words):
+    states.write(run, 80, states.snapshot(state), COUNTERS)
+    damage(run / "state" / "80")
     with pytest.raises(CrlvizError, match=words) as error:
-        states.read(states.newest(tmp_path), _example(loop))
-    assert str(tmp_path) in str(error.value)
+        states.read(states.newest(run), _example(loop))
+    assert str(run) in str(error.value)
 
 
-def test_a_state_of_another_config_is_refused(state, tmp_path):
-    states.write(tmp_path, 80, states.snapshot(state), COUNTERS)
+def test_a_state_of_another_config_is_refused(state, run):
+    states.write(run, 80, states.snapshot(state), COUNTERS)
     for changes, words in (({"actor__width": 9}, "not float32"), ({"actor__layer_norm": False}, "other arrays")):
         with pytest.raises(CrlvizError, match=words):
-            states.read(states.newest(tmp_path), _example(build(toy_config(**changes))))
+            states.read(states.newest(run), _example(build(toy_config(**changes))))
