@@ -295,7 +295,7 @@ def command(checkpoints, out, episodes, sampled, show, over, seed) -> None:
     outputs.check(out)
     dataset = compute(load_all(checkpoints), episodes=episodes, sampled=sampled, seed=seed)
     click.echo(summary(dataset))
-    outputs.write(out, dataset, plot(dataset, show=show, over=over))
+    outputs.write(out, dataset, lambda: plot(dataset, show=show, over=over))
 
 
 def summary(dataset: xr.Dataset) -> str:
