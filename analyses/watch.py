@@ -1,8 +1,8 @@
 """How is a run doing, while it trains? A page that is drawn anew after evaluations and refreshes itself.
 
-It is a process of its own, at the lowest priority, that reads what the trainer writes and computes on the CPU; a GPU may
-draw a film's sixty small frames, and no more. It rests four times as long as it draws, so that it takes little from the
-training even where evaluations come every second.
+It is a process of its own, at the lowest priority, that reads what the trainer writes and computes on the CPU; a GPU
+may draw a film's sixty small frames, and no more. It rests four times as long as it draws, so that it takes little from
+the training even where evaluations come every second.
 """
 
 import base64
