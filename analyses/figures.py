@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
+import numpy as np
 
 from analyses import behavior, efficiency, embed, heatmap, heatmap_page, norms, scaling, stitch
 from analyses import runs as run_data
@@ -121,11 +122,14 @@ class Figure:
         return ""
 
 
-def _scaling(*names: str) -> Callable[[Runs], alt.TopLevelMixin]:
-    """Panels of ``analyses.scaling``, beside each other."""
+def _scaling(*names: str, networks: Sequence[str] = ()) -> Callable[[Runs], alt.TopLevelMixin]:
+    """Panels of ``analyses.scaling``, beside each other; where networks are named, of runs with those alone."""
 
     def draw(runs: Runs) -> alt.TopLevelMixin:
-        found: dict[str, Any] = scaling.panels(run_data.compute(runs.paths))
+        dataset = run_data.compute(runs.paths)
+        if networks:
+            dataset = dataset.isel(run=np.isin(dataset.network.values, networks))
+        found: dict[str, Any] = scaling.panels(dataset)
         pictures = [found[name] for name in names if name in found]
         if not pictures:
             raise CrlvizError(f"these runs do not suffice: {scaling.PANELS[names[0]].needs}")
@@ -183,7 +187,7 @@ FIGURES = (
         "Where is the critical depth, and what without residual connections?",
         ("depth", "residual"),
         {"depth": _DEPTHS, "ablate": "residual"},
-        draw=_scaling("ablation"),
+        draw=_scaling("ablation", networks=("full network", "no residual")),
     ),
     Figure(
         "6",
@@ -234,7 +238,7 @@ FIGURES = (
         "Does depth need LayerNorm and Swish?",
         ("depth", "layer_norm", "activation"),
         {"depth": _DEPTHS, "ablate": "layer-norm,swish"},
-        draw=_scaling("ablation"),
+        draw=_scaling("ablation", networks=("full network", "no LayerNorm", "relu")),
     ),
     Figure("17", "How much does each residual block add?", ("depth",), {"depth": "4,16"}, draw=_over_depth(norms)),
 )
