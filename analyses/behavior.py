@@ -1,6 +1,7 @@
 """What does the agent do at each depth: fall, walk, vault? And at which depth does it learn to? (paper figure 3)"""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,9 +13,8 @@ import xarray as xr
 
 from analyses import critical, dots, outputs
 from analyses.descriptors import DESCRIPTORS, describe
-from crlviz import charts, datasets
+from crlviz import charts, datasets, video
 from crlviz.errors import UsageError
-from crlviz.mazes import Maze
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -157,36 +157,33 @@ def pick(dataset: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> None:
-    """Write a GIF of the median and the best episode of each depth, side by side and in step.
+def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
+    """Film the median and the best episode (``pick``): a row a group of seeds, all in step.
 
     Args:
-      agents: those of ``compute``, point masses in a maze.
+      agents: those of ``compute``.
       dataset: what it returned.
-      path: the file.
+      path: ends in .mp4 or .gif.
+
+    Returns:
+      What drew it, in words.
 
     Raises:
-      UsageError: a body that is more than a point.
+      As ``crlviz.video.write``.
     """
-    from crlviz import animation
-
-    maze = _flat_maze(agents)
-    by_source = {str(agent.source): agent for agent in agents}
-    panels, colours = {}, []
-    for row in pick(dataset).itertuples():
-        agent = by_source[str(row.source)]
+    picked, panels = pick(dataset), {}
+    for agent in agents:
+        mine = picked[picked.source == str(agent.source)]
+        if not len(mine):
+            continue
         options = {"seed": dataset.attrs["seed"], "deterministic": not dataset.attrs["sampled"]}
         runs = rollout(agent, dataset.attrs["episodes"], env=agent.eval_env, **options)
-        panels[f"{row.group}, {row.which}: {row.name}"] = runs.isel(episode=[row.episode])
-        colours.append(charts.depth_colour(int(str(row.depth))))
-    animation.animate(maze, panels, path, colours=colours)
-
-
-def _flat_maze(agents: Sequence["Agent"]) -> Maze:
-    env = agents[0].eval_env
-    if env.maze is None or not env.id.startswith("point"):
-        raise UsageError(f"a GIF shows a point in a maze; {env.id} is more than that")
-    return env.maze
+        for row in mine.itertuples():
+            caption = f"{row.group}, seed {agent.facts['seed']}, {row.which}: {row.name}"
+            episode = runs.isel(episode=row.episode).copy(deep=True)  # the others need not be kept
+            panels[row.Index] = video.Panel(caption, agent.eval_env, episode)
+    rows = [[panels[index], panels[index + 1]] for index in range(0, len(picked), 2)]
+    return f"drawn by {video.write(path, rows)}"
 
 
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
@@ -249,31 +246,24 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
 
 @click.command()
 @outputs.checkpoints
-@outputs.out("behavior.html")
-@click.option("--gif", type=click.Path(path_type=Path), help="Also the median and the best episode, of a point mass.")
+@outputs.out("behavior.html", "mp4 or gif for a film of each depth's median and best episode")
 @click.option("--episodes", type=int, default=64, show_default=True, help="Of each checkpoint.")
 @click.option("--sampled", is_flag=True, help="Draw actions instead of taking the mean.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of starts, goals and sampled actions.")
-def command(checkpoints, out, gif, episodes, sampled, seed) -> None:
+def command(checkpoints, out, episodes, sampled, seed) -> None:
     """Name what agents do, describe it in numbers, and look for the depth at which it changes.
 
     \b
-    Example: crlviz behavior runs/d4 runs/d16 --out behavior.html --gif behavior.gif
+    Example: crlviz behavior runs/d4 runs/d16 --out behavior.html --out behavior.mp4
     """
     from crlviz.agent import load_all
 
-    outputs.check(out)
-    if gif and not (gif.suffix == ".gif" and gif.parent.is_dir()):
-        raise UsageError(f"cannot write {gif}: --gif takes a name that ends in .gif, in a directory that exists")
+    outputs.check(out, also=video.ENDINGS)
     agents = load_all(checkpoints)
-    if gif:
-        _flat_maze(agents)  # told before the episodes run
     dataset = compute(agents, episodes=episodes, sampled=sampled, seed=seed)
     click.echo(summary(dataset))
-    outputs.write(out, dataset, plot(dataset))
-    if gif:
-        montage(agents, dataset, gif)
-        click.echo(f"wrote {gif}")
+    films = dict.fromkeys(video.ENDINGS, partial(montage, agents, dataset))
+    outputs.write(out, dataset, lambda: plot(dataset), films)
 
 
 def summary(dataset: xr.Dataset) -> str:

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses import doubling, runs
+from analyses import doubling, outputs, runs
 from analyses.runs import LAST, METRICS, table
 from analyses.scaling import styles
-from crlviz import charts, datasets
 
 COSTS = {
     "updates": "updates",
@@ -153,18 +152,9 @@ def _gains(dataset: xr.Dataset, compared: pd.DataFrame, metric: str, size: int) 
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="RUNS...", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    default=["efficiency.html"],
-    show_default=True,
-    help="html, png, svg, pdf or json for the picture, nc for the data; may be given again.",
-)
-@click.option(
-    "--metric", type=click.Choice(list(METRICS)), default="time_at_goal", show_default=True, help="The score."
-)
+@outputs.runs
+@outputs.out("efficiency.html")
+@outputs.metric
 def command(paths: Sequence[Path], out: Sequence[Path], metric: str) -> None:
     """Tell what depth and width bought at equal updates, equal parameters and equal seconds.
 
@@ -173,14 +163,11 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str) -> None:
     \b
     Example: crlviz efficiency runs --metric success --out efficiency.png
     """
-    charts.check_endings(out, also=(".nc",))
+    outputs.check(out)
     dataset = compute(paths)
-    picture = plot(dataset, metric=metric)
-    for path in out:
-        datasets.save(dataset, path) if path.suffix == ".nc" else charts.save(picture, path)
     compared = doubling.compare(dataset, metric)
     click.echo("\n".join(compared.sentence if len(compared) else [NEEDS]))
-    click.echo(f"wrote {', '.join(map(str, out))}")
+    outputs.write(out, dataset, lambda: plot(dataset, metric=metric))
 
 
 __all__ = ["COSTS", "LAST", "command", "compute", "pareto", "plot", "table"]

@@ -228,7 +228,7 @@ def command(checkpoints, out, trajectory, episodes, seed) -> None:
     outputs.check(out)
     dataset = compute(load_all(checkpoints), trajectory=trajectory, episodes=episodes, seed=seed)
     click.echo(summary(dataset))
-    outputs.write(out, dataset, plot(dataset))
+    outputs.write(out, dataset, lambda: plot(dataset))
 
 
 def summary(dataset: xr.Dataset) -> str:

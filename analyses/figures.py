@@ -1,20 +1,24 @@
 """Which figures of the paper do runs support, and what would the others take?
 
 Each entry of ``FIGURES`` says its question, what its runs must vary, the sweep that makes such runs, and how the
-analysis that answers it draws it. Analyses are imported when their figure is drawn.
+analysis that answers it draws it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import altair as alt
+import numpy as np
+
+from analyses import behavior, efficiency, embed, heatmap, heatmap_page, norms, scaling, stitch
+from analyses import runs as run_data
 from crlviz.errors import CrlvizError, UsageError
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from crlviz.agent import Agent
 
 # What a sweep can vary, in words.
@@ -95,7 +99,7 @@ class Figure:
     question: str
     varies: tuple[str, ...] = ()
     sweep: Mapping[str, str] = field(default_factory=dict)
-    draw: Callable[[Runs], "alt.TopLevelMixin"] | None = None
+    draw: Callable[[Runs], alt.TopLevelMixin] | None = None
     others: Mapping[str, Callable[[Runs], bytes]] = field(default_factory=dict)
     maze: bool = False
     near: bool = False
@@ -118,16 +122,14 @@ class Figure:
         return ""
 
 
-def _scaling(*names: str) -> Callable[[Runs], "alt.TopLevelMixin"]:
-    """Panels of ``analyses.scaling``, beside each other."""
+def _scaling(*names: str, networks: Sequence[str] = ()) -> Callable[[Runs], alt.TopLevelMixin]:
+    """Panels of ``analyses.scaling``, beside each other; where networks are named, of runs with those alone."""
 
-    def draw(runs: Runs) -> "alt.TopLevelMixin":
-        import altair as alt
-
-        from analyses import runs as run_data
-        from analyses import scaling
-
-        found: dict[str, Any] = scaling.panels(run_data.compute(runs.paths))
+    def draw(runs: Runs) -> alt.TopLevelMixin:
+        dataset = run_data.compute(runs.paths)
+        if networks:
+            dataset = dataset.isel(run=np.isin(dataset.network.values, networks))
+        found: dict[str, Any] = scaling.panels(dataset)
         pictures = [found[name] for name in names if name in found]
         if not pictures:
             raise CrlvizError(f"these runs do not suffice: {scaling.PANELS[names[0]].needs}")
@@ -138,51 +140,25 @@ def _scaling(*names: str) -> Callable[[Runs], "alt.TopLevelMixin"]:
     return draw
 
 
-def _behavior(runs: Runs) -> "alt.TopLevelMixin":
-    from analyses import behavior
-
-    return behavior.plot(behavior.compute(runs.over_depth))
-
-
-def _embed(runs: Runs) -> "alt.TopLevelMixin":
-    from analyses import embed
-
-    return embed.plot(embed.compute(runs.over_depth))
+def _over_depth(analysis: ModuleType) -> Callable[[Runs], alt.TopLevelMixin]:
+    """An analysis of checkpoints, of those that differ in depth and seed."""
+    return lambda runs: analysis.plot(analysis.compute(runs.over_depth))
 
 
-def _stitch(runs: Runs) -> "alt.TopLevelMixin":
-    from analyses import stitch
-
-    return stitch.plot(stitch.compute(runs.over_depth))
-
-
-def _norms(runs: Runs) -> "alt.TopLevelMixin":
-    from analyses import norms
-
-    return norms.plot(norms.compute(runs.over_depth))
-
-
-def _efficiency(runs: Runs) -> "alt.TopLevelMixin":
-    from analyses import efficiency
-
+def _efficiency(runs: Runs) -> alt.TopLevelMixin:
     return efficiency.plot(efficiency.compute(runs.paths))
 
 
-def _heatmap(runs: Runs) -> "alt.TopLevelMixin":
-    from analyses import heatmap
-
+def _heatmap(runs: Runs) -> alt.TopLevelMixin:
     agents = runs.one_a_depth
     return heatmap.plot(heatmap.compute(agents, heatmap.default_goals(agents[0])[:2], coverage=True))
 
 
 def _heatmap_page(runs: Runs) -> bytes:
-    from analyses import heatmap
-    from analyses.heatmap_page import fitting, page
-
     agents = runs.one_a_depth
     places = heatmap.all_places(agents[0].env)
-    resolution = fitting(len(places), len(agents), 8)
-    return page(heatmap.compute(agents, places, resolution=resolution, coverage=True)).encode()
+    resolution = heatmap_page.fitting(len(places), len(agents), 8)
+    return heatmap_page.page(heatmap.compute(agents, places, resolution=resolution, coverage=True)).encode()
 
 
 _DEPTHS = "4,8,16,32"
@@ -193,7 +169,11 @@ FIGURES = (
         "1", "How does time at goal grow with depth?", ("depth",), {"depth": _DEPTHS}, draw=_scaling("curves", "depth")
     ),
     Figure(
-        "3", "What does the agent do at each depth: fall, walk, vault?", ("depth",), {"depth": _DEPTHS}, draw=_behavior
+        "3",
+        "What does the agent do at each depth: fall, walk, vault?",
+        ("depth",),
+        {"depth": _DEPTHS},
+        draw=_over_depth(behavior),
     ),
     Figure(
         "4",
@@ -207,7 +187,7 @@ FIGURES = (
         "Where is the critical depth, and what without residual connections?",
         ("depth", "residual"),
         {"depth": _DEPTHS, "ablate": "residual"},
-        draw=_scaling("ablation"),
+        draw=_scaling("ablation", networks=("full network", "no residual")),
     ),
     Figure(
         "6",
@@ -238,14 +218,14 @@ FIGURES = (
         "How does the encoder spread states along a successful trajectory?",
         ("depth",),
         {"depth": "4,16"},
-        draw=_embed,
+        draw=_over_depth(embed),
     ),
     Figure(
         "11",
         "Does it stitch: trained on near pairs, tested on all?",
         ("depth",),
         {"depth": "4,16"},
-        draw=_stitch,
+        draw=_over_depth(stitch),
         maze=True,
         near=True,
     ),
@@ -258,9 +238,9 @@ FIGURES = (
         "Does depth need LayerNorm and Swish?",
         ("depth", "layer_norm", "activation"),
         {"depth": _DEPTHS, "ablate": "layer-norm,swish"},
-        draw=_scaling("ablation"),
+        draw=_scaling("ablation", networks=("full network", "no LayerNorm", "relu")),
     ),
-    Figure("17", "How much does each residual block add?", ("depth",), {"depth": "4,16"}, draw=_norms),
+    Figure("17", "How much does each residual block add?", ("depth",), {"depth": "4,16"}, draw=_over_depth(norms)),
 )
 
 

@@ -4,7 +4,7 @@ Q(s, a, g) over every free position for a goal, beside the rank correlation of Q
 with the straight line. A map means little where the policy never was, so its coverage can be laid over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
+from analyses import outputs
 from analyses.heatmap_pictures import COVERAGE_EPISODES, animate, plot
-from crlviz import charts, datasets, envs, files, mazes
+from crlviz import datasets, envs, files, mazes
 from crlviz.errors import UsageError
 from crlviz.rollouts import simulate
 
@@ -228,15 +229,8 @@ def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    default=["heatmap.html"],
-    show_default=True,
-    help="html, png, svg, pdf or json for the picture, gif for all of training, nc for the data; may be given again.",
-)
+@outputs.checkpoints
+@outputs.out("heatmap.html", "gif for all of training")
 @click.option(
     "--goal",
     "goals",
@@ -279,7 +273,7 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
     from crlviz.agent import load_all
     from crlviz.checkpoints import through_training
 
-    charts.check_endings(out, also=(".nc", ".gif"))
+    outputs.check(out, also=(".gif",))
     if over not in FIXED:
         raise UsageError(f"over {over!r} is unknown; take {' or '.join(FIXED)}")
     given, other = (goals, starts) if over == "positions" else (starts, goals)
@@ -293,29 +287,22 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
     endings = {path.suffix for path in out}
     paged, moving = ".html" in endings and places is None, ".gif" in endings
     agents = load_all([p for path in checkpoints for p in through_training(path, count)]) if paged or moving else []
-    made = []
+    made: list[xr.Dataset] = []
+    others: dict[str, Callable[[Path], None]] = {}
     if paged:
         cells = all_places(newest[0].env)
         made.append(compute(agents, cells, resolution=fitting(len(cells), len(agents), resolution), **options))
         html = page(made[0], scale=scale).encode()
+        others[".html"] = lambda path: files.write(path, html)
     if moving:
         shown = default_places(newest[0], over)[:1] if places is None else places
         made.append(compute(agents, shown, resolution=resolution, **options))
         gif = animate(made[-1], scale=scale)
-    if endings - {".gif", ".nc"} - ({".html"} if paged else set()) or not made:
+        others[".gif"] = lambda path: files.write(path, gif)
+    if endings - others.keys() - {".nc"} or not made:
         made.append(compute(newest, places, resolution=resolution, **options))
-        picture = plot(made[-1], scale=scale)
-    for path in out:
-        if path.suffix == ".nc":
-            datasets.save(made[0], path)
-        elif path.suffix == ".gif":
-            files.write(path, gif)
-        elif path.suffix == ".html" and paged:
-            files.write(path, html)
-        else:
-            charts.save(picture, path)
     click.echo(summary(made[0]))
-    click.echo(f"wrote {', '.join(map(str, out))}")
+    outputs.write(out, made[0], lambda: plot(made[-1], scale=scale), others)
 
 
 def summary(dataset: xr.Dataset) -> str:

@@ -14,6 +14,7 @@ from crlviz.errors import UsageError
 
 COVERAGE_EPISODES = 128  # of each checkpoint, whose places the outline holds
 _FRAME_MILLISECONDS = 500
+_UNDERLAP = 2.0  # pixels
 
 
 def maze_of(dataset: xr.Dataset) -> mazes.Maze | None:
@@ -88,10 +89,11 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
     ground = charts.in_metres(maze, extent, size)
     q = part.q.values
     i, j = np.nonzero(np.isfinite(q))
-    # A little larger than their spacing, so that no seams show between them.
-    data = charts.tiles(x[i], y[j], 1.08 * spacing).assign(
+    data = charts.tiles(x[i], y[j], spacing).assign(
         q=q[i, j].round(4), geodesic=part.geodesic.values[i, j].round(3), straight=part.straight.values[i, j].round(3)
     )
+    # Each lies under the edges of those that are drawn after it, so that no background shines through between them.
+    data[["x2", "y2"]] += _UNDERLAP * (extent[3] - extent[2]) / ground["width"]
     low, high = (
         bound if bound is not None else value
         for bound, value in zip(domain, (q[i, j].min(), q[i, j].max()), strict=True)
@@ -103,7 +105,7 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
     )
     layers = [
         alt.Chart(data)
-        .mark_rect(strokeWidth=0)
+        .mark_rect(strokeWidth=0, clip=True)
         .encode(
             x=ground["x"],
             x2="y2:Q",
@@ -161,7 +163,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
         title = _title(dataset)
         title.text = f"{title.text}, after {time:,} environment steps"
         picture = charts.render(_table(dataset, columns, scale, size).properties(title=title), ".png")
-        # A png is drawn at twice the size; halved, no seams show between a map's tiles.
+        # A png is drawn at twice the size.
         images.append(Image.open(io.BytesIO(picture)).convert("RGB").reduce(2))
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
     frames = []

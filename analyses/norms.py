@@ -160,7 +160,7 @@ def command(checkpoints, out, episodes, seed) -> None:
     outputs.check(out)
     dataset = compute(load_all(checkpoints), episodes=episodes, seed=seed)
     click.echo(summary(dataset))
-    outputs.write(out, dataset, plot(dataset))
+    outputs.write(out, dataset, lambda: plot(dataset))
 
 
 def summary(dataset: xr.Dataset) -> str:

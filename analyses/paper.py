@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from analyses import estimate, figures
+from analyses import estimate, figures, outputs
 from analyses.figures import Figure, Runs
 from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError
@@ -53,7 +53,7 @@ class Entry:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="RUNS...", type=click.Path(path_type=Path))
+@outputs.runs
 @click.option(
     "--out", type=click.Path(path_type=Path), default="figures", show_default=True, help="Directory to write."
 )

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses import final, runs
+from analyses import final, outputs, runs
 from analyses.runs import LAST, METRICS, vary
 from crlviz import charts, datasets, files, statistics
 from crlviz.errors import CrlvizError
@@ -262,18 +262,9 @@ PANELS = {
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="RUNS...", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    default=["scaling.html"],
-    show_default=True,
-    help="html, png, svg, pdf or json for the picture, csv or md for the table, nc for the data; may be given again.",
-)
-@click.option(
-    "--metric", type=click.Choice(list(METRICS)), default="time_at_goal", show_default=True, help="The score."
-)
+@outputs.runs
+@outputs.out("scaling.html", "csv or md for the table")
+@outputs.metric
 @click.option(
     "--over", type=click.Choice(list(AXES)), default="env_steps", show_default=True, help="Axis of the curves."
 )
@@ -285,22 +276,17 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) 
     \b
     Example: crlviz scaling runs --metric success --out scaling.png --out table.md
     """
-    charts.check_endings(out, also=(".nc", ".csv", ".md"))
+    outputs.check(out, also=(".csv", ".md"))
     dataset = runs.collect(paths)
     table = final.table(dataset)
-    for path in out:
-        if path.suffix == ".nc":
-            datasets.save(dataset, path)
-        elif path.suffix == ".csv":
-            files.write(path, table.to_csv(index=False, float_format="%.6g").encode())
-        elif path.suffix == ".md":
-            files.write(path, final.markdown(table).encode())
-        else:
-            charts.save(plot(dataset, metric=metric, over=over), path)
     click.echo(final.markdown(table))
     for panel in missing(dataset):
         click.echo(f"Not drawn: {panel.needs}: {panel.command}")
-    click.echo(f"wrote {', '.join(map(str, out))}")
+    tables = {
+        ".csv": lambda path: files.write(path, table.to_csv(index=False, float_format="%.6g").encode()),
+        ".md": lambda path: files.write(path, final.markdown(table).encode()),
+    }
+    outputs.write(out, dataset, lambda: plot(dataset, metric=metric, over=over), tables)
 
 
 __all__ = ["AXES", "LAST", "PANELS", "command", "curves", "missing", "panels", "plot", "styles"]

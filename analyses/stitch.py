@@ -230,12 +230,11 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
         "x": alt.X("goal:O", title="goal cell", scale=alt.Scale(domain=domain, padding=0), axis=alt.Axis(**axis)),
         "y": alt.Y("start:O", title="start cell", scale=alt.Scale(domain=domain, padding=0), axis=alt.Axis(**axis)),
     }
-    colour = alt.Color(
-        f"{show}:Q",
-        title=SHOW[show].split(" (")[0],
-        scale=alt.Scale(scheme="viridis", domain=[0, top]),
-        legend=alt.Legend(gradientLength=120),
-    )
+    scale = alt.Scale(scheme="viridis", domain=[0, top])
+    legend = alt.Legend(title=SHOW[show].split(" (")[0], gradientLength=120)
+    colour = alt.Color(f"{show}:Q", scale=scale, legend=legend)
+    # The edges have the tiles' colours, so that no background shines through between tiles.
+    edge = alt.Stroke(f"{show}:Q", scale=scale, legend=None)
     tooltip = ["start", "goal", "success", alt.Tooltip("time_at_goal", title="time at goal (steps)")]
     tooltip += [alt.Tooltip("distance", title="way (m)"), "cells", "seen"]
     dots: dict[str, Any] = {
@@ -245,7 +244,7 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
         "strokeWidth": min(0.8, 0.05 * tile),
     }
     return alt.layer(
-        alt.Chart(data).mark_rect().encode(**place, color=colour, tooltip=tooltip),
+        alt.Chart(data).mark_rect(strokeWidth=1).encode(**place, color=colour, stroke=edge, tooltip=tooltip),
         alt.Chart(data[data.seen]).mark_point(filled=True, opacity=1, **dots).encode(**place),
     ).properties(width=size, height=size, title=alt.TitleParams(label, anchor="middle", fontSize=13))
 
@@ -295,7 +294,7 @@ def command(checkpoints, out, episodes, sampled, show, over, seed) -> None:
     outputs.check(out)
     dataset = compute(load_all(checkpoints), episodes=episodes, sampled=sampled, seed=seed)
     click.echo(summary(dataset))
-    outputs.write(out, dataset, plot(dataset, show=show, over=over))
+    outputs.write(out, dataset, lambda: plot(dataset, show=show, over=over))
 
 
 def summary(dataset: xr.Dataset) -> str:

@@ -1,7 +1,8 @@
 """How is a run doing, while it trains? A page that is drawn anew after evaluations and refreshes itself.
 
-It is a process of its own, at the lowest priority and never on the GPU, that reads what the trainer writes. It rests
-four times as long as it draws, so that it takes little from the training even where evaluations come every second.
+It is a process of its own, at the lowest priority, that reads what the trainer writes and computes on the CPU; a GPU
+may draw a film's sixty small frames, and no more. It rests four times as long as it draws, so that it takes little from
+the training even where evaluations come every second.
 """
 
 import base64
@@ -32,7 +33,9 @@ _CURVES = {
     "updates_per_second": "updates a second",
 }
 _LINE = "#333333"
+_REFRESH_SECONDS = 5  # between two looks of the page at itself; a film is shown to its end
 _CLIP_EPISODES = 32
+_FILM_SECONDS, _FILM_FPS, _FILM_SIZE = 10, 6, (240, 180)
 
 
 @click.command()
@@ -108,8 +111,7 @@ def write(run: Path, *, over: bool) -> Path:
         success=float(last.success),
         curves=base64.b64encode(curves).decode(),
         now=time.strftime("%H:%M:%S"),
-        **_heatmap(agent),
-        **_clip(agent),
+        **{"refresh": _REFRESH_SECONDS} | _heatmap(agent) | _clip(agent),
     )
     folder = run / "watch"
     with files.naming(folder):  # not its parents: a run that was removed stays so
@@ -146,20 +148,39 @@ def _heatmap(agent: "Agent") -> dict[str, str]:
     return {"map": base64.b64encode(charts.render(heatmap.plot(dataset), ".png")).decode()}
 
 
-def _clip(agent: "Agent") -> dict[str, str]:
-    """The deterministic policy on its way to goals, as a GIF; for a point in a maze."""
+def _clip(agent: "Agent") -> dict[str, Any]:
+    """The policy by its mean as a GIF, or why there is none: a point on its way to all goals, another body to one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.gif"
+        try:
+            shown = _points(agent, path) if agent.env.maze and agent.env.id.startswith("point") else _film(agent, path)
+        except CrlvizError as error:
+            return {"no_clip": str(error)}
+        return {"clip": base64.b64encode(path.read_bytes()).decode()} | shown
+
+
+def _points(agent: "Agent", path: Path) -> dict[str, Any]:
     from crlviz.animation import animate
     from crlviz.charts import depth_colour
     from crlviz.rollouts import rollout
 
     maze = agent.env.maze
-    if maze is None or not agent.env.id.startswith("point"):
-        return {}
+    assert maze is not None
     goals = maze.xy(maze.goals)[:_CLIP_EPISODES]
     episodes = rollout(agent, len(goals), goals=goals)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.gif"
-        animate(
-            maze, {"newest checkpoint": episodes}, path, colours=[depth_colour(agent.facts["depth"])], every=4, fps=15
-        )
-        return {"clip": base64.b64encode(path.read_bytes()).decode()}
+    colours = [depth_colour(agent.facts["depth"])]
+    animate(maze, {"newest checkpoint": episodes}, path, colours=colours, every=4, fps=15)
+    return {"clip_shows": "from the start to all goals at once"}
+
+
+def _film(agent: "Agent", path: Path) -> dict[str, Any]:
+    """An episode's first seconds, each time to the same goal; few and small frames, a second or two with OpenGL."""
+    from crlviz import video
+    from crlviz.rollouts import rollout
+
+    env = agent.eval_env
+    length = min(env.episode_length, round(_FILM_SECONDS / env.dt))
+    episode = rollout(agent, 1, length=length, env=env).isel(episode=0)
+    video.write(path, [[video.Panel("newest checkpoint", env, episode)]], size=_FILM_SIZE, fps=_FILM_FPS)
+    seconds = length * env.dt
+    return {"clip_shows": f"its first {seconds:.0f} s to one goal", "refresh": round(seconds) + _REFRESH_SECONDS}

@@ -22,6 +22,8 @@ START = "#ffffff"
 GOAL = "#e4572e"
 STAR = "M0,-1L0.29,-0.4L0.95,-0.31L0.48,0.15L0.59,0.81L0,0.5L-0.59,0.81L-0.48,0.15L-0.95,-0.31L-0.29,-0.4Z"
 
+alt.data_transformers.disable_max_rows()  # a map has a row a point; Altair refuses more than 5,000
+
 # Light shallow, dark deep: the colours of depths 4, 16, 64, 256 and 1,024; between them by the depth's logarithm.
 _DEPTH_STOPS = ("#f2b035", "#e0604c", "#a8326e", "#611f76", "#22103f")
 

@@ -1,8 +1,11 @@
 """What lies in examples/ runs as it stands."""
 
+import ast
 import runpy
 from pathlib import Path
 
+import altair as alt
+import nbformat
 import pytest
 
 import crlviz
@@ -27,3 +30,24 @@ def test_shipped_agents_reach_most_goals(depth):
     goals = maze.xy(maze.goals)
     # A policy that does not learn stays near the start: it reaches a goal or two.
     assert crlviz.rollout(agent, len(goals), goals=goals).success.any("time").mean() > 0.6
+
+
+@pytest.mark.slow
+def test_the_tour(monkeypatch):
+    """The notebook from top to bottom as Jupyter runs it, and every chart that it shows drawn."""
+    monkeypatch.chdir(EXAMPLES)
+    notebook = nbformat.read("tour.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs for cell in code), "outputs are large and soon old: store the notebook without them"
+    names: dict = {}
+    drawn = 0
+    for cell in code:
+        *statements, last = ast.parse(cell.source).body
+        exec(compile(ast.Module(statements, []), "tour.ipynb", "exec"), names)
+        assert isinstance(last, ast.Expr)  # what the cell shows
+        shown = eval(compile(ast.Expression(last.value), "tour.ipynb", "eval"), names)
+        if isinstance(shown, alt.TopLevelMixin):
+            assert shown.to_dict()["datasets"]
+            drawn += 1
+    assert drawn == 7

@@ -11,7 +11,7 @@ import xarray as xr
 
 from analyses import behavior
 from analyses.descriptors import DESCRIPTORS, describe
-from crlviz import datasets, envs, mazes
+from crlviz import datasets, envs, mazes, video
 from crlviz.errors import UsageError
 from crlviz.rollouts import rollout
 from tests.toys import FACTS, ROOM, FallingPoint, Handmade
@@ -273,13 +273,29 @@ def test_picked_episodes(dataset):
     assert isinstance(table, pd.DataFrame)
 
 
-def test_montage(agents, dataset, no_maze, tmp_path):
+def test_the_montage_shows_the_picked_episodes(agents, dataset, monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(video, "write", lambda path, rows: shown.extend(rows) or "hand")
+    assert behavior.montage(agents, dataset, tmp_path / "all.mp4") == "drawn by hand"
+    assert [len(row) for row in shown] == [2, 2, 2]
+    panels = [panel for row in shown for panel in row]
+    for panel, row in zip(panels, behavior.pick(dataset).to_dict("records"), strict=True):
+        seed = int(row["source"][-1])
+        assert panel.caption == f"depth {row['depth']}, seed {seed}, {row['which']}: {row['name']}"
+        told = dataset.time_at_goal.sel(depth=row["depth"], seed=seed, episode=row["episode"])
+        assert int(panel.episode.success.sum()) == told
+
+
+def test_the_montage_is_a_film(no_maze, tmp_path):
+    """Of any body, a falling one too; until all there is to see is over."""
     import imageio.v3 as imageio
 
-    behavior.montage(agents, dataset.sel(depth=[16]), tmp_path / "all.gif")
-    assert imageio.imread(tmp_path / "all.gif").shape[2] == 2 * 300
-    with pytest.raises(UsageError, match="a point in a maze; point_falling_maze is more"):
-        behavior.montage([Handmade(no_maze, _stay)], dataset, tmp_path / "no.gif")
+    agents = [Handmade(no_maze, _steer)]
+    dataset = behavior.compute(agents, episodes=3)
+    assert "drawn by" in behavior.montage(agents, dataset, tmp_path / "falls.gif")
+    frames = imageio.imread(tmp_path / "falls.gif")
+    assert frames.shape[2] == 2 * 320
+    assert 15 < len(frames) < no_maze.episode_length
 
 
 def test_the_chart_from_the_file_is_the_chart(dataset, tmp_path):

@@ -1,15 +1,16 @@
 """The map and its numbers, against agents whose Q is known."""
 
+import io
 import json
 from pathlib import Path
 
-import altair as alt
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 
 from analyses import heatmap
-from crlviz import datasets, envs
+from crlviz import charts, datasets, envs
 from crlviz.errors import UsageError
 from tests.toys import toy_config, untrained_run
 
@@ -197,13 +198,28 @@ def test_walls_are_drawn_where_they_are():
 def test_without_a_maze(monkeypatch):
     agent = KnownAgent("point_u_maze", lambda maze, points, goal: np.linalg.norm(points - goal, axis=1))
     monkeypatch.setattr(agent.env, "maze", None)
-    dataset = heatmap.compute([agent], resolution=1)
+    dataset = heatmap.compute([agent])
+    assert dataset.q.size > 5000  # rows; Altair refuses so many unless told to take them
     assert np.isfinite(dataset.q).all()
     np.testing.assert_allclose(dataset.rank_correlation, 1, atol=1e-4)
     # The plane holds the start and every goal that episodes are drawn with.
     assert dataset.x.min() < -1
     assert dataset.x.max() > 1
-    assert isinstance(heatmap.plot(dataset), alt.VConcatChart)
+    assert "datasets" in heatmap.plot(dataset).to_dict()
+
+
+def test_no_seams_show_between_tiles():
+    """Where Q is the same everywhere, so is the colour, though the tiles' edges lie within pixels."""
+    dataset = heatmap.compute([KnownAgent("point_u_maze", by_line)], np.array([[1.0, 0.0]]), resolution=16)
+    flat = dataset.assign(q=dataset.q.where(dataset.q.isnull(), -1.0))
+    picture = np.asarray(Image.open(io.BytesIO(charts.render(heatmap.plot(flat, size=307), ".png"))).convert("RGB"))
+    tile = (picture == (33, 145, 141)).all(axis=2)  # the middle of viridis
+    cell = 2 * 307 / 5
+    top, right = np.nonzero(tile)[0].min(), np.flatnonzero(tile.sum(axis=0) > cell).max()  # the legend has it too
+    # The free cell that joins the U's two arms, without its sides.
+    joint = tile[round(top + cell) : round(top + 2 * cell), round(right - 0.8 * cell) : round(right - 0.2 * cell)]
+    assert joint.size > 8000
+    assert joint.all()
 
 
 def test_goal_in_a_wall():

@@ -16,7 +16,7 @@ from crlviz import checkpoints, cli
 from crlviz.agent import Agent
 from crlviz.errors import CrlvizError
 from crlviz.networks import Actor, Critic, NetworkConfig, parameter_count
-from tests.toys import toy_config, untrained_run
+from tests.toys import planted_runs, toy_config, untrained_run
 
 
 def a_run(path, depth: int, seconds: float = 10.0, **changes):
@@ -116,6 +116,16 @@ def test_figures_over_depth_take_runs_that_differ_in_depth_and_seed_alone(tmp_pa
     found = [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.over_depth]
     assert found == [(4, 0), (4, 1), (8, 0), (8, 1)]
     assert [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.one_a_depth] == [(4, 0), (8, 0)]
+
+
+@pytest.mark.parametrize(("number", "lacking"), [("5", {"no residual"}), ("16", {"no LayerNorm", "relu"})])
+def test_ablations_are_shown_where_they_belong(number, lacking, monkeypatch):
+    networks = ("full network", "no residual", "no LayerNorm", "relu")
+    rows = [{"depth": depth, "network": network, "score": 0.5} for depth in (4, 8) for network in networks]
+    monkeypatch.setattr(figures.run_data, "compute", lambda paths: planted_runs(*rows))
+    [figure] = figures.choose(number)
+    rows = [row for rows in figure.draw(figures.Runs([], [])).to_dict()["datasets"].values() for row in rows]
+    assert {row["line"] for row in rows} == {"full network"} | lacking
 
 
 def test_what_is_missing_is_said(depths, tmp_path):

@@ -1,15 +1,19 @@
 """The page about a run in training: what it shows, and when its process ends."""
 
+import base64
 import shutil
 import subprocess
 import sys
 import time
 
+import imageio.v3 as imageio
 import pytest
 
 from analyses import watch
+from crlviz import mazes, video
+from crlviz.errors import CrlvizError
 from tests.crlviz.test_cli import QUICK
-from tests.toys import change_config
+from tests.toys import FallingPoint, Handmade, change_config
 
 
 @pytest.fixture
@@ -35,6 +39,23 @@ def test_the_page_shows_curves_map_and_clip(going, open_page):
     watch.write(going, over=True)
     assert "The run has ended" in index.read_text()
     assert 'http-equiv="refresh"' not in index.read_text()
+
+
+def test_other_bodies_are_filmed_for_some_seconds(monkeypatch):
+    env = FallingPoint("a_body", mazes.get("u_maze", centred=True))  # no name of a point's
+    agent = Handmade(env, lambda observation, key: 0 * observation[..., :2])
+    shown = watch._clip(agent)
+    frames = imageio.imread(base64.b64decode(shown["clip"]), extension=".gif")
+    assert len(frames) == 60  # ten of the episode's fifteen seconds, six a second
+    assert frames.shape[2] == 240
+    assert shown["refresh"] > 10
+    assert shown["clip_shows"] == "its first 10 s to one goal"
+
+    def fail(*arguments, **options):
+        raise CrlvizError("there is no encoder")
+
+    monkeypatch.setattr(video, "write", fail)
+    assert watch._clip(agent) == {"no_clip": "there is no encoder"}
 
 
 def test_it_ends_when_its_parent_does(going):

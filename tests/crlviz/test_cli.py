@@ -147,12 +147,13 @@ def test_each_analysis_of_checkpoints(crlviz, toy_run, tmp_path, verb, words):
     assert "cannot tell the format" in complaint(crlviz(verb, toy_run, "--out", tmp_path / "picture.jpg"), 2)
 
 
-def test_behavior_gif(crlviz, toy_run, tmp_path):
-    options = ["--episodes", 3, "--out", tmp_path / "b.json"]
-    assert "ends in .gif" in complaint(crlviz("behavior", toy_run, *options, "--gif", tmp_path / "b.png"), 2)
-    assert not list(tmp_path.iterdir())
-    assert crlviz("behavior", toy_run, *options, "--gif", tmp_path / "b.gif")[0] == 0
-    assert (tmp_path / "b.gif").read_bytes()[:4] == b"GIF8"
+def test_behavior_film(crlviz, toy_run, tmp_path):
+    film = tmp_path / "b.mp4"
+    code, out, _ = crlviz("behavior", toy_run, "--episodes", 3, "--out", film)
+    assert code == 0
+    assert f"wrote {film} (drawn by " in out
+    assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]
+    assert film.read_bytes()[4:8] == b"ftyp"
 
 
 @pytest.mark.parametrize(
