@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
@@ -14,6 +15,8 @@ from crlviz import mazes, video
 from crlviz.errors import CrlvizError
 from tests.crlviz.test_cli import QUICK
 from tests.toys import FallingPoint, Handmade, change_config
+
+AUTOGROUP = Path("/proc/self/autogroup")
 
 
 @pytest.fixture
@@ -65,11 +68,19 @@ def test_it_ends_when_its_parent_does(going):
     )
     spawn += "; import time; time.sleep(1)"
     subprocess.run([sys.executable, "-c", spawn, str(going)], check=True, stdout=subprocess.DEVNULL)
-    index, end = going / "watch" / "index.html", time.monotonic() + 300
-    # It runs at the lowest priority, so a busy machine lets it wait.
-    while not (index.exists() and "The run has ended" in index.read_text()):
-        assert time.monotonic() < end
-        time.sleep(0.5)
+    _wait_for_the_end(going)
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="a kernel without autogroups")
+@pytest.mark.parametrize("own_session", [True, False])
+def test_it_gives_way_to_other_sessions(own_session):
+    """As `train --watch` starts it; started by hand it must not slow its terminal's other processes."""
+    before = AUTOGROUP.read_text().rpartition(" ")[2]
+    code = f"from analyses import watch; watch._give_way(); print(open('{AUTOGROUP}').read().rpartition(' ')[2])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], start_new_session=own_session, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ("10" if own_session else before.strip())
 
 
 def test_train_watch(tmp_path):
@@ -77,7 +88,15 @@ def test_train_watch(tmp_path):
     arguments = ["train", "point_u_maze", "--out", str(run), "--watch", *QUICK]
     done = subprocess.run([sys.executable, "-m", "crlviz", *arguments], capture_output=True, text=True, check=True)
     assert "Warning" not in done.stderr
-    assert "The run has ended" in (run / "watch" / "index.html").read_text()
+    _wait_for_the_end(run)
+
+
+def _wait_for_the_end(run):
+    """It runs at a low priority, so a busy machine lets it wait."""
+    index, end = run / "watch" / "index.html", time.monotonic() + 300
+    while not (index.exists() and "The run has ended" in index.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.5)
 
 
 def test_a_refused_run_is_left_alone(toy_run):

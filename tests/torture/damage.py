@@ -285,7 +285,7 @@ def _places(content: Any) -> Any:
             yield from _places(content[name])
 
 
-def _same(run: Path, pristine: Path) -> bool:
+def same(run: Path, pristine: Path) -> bool:
     """Whether the damage changed nothing that is said: a space lost from JSON is no damage."""
     for path in pristine.rglob("*"):
         copy = run / path.relative_to(pristine)
@@ -330,7 +330,7 @@ def main(count: int, seed: int) -> None:
             run = Path(shutil.copytree(pristine, folder / "run"))
             case = Case(run, other, rng)
             KINDS[kind](case)
-            if not _same(run, pristine):
+            if not same(run, pristine):
                 fault, seconds = _check(case)
                 table.add(kind, fault, seconds)
             shutil.rmtree(run)

@@ -1,0 +1,131 @@
+"""Damaged saved states: none is gone on from silently, none ends in a traceback, none takes over 5 seconds or 2 GiB.
+
+    python -m tests.torture.states --count 200
+
+Each case is a copy of a stopped run with one thing done to its saved state, which is then read as resuming does, and
+verified.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from crlviz import checkpoints, inspection
+from tests.torture import damage
+from tests.torture.bounds import Table, attempt, limit_memory
+from tests.toys import toy_config, untrained_run
+from training import state as states
+from training.programs import build
+from training.state import Counters
+
+STEP = 160
+_FILES = ("state.safetensors", "manifest.json")
+
+
+class Case(damage.Case):
+    """The same aimed at the saved state, whose only text is its manifest."""
+
+    def __init__(self, run: Path, other: Path, rng: random.Random):
+        super().__init__(run, other, rng)
+        self.target = run / "state" / str(STEP)
+        self.config = self.manifest = self.target / "manifest.json"
+
+    def any_file(self) -> Path:
+        return self.target / self.rng.choice(_FILES)
+
+
+def swap(case: Case) -> None:
+    """Another run's state, a part of it, or this one's under another name."""
+    other = case.other / "state" / str(STEP)
+    case.rng.choice(
+        [
+            lambda: shutil.copytree(other, case.target, dirs_exist_ok=True),
+            lambda: shutil.copy(other / _FILES[0], case.target),
+            lambda: shutil.copy(other / _FILES[1], case.target),
+            lambda: case.target.rename(case.target.with_name(str(STEP + 40))),
+        ]
+    )()
+
+
+def nonsense(case: Case) -> None:
+    """Contents that cannot be, with honest checksums; verifying looks at no more than those."""
+    content = json.loads(case.manifest.read_text())
+    content.pop("sha256")
+    content |= case.rng.choice(
+        [
+            {"format": case.rng.choice([0, 1, 3, 99, True])},
+            {"env_steps": case.rng.choice([-1, "160", 120, None, 10**30])},
+            {"settings": case.rng.choice(["0" * 64, None, 5])},
+            {"files": case.rng.choice([{}, [], None, {"../x": {}}, {"state.safetensors": 5}])},
+            {"replay": False},
+            {"counters": case.rng.choice([[], None, {"steps": 1}, "x"])},
+            {"counters": content["counters"] | {"step": case.rng.choice(["1", None, 1.0, True, []])}},
+            {"counters": content["counters"] | {"wall_seconds": case.rng.choice(["1", None, [], True])}},
+            {"counters": content["counters"] | {"sums": case.rng.choice([[], None, 5])}},
+        ]
+    )
+    case.manifest.write_bytes(checkpoints.to_json(content))
+
+
+KINDS: dict[str, Callable[[Any], None]] = {
+    "cut short": damage.truncate,
+    "bits flipped": damage.flip_bits,
+    "a stretch overwritten": damage.overwrite,
+    "a file missing, or something else": damage.remove,
+    "JSON edited": damage.edit,
+    "JSON spoilt": damage.spoil,
+    "another run's, or in another place": swap,
+    "nonsense with honest checksums": nonsense,
+}
+
+
+def _run(folder: Path, seed: int) -> Path:
+    """A run that was stopped before it was done."""
+    config = toy_config(seed=seed)
+    run = untrained_run(folder, config, [90, 1000])
+    state = jax.jit(build(config).init)(jax.random.key(seed))
+    states.write(run, STEP, states.snapshot(state), Counters(step=1, sums={"critic_loss": 0.5}))
+    return run
+
+
+def main(count: int, seed: int) -> None:
+    rng, table = random.Random(seed), Table()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pristine, other = _run(folder / "pristine", 0), _run(folder / "other", 1)
+        example = jax.eval_shape(build(toy_config()).init, jax.random.key(0))
+        states.read(pristine / "state" / str(STEP), example)
+        limit_memory()
+        while sum(table.kinds.values()) < count:
+            kind = list(KINDS)[sum(table.kinds.values()) % len(KINDS)]
+            run = Path(shutil.copytree(pristine, folder / "run"))
+            KINDS[kind](Case(run, other, rng))
+            if not damage.same(run, pristine):
+                table.add(kind, *_check(run, kind, example))
+            shutil.rmtree(run)
+    table.finish("refused")
+
+
+def _check(run: Path, kind: str, example: Any) -> tuple[str, float]:
+    """What is wrong with how the damage was met, and the seconds of the slower of two readings."""
+    read, first = attempt(lambda: states.read(states.newest(run), example))
+    found: list[str] = []
+    verified, second = attempt(lambda: found.extend(fault for _, fault in inspection.check(run) if fault))
+    faults = [f"resume: {read}"] * (read != "refused")
+    if not found and verified != "refused" and KINDS[kind] is not nonsense:
+        faults.append(f"verify: {verified}")
+    return "; ".join(faults), max(first, second)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    main(**vars(parser.parse_args()))
