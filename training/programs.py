@@ -1,19 +1,33 @@
-"""From a config to what runs it: environments, networks and algorithm, and the compiled programs of a run."""
+"""From a config to what runs it: environments, networks and algorithm, and the compiled programs of a run.
 
-from collections.abc import Callable
+Runs that differ in their seed alone can share a program: they are its members, and every array it takes and gives has
+a leading axis for them.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from tqdm import tqdm
 
 from crlviz import envs
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.networks import Actor, Critic
 from crlviz.rollouts import evaluate
+from training import state as states
 from training.config import TrainConfig, schedule
 from training.crl import CRL
 from training.loop import Loop, TrainState
+
+# The variable by which jax is told the share of an accelerator's memory, and the share it takes untold. A sweep sets it
+# for jobs that train at the same time; here it holds for a machine's own memory too.
+_SHARE, _USUAL_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75
 
 
 def build(config: TrainConfig) -> Loop:
@@ -36,36 +50,42 @@ def algorithm(config: TrainConfig, env: GoalEnv) -> CRL:
 
 @dataclass(frozen=True)
 class Programs:
-    """The compiled parts of a run.
+    """The compiled parts of a run, or of several that differ in their seed alone.
 
     Attributes:
-      loop: what they are of.
-      example: the shapes of its TrainState.
-      init: ``Loop.init``, jitted.
-      refill: ``Loop.refill``, jitted.
-      step: ``Loop.step``; the state it is given is used up.
-      measure: (actor's parameters, key) to the scores of an evaluation by the mean action.
+      loop: what they are of; the seed in its config means nothing here.
+      members: how many train together.
+      example: the shapes of one member's TrainState.
+      init: keys [members] to the states a run begins with, [members, ...].
+      refill: ``Loop.refill`` of each.
+      step: ``Loop.step`` of each; the states it is given are used up.
+      measure: (actors' parameters, keys) to the scores of an evaluation by the mean action, [members].
+      memory: bytes that training takes: the step, and on a CPU the copy that is saved beside it.
     """
 
     loop: Loop
+    members: int
     example: TrainState
     init: Callable[..., Any]
     refill: Callable[..., Any]
     step: Callable[..., Any]
     measure: Callable[..., Any]
+    memory: int
 
-    def start(self, rewinds: int = 0) -> TrainState:
-        """The state a run begins with; another one after each rewind."""
-        key = _keys(self.loop)[0]
-        return self.init(jax.random.fold_in(key, rewinds) if rewinds else key)
+    def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> TrainState:
+        """The states that runs of these seeds begin with; other ones after each rewind."""
+        keys = [_keys(seed)[0] for seed in seeds]
+        pairs = zip(keys, rewinds, strict=True)
+        return self.init(jnp.stack([jax.random.fold_in(key, count) if count else key for key, count in pairs]))
 
-    def evaluate(self, state: TrainState, index: int) -> dict[str, float]:
-        """The scores of the run's evaluation of that number."""
-        scores = self.measure(state.learner.actor, jax.random.fold_in(_keys(self.loop)[1], index))
-        return {name: float(value) for name, value in scores.items()}
+    def evaluate(self, state: TrainState, seeds: Sequence[int], index: int) -> list[dict[str, float]]:
+        """The scores of each member in the evaluation of that number."""
+        keys = jnp.stack([jax.random.fold_in(_keys(seed)[1], index) for seed in seeds])
+        scores = jax.device_get(self.measure(state.learner.actor, keys))
+        return [{name: float(values[lane]) for name, values in scores.items()} for lane in range(self.members)]
 
 
-def compiled(config: TrainConfig) -> Programs:
+def compiled(config: TrainConfig, members: int = 1) -> Programs:
     """Build and compile, from shapes alone: so a run and its resumption have the very same programs.
 
     Raises:
@@ -80,20 +100,115 @@ def compiled(config: TrainConfig) -> Programs:
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
+    def over_members(function: Callable[..., Any], **how: bool) -> Callable[..., Any]:
+        return each_member(function, members, vectorised=_vectorised(), **how)
+
+    init = over_members(loop.init)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
+    stacked = jax.eval_shape(init, keys)
+    step = jax.jit(over_members(loop.step, in_place=True), donate_argnums=0).lower(stacked).compile()
     example = jax.eval_shape(loop.init, jax.random.key(0))
     return Programs(
         loop,
+        members,
         example,
-        jax.jit(loop.init),
-        jax.jit(loop.refill),
-        jax.jit(loop.step, donate_argnums=0).lower(example).compile(),
-        jax.jit(measure).lower(example.learner.actor, jax.random.key(0)).compile(),
+        jax.jit(init),
+        jax.jit(over_members(loop.refill)),
+        step,
+        jax.jit(over_members(measure)).lower(stacked.learner.actor, keys).compile(),
+        _memory(step) + (members * states.size(example, replay=True) if jax.default_backend() == "cpu" else 0),
     )
 
 
-def _keys(loop: Loop) -> jax.Array:
+def each_member(
+    function: Callable[..., Any], members: int, *, vectorised: bool, in_place: bool = False
+) -> Callable[..., Any]:
+    """A function of one member as a function of all, whose arguments and results have a leading axis [members].
+
+    An accelerator does all at once (``jax.vmap``). A CPU is busy with one: it takes one after the other, so each has
+    the numbers, to the bit, and the speed that it has alone.
+
+    Args:
+      function: of one member.
+      members: how many.
+      vectorised: all at once.
+      in_place: the function takes a state and gives (state, ...); taken in turn, each new state is written over the old
+        one. Without this a program would hold all states twice.
+    """
+    if members == 1:  # nothing but the axis differs from the function itself
+        return lambda *arguments: _with_axis(function(*_member(arguments, 0)))
+    if vectorised:
+        return jax.vmap(function)
+    if not in_place:
+        return lambda *arguments: jax.lax.map(lambda own: function(*own), arguments)
+
+    def in_turn(state):
+        def one(state, lane):
+            new, *told = function(_member(state, lane))
+            return jax.tree.map(lambda whole, own: whole.at[lane].set(own), state, new), told
+
+        state, told = jax.lax.scan(one, state, jnp.arange(members))
+        return state, *told
+
+    return in_turn
+
+
+def fitting(config: TrainConfig) -> Callable[[int], Programs]:
+    """A function that compiles programs for a number of members; for half of them, and half again, until they fit.
+
+    What it has compiled it keeps. One member is never refused.
+    """
+
+    @functools.cache
+    def fit(members: int) -> Programs:
+        made, room = compiled(config, members), memory()
+        if members == 1 or room is None or made.memory <= room:
+            return made
+        half = -(-members // 2)
+        tqdm.write(
+            f"{members} seeds together take {made.memory / 1e9:.2g} GB, and here are {room / 1e9:.2g} GB for them; at "
+            f"most {half} train together",
+            file=sys.stderr,
+        )
+        return fit(half)
+
+    return fit
+
+
+def memory() -> float | None:
+    """Bytes that this process's programs may take: of the accelerator, else of the machine; None where nobody tells."""
+    told = jax.local_devices()[0].memory_stats()
+    if told and "bytes_limit" in told:
+        return told["bytes_limit"]
+    if not hasattr(os, "sysconf"):
+        return None
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return whole * float(os.environ.get(_SHARE, _USUAL_SHARE))
+
+
+def _memory(program: Any) -> int:
+    told = program.memory_analysis()
+    if told is None:  # some devices do not say
+        return 0
+    taken = told.argument_size_in_bytes + told.output_size_in_bytes + told.temp_size_in_bytes
+    return taken - told.alias_size_in_bytes
+
+
+def _vectorised() -> bool:
+    return jax.default_backend() != "cpu"
+
+
+def _member(tree: Any, lane: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[lane], tree)
+
+
+def _with_axis(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
+def _keys(seed: int) -> jax.Array:
     """Of the first state, and of the evaluations."""
-    return jax.random.split(jax.random.key(loop.config.seed))
+    return jax.random.split(jax.random.key(seed))
 
 
 def _evaluation_env(config: TrainConfig, loop: Loop) -> Any:

@@ -10,6 +10,11 @@ from crlviz import files
 from crlviz.errors import CrlvizError
 
 # Losses and gradient norms are means over the updates since the row before.
+#
+# ``train_seconds`` is the time of collecting and updating; the speeds are by it. Of seeds that train together each
+# counts an equal share, the group's seconds over its members. So a group on a CPU, where they take turns, looks no
+# slower than its members alone; on an accelerator the share is what a seed cost there, which is less than alone.
+# ``wall_seconds`` is the clock and is not shared. ``together`` in config.json tells the seeds that began together.
 METRICS = (
     "env_steps",
     "gradient_steps",
