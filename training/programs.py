@@ -1,11 +1,10 @@
 """From a config to what runs it: environments, networks and algorithm, and the compiled programs of a run.
 
-Runs that differ in their seed alone can share a program: they are its members, and every array it takes and gives has
-a leading axis for them.
+On an accelerator, runs that differ in their seed alone can share a program: they are its members, and every array it
+takes and gives has a leading axis for them. A CPU is busy with one run, so there a program has one member.
 """
 
 import functools
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,9 @@ from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.networks import Actor, Critic
 from crlviz.rollouts import evaluate
-from training import state as states
 from training.config import TrainConfig, schedule
 from training.crl import CRL
 from training.loop import Loop, TrainState
-
-# The variable by which jax is told the share of an accelerator's memory, and the share it takes untold. A sweep sets it
-# for jobs that train at the same time; here it holds for a machine's own memory too.
-_SHARE, _USUAL_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75
 
 
 def build(config: TrainConfig) -> Loop:
@@ -50,7 +44,7 @@ def algorithm(config: TrainConfig, env: GoalEnv) -> CRL:
 
 @dataclass(frozen=True)
 class Programs:
-    """The compiled parts of a run, or of several that differ in their seed alone.
+    """The compiled parts of a run, or of several that differ in their seed alone and go in lockstep.
 
     Attributes:
       loop: what they are of; the seed in its config means nothing here.
@@ -60,7 +54,7 @@ class Programs:
       refill: ``Loop.refill`` of each.
       step: ``Loop.step`` of each; the states it is given are used up.
       measure: (actors' parameters, keys) to the scores of an evaluation by the mean action, [members].
-      memory: bytes that training takes: the step, and on a CPU the copy that is saved beside it.
+      memory: bytes that a training step takes, the states included.
     """
 
     loop: Loop
@@ -100,74 +94,53 @@ def compiled(config: TrainConfig, members: int = 1) -> Programs:
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
-    def over_members(function: Callable[..., Any], **how: bool) -> Callable[..., Any]:
-        return each_member(function, members, vectorised=_vectorised(), **how)
-
-    init = over_members(loop.init)
+    init, example = _each(loop.init, members), jax.eval_shape(loop.init, jax.random.key(0))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
     stacked = jax.eval_shape(init, keys)
-    step = jax.jit(over_members(loop.step, in_place=True), donate_argnums=0).lower(stacked).compile()
-    example = jax.eval_shape(loop.init, jax.random.key(0))
+    step = jax.jit(_each(loop.step, members), donate_argnums=0).lower(stacked).compile()
     return Programs(
         loop,
         members,
         example,
         jax.jit(init),
-        jax.jit(over_members(loop.refill)),
+        jax.jit(_each(loop.refill, members)),
         step,
-        jax.jit(over_members(measure)).lower(stacked.learner.actor, keys).compile(),
-        _memory(step) + (members * states.size(example, replay=True) if jax.default_backend() == "cpu" else 0),
+        jax.jit(_each(measure, members)).lower(stacked.learner.actor, keys).compile(),
+        _memory(step),
     )
 
 
-def each_member(
-    function: Callable[..., Any], members: int, *, vectorised: bool, in_place: bool = False
-) -> Callable[..., Any]:
-    """A function of one member as a function of all, whose arguments and results have a leading axis [members].
-
-    An accelerator does all at once (``jax.vmap``). A CPU is busy with one: it takes one after the other, so each has
-    the numbers, to the bit, and the speed that it has alone.
-
-    Args:
-      function: of one member.
-      members: how many.
-      vectorised: all at once.
-      in_place: the function takes a state and gives (state, ...); taken in turn, each new state is written over the old
-        one. Without this a program would hold all states twice.
-    """
-    if members == 1:  # nothing but the axis differs from the function itself
-        return lambda *arguments: _with_axis(function(*_member(arguments, 0)))
-    if vectorised:
+def _each(function: Callable[..., Any], members: int) -> Callable[..., Any]:
+    """A function of one member as a function of all, whose arguments and results have a leading axis [members]."""
+    if members > 1:
         return jax.vmap(function)
-    if not in_place:
-        return lambda *arguments: jax.lax.map(lambda own: function(*own), arguments)
 
-    def in_turn(state):
-        def one(state, lane):
-            new, *told = function(_member(state, lane))
-            return jax.tree.map(lambda whole, own: whole.at[lane].set(own), state, new), told
+    def of_one(*arguments):  # nothing but the axis differs from the function itself
+        result = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
+        return jax.tree.map(lambda leaf: leaf[None], result)
 
-        state, told = jax.lax.scan(one, state, jnp.arange(members))
-        return state, *told
-
-    return in_turn
+    return of_one
 
 
 def fitting(config: TrainConfig) -> Callable[[int], Programs]:
-    """A function that compiles programs for a number of members; for half of them, and half again, until they fit.
+    """A function that compiles programs for that many members, or for fewer: what trains them soonest here.
 
-    What it has compiled it keeps. One member is never refused.
+    An accelerator does all at once, or as many of them as its memory holds: half, and half again. A CPU is no faster
+    with several at once, so they take turns there, and each has the numbers, to the bit, that it has alone. What was
+    compiled is kept for the next turn.
     """
 
     @functools.cache
     def fit(members: int) -> Programs:
+        if members > 1 and not at_once():
+            return fit(1)
         made, room = compiled(config, members), memory()
         if members == 1 or room is None or made.memory <= room:
             return made
         half = -(-members // 2)
         tqdm.write(
-            f"{members} seeds together take {made.memory / 1e9:.2g} GB, and here are {room / 1e9:.2g} GB for them; at "
-            f"most {half} train together",
+            f"{members} seeds at once take {made.memory / 1e9:.2g} GB, of which the device has {room / 1e9:.2g}; they "
+            f"train by {half}",
             file=sys.stderr,
         )
         return fit(half)
@@ -175,15 +148,14 @@ def fitting(config: TrainConfig) -> Callable[[int], Programs]:
     return fit
 
 
-def memory() -> float | None:
-    """Bytes that this process's programs may take: of the accelerator, else of the machine; None where nobody tells."""
-    told = jax.local_devices()[0].memory_stats()
-    if told and "bytes_limit" in told:
-        return told["bytes_limit"]
-    if not hasattr(os, "sysconf"):
-        return None
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return whole * float(os.environ.get(_SHARE, _USUAL_SHARE))
+def at_once() -> bool:
+    """Whether this device trains several runs sooner at once than one after the other."""
+    return jax.default_backend() != "cpu"
+
+
+def memory() -> int | None:
+    """Bytes of the device's memory that this process may take; None where the device does not tell."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 def _memory(program: Any) -> int:
@@ -192,18 +164,6 @@ def _memory(program: Any) -> int:
         return 0
     taken = told.argument_size_in_bytes + told.output_size_in_bytes + told.temp_size_in_bytes
     return taken - told.alias_size_in_bytes
-
-
-def _vectorised() -> bool:
-    return jax.default_backend() != "cpu"
-
-
-def _member(tree: Any, lane: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[lane], tree)
-
-
-def _with_axis(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
 def _keys(seed: int) -> jax.Array:

@@ -23,10 +23,10 @@ Fit = Callable[[int], Programs]  # programs for so many members, or for fewer wh
 
 
 class Run:
-    """One run, or several that differ in their seed alone and train in lockstep on the lanes of one program.
+    """One run, or several that differ in their seed alone: group after group, each in lockstep on a program's lanes.
 
     Args:
-      members: the runs. Those that stand at one place go together, the others in groups after them.
+      members: the runs.
       fit: of ``programs.fitting``, for their config.
       began: ``time.perf_counter`` when work on them began.
       again: what ``crlviz train --resume`` takes to go on with them.
@@ -52,11 +52,11 @@ class Run:
     def go(self) -> None:
         """Train all to the end.
 
-        A member with which something goes wrong drops out and the others go on without it. One that may rewind goes on
-        after them; what another died of stands in its ``trouble``.
+        A member with which something goes wrong drops out of its group, and the others go on without it. One that may
+        rewind goes on after them; of another, ``trouble`` tells what it was.
 
         Raises:
-          Stopped: by a signal, after saving all that were training.
+          Stopped: by a signal, after saving the group that was training.
         """
         waiting = list(self.members)
         with self._bar, ThreadPoolExecutor(1) as self._saver, signals.heard(self._answer) as heard:
@@ -64,6 +64,7 @@ class Run:
                 self._lanes = next(groups(waiting, self._fit))
                 waiting = [member for member in waiting if member not in self._lanes]
                 self._train(heard)
+                self._began = time.perf_counter()
                 waiting += [member for member in self._lanes if self._goes_on(member)]
 
     @property
@@ -106,7 +107,6 @@ class Run:
         self._programs = self._fit(len(members))
         for member in members:
             member.begin(self._began)
-        self._began = time.perf_counter()  # of a group after this one
         saved = [member.saved for member in members if member.saved]
         if not saved:
             seeds, rewinds = zip(*((member.config.seed, member.counters.rewinds) for member in members), strict=True)

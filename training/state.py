@@ -32,7 +32,7 @@ class Counters:
 
     Attributes:
       step: training steps done.
-      train_seconds: spent in them; of a group that trains together, this member's equal share.
+      train_seconds: spent in them; of a group in lockstep, this member's equal share.
       wall_seconds: by the clock, evaluations and saving included.
       evaluated_seconds: ``train_seconds`` at the last evaluation.
       rewinds: how often the run went back after a blow-up.

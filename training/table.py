@@ -11,10 +11,9 @@ from crlviz.errors import CrlvizError
 
 # Losses and gradient norms are means over the updates since the row before.
 #
-# ``train_seconds`` is the time of collecting and updating; the speeds are by it. Of seeds that train together each
-# counts an equal share, the group's seconds over its members. So a group on a CPU, where they take turns, looks no
-# slower than its members alone; on an accelerator the share is what a seed cost there, which is less than alone.
-# ``wall_seconds`` is the clock and is not shared. ``together`` in config.json tells the seeds that began together.
+# ``train_seconds`` is the time of collecting and updating; the speeds are by it. Of seeds that an accelerator trains at
+# once each counts an equal share, the group's seconds over its members: what a seed cost there, which is less than
+# alone. ``together`` in config.json tells which they were. ``wall_seconds`` is the clock and is not shared.
 METRICS = (
     "env_steps",
     "gradient_steps",

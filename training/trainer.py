@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import jax
 from tqdm import tqdm
 
 from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError, UsageError
 from training import config as configs
-from training import provenance, table
+from training import programs, provenance, table
 from training import state as states
 from training.config import TrainConfig, schedule
 from training.member import Member
@@ -59,9 +58,10 @@ def train_together(
     command: Sequence[str] = (),
     progress: bool | None = None,
 ) -> list[Path]:
-    """Train one config with several seeds by one compiled program, or by few where memory does not hold all at once.
+    """Train one config with several seeds in one process, which starts and compiles once.
 
-    On a CPU each run ends bit for bit as it would alone; on an accelerator, which does all at once, nearly.
+    An accelerator trains them at once, or as many of them as its memory holds. On a CPU they take turns, and each run
+    is bit for bit what it is alone; at once it is that but for the rounding.
 
     Args:
       config: the runs, but for their seeds.
@@ -80,8 +80,8 @@ def train_together(
     for out in runs:
         _refuse_existing(out)
     fit = fitting(config)
-    programs = fit(len(runs))
-    _check_disk(runs, config, states.size(programs.example, replay=config.save_replay))
+    made = fit(len(runs))
+    _check_disk(runs, config, states.size(made.example, replay=config.save_replay))
     # Made after compiling, so that what fails or is stopped before it began leaves nothing behind.
     for out in runs:
         with files.naming(out):
@@ -92,7 +92,7 @@ def train_together(
             _refuse_existing(out)  # another may have come first
             files.clear(out)
             members.append(Member(out, dataclasses.replace(config, seed=seed)))
-        about = {"algorithm": "crl", "cost": programs.loop.algorithm.cost(config.batch_size)}
+        about = {"algorithm": "crl", "cost": made.loop.algorithm.cost(config.batch_size)}
         about |= provenance.collect() | {"command": list(command)}
         for group in groups(members, fit):
             for member in group:
@@ -136,7 +136,9 @@ def resume_together(
     command: Sequence[str] = (),
     progress: bool | None = None,
 ) -> Sequence[Path]:
-    """Go on with runs that differ in their seed alone; those that stand at one step go together.
+    """Go on with runs that differ in their seed alone; what ``train_together`` is to ``train``.
+
+    On an accelerator those that stand at one step go on at once.
 
     Args:
       runs: the run directories. Finished ones are left as they are.
@@ -281,7 +283,7 @@ def _warn_if_elsewhere(run: Path, then: Mapping[str, Any], now: Mapping[str, Any
 def _warn_if_alone(run: Path, then: Mapping[str, Any], group: Sequence[Member]) -> None:
     """On an accelerator the numbers of a member depend, in their last digits, on how many train together."""
     before = [then, *then.get("resumed", [])][-1].get("together", [None])
-    if jax.default_backend() != "cpu" and len(before) != len(group):
+    if programs.at_once() and len(before) != len(group):
         tqdm.write(
             f"{run} trained in a group of {len(before)} and goes on in one of {len(group)}; on an accelerator it will "
             "not end bit for bit where it would have",
