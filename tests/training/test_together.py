@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -52,15 +53,17 @@ def interrupted(monkeypatch):
     """Have a signal sent when the run is about to do the training step of that number, counted over all groups."""
 
     def arrange(number, sent=signal.SIGTERM):
-        real, done = Run._step, []
+        real, answer, done, noted = Run._step, Run._answer, [], threading.Event()
 
         def step(self):
             done.append(self.step)
             if len(done) == number + 1:
                 os.kill(os.getpid(), sent)
+                noted.wait(10)  # a toy's step may end before the thread that listens has had its turn
             real(self)
 
         monkeypatch.setattr(Run, "_step", step)
+        monkeypatch.setattr(Run, "_answer", lambda self, name: (answer(self, name), noted.set()))
 
     return arrange
 
