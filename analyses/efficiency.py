@@ -65,6 +65,7 @@ def plot(
     compared = doubling.compare(dataset, metric)
     notes = [f"Mean of the last {LAST} evaluations, interquartile mean over runs; {runs.seeds(dataset)}."]
     notes.append("A ring marks the Pareto front: no network here scores as much for less.")
+    notes += filter(None, [runs.shares(dataset)])
     if len(told) < len(costs):
         notes.append("FLOPs are left out: these runs were trained before config.json told them.")
     notes += compared.sentence.tolist() if len(compared) else [NEEDS]

@@ -28,7 +28,7 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
     """The run directories at paths, in the order of their names, 4 before 16.
 
     Args:
-      paths: run directories, or directories that hold some, as ``crlviz sweep`` makes them.
+      paths: run directories, or directories that hold some, as ``crlviz sweep`` and ``train --seeds`` make them.
 
     Raises:
       CrlvizError: a path that holds no run.
@@ -37,7 +37,9 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         inside = [path]
         if not (path / "config.json").is_file():  # runs that a sweep has only begun have no checkpoint yet
-            inside = [run.parent for run in path.glob("*/config.json") if checkpoints.all_steps(run.parent)]
+            # Those of a sweep lie in it, those of train --seeds a level deeper.
+            configs = [*path.glob("*/config.json"), *path.glob("*/*/config.json")]
+            inside = [run.parent for run in configs if checkpoints.all_steps(run.parent)]
         if not inside and path.name != processes.LOGS:
             raise CrlvizError(f"{path} is no run directory (no config.json) and holds none with a checkpoint")
         found += inside
@@ -58,11 +60,12 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     Returns:
       Dataset. Over ``run`` and ``evaluation``: ``success`` (share of evaluation episodes that reach their goal),
       ``time_at_goal`` (steps), and with them ``env_steps``, ``gradient_steps``, ``train_seconds`` (collecting and
-      updating alone). Over ``run``: ``score_success`` and ``score_time_at_goal`` (means of the last five evaluations),
-      ``parameters`` (of actor and critic) and ``flops_per_update`` (of an update's matrix products; NaN for runs whose
-      config.json does not tell). Coordinates of ``run``: ``env``, ``seed``, the ``FACTORS``, and ``group``: the factors
-      in which some runs differ, as words. Runs seldom form a full grid, so ``run`` is one dimension. Runs with fewer
-      evaluations end in NaN.
+      updating alone; of seeds that a GPU trained at once, each one's share). Over ``run``: ``score_success`` and
+      ``score_time_at_goal`` (means of the last five evaluations), ``parameters`` (of actor and critic) and
+      ``flops_per_update`` (of an update's matrix products; NaN for runs whose config.json does not tell). Coordinates
+      of ``run``: ``env``, ``seed``, the ``FACTORS``, ``together`` (how many seeds a GPU trained at once), and
+      ``group``: the factors in which some runs differ, as words. Runs seldom form a full grid, so ``run`` is one
+      dimension. Runs with fewer evaluations end in NaN.
 
     Raises:
       CrlvizError: a path is not a run directory with a metrics.csv.
@@ -98,6 +101,7 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
 
     parameters = [parameter_count(agent.params) for agent in agents]
     flops = [_flops(Path(path)) for path in paths]
+    together = [len(checkpoints.read_config(Path(path)).get("together", [None])) for path in paths]
     return xr.Dataset(
         {
             "success": curve("success", "share of evaluation episodes that reach their goal", "1"),
@@ -124,6 +128,7 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
             "batch_size": each("batch_size", "rows of an update"),
             "others": each("others", "other settings in which runs of a task differ"),
             "trained": each("env_steps", "environment steps of the newest checkpoint"),
+            "together": ("run", together, {"long_name": "seeds trained at once", "units": "1"}),
         },
         attrs={
             "checkpoints": "\n".join(str(agent.source) for agent in agents),
@@ -225,6 +230,17 @@ def seeds(dataset: xr.Dataset) -> str:
         return "one seed, so no interval"
     number = "-".join(map(str, sorted({counts.min(), counts.max()})))
     return f"{number} seeds, bars are 95 % bootstrap intervals, which so few seeds make too short"
+
+
+def shares(dataset: xr.Dataset) -> str:
+    """What the seconds of these runs are, where some were trained at once with other seeds; else nothing."""
+    counts = sorted(set(dataset.together.values.tolist())) if "together" in dataset.coords else [1]
+    if counts == [1]:
+        return ""
+    note = "Seconds of seeds that a GPU trained at once are each one's share"
+    if len(counts) == 1:
+        return f"{note}, one of {counts[0]}."
+    return f"{note}; here {' or '.join(map(str, counts))} trained at once, so seconds do not compare between them."
 
 
 def _refuse_twins(agents: Sequence["Agent"], facts: Sequence[Mapping[str, Any]]) -> None:

@@ -26,10 +26,15 @@ class Job:
     log: Path
 
     @property
+    def words(self) -> list[str]:
+        """The lines of its log."""
+        return self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+
+    @property
     def last_words(self) -> str:
         """The last line of its log: of a command that failed, why."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("Error: ") if lines else "it said nothing"
+        words = self.words
+        return words[-1].removeprefix("Error: ") if words else "it said nothing"
 
 
 def cores() -> list[int]:

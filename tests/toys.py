@@ -115,7 +115,7 @@ def planted_runs(*rows: Mapping[str, Any], evaluations: int = 11) -> xr.Dataset:
     but the first, or ``curve`` [evaluations]; ``seconds`` of training and ``parameters``.
     """
     plain = {"env": "here", "seed": 0, "algorithm": "crl", "depth": 4, "width": 64, "network": "full network"}
-    plain |= {"batch_size": 64, "others": "", "trained": 1000, "seconds": 10.0, "flops_per_update": 1e6}
+    plain |= {"batch_size": 64, "others": "", "trained": 1000, "together": 1, "seconds": 10.0, "flops_per_update": 1e6}
     filled: list[dict[str, Any]] = []
     for row in rows:
         full: dict[str, Any] = plain | dict(row)
@@ -145,7 +145,7 @@ def planted_runs(*rows: Mapping[str, Any], evaluations: int = 11) -> xr.Dataset:
             "parameters": over_runs(row["parameters"] for row in filled),
             "flops_per_update": over_runs(row["flops_per_update"] for row in filled),
         },
-        coords={name: over_runs(row[name] for row in filled) for name in (*names, "others", "trained")}
+        coords={name: over_runs(row[name] for row in filled) for name in (*names, "others", "trained", "together")}
         | {"run": np.arange(len(filled))}
         | {"group": over_runs(str([row[name] for name in names[2:]]) for row in filled)},
     )

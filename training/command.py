@@ -4,17 +4,26 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+_SEED = "{seed}"  # in --out: the seed takes its place
+
 
 @click.command()
 @click.argument("env", required=False)
-@click.option("--out", type=click.Path(path_type=Path), help="The run directory to make.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run instead; takes no ENV.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run directory to make; of --seeds, one that holds them."
+)
+@click.option(
+    "--resume",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Go on with this run instead, or those in it.",
+)
 @click.option(
     "--preset", help="Settings to start from: paper, laptop or smoke.  [default: laptop for point, else paper]"
 )
@@ -23,6 +32,7 @@ import click
 @click.option("--critic-depth", type=int, help="The critic encoders' alone.")
 @click.option("--width", type=int, help="Units of each layer.")
 @click.option("--seed", type=int, help="Of everything random.")
+@click.option("--seeds", metavar="0-4", help="Several seeds, as OUT/seed0, OUT/seed1, ...")
 @click.option("--batch-size", type=int, help="Rows of an update.")
 @click.option("--env-steps", type=int, help="Steps in total, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
@@ -40,14 +50,18 @@ import click
 )
 @click.option("--on-nan", type=click.Choice(["stop", "rewind"]), help="When an update blows up.  [default: stop]")
 @click.option("--rewinds", type=int, help="How often to rewind, at most.  [default: 3]")
-def command(env: str | None, out: Path | None, resume: Path | None, watch: bool, **options: Any) -> None:
+def command(env: str | None, out: Path | None, resume: Sequence[Path], watch: bool, **options: Any) -> None:
     """Train an agent in ENV and write a run directory; or go on with one.
 
     Ctrl-C and SIGTERM save before they stop the run, which --resume takes to where it would have ended. A saved state
     holds the replay: gigabytes at the paper's size, and two of them while one is replaced.
 
+    With --seeds several runs start and compile once. A GPU trains them at once, as many as its memory holds; on a CPU
+    they take turns. One that fails loses no other. OUT may have {seed} in its name: runs/d16-seed{seed}.
+
     \b
     Example: crlviz train point_big_maze --depth 16 --seed 1 --out runs/d16
+             crlviz train point_big_maze --depth 16 --seeds 0-4 --out runs/d16
              crlviz train --resume runs/d16
     """
     from training.signals import Stopped
@@ -69,22 +83,47 @@ def _train(env: str | None, out: Path | None, watch: bool, options: dict[str, An
 
     if not env or not out:
         raise UsageError("train takes ENV and --out RUN, or --resume RUN")
+    outs = _directories(options.pop("seeds"), options["seed"], out)
+    if watch and outs:
+        raise UsageError("--watch keeps the page of one run; crlviz watch RUN does it for each of --seeds")
     near = options.pop("max_pair_distance")
     if near is not None:
         env = mazes.within(env, near)
     start = {name: options.pop(name) for name in ("preset", "layout", "settings")}
     config = from_options(env, start["preset"], options, start["settings"], start["layout"])
     envs.check(env, config.layout or None)  # before brax is imported, which takes a second
-    from training.trainer import train
+    from training import trainer
 
+    typed = ["crlviz", *sys.argv[1:]]
+    if outs:
+        again = [] if _SEED in str(out) else [out]
+        runs = trainer.train_together(config, outs, again=again, command=typed)
+        click.echo(f"wrote {', '.join(map(str, runs))}")
+        return
     # A directory that holds something already will be refused; there is nothing of this run's to watch in it.
     fresh = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     with _watching(out) if watch and fresh else contextlib.nullcontext():
-        run = train(config, out, command=["crlviz", *sys.argv[1:]])
+        run = trainer.train(config, out, command=typed)
     click.echo(f"wrote {run}")
 
 
-def _resume(run: Path, env: str | None, out: Path | None, watch: bool, options: dict[str, Any]) -> None:
+def _directories(seeds: str | None, seed: int | None, out: Path) -> dict[int, Path]:
+    """The run directory of each of ``--seeds``; none where that is not given."""
+    from crlviz.errors import UsageError
+    from crlviz.options import read_values
+
+    if seeds is None:
+        return {}
+    if seed is not None:
+        raise UsageError("--seed trains one and --seeds several; give one of the two")
+    values = read_values("--seeds", seeds)
+    if not all(value.isdecimal() for value in values):
+        raise UsageError(f"--seeds takes whole numbers with commas between, or a range as 0-4, not {seeds!r}")
+    named = str(out if _SEED in str(out) else out / f"seed{_SEED}")
+    return {int(value): Path(named.replace(_SEED, value)) for value in values}
+
+
+def _resume(places: Sequence[Path], env: str | None, out: Path | None, watch: bool, options: dict[str, Any]) -> None:
     from crlviz.errors import UsageError
     from training.config import KEEPING
 
@@ -93,12 +132,22 @@ def _resume(run: Path, env: str | None, out: Path | None, watch: bool, options: 
     if env or out or fixed:
         what = "an ENV" if env else "--out" if out else f"--{fixed[0].replace('settings', 'set').replace('_', '-')}"
         raise UsageError(f"--resume goes on with a run as it was begun; {what} cannot be given beside it")
+    runs = list(dict.fromkeys(run for place in places for run in _runs(place)))
+    if watch and len(runs) > 1:
+        raise UsageError("--watch keeps the page of one run; crlviz watch RUN does it for each of several")
     from training import trainer
 
-    done = trainer.finished(run)
-    with _watching(run) if watch and not done else contextlib.nullcontext():
-        trainer.resume(run, given, command=["crlviz", *sys.argv[1:]])
-    click.echo(f"{run} is finished already" if done else f"wrote {run}")
+    done = [run for run in runs if trainer.finished(run)]
+    with _watching(runs[0]) if watch and not done else contextlib.nullcontext():
+        trainer.resume_together(runs, given, again=places, command=["crlviz", *sys.argv[1:]])
+    for run in runs:
+        click.echo(f"{run} is finished already" if run in done else f"wrote {run}")
+
+
+def _runs(place: Path) -> list[Path]:
+    """The run at a place, or those in it: what ``--seeds`` made."""
+    inside = [] if (place / "config.json").exists() else [config.parent for config in place.glob("*/config.json")]
+    return sorted(inside, key=lambda run: (len(run.name), run.name)) or [place]  # seed10 comes after seed9
 
 
 @contextlib.contextmanager

@@ -1,10 +1,18 @@
-"""From a config to what runs it: environments, networks and algorithm, and the compiled programs of a run."""
+"""From a config to what runs it: environments, networks and algorithm, and the compiled programs of a run.
 
-from collections.abc import Callable
+On an accelerator, runs that differ in their seed alone can share a program: they are its members, and every array it
+takes and gives has a leading axis for them. A CPU is busy with one run, so there a program has one member.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from tqdm import tqdm
 
 from crlviz import envs
 from crlviz.envs.base import GoalEnv
@@ -36,36 +44,42 @@ def algorithm(config: TrainConfig, env: GoalEnv) -> CRL:
 
 @dataclass(frozen=True)
 class Programs:
-    """The compiled parts of a run.
+    """The compiled parts of a run, or of several that differ in their seed alone and go in lockstep.
 
     Attributes:
-      loop: what they are of.
-      example: the shapes of its TrainState.
-      init: ``Loop.init``, jitted.
-      refill: ``Loop.refill``, jitted.
-      step: ``Loop.step``; the state it is given is used up.
-      measure: (actor's parameters, key) to the scores of an evaluation by the mean action.
+      loop: what they are of; the seed in its config means nothing here.
+      members: how many train together.
+      example: the shapes of one member's TrainState.
+      init: keys [members] to the states a run begins with, [members, ...].
+      refill: ``Loop.refill`` of each.
+      step: ``Loop.step`` of each; the states it is given are used up.
+      measure: (actors' parameters, keys) to the scores of an evaluation by the mean action, [members].
+      memory: bytes that a training step takes, the states included.
     """
 
     loop: Loop
+    members: int
     example: TrainState
     init: Callable[..., Any]
     refill: Callable[..., Any]
     step: jax.stages.Compiled
     measure: jax.stages.Compiled
+    memory: int
 
-    def start(self, rewinds: int = 0) -> TrainState:
-        """The state a run begins with; another one after each rewind."""
-        key = _keys(self.loop)[0]
-        return self.init(jax.random.fold_in(key, rewinds) if rewinds else key)
+    def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> TrainState:
+        """The states that runs of these seeds begin with; other ones after each rewind."""
+        keys = [_keys(seed)[0] for seed in seeds]
+        pairs = zip(keys, rewinds, strict=True)
+        return self.init(jnp.stack([jax.random.fold_in(key, count) if count else key for key, count in pairs]))
 
-    def evaluate(self, state: TrainState, index: int) -> dict[str, float]:
-        """The scores of the run's evaluation of that number."""
-        scores = self.measure(state.learner.actor, jax.random.fold_in(_keys(self.loop)[1], index))
-        return {name: float(value) for name, value in scores.items()}
+    def evaluate(self, state: TrainState, seeds: Sequence[int], index: int) -> list[dict[str, float]]:
+        """The scores of each member in the evaluation of that number."""
+        keys = jnp.stack([jax.random.fold_in(_keys(seed)[1], index) for seed in seeds])
+        scores = jax.device_get(self.measure(state.learner.actor, keys))
+        return [{name: float(values[lane]) for name, values in scores.items()} for lane in range(self.members)]
 
 
-def compiled(config: TrainConfig) -> Programs:
+def compiled(config: TrainConfig, members: int = 1) -> Programs:
     """Build and compile, from shapes alone: so a run and its resumption have the very same programs.
 
     Raises:
@@ -80,20 +94,81 @@ def compiled(config: TrainConfig) -> Programs:
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
-    example = jax.eval_shape(loop.init, jax.random.key(0))
+    init, example = _each(loop.init, members), jax.eval_shape(loop.init, jax.random.key(0))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
+    stacked = jax.eval_shape(init, keys)
+    step = jax.jit(_each(loop.step, members), donate_argnums=0).lower(stacked).compile()
     return Programs(
         loop,
+        members,
         example,
-        jax.jit(loop.init),
-        jax.jit(loop.refill),
-        jax.jit(loop.step, donate_argnums=0).lower(example).compile(),
-        jax.jit(measure).lower(example.learner.actor, jax.random.key(0)).compile(),
+        jax.jit(init),
+        jax.jit(_each(loop.refill, members)),
+        step,
+        jax.jit(_each(measure, members)).lower(stacked.learner.actor, keys).compile(),
+        _memory(step),
     )
 
 
-def _keys(loop: Loop) -> jax.Array:
+def _each(function: Callable[..., Any], members: int) -> Callable[..., Any]:
+    """A function of one member as a function of all, whose arguments and results have a leading axis [members]."""
+    if members > 1:
+        return jax.vmap(function)
+
+    def of_one(*arguments):  # nothing but the axis differs from the function itself
+        result = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
+        return jax.tree.map(lambda leaf: leaf[None], result)
+
+    return of_one
+
+
+def fitting(config: TrainConfig) -> Callable[[int], Programs]:
+    """A function that compiles programs for that many members, or for fewer: what trains them soonest here.
+
+    An accelerator does all at once, or as many of them as its memory holds: half, and half again. A CPU is no faster
+    with several at once, so they take turns there, and each has the numbers, to the bit, that it has alone. What was
+    compiled is kept for the next turn.
+    """
+
+    @functools.cache
+    def fit(members: int) -> Programs:
+        if members > 1 and not at_once():
+            return fit(1)
+        made, room = compiled(config, members), memory()
+        if members == 1 or room is None or made.memory <= room:
+            return made
+        half = -(-members // 2)
+        tqdm.write(
+            f"{members} seeds at once take {made.memory / 1e9:.2g} GB, of which the device has {room / 1e9:.2g}; they "
+            f"train by {half}",
+            file=sys.stderr,
+        )
+        return fit(half)
+
+    return fit
+
+
+def at_once() -> bool:
+    """Whether this device trains several runs sooner at once than one after the other."""
+    return jax.default_backend() != "cpu"
+
+
+def memory() -> int | None:
+    """Bytes of the device's memory that this process may take; None where the device does not tell."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def _memory(program: Any) -> int:
+    told = program.memory_analysis()
+    if told is None:  # some devices do not say
+        return 0
+    taken = told.argument_size_in_bytes + told.output_size_in_bytes + told.temp_size_in_bytes
+    return taken - told.alias_size_in_bytes
+
+
+def _keys(seed: int) -> jax.Array:
     """Of the first state, and of the evaluations."""
-    return jax.random.split(jax.random.key(loop.config.seed))
+    return jax.random.split(jax.random.key(seed))
 
 
 def _evaluation_env(config: TrainConfig, loop: Loop) -> Any:

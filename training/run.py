@@ -1,219 +1,202 @@
-"""A run under way: training steps, evaluations, saving beside them, and what happens when something goes wrong."""
+"""Runs under way: training steps, evaluations, saving beside them, and what happens when something goes wrong."""
 
-import dataclasses
-import math
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from tqdm import tqdm
 
-from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError
-from training import guard, signals, table
+from training import signals
 from training import state as states
+from training.guard import BlowUp
+from training.member import Member
 from training.programs import Programs
-from training.state import Counters
+
+Fit = Callable[[int], Programs]  # programs for so many members, or for fewer where memory holds no more
 
 
 class Run:
-    """A run in the directory ``path``, from its newest saved state on, or from its beginning.
+    """One run, or several that differ in their seed alone: group after group, each in lockstep on a program's lanes.
 
     Args:
-      path: the run directory, which nobody else writes in.
-      programs: of its config.
-      began: ``time.perf_counter`` when work on it began.
-      progress: show a bar; None: where there is a terminal.
-
-    Raises:
-      CrlvizError: the saved state or the table of evaluations is damaged.
+      members: the runs.
+      fit: of ``programs.fitting``, for their config.
+      began: ``time.perf_counter`` when work on them began.
+      again: what ``crlviz train --resume`` takes to go on with them.
+      progress: show a bar over all; None: where there is a terminal.
     """
 
-    def __init__(self, path: Path, programs: Programs, began: float, progress: bool | None = None):
-        self.path = path
-        self.programs = programs
-        self.config, self.schedule = programs.loop.config, programs.loop.schedule
-        self.counters = Counters()
+    def __init__(
+        self, members: Sequence[Member], fit: Fit, began: float, again: Sequence[Path], progress: bool | None = None
+    ):
+        self.members = members
+        self._fit, self._began, self._again = fit, began, again
+        self._lanes: Sequence[Member] = ()
         self._state: Any = None
-        self._rows: list[table.Row] = []
-        self._restore()
-        self._began = began - self.counters.wall_seconds
         self._step_seconds = 0.0
-        self._saving: Future[None] | None = None
+        self._saving: dict[Member, Future[None]] = {}
         self._bar = tqdm(
-            total=self.schedule.env_steps(self.config, self.schedule.steps),
+            total=sum(member.all_env_steps for member in members),
             unit="step",
             unit_scale=True,
             disable=None if progress is None else not progress,
         )
 
-    @property
-    def env_steps(self) -> int:
-        """Environment steps so far."""
-        return self.schedule.env_steps(self.config, self.counters.step)
-
     def go(self) -> None:
-        """Train to the end.
+        """Train all to the end.
+
+        A member with which something goes wrong drops out of its group, and the others go on without it. One that may
+        rewind goes on after them; of another, ``trouble`` tells what it was.
 
         Raises:
-          BlowUp: an update went wrong, and the config says stop or its rewinds are used up.
-          Stopped: by a signal, after saving.
-          CrlvizError: something cannot be written.
+          Stopped: by a signal, after saving the group that was training.
         """
+        waiting = list(self.members)
         with self._bar, ThreadPoolExecutor(1) as self._saver, signals.heard(self._answer) as heard:
-            while True:
-                try:
-                    self._advance(heard)
-                    break
-                except guard.BlowUp as trouble:
-                    self._finish_saving()
-                    self._rewind(trouble)
-            self._finish_saving()
-        states.remove(self.path)
+            while waiting:
+                self._lanes = next(groups(waiting, self._fit))
+                waiting = [member for member in waiting if member not in self._lanes]
+                self._train(heard)
+                self._began = time.perf_counter()
+                waiting += [member for member in self._lanes if self._goes_on(member)]
 
-    def _advance(self, heard: Callable[[], int | None]) -> None:
-        """To the last evaluation, that included."""
-        while True:
-            if self.counters.step % self.schedule.steps_per_epoch == 0:
-                if not self._evaluated():
-                    self._evaluate()
-                if self._checkpoint_due():
-                    self._save(checkpoint=True)
-                if self.counters.step == self.schedule.steps:
-                    return
+    @property
+    def training(self) -> list[Member]:
+        """Members of the present group with which nothing went wrong."""
+        return [member for member in self._lanes if not member.trouble]
+
+    @property
+    def step(self) -> int:
+        """Training steps that the present group has done."""
+        return self.training[0].counters.step
+
+    def _train(self, heard: Callable[[], int | None]) -> None:
+        """The group to its last evaluation, that included, or until it has lost all members."""
+        self._load()
+        counts = self._lanes[0].schedule
+        while self.training:
+            if self.step % counts.steps_per_epoch == 0:
+                self._evaluate()
+                self._save([member for member in self.training if member.checkpoint_due], checkpoint=True)
+                if not self.training or self.step == counts.steps:
+                    break
             if number := heard():
-                self._save(checkpoint=False)
+                self._save(self.training, checkpoint=False)
                 self._finish_saving()
+                if not self.training:
+                    break
+                again = " ".join(f"--resume {path}" for path in self._again)
                 raise signals.Stopped(
-                    f"stopped at environment step {self.env_steps:,}; go on with: crlviz train --resume {self.path}",
+                    f"stopped at environment step {self.training[0].env_steps:,}; go on with: crlviz train {again}",
                     number,
                 )
             self._step()
+        self._finish_saving()
+        self._state = None
+
+    def _load(self) -> None:
+        """The states of the group, [members, ...]."""
+        members = self._lanes
+        self._programs = self._fit(len(members))
+        for member in members:
+            member.begin(self._began)
+        saved = [member.saved for member in members if member.saved]
+        if not saved:
+            seeds, rewinds = zip(*((member.config.seed, member.counters.rewinds) for member in members), strict=True)
+            self._state = self._programs.start(seeds, rewinds)
+            return
+        state = states.read(saved, self._programs.example)
+        keys = [
+            jax.random.fold_in(key, member.counters.rewinds) if member.rewound else key
+            for key, member in zip(state.key, members, strict=True)
+        ]
+        state = state.replace(key=jnp.stack(keys))
+        self._state = self._programs.refill(state) if state.replay is None else state
 
     def _step(self) -> None:
         start = time.perf_counter()
-        self._state, losses, trouble = self.programs.step(self._state)
-        losses, trouble = jax.device_get((losses, trouble))
+        self._state, losses, troubles = self._programs.step(self._state)
+        losses, troubles = jax.device_get((losses, troubles))
         self._step_seconds = time.perf_counter() - start
-        counters = self.counters
-        if trouble.found:
-            done = self.schedule.gradient_steps(self.config, counters.step)
-            raise guard.blow_up(trouble, done, self.config.actor.depth)
-        self.counters = dataclasses.replace(
-            counters,
-            step=counters.step + 1,
-            train_seconds=counters.train_seconds + self._step_seconds,
-            sums={name: counters.sums.get(name, 0.0) + float(value) for name, value in losses.items()},
-        )
-        self._bar.update(self.env_steps - self._bar.n)
-
-    def _evaluated(self) -> bool:
-        """Whether the table has a row for the present moment."""
-        return bool(self._rows) and int(self._rows[-1]["env_steps"]) == self.env_steps
+        share = self._step_seconds / len(self._lanes)
+        for lane, member in self._each(self.training):
+            with self._apart(member):
+                own = {name: float(values[lane]) for name, values in losses.items()}
+                member.advance(own, jax.tree.map(lambda leaf, lane=lane: leaf[lane], troubles), share)
+        self._show()
 
     def _evaluate(self) -> None:
-        counters, config, per_epoch = self.counters, self.config, self.schedule.steps_per_epoch
-        row: dict[str, Any] = {name: total / per_epoch for name, total in counters.sums.items()}
-        if counters.step:
-            seconds = counters.train_seconds - counters.evaluated_seconds
-            row["updates_per_second"] = per_epoch * config.updates / seconds
-            row["env_steps_per_second"] = per_epoch * config.unroll * config.num_envs / seconds
-        row |= self.programs.evaluate(self._state, counters.step // per_epoch)
-        for name, value in row.items():
-            if not math.isfinite(value):
-                raise guard.BlowUp(f"{name} became {value} in the evaluation at environment step {self.env_steps:,}")
-        row |= {
-            "env_steps": self.env_steps,
-            "gradient_steps": self.schedule.gradient_steps(config, counters.step),
-            "wall_seconds": self._wall_seconds(),
-            "train_seconds": counters.train_seconds,
-        }
-        self._rows.append(row)
-        table.write(self.path, self._rows)
-        self.counters = dataclasses.replace(counters, sums={}, evaluated_seconds=counters.train_seconds)
-        speed = f"{row['updates_per_second']:.0f} updates/s, " if counters.step else ""
-        self._bar.set_postfix_str(f"{speed}success {row['success']:.2f}, time at goal {row['time_at_goal']:.0f}")
+        """A row in the table of each member that has none for this moment."""
+        lacking = [member for member in self.training if not member.evaluated]
+        if not lacking:
+            return
+        seeds, index = [member.config.seed for member in self._lanes], self.step // lacking[0].schedule.steps_per_epoch
+        scores = self._programs.evaluate(self._state, seeds, index)
+        rows = []
+        for lane, member in self._each(lacking):
+            with self._apart(member):
+                rows.append(member.record(scores[lane]))
+        if rows:
+            speed = f"{rows[0]['updates_per_second']:.0f} updates/s, " if "updates_per_second" in rows[0] else ""
+            success, at_goal = (sum(row[name] for row in rows) / len(rows) for name in ("success", "time_at_goal"))
+            self._bar.set_postfix_str(f"{speed}success {success:.2f}, time at goal {at_goal:.0f}")
 
-    def _checkpoint_due(self) -> bool:
-        """Whether this evaluation's checkpoint is wanted and not there (it may be, in a run resumed from here)."""
-        epoch = self.counters.step // self.schedule.steps_per_epoch
-        wanted = epoch == self.schedule.epochs or (epoch > 0 and epoch % self.config.save_every == 0)
-        return wanted and self.env_steps not in checkpoints.all_steps(self.path)
-
-    def _save(self, *, checkpoint: bool) -> None:
-        """Copy the state and write it, and a checkpoint, beside training."""
+    def _save(self, members: Sequence[Member], *, checkpoint: bool) -> None:
+        """Copy the states and write those of some members, and maybe their checkpoints, beside training."""
+        if not members:
+            return
         self._finish_saving()
-        last = self.counters.step == self.schedule.steps
-        drop_replay = last or not self.config.save_replay
+        first = members[0]
+        drop_replay = first.counters.step == first.schedule.steps or not first.config.save_replay
         copied = states.snapshot(self._state.replace(replay=None) if drop_replay else self._state)
-        counters = dataclasses.replace(self.counters, wall_seconds=self._wall_seconds())
-        env_steps, updates = self.env_steps, self.schedule.gradient_steps(self.config, counters.step)
-
-        def write() -> None:
-            # The state first: a checkpoint without its state could be trained past but not gone on from.
-            if not last:
-                states.write(self.path, env_steps, copied, counters)
-            if checkpoint:
-                networks = {"actor": copied.learner.actor, "critic": copied.learner.critic}
-                checkpoints.write(self.path, env_steps, updates, networks)
-                for old in checkpoints.all_steps(self.path)[: -self.config.keep] if self.config.keep else []:
-                    files.remove_directory(self.path / "checkpoints" / str(old))
-
-        self._saving = self._saver.submit(write)
+        for lane, member in self._each(members):
+            if not member.trouble:
+                own = jax.tree.map(lambda leaf, lane=lane: leaf[lane, ...], copied)
+                self._saving[member] = self._saver.submit(member.write, own, member.counted(), checkpoint=checkpoint)
 
     def _finish_saving(self) -> None:
-        """Wait for what is being written; raises what went wrong."""
-        saving, self._saving = self._saving, None
-        if saving:
-            saving.result()
+        """Wait for what is being written."""
+        saving, self._saving = self._saving, {}
+        for member, written in saving.items():
+            with self._apart(member):
+                written.result()
 
-    def _rewind(self, trouble: guard.BlowUp) -> None:
-        """Go back to the last saved state with another key; or, if that is not wanted or no longer, raise."""
-        done, config = self.counters.rewinds, self.config
-        if config.on_nan == "stop" or done == config.rewinds:
-            steps = checkpoints.all_steps(self.path)
-            last = self.path / "checkpoints" / str(steps[-1]) if steps else "none yet"
-            if config.on_nan == "stop":
-                what = f"the run stops (crlviz train --resume {self.path} --on-nan rewind goes on with another key)"
-            else:
-                what = f"the run stops after {done} rewinds"
-            raise guard.BlowUp(f"{trouble}; {what}; last good checkpoint: {last}") from None
-        self._restore(rewinds=done + 1)
-        self._say(
-            f"{trouble}; going back to environment step {self.env_steps:,} with another key "
-            f"({done + 1} of {config.rewinds})"
-        )
-        self._bar.update(self.env_steps - self._bar.n)
+    def _goes_on(self, member: Member) -> bool:
+        """Clear up after a member that has left its lane; whether it takes another, after a rewind."""
+        try:
+            if isinstance(member.trouble, BlowUp):
+                self._say(member.rewind(member.trouble))
+                self._show()
+                return True
+            if not member.trouble:
+                states.remove(member.path)
+        except CrlvizError as error:
+            member.trouble = error
+        return False
 
-    def _restore(self, rewinds: int = 0) -> None:
-        """Take up the newest saved state, or the first; with another key after a rewind."""
-        self._state = None  # let go before another is read
-        saved = states.newest(self.path)
-        if not saved:
-            self._state, self.counters, self._rows = self.programs.start(rewinds), Counters(rewinds=rewinds), []
-            return
-        state, counters = states.read(saved, self.programs.example)
-        if rewinds:
-            state = state.replace(key=jax.random.fold_in(state.key, rewinds))
-            counters = dataclasses.replace(counters, rewinds=rewinds)
-        self._state = self.programs.refill(state) if state.replay is None else state
-        self.counters = counters
-        if self.env_steps != int(saved.name):
-            raise CrlvizError(f"{saved / 'manifest.json'} counts other environment steps than it is named by")
-        self._rows = table.read(self.path, self.env_steps)
-        if len(self._rows) <= counters.step // self.schedule.steps_per_epoch:
-            raise CrlvizError(
-                f"{self.path / 'metrics.csv'} lacks evaluations from before environment step {self.env_steps:,}; "
-                "put it back, or train anew in another directory"
-            )
-        table.write(self.path, self._rows)
+    @contextlib.contextmanager
+    def _apart(self, member: Member) -> Iterator[None]:
+        """What goes wrong with a member is its own trouble."""
+        try:
+            yield
+        except CrlvizError as error:
+            member.trouble = error
+            if self.training:
+                self._say(f"{member.path}: {error}; the others go on without it")
 
-    def _wall_seconds(self) -> float:
-        return time.perf_counter() - self._began
+    def _each(self, members: Sequence[Member]) -> list[tuple[int, Member]]:
+        """Some members of the group and their lanes."""
+        return [(lane, member) for lane, member in enumerate(self._lanes) if member in members]
+
+    def _show(self) -> None:
+        self._bar.update(sum(member.env_steps for member in self.members) - self._bar.n)
 
     def _answer(self, name: str) -> None:
         self._say(
@@ -223,3 +206,13 @@ class Run:
 
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)
+
+
+def groups(members: Sequence[Member], fit: Fit) -> Iterator[list[Member]]:
+    """The members in groups that can train in lockstep: those at one place, as many as memory holds."""
+    waiting = list(members)
+    while waiting:
+        alike = [member for member in waiting if member.place == waiting[0].place]
+        group = alike[: fit(len(alike)).members]
+        yield group
+        waiting = [member for member in waiting if member not in group]

@@ -6,8 +6,9 @@
 Random keys are kept as their data. Only the newest state stays: it can be many gigabytes, nearly all of them replay.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ class Counters:
 
     Attributes:
       step: training steps done.
-      train_seconds: spent in them.
-      wall_seconds: spent altogether, evaluations and saving included.
+      train_seconds: spent in them; of a group in lockstep, this member's equal share.
+      wall_seconds: by the clock, evaluations and saving included.
       evaluated_seconds: ``train_seconds`` at the last evaluation.
       rewinds: how often the run went back after a blow-up.
       sums: of each loss over the training steps since the last evaluation.
@@ -51,6 +52,8 @@ def size(example: TrainState, *, replay: bool) -> int:
 
 def snapshot(state: TrainState) -> TrainState:
     """A true copy in host memory, which later training steps cannot change; keys become their data.
+
+    Of one state, or of several on a leading axis.
 
     The one extra copy there ever is: on a CPU numpy would only look at the buffer that the next training step is given
     to write in; elsewhere reading it is the copy.
@@ -99,32 +102,67 @@ def remove(run: Path) -> None:
         files.remove_directory(run / "state")
 
 
-def read(path: Path, example: TrainState) -> tuple[TrainState, Counters]:
-    """A saved state and its counters, every array checked.
+@dataclass(frozen=True)
+class Saved:
+    """A state on disk that is whole: where, its counters, and whether it holds replay."""
+
+    path: Path
+    counters: Counters
+    replay: bool
+
+
+def look(path: Path) -> Saved:
+    """What a saved state is, its checksum checked, without its arrays.
 
     Args:
       path: of ``newest``.
-      example: a state of the same config, or its shapes (``jax.eval_shape``).
-
-    Returns:
-      The state, with replay None if it was saved without; and the counters.
 
     Raises:
-      CrlvizError: missing, changed since it was written, or of another config.
+      CrlvizError: missing, or changed since it was written.
     """
     run, advice = path.parent.parent, "train anew in another directory"
     manifest = checkpoints.read_manifest(path, run, checkpoints.read_config(run), {"counters": dict})
     try:
         checkpoints.check_file(path, manifest, "state.safetensors")
         counters = _counters(manifest["counters"])
-        wanted = example if manifest["replay"] else example.replace(replay=None)
-        with safetensors.safe_open(path / "state.safetensors", framework="numpy") as arrays:
-            state = _restored(wanted, arrays)
     except CrlvizError as error:
         raise CrlvizError(f"{error}; {advice}") from None
-    except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CrlvizError(f"{path} is damaged or of another config ({error}); {advice}") from None
-    return state, counters
+    return Saved(path, counters, manifest["replay"])
+
+
+def read(saved: Sequence[Saved], example: TrainState) -> TrainState:
+    """Saved states of as many members, [members, ...].
+
+    Args:
+      saved: of ``look``; all with replay or all without.
+      example: a state of their config, or its shapes (``jax.eval_shape``).
+
+    Returns:
+      The states, with replay None if they were saved without.
+
+    Raises:
+      CrlvizError: a state cannot be read, or is of another config.
+    """
+    wanted = example if saved[0].replay else example.replace(replay=None)
+    with contextlib.ExitStack() as stack:
+        opened = {}
+        for each in saved:
+            with _naming(each.path):
+                file = safetensors.safe_open(each.path / "state.safetensors", framework="numpy")
+                opened[each.path] = stack.enter_context(file)
+        return _restored(wanted, opened)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What is wrong with the arrays of a state as one sentence that names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        advice = "train anew in another directory"
+        raise CrlvizError(f"{path} is damaged or of another config ({error}); {advice}") from None
 
 
 def _counters(values: Mapping[str, Any]) -> Counters:
@@ -148,18 +186,26 @@ def _named(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def _restored(example: TrainState, arrays: Any) -> TrainState:
-    """The arrays of an open file in the example's tree, one after the other; ValueError where they do not fit."""
+def _restored(example: TrainState, opened: Mapping[Path, Any]) -> TrainState:
+    """The arrays of open files in the example's tree, [files, ...], one after the other: replay is large."""
     shapes = _named(jax.eval_shape(_plain, example))
-    if set(shapes) != set(arrays.keys()):
-        raise ValueError("it holds other arrays")
+    for path, arrays in opened.items():
+        with _naming(path):
+            if set(shapes) != set(arrays.keys()):
+                raise ValueError("it holds other arrays")
 
-    def restore(path, leaf):
-        name = jax.tree_util.keystr(path)
-        value, shape = arrays.get_tensor(name), shapes[name]
-        if (value.shape, value.dtype) != (shape.shape, shape.dtype):
-            raise ValueError(f"{name} is {value.dtype}{list(value.shape)}, not {shape.dtype}{list(shape.shape)}")
-        value = jnp.array(value)  # a copy of jax's own, which training may write in
-        return jax.random.wrap_key_data(value) if _is_key(leaf) else value
+    def restore(place, leaf):
+        name = jax.tree_util.keystr(place)
+        shape, values = shapes[name], []
+        for path, arrays in opened.items():
+            with _naming(path):
+                value = arrays.get_tensor(name)
+                if (value.shape, value.dtype) != (shape.shape, shape.dtype):
+                    here, there = f"{value.dtype}{list(value.shape)}", f"{shape.dtype}{list(shape.shape)}"
+                    raise ValueError(f"{name} is {here}, not {there}")
+                values.append(value)
+        # A copy of jax's own, which training may write in.
+        whole = jnp.array(np.stack(values) if len(values) > 1 else values[0][None])
+        return jax.random.wrap_key_data(whole) if _is_key(leaf) else whole
 
     return jax.tree_util.tree_map_with_path(restore, example)

@@ -1,9 +1,7 @@
 """``crlviz sweep``: train every combination of settings, a run directory each, in processes of their own."""
 
 import contextlib
-import csv
-import dataclasses
-import itertools
+import heapq
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,220 +10,141 @@ from pathlib import Path
 from typing import Any
 
 import click
-from flax.traverse_util import flatten_dict
 from tqdm import tqdm
 
-from crlviz import checkpoints, envs, processes
-from crlviz.errors import CrlvizError, UsageError
-from training import config as configs
-from training.config import TrainConfig, from_options, schedule
+from crlviz import envs, processes
+from crlviz.errors import CrlvizError
+from training.config import schedule
+from training.grid import Cell, grid
 
-# What --ablate takes out of actor and critic, as a field and its value (paper figures 5 and 16).
-ABLATIONS = {"residual": ("residual", "false"), "layer-norm": ("layer_norm", "false"), "swish": ("activation", "relu")}
 _LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
+# To tell long groups from short ones: seconds of a process before it trains, and rows times parameters that a core gets
+# through in one. Measured on a laptop-class core, for networks of width 64.
+_START_UP = 15.0
+_WORK_A_SECOND = 3e9
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of a sweep. Cells that differ in their seed alone stand together.
+class Group:
+    """Cells that one process trains: they differ in their seed alone.
 
     Attributes:
-      name: of its directory: its depth and seed, and where it leaves its preset.
-      out: its run directory.
-      config: what it is told.
-      arguments: what one types after ``crlviz`` to train it.
+      cells: all new, or all broken off.
+      begun: which of the two.
     """
 
-    name: str
-    out: Path
-    config: TrainConfig
-    arguments: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    begun: bool
 
     @property
-    def total(self) -> int:
-        """Environment steps of the whole run."""
-        counts = schedule(self.config)
-        return counts.env_steps(self.config, counts.steps)
+    def name(self) -> str:
+        """Of its log."""
+        seeds = ",".join(str(cell.config.seed) for cell in self.cells)
+        return f"{self.cells[0].kind}-seed{'s' * (len(self.cells) > 1)}{seeds}"
 
     @property
-    def rows(self) -> list[dict[str, str]]:
-        """Its evaluations so far."""
-        try:
-            with open(self.out / "metrics.csv", newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
-        except OSError:
-            return []
+    def arguments(self) -> tuple[str, ...]:
+        """What to type after ``crlviz``: runs that were broken off go on from their last saved states."""
+        if self.begun:
+            return ("train", *(text for cell in self.cells for text in ("--resume", str(cell.out))))
+        first = self.cells[0]
+        if len(self.cells) == 1:
+            return (*first.arguments, "--seed", str(first.config.seed), "--out", str(first.out))
+        seeds = ",".join(str(cell.config.seed) for cell in self.cells)
+        return (*first.arguments, "--seeds", seeds, "--out", str(first.folder / f"{first.kind}-seed{{seed}}"))
 
     @property
-    def done(self) -> int:
-        """Environment steps of its last evaluation."""
-        rows = self.rows
-        return int(rows[-1]["env_steps"] or 0) if rows else 0
+    def seconds(self) -> float:
+        """About how long it takes on a core, to tell a long one from a short one."""
+        return _START_UP + sum(_work(cell) for cell in self.cells) / _WORK_A_SECOND
 
-    @property
-    def finished(self) -> bool:
-        from training.trainer import finished  # brax
-
-        return self.begun and finished(self.out)
-
-    @property
-    def begun(self) -> bool:
-        """Whether its directory holds this very run, finished or not.
-
-        Raises:
-          UsageError: the directory holds something else.
-        """
-        if not (self.out / "config.json").is_file():
-            if self.out.exists() and (not self.out.is_dir() or any(p.name[0] != "." for p in self.out.iterdir())):
-                raise UsageError(f"{self.out} exists and is no run directory; give another directory to --out")
-            return False
-        there, here = (
-            flatten_dict(dataclasses.asdict(config), sep=".")
-            for config in (configs.load(checkpoints.read_config(self.out)["config"]), self.config)
-        )
-        for name in {**here, **there}:
-            then, now = there.get(name), here.get(name)  # an environment's options may be on one side alone
-            if name not in configs.KEEPING and then != now:
-                raise UsageError(
-                    f"{self.out} holds a run with other settings: {name} is {then} there and {now} in this "
-                    "sweep; give another directory to --out"
-                )
-        return True
-
-    @property
-    def job(self) -> tuple[str, ...]:
-        """What to type after ``crlviz`` now: a run that was broken off goes on from its last saved state."""
-        return ("train", "--resume", str(self.out)) if self.begun else self.arguments
+    def halves(self) -> list["Group"]:
+        half = len(self.cells) // 2
+        return [Group(self.cells[:half], self.begun), Group(self.cells[half:], self.begun)]
 
 
-def grid(
-    env: str,
-    out: Path,
-    options: Mapping[str, str | None],
-    *,
-    settings: Sequence[str] = (),
-    ablate: str | None = None,
-    preset: str | None = None,
-    layout: Path | None = None,
-) -> list[Cell]:
-    """The cells of a sweep, checked; seeds vary fastest.
-
-    Args:
-      env: environment ids with commas between.
-      out: the directory of their run directories.
-      options: values of the options of ``crlviz train`` by name, with commas between, 0-4 for 0,1,2,3,4; None: not
-        given.
-      settings: ``NAME=VALUE[,VALUE...]``.
-      ablate: keys of ``ABLATIONS`` with commas between: each is left out in turn, besides the full network.
-      preset: settings to start from.
-      layout: a maze of one's own.
-
-    Raises:
-      UsageError: a value out of range, or two cells of one name.
-    """
-    axes = {"env": _values("ENV", env)}
-    axes |= {name: _values(name, text) for name, text in options.items() if text is not None}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        axes[f"{name}{equals}"] = _values(name, text) if equals else [""]
-    axes["ablate"] = ["", *(_values("ablate", ablate) if ablate else [])]
-    axes["seed"] = axes.pop("seed", ["0"])  # last, so that it varies fastest
-    various = [name for name, values in axes.items() if len(values) > 1]
-    cells: dict[str, Cell] = {}
-    for values in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, values, strict=True))
-        given = {name: value for name, value in chosen.items() if name in options or name == "seed"}
-        sets = [name + value for name, value in chosen.items() if name not in (*given, "env", "ablate")]
-        sets += _without(chosen["ablate"])
-        id = chosen["env"]
-        config = from_options(id, preset, given, sets, layout)
-        envs.check(id, config.layout or None)
-        if config.eval_env:
-            envs.check(config.eval_env)
-        schedule(config)
-        name = _name(config, from_options(id, preset, layout=layout), {name: chosen[name] for name in various})
-        typed = ["train", id, *(["--preset", preset] if preset else []), *(["--layout", str(layout)] if layout else [])]
-        typed += [text for name, value in given.items() for text in (_flag(name), value)]
-        typed += [text for setting in sets for text in ("--set", setting)]
-        cell = Cell(name, out / name, config, (*typed, "--out", str(out / name)))
-        if cells.setdefault(name, cell).config != config:
-            raise UsageError(f"two cells of this sweep would be called {name}; sweep them into two directories")
-    return list(cells.values())
-
-
-def _values(name: str, text: str) -> list[str]:
-    """``4,8`` or ``0-4`` as single values."""
-    values: list[str] = []
-    for part in text.split(","):
-        low, dash, high = part.partition("-")
-        if dash and low.isdigit() and high.isdigit():
-            values += map(str, range(int(low), int(high) + 1))
-        else:
-            values.append(part.strip())
-    if not all(values) or not values:
-        raise UsageError(f"{_flag(name)} takes values with commas between, or a range as 0-4, not {text!r}")
-    return list(dict.fromkeys(values))
-
-
-def _flag(name: str) -> str:
-    return name if name == "ENV" else f"--{name.replace('_', '-')}"
-
-
-def _without(part: str) -> list[str]:
-    """The settings that leave a part of the network out."""
-    if part and part not in ABLATIONS:
-        raise UsageError(f"--ablate takes {', '.join(ABLATIONS)}, not {part!r}")
-    return [f"{network}.{'='.join(ABLATIONS[part])}" for network in ("actor", "critic") if part]
-
-
-def _name(config: TrainConfig, plain: TrainConfig, various: Mapping[str, str]) -> str:
-    """Depth, seed, and where a cell leaves its preset: the same run has the same name when a sweep grows."""
+def _work(cell: Cell) -> float:
+    """Parameters of the hidden layers (of actor, phi and psi) times the rows of all updates."""
+    config, counts = cell.config, schedule(cell.config)
     actor, critic = config.actor, config.critic
-    parts = [config.env] if "env" in various else []
-    parts += [f"depth{critic.depth}"] if actor.depth == critic.depth else [f"actor{actor.depth}-critic{critic.depth}"]
-    if (actor.width, critic.width) != (plain.actor.width, plain.critic.width):
-        parts += [f"width{critic.width}"] if actor.width == critic.width else []
-    if config.batch_size != plain.batch_size:
-        parts.append(f"batch{config.batch_size}")
-    if various.get("ablate"):
-        parts.append(f"no-{various['ablate']}")
-    named = ("env", "depth", "actor_depth", "critic_depth", "width", "batch_size", "ablate", "seed", "seed=")
-    parts += [f"{name.removesuffix('=')}={value}" for name, value in various.items() if name not in named]
-    return "-".join([*parts, f"seed{config.seed}"])
+    parameters = actor.depth * actor.width**2 + 2 * critic.depth * critic.width**2
+    return float(parameters) * config.batch_size * counts.gradient_steps(config, counts.steps)
 
 
-def train_cells(cells: Sequence[Cell], logs: Path, at_once: int) -> dict[str, str]:
-    """Train the cells that are not finished; those that were broken off go on.
+def grouped(cells: Sequence[Cell], at_once: int, *, apart: bool = False) -> list[Group]:
+    """The cells that are not finished, in groups, the longest first.
+
+    Seeds of one kind make a group, which starts and compiles once. It is halved where the sweep ends sooner then: no
+    core should be idle while another has several cells to do.
 
     Args:
       cells: from ``grid``.
+      at_once: how many groups train at the same time.
+      apart: each cell is a group of its own.
+    """
+    kinds: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        if not cell.finished:
+            kinds.setdefault((cell.name if apart else cell.kind, cell.begun), []).append(cell)
+    groups = [Group(tuple(kind), begun) for (_, begun), kind in kinds.items()]
+    while True:
+        groups.sort(key=lambda group: -group.seconds)
+        for place, group in enumerate(groups):
+            split = [*groups[:place], *group.halves(), *groups[place + 1 :]]
+            if len(group.cells) > 1 and _busy(split, at_once) < _busy(groups, at_once):
+                groups = split
+                break
+        else:
+            return groups
+
+
+def _busy(groups: Sequence[Group], at_once: int) -> list[float]:
+    """Seconds that each core is busy, the busiest first, when the longest group is begun first."""
+    busy = [0.0] * at_once
+    for seconds in sorted((group.seconds for group in groups), reverse=True):
+        heapq.heapreplace(busy, busy[0] + seconds)
+    return sorted(busy, reverse=True)
+
+
+def train_groups(cells: Sequence[Cell], groups: Sequence[Group], logs: Path, at_once: int) -> dict[str, str]:
+    """Train groups of cells, each in a process of its own.
+
+    Args:
+      cells: of the whole sweep.
+      groups: of those that are not finished, from ``grouped``.
       logs: directory of what each prints.
-      at_once: how many train together, on disjoint cores.
+      at_once: how many train at the same time, on disjoint cores.
 
     Returns:
       Of each cell that failed, its name and why.
     """
-    waiting = {cell.name: cell for cell in cells if not cell.finished}
-    jobs = [processes.Job(cell.job, logs / f"{cell.name}.txt") for cell in waiting.values()]
-    by_job = dict(zip(jobs, waiting.values(), strict=True))
+    jobs = {processes.Job(group.arguments, logs / f"{group.name}.txt"): group for group in groups}
+    left = sum(len(group.cells) for group in groups)
     failed: dict[str, str] = {}
-    ended_steps = sum(cell.total for cell in cells if cell.name not in waiting)
-    # Runs that share an accelerator share its memory; on a CPU this says nothing.
+    total, waiting = sum(cell.total for cell in cells), sum(cell.total for group in groups for cell in group.cells)
+    ended_steps = total - waiting
+    # Processes that share an accelerator share its memory; on a CPU this says nothing.
     shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / at_once:.2f}"} if at_once > 1 else {}
-    bar = tqdm(total=sum(cell.total for cell in cells), initial=ended_steps, unit="step", unit_scale=True, disable=None)
-    with bar, contextlib.closing(processes.run(jobs, at_once, shared)) as ticks:
+    bar = tqdm(total=total, initial=ended_steps, unit="step", unit_scale=True, disable=None)
+    with bar, contextlib.closing(processes.run(list(jobs), at_once, shared)) as ticks:
         for running, ended in ticks:
-            for job, code in ended:
-                cell = by_job[job]
-                ended_steps += cell.total
-                if code or not cell.finished:
-                    failed[cell.name] = job.last_words
-                tqdm.write(f"{cell.name}: {_result(cell, failed)}")
-                del waiting[cell.name]
-            bar.n = ended_steps + sum(by_job[job].done for job in running)
-            bar.set_postfix_str(f"{len(cells) - len(waiting)} of {len(cells)} cells", refresh=False)
+            for job, _ in ended:
+                for cell in jobs[job].cells:
+                    ended_steps += cell.total
+                    left -= 1
+                    if not cell.finished:
+                        failed[cell.name] = _why(cell, job)
+                    tqdm.write(f"{cell.name}: {_result(cell, failed)}")
+            bar.n = ended_steps + sum(cell.done for job in running for cell in jobs[job].cells)
+            bar.set_postfix_str(f"{len(cells) - left} of {len(cells)} cells", refresh=False)
             bar.refresh()
     return failed
+
+
+def _why(cell: Cell, job: processes.Job) -> str:
+    """Why a cell is not finished: what its process said of it, or said last."""
+    own = [line for line in job.words if line.startswith(f"{cell.out}: ")]
+    return own[-1].removeprefix(f"{cell.out}: ") if own else job.last_words
 
 
 def _result(cell: Cell, failed: Mapping[str, str]) -> str:
@@ -258,18 +177,21 @@ def _default_jobs() -> int:
 @click.option("--batch-size", help="Rows of an update.")
 @click.option("--env-steps", help="Steps in total, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
+@click.option("--max-pair-distance", help="Train on starts and goals at most so many cells apart; none: on all.")
 @click.option("--ablate", help="Also without each of these: residual, layer-norm, swish (ReLU in its place).")
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE[,VALUE...]", help="Any other setting.")
 @click.option(
-    "--jobs", type=click.IntRange(1), help="Cells that train together.  [default: 1 on a GPU, else all cores]"
+    "--jobs", type=click.IntRange(1), help="Processes at the same time.  [default: 1 on a GPU, else one a core]"
 )
+@click.option("--apart", is_flag=True, help="A process for each seed, not one for the seeds of a cell.")
 @click.option("--dry-run", is_flag=True, help="Print the cells and what they cost; train nothing.")
-def command(env, out, preset, ablate, layout, settings, jobs, dry_run, **options) -> None:
+def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **options) -> None:
     """Train every combination of settings: ENV and each option take several values, 4,8,16 or 0-4.
 
-    A run directory a cell is made in OUT, each trained by a process of its own. Cells that OUT holds finished are
-    skipped, so the same command goes on after a failure or a Ctrl-C, and a larger one adds to it.
+    A run directory a cell is made in OUT. Cells that differ in their seed alone are trained by one process, as crlviz
+    train --seeds does, or by several where a core would be idle. Cells that OUT holds finished are skipped, so the same
+    command goes on after a failure or a Ctrl-C, and a larger one adds to it.
 
     
     Example: crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs
@@ -280,8 +202,10 @@ def command(env, out, preset, ablate, layout, settings, jobs, dry_run, **options
     cells = grid(env, out, options, settings=settings, ablate=ablate, preset=preset, layout=layout)
     begun = [cell for cell in cells if cell.begun]
     finished = [cell for cell in begun if cell.finished]
+    jobs = jobs or _default_jobs()
+    groups = grouped(cells, jobs, apart=apart)
     if dry_run:
-        click.echo(_plan(cells, finished))
+        click.echo(_plan(cells, groups))
         return
     click.echo(
         f"{len(cells)} cells in {out}: {len(finished)} finished, {len(begun) - len(finished)} broken off, which go on, "
@@ -289,7 +213,7 @@ def command(env, out, preset, ablate, layout, settings, jobs, dry_run, **options
     )
     logs = out / processes.LOGS
     try:
-        failed = train_cells(cells, logs, jobs or _default_jobs())
+        failed = train_groups(cells, groups, logs, jobs)
     except KeyboardInterrupt:
         done = sum(cell.finished for cell in cells)
         click.echo(f"\n{done} of {len(cells)} cells are finished; the same command goes on with the others.", err=True)
@@ -303,14 +227,15 @@ def command(env, out, preset, ablate, layout, settings, jobs, dry_run, **options
         )
 
 
-def _plan(cells: Sequence[Cell], finished: Sequence[Cell]) -> str:
+def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
     """What a sweep would train, as a table of text."""
     from training.programs import algorithm  # brax
 
     made: dict[str, Any] = {}
     costs: dict[Any, dict[str, int]] = {}
+    process = {cell.name: str(number) for number, group in enumerate(groups, 1) for cell in group.cells}
     width = max(len(cell.name) for cell in cells)
-    lines = [f"{'cell':{width}}{'parameters':>13}{'FLOPs/update':>14}{'updates':>12}{'env steps':>14}"]
+    lines = [f"{'cell':{width}}{'parameters':>13}{'FLOPs/update':>14}{'updates':>12}{'env steps':>14}{'process':>10}"]
     for cell in cells:
         config = cell.config
         world = f"{config.env} {config.layout} {config.env_options}"
@@ -321,12 +246,11 @@ def _plan(cells: Sequence[Cell], finished: Sequence[Cell]) -> str:
         costs[key] = cost = costs.get(key) or method.cost(config.batch_size)
         lines.append(
             f"{cell.name:{width}}{cost['parameters']:13,}{cost['flops_per_update']:14.3g}"
-            f"{counts.gradient_steps(config, counts.steps):12,}{cell.total:14,}"
-            + ("  finished" if cell in finished else "")
+            f"{counts.gradient_steps(config, counts.steps):12,}{cell.total:14,}{process.get(cell.name, 'finished'):>10}"
         )
-    left = sum(cell.total for cell in cells if cell not in finished)
+    left = sum(cell.total for cell in cells if cell.name in process)
     lines.append(
-        f"{len(cells)} cells, {len(finished)} of them finished; {sum(cell.total for cell in cells):,} environment "
-        f"steps, {left:,} of them to go"
+        f"{len(cells)} cells, {len(cells) - len(process)} of them finished; {sum(cell.total for cell in cells):,} "
+        f"environment steps, {left:,} of them to go"
     )
     return "\n".join(lines)

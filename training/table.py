@@ -10,6 +10,10 @@ from crlviz import files
 from crlviz.errors import CrlvizError
 
 # Losses and gradient norms are means over the updates since the row before.
+#
+# ``train_seconds`` is the time of collecting and updating; the speeds are by it. Of seeds that an accelerator trains at
+# once each counts an equal share, the group's seconds over its members: what a seed cost there, which is less than
+# alone. ``together`` in config.json tells which they were. ``wall_seconds`` is the clock and is not shared.
 METRICS = (
     "env_steps",
     "gradient_steps",

@@ -15,14 +15,15 @@ from tqdm import tqdm
 from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError, UsageError
 from training import config as configs
-from training import provenance, table
+from training import programs, provenance, table
 from training import state as states
 from training.config import TrainConfig, schedule
-from training.programs import build, compiled
-from training.run import Run
+from training.member import Member
+from training.programs import build, fitting
+from training.run import Run, groups
 from training.table import METRICS
 
-__all__ = ["METRICS", "build", "finished", "resume", "train"]
+__all__ = ["METRICS", "build", "finished", "resume", "resume_together", "train", "train_together"]
 
 _LARGE_STATE = 1e9  # bytes from which a run says what saving takes
 
@@ -45,20 +46,60 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
       Stopped: by a signal; ``resume`` goes on.
       CrlvizError: something cannot be written; what was saved before is whole.
     """
-    began, out = time.perf_counter(), Path(out)
-    _refuse_existing(out)
-    programs = compiled(config)
-    _check_disk(out, config, states.size(programs.example, replay=config.save_replay))
+    (run,) = train_together(config, {config.seed: Path(out)}, command=command, progress=progress)
+    return run
+
+
+def train_together(
+    config: TrainConfig,
+    outs: Mapping[int, Path],
+    *,
+    again: Sequence[Path] = (),
+    command: Sequence[str] = (),
+    progress: bool | None = None,
+) -> list[Path]:
+    """Train one config with several seeds in one process, which starts and compiles once.
+
+    An accelerator trains them at once, or as many of them as its memory holds. On a CPU they take turns, and each run
+    is bit for bit what it is alone; at once it is that but for the rounding.
+
+    Args:
+      config: the runs, but for their seeds.
+      outs: the seeds and the run directory of each.
+      again: what ``crlviz train --resume`` takes to go on with them; default: all the directories.
+      command: as in ``train``.
+      progress: likewise.
+
+    Returns:
+      The run directories.
+
+    Raises:
+      CrlvizError: as ``train``; where some of several runs failed, after the others have finished.
+    """
+    began, runs = time.perf_counter(), list(outs.values())
+    for out in runs:
+        _refuse_existing(out)
+    fit = fitting(config)
+    made = fit(len(runs))
+    _check_disk(runs, config, states.size(made.example, replay=config.save_replay))
     # Made after compiling, so that what fails or is stopped before it began leaves nothing behind.
-    files.make_directory(out)
-    with _locked(out):
-        _refuse_existing(out)  # another may have come first
-        files.clear(out)
-        cost = programs.loop.algorithm.cost(config.batch_size)
-        content = {"algorithm": "crl", "config": dataclasses.asdict(config), "cost": cost}
-        checkpoints.write_config(out, content | provenance.collect() | {"command": list(command)})
-        _go(Run(out, programs, began, progress))
-    return out
+    for out in runs:
+        files.make_directory(out)
+    with _locked(*runs):
+        members = []
+        for seed, out in outs.items():
+            _refuse_existing(out)  # another may have come first
+            files.clear(out)
+            members.append(Member(out, dataclasses.replace(config, seed=seed)))
+        about = {"algorithm": "crl", "cost": made.loop.algorithm.cost(config.batch_size)}
+        about |= provenance.collect() | {"command": list(command)}
+        for group in groups(members, fit):
+            for member in group:
+                own = {"config": dataclasses.asdict(member.config), "together": _seeds(group)}
+                checkpoints.write_config(member.path, about | own)
+        Run(members, fit, began, again or runs, progress).go()
+        _report(members, len(runs))
+    return runs
 
 
 def resume(
@@ -82,28 +123,68 @@ def resume(
       UsageError: another process trains it, or a setting that may not change.
       CrlvizError: not a run, or one whose state is missing or damaged; and as ``train``.
     """
-    began, run = time.perf_counter(), Path(run)
-    content = checkpoints.read_config(run)
+    (run,) = resume_together([Path(run)], changes, command=command, progress=progress)
+    return run
+
+
+def resume_together(
+    runs: Sequence[Path],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    again: Sequence[Path] = (),
+    command: Sequence[str] = (),
+    progress: bool | None = None,
+) -> Sequence[Path]:
+    """Go on with runs that differ in their seed alone; what ``train_together`` is to ``train``.
+
+    On an accelerator those that stand at one step go on at once.
+
+    Args:
+      runs: the run directories. Finished ones are left as they are.
+      changes, command, progress: as in ``resume``.
+      again: what ``crlviz train --resume`` takes to go on with them once more; default: all the directories.
+
+    Raises:
+      UsageError: as ``resume``; or the runs differ in more than their seed.
+      CrlvizError: as ``resume``; where some of several runs failed, after the others have finished.
+    """
+    began = time.perf_counter()
+    contents = {run: checkpoints.read_config(run) for run in runs}
     fixed = [name for name in changes or {} if name not in configs.KEEPING]
     if fixed:
         raise UsageError(f"{fixed[0]} is fixed once a run has begun; it may change {', '.join(configs.KEEPING)}")
-    with _locked(run):
-        for folder in (run, run / "checkpoints", run / "state"):
-            files.clear(folder)
-        if finished(run):
-            states.remove(run)
-            return run
-        if not states.newest(run) and checkpoints.all_steps(run):
-            raise CrlvizError(f"{run} has checkpoints but no state to go on from; train anew in another directory")
-        config = configs.replace(configs.load(content["config"]), dict(changes or {}))
-        going_on = Run(run, compiled(config), began, progress)
-        here = provenance.collect()
-        _warn_if_elsewhere(run, content, here)
-        resumed = {"env_steps": going_on.env_steps, **here, "command": list(command)}
-        content |= {"config": dataclasses.asdict(config), "resumed": [*content.get("resumed", []), resumed]}
-        checkpoints.write_config(run, content)
-        _go(going_on)
-    return run
+    with _locked(*runs):
+        members: list[Member] = []
+        failed: dict[Path, CrlvizError] = {}
+        for run in runs:
+            for folder in (run, run / "checkpoints", run / "state"):
+                files.clear(folder)
+            if finished(run):
+                states.remove(run)
+                continue
+            config = configs.replace(configs.load(contents[run]["config"]), dict(changes or {}))
+            try:
+                if not states.newest(run) and checkpoints.all_steps(run):
+                    raise CrlvizError(
+                        f"{run} has checkpoints but no state to go on from; train anew in another directory"
+                    )
+                members.append(Member(run, config))
+            except CrlvizError as error:
+                failed[run] = error
+        if members:
+            _refuse_different(members)
+            fit, here = fitting(members[0].config), provenance.collect()
+            for group in groups(members, fit):
+                for member in group:
+                    then = contents[member.path]
+                    _warn_if_elsewhere(member.path, then, here)
+                    _warn_if_alone(member.path, then, group)
+                    note = {"env_steps": member.env_steps, **here, "command": list(command), "together": _seeds(group)}
+                    then |= {"config": dataclasses.asdict(member.config), "resumed": [*then.get("resumed", []), note]}
+                    checkpoints.write_config(member.path, then)
+            Run(members, fit, began, again or runs, progress).go()
+        _report(members, len(runs), failed)
+    return runs
 
 
 def finished(run: str | Path) -> bool:
@@ -120,15 +201,24 @@ def finished(run: str | Path) -> bool:
     return bool(rows) and int(rows[-1]["env_steps"]) == last and last in checkpoints.all_steps(run)
 
 
-def _go(run: Run) -> None:
-    try:
-        run.go()
-    except files.WriteError as error:
-        if not (run.path / "config.json").exists():
-            raise CrlvizError(f"{error}; the run is gone: {run.path} was removed while it trained") from error
-        raise CrlvizError(
-            f"{error}; what was saved before is whole: mend that, then crlviz train --resume {run.path}"
-        ) from error
+def _report(members: Sequence[Member], count: int, failed: Mapping[Path, CrlvizError] | None = None) -> None:
+    """Raise what went wrong with some of so many runs, if anything did; some may have failed before they trained."""
+    failed = {**(failed or {}), **{member.path: member.trouble for member in members if member.trouble}}
+    for run, error in failed.items():
+        if isinstance(error, files.WriteError):
+            advice = f"what was saved before is whole: mend that, then crlviz train --resume {run}"
+            if not (run / "config.json").exists():
+                advice = f"the run is gone: {run} was removed while it trained"
+            failed[run] = CrlvizError(f"{error}; {advice}")
+    if failed and count == 1:
+        raise next(iter(failed.values()))
+    if failed:
+        lines = [f"{run}: {error}" for run, error in failed.items()]
+        raise CrlvizError("\n".join([f"{len(failed)} of {count} runs failed", *lines]))
+
+
+def _seeds(group: Sequence[Member]) -> list[int]:
+    return [member.config.seed for member in group]
 
 
 def _refuse_existing(out: Path) -> None:
@@ -139,27 +229,40 @@ def _refuse_existing(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Be the only process that writes in a run directory; the lock ends with its process, however that ends."""
-    lock = filelock.FileLock(run / ".lock")
-    with files.naming(run / ".lock"):
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UsageError(f"{run} is being trained by another process; wait for it, or stop it") from None
-    try:
+def _locked(*runs: Path) -> Iterator[None]:
+    """Be the only process that writes in run directories; a lock ends with its process, however that ends."""
+    with contextlib.ExitStack() as locks:
+        for run in runs:
+            lock = filelock.FileLock(run / ".lock")
+            with files.naming(run / ".lock"):
+                try:
+                    lock.acquire(timeout=0)
+                except filelock.Timeout:
+                    raise UsageError(f"{run} is being trained by another process; wait for it, or stop it") from None
+            locks.callback(lock.release)
         yield
-    finally:
-        lock.release()
 
 
-def _check_disk(out: Path, config: TrainConfig, size: int) -> None:
-    """Refuse a run whose state cannot be saved; say what a large one takes."""
-    folder = next(p for p in (out, *out.absolute().parents) if p.exists())
+def _refuse_different(members: Sequence[Member]) -> None:
+    """Only runs that differ in their seed alone have one program."""
+    first, *others = ({**dataclasses.asdict(member.config), "seed": 0} for member in members)
+    for member, other in zip(members[1:], others, strict=True):
+        differing = [name for name in first if other[name] != first[name]]
+        if differing:
+            raise UsageError(
+                f"{members[0].path} and {member.path} differ in more than their seed ({', '.join(differing)}); go on "
+                "with them one by one"
+            )
+
+
+def _check_disk(runs: Sequence[Path], config: TrainConfig, size: int) -> None:
+    """Refuse runs whose states cannot be saved; say what large ones take."""
+    folder = next(p for p in (runs[0], *runs[0].absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
-    what = f"a saved state of this run takes {size / 1e9:.2g} GB, and while one is replaced there are two"
+    whose = "this run" if len(runs) == 1 else f"each of these {len(runs)} runs"
+    what = f"a saved state of {whose} takes {size / 1e9:.2g} GB, and while one is replaced there are two"
     advice = ", or give --no-save-replay" if config.save_replay else ""
-    if free < 2 * size:
+    if free < (len(runs) + 1) * size:
         raise UsageError(f"{what}, but {folder} has {free / 1e9:.2g} GB free; make room{advice}")
     if size > _LARGE_STATE:
         tqdm.write(f"{what} ({free / 1e9:.3g} GB are free); --save-every spaces them{advice}", file=sys.stderr)
@@ -174,5 +277,16 @@ def _warn_if_elsewhere(run: Path, then: Mapping[str, Any], now: Mapping[str, Any
         tqdm.write(
             f"{run} began with {', '.join(other)}, which is not what is here; it will not end bit for bit where it "
             "would have",
+            file=sys.stderr,
+        )
+
+
+def _warn_if_alone(run: Path, then: Mapping[str, Any], group: Sequence[Member]) -> None:
+    """On an accelerator the numbers of a member depend, in their last digits, on how many train together."""
+    before = [then, *then.get("resumed", [])][-1].get("together", [None])
+    if programs.at_once() and len(before) != len(group):
+        tqdm.write(
+            f"{run} trained in a group of {len(before)} and goes on in one of {len(group)}; on an accelerator it will "
+            "not end bit for bit where it would have",
             file=sys.stderr,
         )

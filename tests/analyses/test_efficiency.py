@@ -40,6 +40,8 @@ def test_the_picture_tells_all_three_comparisons_and_the_seeds():
     for words in ("equal updates", "equal parameters", "equal seconds", "3 seeds", "Pareto", "equal training seconds"):
         assert words in text
     assert depth_colour(16) in text
+    assert "trained at once" not in text
+    assert "each one's share, one of 3" in efficiency.plot(grid(together=3)).to_json()
     assert "'type': 'log'" in text
     one = str(efficiency.plot(grid(seeds=1)).to_dict())
     assert "one seed, so no interval" in one

@@ -8,7 +8,7 @@ import pytest
 from analyses import runs
 from crlviz.checkpoints import read_config
 from crlviz.errors import CrlvizError, UsageError
-from tests.toys import planted_runs, toy_config, untrained_run
+from tests.toys import change_config, planted_runs, toy_config, untrained_run
 from training.trainer import METRICS
 
 
@@ -60,6 +60,21 @@ def test_table(four_runs):
     assert table.high["depth 8"] == pytest.approx(0.8)
     assert table.updates["depth 4"] == 60
     assert table.seconds["depth 8"] == 48
+
+
+def test_seeds_trained_at_once_say_so(four_runs, tmp_path):
+    """In one directory of train --seeds, which a directory of several such holds."""
+    for seed in (0, 1):
+        path = untrained_run(tmp_path / "both" / f"seed{seed}", toy_config(seed=seed))
+        change_config(path, lambda content: content.update(together=[0, 1]))
+        write_metrics(path, [0, 0.5], seconds=1)
+    assert runs.find([tmp_path]) == runs.find([tmp_path / "both"]) == [tmp_path / "both" / f"seed{n}" for n in (0, 1)]
+    data = runs.compute(runs.find([tmp_path]))
+    assert data.together.values.tolist() == [2, 2]
+    assert runs.shares(data) == "Seconds of seeds that a GPU trained at once are each one's share, one of 2."
+    assert runs.shares(runs.compute(four_runs)) == ""
+    mixed = planted_runs({"together": 5}, {"depth": 8})
+    assert "here 1 or 5 trained at once, so seconds do not compare" in runs.shares(mixed)
 
 
 def test_runs_of_unequal_length(four_runs, tmp_path):

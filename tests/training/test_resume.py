@@ -23,6 +23,7 @@ from training import state as states
 from training.crl import CRL
 from training.run import Run
 
+REAL = programs.compiled
 STEPS = [120, 160, 200, 240, 280]  # environment steps of the toy run after each of its training steps
 
 
@@ -30,7 +31,7 @@ STEPS = [120, 160, 200, 240, 280]  # environment steps of the toy run after each
 def _compiled_once():
     """The programs of a config are compiled once for all tests; that each process makes its own, the torture tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "compiled", functools.cache(programs.compiled))
+        patch.setattr(programs, "compiled", functools.cache(programs.compiled))
         yield
 
 
@@ -42,7 +43,7 @@ def at_step(monkeypatch):
         real = Run._step
 
         def step(self):
-            if self.counters.step == number:
+            if self.step == number:
                 monkeypatch.setattr(Run, "_step", real)
                 act()
             real(self)
@@ -137,7 +138,7 @@ def test_a_finished_run_is_left_alone(toy_run, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
     (run / "state" / "240").mkdir(parents=True)  # as if killed before it was removed
-    monkeypatch.setattr("training.trainer.compiled", None)
+    monkeypatch.setattr(programs, "compiled", None)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
     cli.main()
@@ -344,7 +345,7 @@ def poison(monkeypatch):
             return dataclasses.replace(loop, algorithm=algorithm(*parts))
 
         monkeypatch.setattr(programs, "build", build)
-        monkeypatch.setattr(trainer, "compiled", functools.cache(programs.compiled))
+        monkeypatch.setattr(programs, "compiled", functools.cache(REAL))
 
     return arrange
 

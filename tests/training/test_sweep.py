@@ -1,5 +1,7 @@
 """Grids, names, and a sweep of which one cell fails."""
 
+import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -43,6 +45,7 @@ def test_names_say_where_a_cell_leaves_its_preset():
         "point_u_maze-depth4-seed3",
         "point_big_maze-depth4-seed3",
     ]
+    assert names(max_pair_distance="3,none", seed="1") == ["depth4-pairs3-seed1", "depth4-seed1"]
     assert names(settings=["gamma=0.9,0.99", "unroll=75"]) == ["depth4-gamma=0.9-seed0", "depth4-gamma=0.99-seed0"]
 
 
@@ -67,11 +70,19 @@ def test_what_is_typed_trains_that_very_config(monkeypatch):
     monkeypatch.setattr(trainer, "train", lambda config, out, command: seen.append((config, out)) or out)
     cells = [cells[0], cells[-1]]
     for cell in cells:
-        verb, *arguments = cell.arguments
+        verb, *arguments = sweep.Group((cell,), begun=False).arguments
         assert verb == "train"
         done = CliRunner().invoke(command, [text.replace("1e2", "100") for text in arguments])
         assert done.exit_code == 0, done.output
     assert seen == [(cell.config, cell.out) for cell in cells]
+    monkeypatch.setattr(trainer, "train_together", lambda config, outs, **_: together.append((config, outs)) or [])
+    together: list = []
+    pair = sweep.grid("point_u_maze", Path("out"), {"depth": "8", "seed": "3,4"})
+    _, *arguments = sweep.Group(tuple(pair), begun=False).arguments
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    ((config, outs),) = together
+    assert outs == {cell.config.seed: cell.out for cell in pair}
+    assert [dataclasses.replace(config, seed=seed) for seed in outs] == [cell.config for cell in pair]
     assert not cells[-1].config.actor.residual
     assert cells[-1].config.crl.learning_rate == 1e-4
 
@@ -83,6 +94,8 @@ def test_what_is_typed_trains_that_very_config(monkeypatch):
         ({"depth": "4,,8"}, "--depth takes values with commas between, or a range as 0-4, not '4,,8'"),
         ({"depth": "four"}, "takes a value of type int, not 'four'"),
         ({"batch_size": "1"}, "needs at least 2"),
+        ({"max_pair_distance": "all"}, "--max-pair-distance takes whole numbers of cells or none"),
+        ({"max_pair_distance": "9"}, "cells of this maze are 1 to 6 apart"),
         ({"ablate": "dropout"}, "--ablate takes residual, layer-norm, swish, not 'dropout'"),
         ({"env": "point_nowhere"}, "no environment is called"),
         ({"settings": ["gamma"]}, "--set takes NAME=VALUE"),
@@ -144,18 +157,81 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path, toy_run):
     lines = (cell.out / "metrics.csv").read_text().splitlines()
     (cell.out / "metrics.csv").write_text("\n".join([*lines[:2], ""]))
     assert (cell.begun, cell.finished, cell.done) == (True, False, 120)
-    assert cell.job == ("train", "--resume", str(cell.out))
-    assert sweep.train_cells([cell], tmp_path / "logs", 1) == {}
+    (group,) = sweep.grouped([cell], 1)
+    assert group.arguments == ("train", "--resume", str(cell.out))
+    assert sweep.train_groups([cell], [group], tmp_path / "logs", 1) == {}
     assert cell.finished
 
 
 def toy_cell(folder, toy_run):
     """The cell whose run is a copy of the toy run."""
-    options = {"batch_size": "8", "env_steps": "280"}
-    settings = [text.removeprefix("--set=") for text in SMALL[1:]]
-    (cell,) = sweep.grid("point_u_maze", folder / "runs", options, settings=settings, preset="paper")
+    (cell,) = toy_cells(folder, "0")
     shutil.copytree(toy_run, cell.out)
     return cell
+
+
+def toy_cells(folder, seeds):
+    options = {"batch_size": "8", "env_steps": "280", "seed": seeds}
+    settings = [text.removeprefix("--set=") for text in SMALL[1:]]
+    return sweep.grid("point_u_maze", folder / "runs", options, settings=settings, preset="paper")
+
+
+def seeds_of(groups):
+    return [[cell.config.seed for cell in group.cells] for group in groups]
+
+
+def cells_of(**options):
+    return sweep.grid("point_u_maze", Path("out"), {"depth": "4", **options})
+
+
+def test_seeds_make_a_group_unless_a_core_would_be_idle():
+    assert seeds_of(sweep.grouped(cells_of(seed="0-4"), 1)) == [[0, 1, 2, 3, 4]]
+    assert sorted(map(len, seeds_of(sweep.grouped(cells_of(seed="0-3"), 2)))) == [2, 2]
+    assert sorted(map(len, seeds_of(sweep.grouped(cells_of(seed="0-4"), 9)))) == [1] * 5
+    assert seeds_of(sweep.grouped(cells_of(seed="0-2"), 1, apart=True)) == [[0], [1], [2]]
+    assert seeds_of(sweep.grouped(cells_of(seed="0-2", depth="4,8"), 1)) == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_groups_share_the_cores_evenly_and_the_longest_is_begun_first():
+    """Depth 64 is 16 times the work of depth 4: its seeds go to both cores, and those of depth 4 fill up."""
+    groups = sweep.grouped(cells_of(seed="0-2", depth="4,64"), 2)
+    assert [group.cells[0].config.actor.depth for group in groups] == [64, 64, 4]
+    assert [len(group.cells) for group in groups] == [2, 1, 3]
+    assert [group.seconds for group in groups] == sorted((group.seconds for group in groups), reverse=True)
+
+
+def test_what_splitting_does_is_never_worse():
+    for seeds, depth, at_once in itertools.product(("0-2", "0-6"), ("4", "4,64", "4,8,16", "16,20,64"), (1, 2, 3, 8)):
+        cells = cells_of(seed=seeds, depth=depth)
+        whole = [sweep.Group(tuple(c for c in cells if c.kind == kind), False) for kind in {c.kind for c in cells}]
+        groups = sweep.grouped(cells, at_once)
+        assert sorted(cell.name for group in groups for cell in group.cells) == sorted(cell.name for cell in cells)
+        assert sweep._busy(groups, at_once)[0] <= sweep._busy(whole, at_once)[0]
+        if len(whole) < at_once:
+            assert len(groups) >= min(at_once, len(cells))
+
+
+def test_a_group_finished_broken_off_and_new_and_one_that_fails(tmp_path, toy_run, monkeypatch):
+    """Of four seeds one is finished, one goes on, one is new, and one has a state that is damaged."""
+    finished, broken, damaged, new = toy_cells(tmp_path, "0-3")
+    shutil.copytree(toy_run, finished.out)
+    for cell in (broken, damaged):
+        trainer.train(cell.config, cell.out, progress=False)
+        shutil.rmtree(cell.out / "checkpoints")
+    (damaged.out / "state" / "200").mkdir(parents=True)
+    before = (finished.out / "metrics.csv").stat().st_mtime_ns
+    groups = sweep.grouped((cells := [finished, broken, damaged, new]), 1)
+    assert sorted(seeds_of(groups)) == [[1, 2], [3]]
+    failed = sweep.train_groups(cells, groups, tmp_path / "logs", 1)
+    assert list(failed) == [damaged.name]
+    assert "cannot be read" in failed[damaged.name]
+    assert [cell.finished for cell in cells] == [True, True, False, True]
+    assert (finished.out / "metrics.csv").stat().st_mtime_ns == before
+    assert len(broken.rows) == 3
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [
+        "depth4-width8-batch8-seed3.txt",
+        "depth4-width8-batch8-seeds1,2.txt",
+    ]
 
 
 def test_other_settings_are_never_written_over(tmp_path, toy_run):
@@ -173,10 +249,10 @@ def test_other_settings_are_never_written_over(tmp_path, toy_run):
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
-    def interrupted(cells, logs, at_once):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "train_cells", interrupted)
+    monkeypatch.setattr(sweep, "train_groups", interrupted)
     done = invoke("point_u_maze", "--batch-size", 8, "--out", tmp_path / "runs", "--jobs", 1, *SMALL)
     assert "0 of 1 cells are finished; the same command goes on with the others" in done.output
     assert isinstance(done.exception, (click.Abort, SystemExit, KeyboardInterrupt))
