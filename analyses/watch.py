@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 1.0
 _REST = 4  # times as long as the last drawing took
-_SESSION_NICE = "10"  # a tenth of a core that the trainer wants too
+_LOW = 10  # a session of this nice gets a tenth of a core that the trainer wants too
 _CURVES = {
     "success": "goals reached (share)",
     "time_at_goal": "time at goal (steps)",
@@ -51,7 +51,8 @@ def command(run: Path) -> None:
     Example: crlviz watch runs/d16
     """
     parent = os.getppid()
-    _give_way()
+    os.nice(19)
+    _session_nice(_LOW)
     os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported: the GPU's memory is the trainer's
     drawn = None
     if _seen(run) is None:
@@ -61,6 +62,8 @@ def command(run: Path) -> None:
         seen = _seen(run)
         over = orphan or (seen is not None and seen[0] >= seen[2])
         began = time.perf_counter()
+        if over:
+            _session_nice(0)  # nothing left to give way to
         if seen and (seen != drawn or over):
             try:
                 write(run, over=over)
@@ -75,13 +78,12 @@ def command(run: Path) -> None:
         click.echo(f"wrote {run / 'watch' / 'index.html'}")
 
 
-def _give_way() -> None:
-    """Take the lowest priority among the processes of this session, for good, and a low one among sessions."""
-    os.nice(19)
-    # Linux deals the CPU out to sessions first, to each as much; nice counts within one (autogroups, sched(7)).
+def _session_nice(nice: int) -> None:
+    """Set the nice of this process's session, if it is its own: Linux deals the CPU out to sessions first, to each as
+    much, and a process's nice counts within its session alone (autogroups, sched(7))."""
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(_SESSION_NICE)
+            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def _seen(run: Path) -> tuple[int, int, int] | None:

@@ -63,10 +63,8 @@ def test_other_bodies_are_filmed_for_some_seconds(monkeypatch):
 
 def test_it_ends_when_its_parent_does(going):
     """The trainer may be killed; its watcher draws once more and goes."""
-    spawn = (
-        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-m', 'crlviz', 'watch', sys.argv[1]]).pid)"
-    )
-    spawn += "; import time; time.sleep(1)"
+    watcher = "subprocess.Popen([sys.executable, '-m', 'crlviz', 'watch', sys.argv[1]], start_new_session=True)"
+    spawn = f"import subprocess, sys, time; print({watcher}.pid); time.sleep(1)"
     subprocess.run([sys.executable, "-c", spawn, str(going)], check=True, stdout=subprocess.DEVNULL)
     _wait_for_the_end(going)
 
@@ -76,7 +74,7 @@ def test_it_ends_when_its_parent_does(going):
 def test_it_gives_way_to_other_sessions(own_session):
     """As `train --watch` starts it; started by hand it must not slow its terminal's other processes."""
     before = AUTOGROUP.read_text().rpartition(" ")[2]
-    code = f"from analyses import watch; watch._give_way(); print(open('{AUTOGROUP}').read().rpartition(' ')[2])"
+    code = f"from analyses import watch; watch._session_nice(10); print(open('{AUTOGROUP}').read().rpartition(' ')[2])"
     done = subprocess.run(
         [sys.executable, "-c", code], start_new_session=own_session, capture_output=True, text=True, check=True
     )
