@@ -79,7 +79,11 @@ class Run:
 
     def _train(self, heard: Callable[[], int | None]) -> None:
         """The group to its last evaluation, that included, or until it has lost all members."""
-        self._load()
+        try:
+            self._load()
+        except CrlvizError as error:
+            for member in self._lanes:
+                member.trouble = error
         counts = self._lanes[0].schedule
         while self.training:
             if self.step % counts.steps_per_epoch == 0:

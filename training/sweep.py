@@ -18,10 +18,11 @@ from training.config import schedule
 from training.grid import Cell, grid
 
 _LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
-# To tell long groups from short ones: seconds of a process before it trains, and rows times parameters that a core gets
-# through in one. Measured on a laptop-class core, for networks of width 64.
+# To tell long groups from short ones, roughly, as measured on a laptop-class core: seconds of a process before it
+# trains, products of matrices that a core gets through in a second, and as how many of them the rest of a layer counts.
 _START_UP = 15.0
-_WORK_A_SECOND = 3e9
+_PRODUCTS_A_SECOND = 4e9
+_REST_OF_A_LAYER = 170_000
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Group:
     @property
     def seconds(self) -> float:
         """About how long it takes on a core, to tell a long one from a short one."""
-        return _START_UP + sum(_work(cell) for cell in self.cells) / _WORK_A_SECOND
+        return _START_UP + sum(map(_work, self.cells))
 
     def halves(self) -> list["Group"]:
         half = len(self.cells) // 2
@@ -64,11 +65,13 @@ class Group:
 
 
 def _work(cell: Cell) -> float:
-    """Parameters of the hidden layers (of actor, phi and psi) times the rows of all updates."""
+    """Seconds on a core of all updates of actor, phi and psi, by the products in their hidden layers."""
     config, counts = cell.config, schedule(cell.config)
-    actor, critic = config.actor, config.critic
-    parameters = actor.depth * actor.width**2 + 2 * critic.depth * critic.width**2
-    return float(parameters) * config.batch_size * counts.gradient_steps(config, counts.steps)
+    update = sum(
+        network.depth * (network.width**2 * config.batch_size + _REST_OF_A_LAYER)
+        for network in (config.actor, config.critic, config.critic)
+    )
+    return update * counts.gradient_steps(config, counts.steps) / _PRODUCTS_A_SECOND
 
 
 def grouped(cells: Sequence[Cell], at_once: int, *, apart: bool = False) -> list[Group]:
