@@ -14,8 +14,8 @@ import jax
 def count(function: Callable[..., Any], *arguments: Any) -> int:
     """Operations of all matrix products, a multiplication and an addition for each term of each sum.
 
-    Activations, norms (products with a vector) and the optimiser are left out: of XLA's count for an update of an unrolled network of width 64
-    the products are four fifths, of width 256 more than nine tenths.
+    Activations, norms (products with a vector too) and the optimiser are left out: of XLA's count for an update of an
+    unrolled network of width 64 the products are four fifths, of width 256 more than nine tenths.
 
     Args:
       function: what to count.

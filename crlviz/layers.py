@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 EPSILON = 1e-6  # flax's, which the paper's networks have
 
@@ -30,11 +29,9 @@ def _run(layers: Layers, x: jax.Array) -> tuple[jax.Array, list[tuple[jax.Array,
     kept = []
     for layer in layers:
         y = x @ layer["dense"]["kernel"] + layer["dense"]["bias"]
-        mean = y.mean(-1, keepdims=True)
-        # As flax does it: both means in one go.
-        variance = jnp.maximum((y * y).mean(-1, keepdims=True) - mean * mean, 0)
-        inverse = jax.lax.rsqrt(variance + EPSILON)
-        normal = (y - mean) * inverse
+        y -= y.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + EPSILON)
+        normal = y * inverse
         kept.append((normal, inverse))
         z, gate = _gate(layer, normal)
         x = z * gate
