@@ -6,7 +6,7 @@ benchmark that the paper stands on may go on for up to three plain layers after 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from crlviz.errors import UsageError
+from crlviz.layers import chain
 
 LAYERS_PER_BLOCK = 4
 EMBEDDING = 64
@@ -78,6 +79,15 @@ class Layer(nn.Module):
         return _ACTIVATIONS[self.config.activation](x)
 
 
+def _layers(module: nn.Module, config: NetworkConfig, x: jax.Array, names: Sequence[str]) -> jax.Array:
+    """A module's layers of these names, one after the other."""
+    if config.layer_norm and config.activation == "swish" and names and not module.is_initializing():
+        return chain([module.variables["params"][name] for name in names], x)
+    for name in names:
+        x = Layer(config, name=name)(x)
+    return x
+
+
 class Block(nn.Module):
     """Four layers and the identity."""
 
@@ -85,9 +95,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
-        y = x
-        for index in range(LAYERS_PER_BLOCK):
-            y = Layer(self.config, name=f"layer_{index}")(y)
+        y = _layers(self, self.config, x, [f"layer_{index}" for index in range(LAYERS_PER_BLOCK)])
         return x + y if self.config.residual else y, None
 
 
@@ -99,12 +107,11 @@ class ResidualNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
-        x = Layer(self.config, name="stem")(x)
+        x = _layers(self, self.config, x, ["stem"])
         if count := self.config.depth // LAYERS_PER_BLOCK:
             blocks = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)
             x, _ = blocks(self.config, name="blocks")(x, None)
-        for index in range(self.config.tail):
-            x = Layer(self.config, name=f"tail_{index}")(x)
+        x = _layers(self, self.config, x, [f"tail_{index}" for index in range(self.config.tail)])
         return tuple(
             nn.Dense(size, kernel_init=_KERNEL_INIT, name=f"head_{index}")(x) for index, size in enumerate(self.heads)
         )

@@ -1,156 +1,262 @@
-"""``crlviz bench``: what this machine does, measured now."""
+"""``crlviz bench``: what this machine does, measured now, beside a plain twin and beside what it could do."""
 
-import time
-from collections.abc import Sequence
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-_COMPILED = 8  # environments in parallel where compiling is measured
+_COLOURS = {"crlviz": "#a8326e", "plain twin": "#8a94a0", "matrix products alone": "#d5d8dc"}
+_TWIN_DEPTH = 64  # a program unrolled over 256 layers takes minutes to compile
 
 
 @click.command()
-@click.option("--depth", "depths", default="4,64,256,1024", show_default=True, help="Depths, with commas between.")
-@click.option("--width", default=64, show_default=True, help="Units of each layer.")
-@click.option("--batch-size", default=64, show_default=True, help="Rows of an update.")
-@click.option("--env", default="point_big_maze", show_default=True, help="Environment to step.")
-@click.option("--num-envs", default=256, show_default=True, help="Environments stepped in parallel.")
+@click.option("--depth", "depths", default="4,16,64", show_default=True, help="Depths, with commas between.")
+@click.option("--width", "widths", default="256", show_default=True, help="Units of each layer, with commas between.")
+@click.option("--batch-size", "batch_sizes", default="512", show_default=True, help="Rows, with commas between.")
+@click.option("--env", default="point_big_maze", show_default=True, help="Environment to step, and whose sizes count.")
+@click.option("--num-envs", default=512, show_default=True, help="Environments stepped in parallel.")
+@click.option("--window", default=1000, show_default=True, help="Steps of each environment that are sampled from.")
+@click.option("--updates", default=800, show_default=True, help="Batches that are sampled.")
+@click.option("--twin-depth", default=_TWIN_DEPTH, show_default=True, help="Deepest plain twin; compiling takes long.")
+@click.option("--seconds", default=5.0, show_default=True, help="To measure each rate for, compiling apart.")
+@click.option("--step", is_flag=True, help="Measure the parts of a whole training step too, at each size.")
+@click.option("--out", type=click.Path(path_type=Path), help="Draw the updates (.html, .png, .svg, .pdf).")
+@click.option("--json", "data", type=click.Path(path_type=Path), help="Keep the numbers.")
 @click.option("--compile", "ids", metavar="ID,...", help="Measure these environments instead: seconds to compile them.")
-def command(depths: str, width: int, batch_size: int, env: str, num_envs: int, ids: str | None) -> None:
-    """Measure environment steps a second, seconds to the first update and updates a second by depth; or what it takes
-    to compile environments.
+def command(ids: str | None, out: Path | None, data: Path | None, **options: Any) -> None:
+    """Measure updates, environment steps and sampling by depth, width and batch size; or what it takes to compile
+    environments.
+
+    Updates and sampling are measured in turn with a plain twin, which is written as the field writes them (one module a
+    layer, unrolled; a matrix of every step against every other for the hindsight goals), and with the machine's
+    ceiling: its rate of matrix products of these shapes, and of copies. Memory and the seconds to the first update are
+    those of a process of its own; they count compiling.
 
     \b
-    Example: crlviz bench --depth 4,64
+    Example: crlviz bench --depth 4,64 --out speed.html --json speed.json
+    Example: crlviz bench --env humanoid --depth 64 --step
     Example: crlviz bench --compile ant,humanoid,arm_reach
     """
-    from crlviz.errors import UsageError
+    from crlviz import charts, envs
 
-    try:
-        numbers = [int(depth) for depth in depths.split(",")]
-    except ValueError:
-        raise UsageError(f"--depth takes whole numbers with commas between, not {depths!r}") from None
+    charts.check_endings([out] if out else [])
+    if data:
+        charts.check_endings([data])
+    names = ("depths", "widths", "batch_sizes")
+    lists = {name: _numbers(f"--{name.replace('_', '-')[:-1]}", options.pop(name)) for name in names}
+    envs.check(options["env"])
     import jax
 
-    # A cached program would make the first update look cheaper than it is.
-    jax.config.update("jax_enable_compilation_cache", False)
-    click.echo(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
+    click.echo(f"{jax.devices()[0].device_kind}, {_cores()}, jax {jax.__version__}")
     if ids:
+        # A cached program would make compiling look cheaper than it is.
+        jax.config.update("jax_enable_compilation_cache", False)
         _bench_compiling(ids.split(","))
         return
-    click.echo(f"{env}, {num_envs} in parallel, random actions: {env_steps_per_second(env, num_envs):,.0f} steps/s")
+    found = measure(**lists, **options)
+    if data:
+        from crlviz import files
+
+        files.write(data, (json.dumps(found, indent=1) + "\n").encode())
+    if out:
+        charts.save(plot(found), out)
+
+
+def measure(
+    depths: Sequence[int],
+    widths: Sequence[int],
+    batch_sizes: Sequence[int],
+    env: str,
+    num_envs: int,
+    window: int,
+    updates: int,
+    twin_depth: int,
+    seconds: float,
+    step: bool,
+) -> dict[str, Any]:
+    """Measure all that ``crlviz bench`` does, printing each row of its table as it comes.
+
+    Returns:
+      ``machine``; ``env_steps_per_second``; ``copy_bytes_per_second``; ``sampling`` (rows a second and bytes beyond the
+      ring, of ours and the twin); ``updates``, a row a size (seconds to the first update, bytes, updates a second, of
+      ours, the twin and the ceiling); with ``step``, ``steps``, a row a size (seconds of each part).
+    """
+    import jax
+
+    from crlviz import envs
+    from training import ceiling, speed
+
+    world = envs.make(env)
+    sizes = world.state_dim, world.action_size, world.goal_dim
+    found: dict[str, Any] = {
+        "machine": {"device": jax.devices()[0].device_kind, "cores": _cores(), "jax": jax.__version__},
+        "env": env,
+        "num_envs": num_envs,
+        "env_steps_per_second": speed.env_steps_per_second(env, num_envs, seconds),
+        "copy_bytes_per_second": ceiling.copy_rate(),
+    }
+    click.echo(f"{env}, {num_envs} in parallel, random actions: {found['env_steps_per_second']:,.0f} steps/s")
+    case = speed.Sampling(sizes, num_envs, window, updates, batch_sizes[0])
+    rates = speed.sampling_rates(case, seconds)
+    peaks = {kind: speed.in_its_own_process(speed.sampling_peak, kind, case) for kind in rates}
+    possible = found["copy_bytes_per_second"] / 2 / case.row_bytes
+    found["sampling"] = {"window": window, "rows": updates * batch_sizes[0], "ceiling_rows_per_second": possible}
+    for kind, rate in rates.items():
+        found["sampling"] |= {f"{kind}_rows_per_second": rate, f"{kind}_peak_bytes": peaks[kind]}
     click.echo(
-        f"\nwidth {width}, batch {batch_size}, {env}\n{'depth':>6}{'first update':>15}{'ratio':>7}{'updates/s':>11}"
+        f"sampling and relabelling, {num_envs} windows of {window:,}: {rates['ours']:,.0f} rows/s "
+        f"({updates * batch_sizes[0] / rates['ours']:.2f} s a training step, {_size(peaks['ours'])} beyond the ring), "
+        f"{rates['ours'] / rates['twin']:.1f} times the twin ({min(num_envs, speed.TWIN_WINDOWS)} windows: "
+        f"{_size(peaks['twin'])}), {rates['ours'] / possible:.0%} of copying"
     )
-    first = None
-    for row in (update_speed(env, depth, width, batch_size) for depth in numbers):
-        first = first or row["first_seconds"]
-        ratio = row["first_seconds"] / first
-        click.echo(f"{row['depth']:6}{row['first_seconds']:13.1f} s{ratio:7.2f}{row['updates_per_second']:11.1f}")
+    click.echo(
+        f"\n{'':24}{'first update (s)':>18}{'memory (GiB)':>16}{'updates/s':>20}{'times':>7}{'of':>10}\n"
+        f"{'depth':>7}{'width':>8}{'batch':>9}{'ours':>9}{'twin':>9}{'ours':>8}{'twin':>8}{'ours':>10}{'twin':>10}"
+        f"{'twin':>7}{'products':>10}"
+    )
+    found["updates"], found["steps"] = [], []
+    shapes = [(depth, width, rows) for rows in batch_sizes for width in widths for depth in depths]
+    for depth, width, rows in shapes:
+        row = _measure_updates(speed.Case(sizes, depth, width, rows), depth <= twin_depth, seconds)
+        found["updates"].append(row)
+        click.echo(_line(row))
+    for depth, width, rows in shapes if step else []:
+        changes = {"actor.depth": depth, "critic.depth": depth, "actor.width": width, "critic.width": width}
+        counts = {"num_envs": num_envs, "window": window, "updates": updates, "batch_size": rows}
+        found["steps"].append(_measure_step(env, changes | counts, seconds))
+    return found
+
+
+def _measure_updates(case: Any, twin: bool, seconds: float) -> dict[str, Any]:
+    from training import speed
+
+    row: dict[str, Any] = {"depth": case.depth, "width": case.width, "batch_size": case.batch_size}
+    with tempfile.TemporaryDirectory() as cache:
+        for kind in ("ours", "twin") if twin else ("ours",):
+            first = speed.in_its_own_process(speed.first_update, kind, case, cache)
+            row |= {f"{kind}_{name}": value for name, value in first.items()}
+        rates = speed.in_its_own_process(speed.update_rates, case, twin, seconds, cache)
+    row["flops"] = rates.pop("flops")
+    row |= {f"{kind}_updates_per_second": rate for kind, rate in rates.items()}
+    row["of_ceiling"] = rates["ours"] / rates["ceiling"]
+    row["times_twin"] = rates["ours"] / rates["twin"] if twin else None
+    return row
+
+
+def _measure_step(env: str, changes: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    from training import config as configs
+    from training import speed
+
+    config = configs.from_options(env, "paper", dict(changes))
+    parts = speed.in_its_own_process(speed.step_parts, config, seconds)
+    total = sum(parts.values())
+    click.echo(
+        f"\none training step at depth {config.critic.depth}, width {config.critic.width}: {config.unroll} steps of "
+        f"{config.num_envs} environments, {config.updates} updates of {config.batch_size}: {total:.1f} s"
+    )
+    for name, value in parts.items():
+        click.echo(f"{name:>24}{value:10.2f} s{value / total:8.1%}")
+    named = {"depth": config.critic.depth, "width": config.critic.width, "batch_size": config.batch_size}
+    return {**named, "seconds": parts}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    def number(name: str, width: int, scale: float = 1.0, digits: int = 1) -> str:
+        value = row.get(name)
+        return f"{'-':>{width}}" if value is None else f"{value / scale:{width}.{digits}f}"
+
+    return (
+        f"{row['depth']:7}{row['width']:8}{row['batch_size']:9}"
+        + "".join(number(f"{kind}_first_seconds", 9) for kind in ("ours", "twin"))
+        + "".join(number(f"{kind}_peak_bytes", 8, 2**30, 2) for kind in ("ours", "twin"))
+        + "".join(number(f"{kind}_updates_per_second", 10, digits=2) for kind in ("ours", "twin"))
+        + number("times_twin", 7)
+        + f"{row['of_ceiling']:10.0%}"
+    )
+
+
+def plot(found: Mapping[str, Any]) -> Any:
+    """Updates a second and seconds to the first update over depth, of ours, the twin and the matrix products alone.
+
+    Args:
+      found: what ``measure`` returned, or its JSON.
+    """
+    import altair as alt
+    import pandas as pd
+
+    from crlviz import charts  # noqa: F401 - its theme
+
+    names = dict(zip(("ours", "twin", "ceiling"), _COLOURS, strict=True))
+    data = pd.DataFrame(
+        {
+            "what": name,
+            "depth": row["depth"],
+            "network": f"width {row['width']}, batch {row['batch_size']}",
+            "updates": row.get(f"{kind}_updates_per_second"),
+            "first": row.get(f"{kind}_first_seconds"),
+        }
+        for row in found["updates"]
+        for kind, name in names.items()
+    )
+    colour = alt.Color(
+        "what:N", title=None, scale=alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values())), sort=None
+    )
+    depths = sorted(set(data["depth"]))
+    place = alt.X("depth:Q", title="depth", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=depths))
+
+    def panel(column: str, title: str) -> alt.FacetChart:
+        y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type="log"))
+        base = alt.Chart(data.dropna(subset=[column])).encode(x=place, y=y, color=colour)
+        tip = ["what:N", "network:N", "depth:Q", alt.Tooltip(f"{column}:Q", format=".3~g")]
+        drawn = base.mark_line() + base.mark_point(filled=True, size=50, opacity=1).encode(tooltip=tip)
+        header = alt.Header(title=None, labelFontSize=12)
+        return drawn.properties(width=260, height=220).facet(column=alt.Column("network:N", header=header))
+
+    both = alt.vconcat(panel("updates", "updates a second"), panel("first", "seconds to the first update"))
+    machine = found["machine"]
+    return both.properties(
+        title=alt.Title(
+            "What an update costs", subtitle=f"{machine['device']}, {machine['cores']}, sizes of {found['env']}"
+        )
+    )
 
 
 def _bench_compiling(ids: Sequence[str]) -> None:
     from crlviz import envs
+    from training import speed
 
     for id in ids:
         envs.check(id)  # a wrong name is told before the first minute
-    click.echo(f"{_COMPILED} in parallel; seconds to trace and compile, and those of all cores together")
+    click.echo(f"{speed.COMPILED} in parallel; seconds to trace and compile, and those of all cores together")
     click.echo(f"{'id':32}{'reset':>7}{'step':>7}{'cores':>7}{'steps/s':>9}")
-    for row in map(compile_speed, ids):
+    for row in map(speed.compile_speed, ids):
         click.echo(
             f"{row['id']:32}{row['reset_seconds']:7.1f}{row['step_seconds']:7.1f}{row['cpu_seconds']:7.1f}"
             f"{row['steps_per_second']:9,.0f}"
         )
 
 
-def compile_speed(id: str) -> dict[str, Any]:
-    """Seconds from a built environment to compiled programs of reset and step, for 8 in parallel, and steps a second.
+def _numbers(option: str, text: str) -> list[int]:
+    from crlviz.errors import UsageError
 
-    ``cpu_seconds`` is what both cost on all cores together: where other work runs, it says more than the clock.
-    """
-    import jax
-
-    from crlviz import envs
-
-    world = envs.make(id)
-    keys = jax.random.split(jax.random.key(0), _COMPILED)
-    actions = jax.random.uniform(keys[0], (_COMPILED, world.action_size), minval=-1, maxval=1)
-    jax.block_until_ready(actions)
-    start, cpu = time.perf_counter(), time.process_time()
-    reset = jax.jit(jax.vmap(world.reset)).lower(keys).compile()
-    middle = time.perf_counter()
-    states = reset(keys)
-    step = jax.jit(jax.vmap(world.step)).lower(states, actions).compile()
-    end, cpu = time.perf_counter(), time.process_time() - cpu
-    count = 0
-    while (seconds := time.perf_counter() - end) < 2 or count < 3:
-        states = jax.block_until_ready(step(states, actions))
-        count += 1
-    return {
-        "id": id,
-        "reset_seconds": middle - start,
-        "step_seconds": end - middle,
-        "cpu_seconds": cpu,
-        "steps_per_second": _COMPILED * count / seconds,
-    }
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} takes whole numbers with commas between, not {text!r}") from None
+    if min(numbers) < 1:
+        raise UsageError(f"{option} takes numbers of at least 1, not {text!r}")
+    return numbers
 
 
-def env_steps_per_second(env: str, num_envs: int, length: int = 1000, repeats: int = 5) -> float:
-    """Environment steps a second of a jitted scan under random actions, compilation apart; the best of repeats."""
-    import jax
+def _cores() -> str:
+    from crlviz import processes
 
-    from crlviz import envs
-
-    world = envs.make(env)
-
-    @jax.jit
-    def run(states, key):
-        def step(states, key):
-            actions = jax.random.uniform(key, (num_envs, world.action_size), minval=-1, maxval=1)
-            return jax.vmap(world.step)(states, actions), None
-
-        return jax.lax.scan(step, states, jax.random.split(key, length))[0]
-
-    states = jax.vmap(world.reset)(jax.random.split(jax.random.key(0), num_envs))
-    return num_envs * length / min(_seconds(run, (states, jax.random.key(n)), once=n == 0) for n in range(repeats + 1))
+    count = len(processes.cores())
+    return f"{count} core{'s' * (count > 1)}"
 
 
-def update_speed(env: str, depth: int, width: int, batch_size: int) -> dict[str, Any]:
-    """Seconds from nothing to the end of the first update (tracing and compiling included), and updates a second."""
-    import jax
-
-    from crlviz import envs
-    from crlviz.networks import Actor, Critic, NetworkConfig
-    from training.crl import CRL, CRLConfig
-
-    world = envs.make(env)
-    network = NetworkConfig(depth, width)
-    algorithm = CRL(
-        CRLConfig(),
-        Actor(network, world.observation_size, world.action_size),
-        Critic(network, world.state_dim, world.action_size, world.goal_dim),
-    )
-    batch = [jax.random.normal(jax.random.key(n), (batch_size, size)) for n, size in enumerate(_sizes(world))]
-    jax.block_until_ready(batch)
-    start = time.perf_counter()
-    learner = jax.jit(algorithm.init)(jax.random.key(0))
-    update = jax.jit(algorithm.update, donate_argnums=0)
-    learner, _ = jax.block_until_ready(update(learner, jax.random.key(1), *batch))
-    first = time.perf_counter() - start
-    start, count = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - start) < 2 or count < 3:
-        learner, _ = jax.block_until_ready(update(learner, jax.random.key(count), *batch))
-        count += 1
-    return {"depth": depth, "first_seconds": first, "updates_per_second": count / seconds}
-
-
-def _sizes(world: Any) -> Sequence[int]:
-    return world.state_dim, world.action_size, world.goal_dim
-
-
-def _seconds(function, arguments, once: bool) -> float:
-    import jax
-
-    start = time.perf_counter()
-    jax.block_until_ready(function(*arguments))
-    return float("inf") if once else time.perf_counter() - start
+def _size(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB"

@@ -43,9 +43,36 @@ class Learner(struct.PyTreeNode):
     alpha_optimiser: Any
 
 
+@jax.custom_vjp
 def pairwise_logits(phi: jax.Array, psi: jax.Array) -> jax.Array:
-    """-||phi_i - psi_j||: rows are state-actions [B, d], columns goals [B, d]; result [B, B]."""
-    return -distance(phi[:, None], psi[None])
+    """-||phi_i - psi_j||: rows are state-actions [B, d], columns goals [B, d]; result [B, B].
+
+    Never holds [B, B, d]: differences are summed feature by feature, and the gradient is two matrix products.
+    """
+
+    def add(total, feature):
+        return total + (feature[0][:, None] - feature[1]) ** 2, None
+
+    zeros = jnp.zeros((phi.shape[0], psi.shape[0]), phi.dtype)
+    return -jnp.sqrt(jax.lax.scan(add, zeros, (phi.T, psi.T), unroll=16)[0])
+
+
+def _logits_forward(phi: jax.Array, psi: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    logits = pairwise_logits(phi, psi)
+    return logits, (phi, psi, logits)
+
+
+def _logits_backward(kept: tuple[jax.Array, ...], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+    phi, psi, logits = kept
+    apart = logits < 0  # where points coincide the gradient is zero, as in ``distance``
+    weight = jnp.where(apart, slope / jnp.where(apart, logits, 1.0), 0.0)
+    # Only differences count, and the smaller the numbers the better the digits of theirs.
+    centre = psi.mean(0)
+    phi, psi = phi - centre, psi - centre
+    return weight.sum(1)[:, None] * phi - weight @ psi, weight.sum(0)[:, None] * psi - weight.T @ phi
+
+
+pairwise_logits.defvjp(_logits_forward, _logits_backward)
 
 
 def info_nce(logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -56,8 +83,9 @@ def info_nce(logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, ja
     """
     count = logits.shape[0]
     positive = jnp.diagonal(logits)
-    loss = -jnp.mean(positive - jax.nn.logsumexp(logits, axis=1))
-    loss += penalty * jnp.mean(jax.nn.logsumexp(logits + 1e-6, axis=1) ** 2)
+    normaliser = jax.nn.logsumexp(logits, axis=1)
+    loss = -jnp.mean(positive - normaliser)
+    loss += penalty * jnp.mean((normaliser + 1e-6) ** 2)
     return loss, {
         "accuracy": jnp.mean(jnp.argmax(logits, axis=1) == jnp.arange(count)),
         "logits_positive": positive.mean(),
@@ -108,17 +136,29 @@ class CRL:
 
     def critic_loss(
         self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """InfoNCE of a batch [B, ...] of state-actions and their hindsight goals."""
+    ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
+        """InfoNCE of a batch [B, ...] of state-actions and their hindsight goals; psi(goal) [B, 64], and ``info_nce``'s
+        word on the batch."""
         phi, psi = self.critic.phi(params, state, action), self.critic.psi(params, goal)
-        return info_nce(pairwise_logits(phi, psi), self.config.logsumexp_penalty)
+        loss, detail = info_nce(pairwise_logits(phi, psi), self.config.logsumexp_penalty)
+        return loss, (psi, detail)
 
     def actor_loss(
-        self, params: Params, critic: Params, alpha: jax.Array, state: jax.Array, goal: jax.Array, noise: jax.Array
+        self,
+        params: Params,
+        critic: Params,
+        alpha: jax.Array,
+        state: jax.Array,
+        goal: jax.Array,
+        psi: jax.Array,
+        noise: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """mean(alpha log pi(a|s, g) - Q(s, a, g)) of a batch [B, ...], a from ``noise``; and the log probabilities."""
+        """mean(alpha log pi(a|s, g) - Q(s, a, g)) of a batch [B, ...], a from ``noise``; and the log probabilities.
+
+        ``psi`` is psi(goal) [B, 64]: the critic's step needs it too, from the same parameters.
+        """
         action, log_prob = self.actor.sample(params, jnp.concatenate([state, goal], axis=-1), noise)
-        q = -distance(self.critic.phi(critic, state, action), self.critic.psi(critic, goal))
+        q = -distance(self.critic.phi(critic, state, action), psi)
         return jnp.mean(alpha * log_prob - q), log_prob
 
     def alpha_loss(self, log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
@@ -132,13 +172,13 @@ class CRL:
         """One step of actor, temperature and critic on a batch [B, ...], all from the same old parameters."""
         noise = jax.random.normal(key, action.shape)
         alpha = jnp.exp(learner.log_alpha)
-        (actor_loss, log_prob), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
-            learner.actor, learner.critic, alpha, state, goal, noise
-        )
-        alpha_loss, alpha_grad = jax.value_and_grad(self.alpha_loss)(learner.log_alpha, log_prob)
-        (critic_loss, detail), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
+        (critic_loss, (psi, detail)), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
             learner.critic, state, action, goal
         )
+        (actor_loss, log_prob), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
+            learner.actor, learner.critic, alpha, state, goal, psi, noise
+        )
+        alpha_loss, alpha_grad = jax.value_and_grad(self.alpha_loss)(learner.log_alpha, log_prob)
         actor, actor_optimiser = _step(self._optimiser, actor_grad, learner.actor_optimiser, learner.actor)
         critic, critic_optimiser = _step(self._optimiser, critic_grad, learner.critic_optimiser, learner.critic)
         log_alpha, alpha_optimiser = _step(

@@ -43,7 +43,7 @@ def watch(before: Trouble, update: jax.Array, metrics: Mapping[str, jax.Array], 
       before: of the updates so far.
       update: number of this one.
       metrics: its losses and gradient norms.
-      params: every parameter after it.
+      params: every parameter, before or after it.
       bound: absolute loss that counts as a blow-up.
     """
     values = jnp.stack([*(metrics[name] for name in WATCHED[:-1]), norm(params)])

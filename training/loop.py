@@ -39,6 +39,20 @@ class TrainState(struct.PyTreeNode):
     key: jax.Array
 
 
+def guarded_update(
+    algorithm: CRL, loss_bound: float, carry: tuple[Learner, guard.Trouble], index: jax.Array, *batch: jax.Array
+) -> tuple[tuple[Learner, guard.Trouble], dict[str, jax.Array]]:
+    """``algorithm.update`` on a batch, undone if this or an earlier update of the carry was bad (``guard.watch``)."""
+    learner, trouble = carry
+    new, metrics = algorithm.update(learner, *batch)
+    # Of the parameters before the update: Adam turns finite gradients into finite parameters, and what to keep is then
+    # known before it runs, so that keeping is part of its pass over memory.
+    params = learner.actor, learner.critic, learner.log_alpha
+    trouble = guard.watch(trouble, index, metrics, params, loss_bound)
+    kept = jax.tree.map(lambda old, new: jnp.where(trouble.found, old, new), learner, new)
+    return (kept, trouble), metrics
+
+
 @dataclass(frozen=True)
 class Loop:
     """The parts of a run that do not change, and the functions that move a TrainState on."""
@@ -120,13 +134,9 @@ class Loop:
         batches = jax.tree.map(lambda leaf: leaf.reshape(config.updates, config.batch_size), picks)
 
         def update(carry, batch):
-            learner, trouble = carry
             index, picks, key = batch
             rows, goals = replays.gather(state.replay, picks)
-            new, metrics = self.algorithm.update(learner, key, rows.state, rows.action, goals)
-            trouble = guard.watch(trouble, index, metrics, (new.actor, new.critic, new.log_alpha), config.loss_bound)
-            kept = jax.tree.map(lambda old, new: jnp.where(trouble.found, old, new), learner, new)
-            return (kept, trouble), metrics
+            return guarded_update(self.algorithm, config.loss_bound, carry, index, key, rows.state, rows.action, goals)
 
         each = (jnp.arange(config.updates), batches, jax.random.split(update_key, config.updates))
         (learner, trouble), metrics = jax.lax.scan(update, (state.learner, guard.none()), each)

@@ -20,6 +20,7 @@ def test_products_by_definition():
     assert flops.count(jnp.matmul, shape(3, 5), shape(5, 7)) == 2 * 3 * 5 * 7
     assert flops.count(lambda a, b: jnp.einsum("bij,bkj->bik", a, b), shape(2, 3, 5), shape(2, 4, 5)) == 2 * 2 * 12 * 5
     assert flops.count(jnp.sin, shape(100)) == 0
+    assert flops.count(jnp.matmul, shape(3, 5), shape(5)) == 0  # a vector is no matrix
 
 
 def test_loops_branches_and_nested_programs():
@@ -54,8 +55,8 @@ def test_an_update_against_the_formula(depth, width, batch):
     actor, phi = forward(STATE + GOAL, 2 * ACTION), forward(STATE + ACTION, EMBEDDING)
     psi = forward(GOAL, EMBEDDING)
     first = {n: 2 * n * width for n in (STATE + GOAL, STATE + ACTION, GOAL)}
-    actor_step = 3 * actor - first[STATE + GOAL] + 2 * phi + psi  # through phi to the action; psi forward alone
-    critic_step = 3 * phi - first[STATE + ACTION] + 3 * psi - first[GOAL]
+    actor_step = 3 * actor - first[STATE + GOAL] + 2 * phi  # through phi to the action; psi is the critic's
+    critic_step = 3 * phi - first[STATE + ACTION] + 3 * psi - first[GOAL] + 2 * 2 * batch * EMBEDDING  # and the logits'
     assert algorithm(depth, width).cost(batch)["flops_per_update"] == batch * (actor_step + critic_step)
 
 

@@ -89,7 +89,10 @@ def test_actor_and_temperature_losses_are_the_papers(recorded):
     r = recorded
     alpha = np.exp(r.log_alpha)
     loss, norm, log_prob, after = _loss_before_and_after(
-        lambda params: r.crl.actor_loss(params, r.critic_params, alpha, r.state, r.goal, r.eps), r.actor_params
+        lambda params: r.crl.actor_loss(
+            params, r.critic_params, alpha, r.state, r.goal, r.critic.psi(r.critic_params, r.goal), r.eps
+        ),
+        r.actor_params,
     )
     # A saturated action leaves 1 - a^2 + 1e-6 with few digits in float32, so a handful of rows differ a little in the
     # last digits of tanh and a lot in its logarithm; the median row shows that the formula is the same.
