@@ -7,8 +7,7 @@ seconds each, or over those that ``crlviz bench --json`` measured on another mac
 
 import csv
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -175,59 +174,32 @@ def knob(config: Any, memory: Memory, limit: float) -> str:
 
 
 def device_memory() -> int:
-    """Bytes of the device that trains: a GPU's own, or the machine's."""
+    """Bytes of the device that trains: an accelerator's, or the machine's."""
     import os
 
-    import jax
+    from training import programs
 
-    stats = jax.devices()[0].memory_stats() or {}
-    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return programs.memory() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def measure(config: Any) -> Rates:
+def measure(config: Any, seconds: float = 3.0) -> Rates:
     """Updates and environment steps a second on this machine, at the run's own sizes; compiling is left out.
 
-    Data are random: what an update costs does not depend on them.
+    Args:
+      config: of the plan.
+      seconds: to measure each part for.
     """
     import jax
 
-    from training.programs import build
+    from training.speed import step_parts
 
-    loop = build(config)
-    algorithm, env, critic = loop.algorithm, loop.env, loop.algorithm.critic
-    keys = jax.random.split(jax.random.key(0), 4)
-    sizes = critic.state_size, critic.action_size, critic.goal_size
-    batch = [jax.random.normal(key, (config.batch_size, size)) for key, size in zip(keys, sizes, strict=False)]
-    learner = jax.jit(algorithm.init)(keys[3])
-    actor = jax.tree.map(lambda leaf: leaf + 0, learner.actor)  # a copy: measuring uses up the learner
-
-    def update(learner: Any) -> Any:
-        return algorithm.update(learner, keys[0], *batch)[0]
-
-    def step(carry: tuple[Any, jax.Array]) -> Any:
-        states, (key, now) = carry[0], jax.random.split(carry[1])
-        noise = jax.random.normal(now, (config.num_envs, env.action_size))
-        return jax.vmap(env.step)(states, algorithm.actor.sample(actor, states.obs, noise)[0]), key
-
-    states = jax.jit(jax.vmap(env.reset))(jax.random.split(keys[1], config.num_envs))
-    updates, env_steps = _rate(update, learner), config.num_envs * _rate(step, (states, keys[2]))
-    return Rates(updates, env_steps, f"measured now on {jax.devices()[0].device_kind}")
-
-
-def _rate(function: Callable[[Any], Any], carry: Any, seconds: float = 3.0) -> float:
-    """Turns a second of a compiled loop of ``carry = function(carry)``, over about so many seconds."""
-    import jax
-
-    loop = jax.jit(lambda carry, count: jax.lax.fori_loop(0, count, lambda _, c: function(c), carry), donate_argnums=0)
-    carry = jax.block_until_ready(loop(carry, 1))  # compiles
-    count, spent = 1, 0.0
-    while spent < seconds / 2:
-        start = time.perf_counter()
-        carry = jax.block_until_ready(loop(carry, count))
-        spent = time.perf_counter() - start
-        rate = count / spent
-        count = max(1, min(math.ceil(rate * seconds), 8 * count))
-    return rate
+    parts = step_parts(config, seconds)
+    stepping = parts["physics"] + parts["policy"] + parts["insert"]
+    return Rates(
+        updates=config.updates / (sum(parts.values()) - stepping),
+        env_steps=config.unroll * config.num_envs / stepping,
+        source=f"measured now on {jax.devices()[0].device_kind}",
+    )
 
 
 def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> str:
