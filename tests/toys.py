@@ -1,6 +1,8 @@
 """A configuration that trains in a second, and mazes small enough to reason about."""
 
 import dataclasses
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import xarray as xr
 
 from crlviz import checkpoints, datasets
 from crlviz.envs.point import PointMaze
 from training import config as configs
+from training.run import Run
 from training.trainer import build
 
 # 4 environments of 20-step episodes: 3 unrolls of prefill, then 2 epochs of 2 training steps.
@@ -64,6 +68,15 @@ def change_config(run: Path, change: Callable[[dict[str, Any]], object]) -> None
     content.pop("sha256", None)
     change(content)
     checkpoints.write_config(run, content)
+
+
+def send(number: int) -> None:
+    """Send this process a signal and wait until the run that trains in it has heard: a toy's step may end before."""
+    heard, say = threading.Event(), Run._say
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_say", lambda self, line: (say(self, line), heard.set()))
+        os.kill(os.getpid(), number)
+        assert heard.wait(30)
 
 
 class FallingPoint(PointMaze):

@@ -17,7 +17,7 @@ import pytest
 from crlviz import checkpoints, cli
 from crlviz.errors import CrlvizError, UsageError
 from tests.torture.runs import differences
-from tests.toys import change_config, toy_config
+from tests.toys import change_config, send, toy_config
 from training import guard, programs, signals, trainer
 from training import state as states
 from training.crl import CRL
@@ -78,11 +78,7 @@ def test_a_run_that_died_ends_as_one_that_did_not(toy_run, tmp_path, at_step, nu
 @pytest.mark.parametrize(("number", "sent"), [(1, signal.SIGTERM), (2, signal.SIGINT)])
 def test_a_signal_saves_after_the_training_step(toy_run, tmp_path, at_step, capsys, number, sent):
     run = tmp_path / "run"
-
-    def send():
-        os.kill(os.getpid(), sent)
-
-    at_step(number, send)
+    at_step(number, lambda: send(sent))
     with pytest.raises(signals.Stopped, match=f"crlviz train --resume {run}") as stopped:
         trainer.train(toy_config(), run, progress=False)
     assert stopped.value.exit_code == 128 + sent
@@ -94,7 +90,7 @@ def test_a_signal_saves_after_the_training_step(toy_run, tmp_path, at_step, caps
 
 def test_the_command_exits_with_the_signals_code(tmp_path, at_step, monkeypatch, capsys):
     run = _killed(tmp_path / "run", at_step, 2)
-    at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    at_step(2, lambda: send(signal.SIGTERM))
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
     with pytest.raises(SystemExit) as left:
         cli.main()

@@ -4,10 +4,8 @@ import csv
 import dataclasses
 import functools
 import json
-import os
 import shutil
 import signal
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +16,7 @@ import crlviz
 from crlviz import checkpoints, cli
 from crlviz.errors import CrlvizError, UsageError
 from tests.torture.runs import TIMES, differences
-from tests.toys import TOY, toy_config
+from tests.toys import TOY, send, toy_config
 from training import programs, signals, trainer
 from training.run import Run
 
@@ -51,20 +49,18 @@ def group(tmp_path_factory):
 
 @pytest.fixture
 def interrupted(monkeypatch):
-    """Have a signal sent when the run is about to do the training step of that number, counted over all groups."""
+    """Have SIGTERM sent when the run is about to do the training step of that number, counted over all groups."""
 
-    def arrange(number, sent=signal.SIGTERM):
-        real, answer, done, noted = Run._step, Run._answer, [], threading.Event()
+    def arrange(number):
+        real, done = Run._step, []
 
         def step(self):
             done.append(self.step)
             if len(done) == number + 1:
-                os.kill(os.getpid(), sent)
-                noted.wait(10)  # a toy's step may end before the thread that listens has had its turn
+                send(signal.SIGTERM)
             real(self)
 
         monkeypatch.setattr(Run, "_step", step)
-        monkeypatch.setattr(Run, "_answer", lambda self, name: (answer(self, name), noted.set()))
 
     return arrange
 
