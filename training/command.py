@@ -24,6 +24,11 @@ import click
 @click.option("--width", type=int, help="Units of each layer.")
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--batch-size", type=int, help="Rows of an update.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32", "bfloat16"]),
+    help="Of matrix products; less is quicker on a GPU and nothing on a CPU.  [default: float32]",
+)
 @click.option("--env-steps", type=int, help="Steps in total, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
