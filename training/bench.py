@@ -46,8 +46,12 @@ def command(ids: str | None, out: Path | None, data: Path | None, **options: Any
     if data:
         charts.check_endings([data])
     names = ("depths", "widths", "batch_sizes")
-    lists = {name: _numbers(f"--{name.replace('_', '-')[:-1]}", options.pop(name)) for name in names}
+    lists: dict[str, Any] = {name: _numbers(f"--{name.replace('_', '-')[:-1]}", options.pop(name)) for name in names}
     envs.check(options["env"])
+    from crlviz.networks import NetworkConfig
+
+    for depth in lists["depths"]:
+        NetworkConfig(depth)  # what makes no network is told before anything is measured
     import jax
 
     click.echo(f"{jax.devices()[0].device_kind}, {_cores()}, jax {jax.__version__}")
@@ -56,7 +60,7 @@ def command(ids: str | None, out: Path | None, data: Path | None, **options: Any
         jax.config.update("jax_enable_compilation_cache", False)
         _bench_compiling(ids.split(","))
         return
-    found = measure(**lists, **options)
+    found = measure(**(lists | options))
     if data:
         from crlviz import files
 

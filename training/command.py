@@ -34,6 +34,11 @@ _SEED = "{seed}"  # in --out: the seed takes its place
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--seeds", metavar="0-4", help="Several seeds, as OUT/seed0, OUT/seed1, ...")
 @click.option("--batch-size", type=int, help="Rows of an update.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32", "bfloat16"]),
+    help="Of matrix products; less is quicker on a GPU and nothing on a CPU.  [default: float32]",
+)
 @click.option("--env-steps", type=int, help="Steps in total, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")

@@ -34,6 +34,8 @@ class TrainConfig:
       gamma: discount of the hindsight goals.
       replay_steps: steps of each environment that replay keeps, at least; rounded up to whole unrolls.
       window: steps of each environment that a training step samples from, all collected before the first update.
+      precision: of matrix products in training: float32, tf32 or bfloat16, which sum in float32. Accelerators are
+        quicker with less; a CPU computes float32 whatever this says.
       env_steps: steps in total over all environments, prefill included; rounded up to whole epochs.
       evaluations: how often to evaluate and save, besides the start.
       eval_episodes: episodes of an evaluation.
@@ -65,6 +67,7 @@ class TrainConfig:
     gamma: float = 0.99
     replay_steps: int = 10_000
     window: int = 1_000
+    precision: str = "float32"
     env_steps: int = 100_000_000
     evaluations: int = 50
     eval_episodes: int = 128
@@ -77,6 +80,9 @@ class TrainConfig:
     keep: int = 0
     save_replay: bool = True
 
+
+# What jax calls each precision.
+PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
 
 # What may change when a run is resumed: none of it changes what an update computes.
 KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay")
@@ -309,6 +315,8 @@ def schedule(config: TrainConfig) -> Schedule:
             raise UsageError(f"{name} is {getattr(config, name)}; it must be at least 0")
     if config.on_nan not in ("stop", "rewind"):
         raise UsageError(f"on_nan is {config.on_nan!r}; take stop or rewind")
+    if config.precision not in PRECISIONS:
+        raise UsageError(f"precision is {config.precision!r}; take {', '.join(PRECISIONS)}")
     if not config.loss_bound > 0:
         raise UsageError(f"loss_bound is {config.loss_bound}; it must be positive")
     for name in ("learning_rate", "temperature_learning_rate", "initial_temperature"):

@@ -10,7 +10,7 @@ from flax import struct
 from crlviz.envs.base import GoalEnv
 from training import guard
 from training import replay as replays
-from training.config import Schedule, TrainConfig
+from training.config import PRECISIONS, Schedule, TrainConfig
 from training.crl import CRL, Learner
 
 
@@ -91,7 +91,8 @@ class Loop:
 
         From a bad update on the learner stays what it was before it.
         """
-        return self._learn(self._collect(state))
+        with jax.default_matmul_precision(PRECISIONS[self.config.precision]):
+            return self._learn(self._collect(state))
 
     def _reset(self, key: jax.Array) -> Any:
         return jax.vmap(self.env.reset)(jax.random.split(key, self.config.num_envs))

@@ -68,7 +68,8 @@ class TwinCRL:
         alpha = jnp.exp(learner.log_alpha)
 
         def actor_loss(params):
-            mean, raw = self._actor.apply({"params": params}, jnp.concatenate([state, goal], -1))
+            outputs: Any = self._actor.apply({"params": params}, jnp.concatenate([state, goal], -1))
+            mean, raw = outputs
             log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw) + 1)
             drawn = mean + jnp.exp(log_std) * noise
             tanh = jnp.tanh(drawn)
@@ -109,9 +110,9 @@ class TwinCRL:
         return optax.adam(self.config.learning_rate)
 
     def _embed(self, params: Any, state: Any, action: Any, goal: Any) -> tuple[jax.Array, jax.Array]:
-        (phi,) = self._encoder.apply({"params": params["phi"]}, jnp.concatenate([state, action], -1))
-        (psi,) = self._encoder.apply({"params": params["psi"]}, goal)
-        return phi, psi
+        phi: Any = self._encoder.apply({"params": params["phi"]}, jnp.concatenate([state, action], -1))
+        psi: Any = self._encoder.apply({"params": params["psi"]}, goal)
+        return phi[0], psi[0]
 
     def _step(self, gradient: Any, memory: Any, params: Any) -> tuple[Any, Any]:
         updates, memory = self._optimiser.update(gradient, memory, params)

@@ -334,19 +334,6 @@ def test_envs_lists_what_make_knows(crlviz):
     assert [line.split()[0] for line in table.splitlines()[1:]] == envs.ids()
 
 
-def test_bench_measures_each_depth(crlviz, monkeypatch):
-    from training import bench
-
-    monkeypatch.setattr(bench, "env_steps_per_second", lambda env, count: 1.0)
-    monkeypatch.setattr(
-        bench, "update_speed", lambda env, depth, *_: {"depth": depth, "first_seconds": depth, "updates_per_second": 9}
-    )
-    code, out, _ = crlviz("bench", "--depth", "4,8")
-    assert code == 0
-    assert out.splitlines()[-1].split() == ["8", "8.0", "s", "2.00", "9.0"]
-    assert "whole numbers" in complaint(crlviz("bench", "--depth", "four"), 2)
-
-
 def test_bench_measures_compiling(crlviz):
     code, out, _ = crlviz("bench", "--compile", "point_u_maze,point_u4_maze")
     assert code == 0

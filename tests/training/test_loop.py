@@ -108,3 +108,27 @@ def test_an_episode_that_ends_early_begins_anew():
     steps = np.asarray(state.collector.steps)
     assert (steps < loop.episode_length).all()
     np.testing.assert_array_equal(np.diff(rows.trajectory, axis=0)[changed], 1)
+
+
+def test_the_ring_is_never_copied():
+    """A training step takes as much memory beside a long ring as beside a short one."""
+
+    def memory(replay_steps):
+        loop = build(toy_config(replay_steps=replay_steps))
+        example = jax.eval_shape(loop.init, jax.random.key(0))
+        program = jax.jit(loop.step, donate_argnums=0).lower(example).compile()
+        return program.memory_analysis(), sum(leaf.size * 4 for leaf in jax.tree.leaves(example.replay.rows))
+
+    (short, few), (long, many) = memory(60), memory(60_000)
+    assert many - few > 1e6
+    assert long.temp_size_in_bytes - short.temp_size_in_bytes < 0.01 * (many - few)
+    assert long.alias_size_in_bytes - short.alias_size_in_bytes == many - few  # written where it stands
+
+
+@pytest.mark.parametrize(("precision", "told"), [("float32", "HIGHEST"), ("bfloat16", "BF16_BF16_F32")])
+def test_every_product_has_the_precision_asked_for(precision, told):
+    loop = build(toy_config(precision=precision))
+    program = str(jax.make_jaxpr(loop.step)(jax.eval_shape(loop.init, jax.random.key(0))))
+    products = program.split("dot_general[")[1:]
+    assert len(products) > 50
+    assert all(told in product.split("]\n", 1)[0] or told in product[:600] for product in products)

@@ -1,0 +1,120 @@
+"""``crlviz bench`` at tiny sizes: what it promises is there, and its ratios are those of its numbers."""
+
+import json
+import math
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from crlviz import cli
+from training import bench, ceiling, speed
+
+TINY = ["--num-envs", 4, "--window", 20, "--updates", 3, "--seconds", 0.01]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs ``crlviz bench`` in this process, its own processes included: each takes seconds to import jax."""
+    monkeypatch.setattr(speed, "in_its_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(speed, "_keep_programs", lambda cache: None)
+
+    def typed(*arguments):
+        monkeypatch.setattr("sys.argv", ["crlviz", "bench", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return typed
+
+
+def test_the_table_the_numbers_and_the_chart(run, tmp_path):
+    sizes = ["--depth", 4, "--width", 8, "--batch-size", 8]
+    code, out, err = run(*sizes, *TINY, "--step", "--json", tmp_path / "a.json", "--out", tmp_path / "a.svg")
+    assert code == 0, err
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["machine"]["jax"] == jax.__version__
+    assert found["env_steps_per_second"] > 0
+    assert found["copy_bytes_per_second"] > 0
+    assert found["sampling"]["ours_rows_per_second"] > 0
+    assert found["sampling"]["twin_rows_per_second"] > 0
+    (row,) = found["updates"]
+    assert (row["depth"], row["width"], row["batch_size"]) == (4, 8, 8)
+    ours = row["ours_updates_per_second"]
+    assert row["ours_first_seconds"] > 0
+    assert row["ours_peak_bytes"] >= 0
+    assert row["of_ceiling"] == pytest.approx(ours / row["ceiling_updates_per_second"])
+    assert row["times_twin"] == pytest.approx(ours / row["twin_updates_per_second"])
+    assert row["flops"] == speed.Case((4, 2, 2), 4, 8, 8).algorithm.cost(8)["flops_per_update"]
+    parts = found["steps"][0]["seconds"]
+    assert list(parts) == ["physics", "policy", "insert", "sample and relabel", "products", "rest of the updates"]
+    assert all(value > 0 for name, value in parts.items() if name != "rest of the updates")
+    table = [line.split() for line in out.splitlines()]
+    assert ["4", "8", "8"] in [line[:3] for line in table]
+    picture = (tmp_path / "a.svg").read_text()
+    assert all(word in picture for word in ("crlviz", "plain twin", "matrix products alone", "width 8, batch 8"))
+
+
+def test_a_depth_without_a_twin_has_a_row_and_a_place_in_the_chart():
+    row = {"depth": 256, "width": 8, "batch_size": 8, "ours_first_seconds": 12.5, "ours_peak_bytes": 2**30}
+    row |= {"ours_updates_per_second": 2.0, "ceiling_updates_per_second": 4.0, "of_ceiling": 0.5, "times_twin": None}
+    assert bench._line(row).split() == ["256", "8", "8", "12.5", "-", "1.00", "-", "2.00", "-", "-", "50%"]
+    chart = bench.plot({"updates": [row], "env": "ant", "machine": {"device": "cpu", "cores": "2 cores"}}).to_dict()
+    updates, first = chart["datasets"].values()
+    assert {point["what"]: point["updates"] for point in updates} == {"crlviz": 2.0, "matrix products alone": 4.0}
+    assert {point["what"]: point["first"] for point in first} == {"crlviz": 12.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--depth", "four"], "--depth takes whole numbers"),
+        (["--width", "0"], "--width takes numbers of at least 1"),
+        (["--env", "point_u_maize"], "point_u_maize"),
+        (["--out", "picture.bmp"], "picture.bmp"),
+        (["--depth", "6"], "depth 6 "),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_is(run, arguments, words):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_the_ceiling_is_of_the_products_it_names():
+    calls = ceiling.products(16, 8)
+    assert calls.keys() == ceiling.PRODUCTS.keys()
+    forward, to_inputs, to_weights = (calls[name]() for name in ("forward", "to inputs", "to weights"))
+    assert forward.shape == to_inputs.shape == (16, 8)
+    assert {product.shape for product in to_weights} == {(8, 8)}
+    # 11 products in the update's mix, 8 of each kind in a call: were each call to take a second, 11/8 seconds.
+    seconds = dict.fromkeys(calls, 1.0)
+    assert ceiling.flops_per_second(seconds, 16, 8) == pytest.approx(2 * 16 * 8 * 8 * 8)
+
+
+def test_the_best_of_turns():
+    order = []
+    best = ceiling.alternate({name: (lambda name=name: order.append(name)) for name in "ab"}, 0.0)
+    assert all(0 <= seconds < math.inf for seconds in best.values())
+    turns = [name for name, before in zip(order, [None, *order], strict=False) if name != before]
+    assert turns == list("ab" * 3)
+
+
+def test_updates_are_those_of_a_training_step():
+    """Two updates at once are two in turn, whatever the count is: it is no part of the program."""
+    case = speed.Case((4, 2, 2), 4, 8, 8)
+    together, in_turn = speed.Updates("ours", case), speed.Updates("ours", case)
+    (a, trouble) = together(1)
+    assert not trouble.found
+    assert int(a.actor_optimiser[0].count) == 1
+    (b, _) = in_turn(3)
+    assert int(b.actor_optimiser[0].count) == 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(b))
+
+
+def test_a_process_of_its_own():
+    assert speed.in_its_own_process(os.getpid) != os.getpid()
