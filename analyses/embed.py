@@ -195,7 +195,9 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
     star = alt.Chart(goal).mark_point(
         shape=charts.STAR, size=220, filled=True, fill=charts.GOAL, stroke="black", strokeWidth=1.2, opacity=1
     )
-    caption = f"near / elsewhere {part.spread_ratio.item():.2f}, effective rank {part.effective_rank.item():.2f}"
+    ratio = part.spread_ratio.item()
+    told = f"near / elsewhere {ratio:.2f}" if np.isfinite(ratio) else "never near its goal"
+    caption = f"{told}, effective rank {part.effective_rank.item():.2f}"
     words = alt.Chart().mark_text(align="center", baseline="top", fontSize=12, clip=False)
     return alt.layer(
         base.mark_line(color="#cccccc", strokeWidth=1).encode(**axes, order="step:Q"),
@@ -235,8 +237,10 @@ def summary(dataset: xr.Dataset) -> str:
     """The two numbers of each checkpoint as a table of text."""
     rows = [f"{'checkpoint':28} {'near/elsewhere':>15} {'effective rank':>15} {'first two':>10}"]
     for label, _, part in datasets.each(dataset):
+        ratio = part.spread_ratio.item()
         rows.append(
-            f"{label:28} {part.spread_ratio.item():15.2f} {part.effective_rank.item():15.2f} "
+            f"{label:28} {format(ratio, '15.2f') if np.isfinite(ratio) else 'never near':>15} "
+            f"{part.effective_rank.item():15.2f} "
             f"{part.explained.values.sum():10.0%}"
         )
     return "\n".join(rows)

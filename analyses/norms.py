@@ -120,8 +120,11 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
     colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
-    kind: Any = "log" if rows.block.max() > 16 else "linear"
-    axis = alt.Axis(grid=False, format="d", tickMinStep=1)
+    last = int(rows.block.max())
+    kind: Any = "log" if last > 16 else "linear"
+    # Vega would write a tick at block 1.5 as another 2.
+    ticks = alt.Undefined if last > 16 else list(range(1, last + 1))
+    axis = alt.Axis(grid=False, format="d", values=ticks)
     x = alt.X("block:Q", title="block", axis=axis, scale=alt.Scale(type=kind, nice=False, padding=12))
     y = alt.Y("norm:Q", title="L2 norm of what it adds", scale=alt.Scale(zero=True))
     panels = []
