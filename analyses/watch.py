@@ -1,8 +1,8 @@
 """How is a run doing, while it trains? A page that is drawn anew after evaluations and refreshes itself.
 
 It is a process of its own, at the lowest priority, that reads what the trainer writes and computes on the CPU; a GPU
-may draw a film's sixty small frames, and no more. It rests four times as long as it draws, so that it takes little from
-the training even where evaluations come every second.
+may draw a film's sixty small frames, and no more. It rests four times as long as it computes, so that it takes little
+from the training even where evaluations come every second.
 """
 
 import base64
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 _POLL_SECONDS = 1.0
-_REST = 4  # times as long as the last drawing took
+_REST = 4  # times the seconds of CPU that the last drawing took
 _LOW = 10  # a session of this nice gets a tenth of a core that the trainer wants too
 _CURVES = {
     "success": "goals reached (share)",
@@ -54,26 +54,27 @@ def command(run: Path) -> None:
     os.nice(19)
     _session_nice(_LOW)
     os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported: the GPU's memory is the trainer's
-    drawn = None
+    drawn, rested = None, 0.0
     if _seen(run) is None:
         click.echo(f"waiting for the first checkpoint of {run}", err=True)
     while True:
         orphan = os.getppid() != parent
         seen = _seen(run)
         over = orphan or (seen is not None and seen[0] >= seen[2])
-        began = time.perf_counter()
         if over:
             _session_nice(0)  # nothing left to give way to
-        if seen and (seen != drawn or over):
+        if seen and (over or (seen != drawn and time.monotonic() >= rested)):
+            began = time.process_time()
             try:
                 write(run, over=over)
                 drawn = seen
             except CrlvizError:  # a checkpoint that was there a moment ago may have given way to a newer one
                 if over:
                     raise
+            rested = time.monotonic() + _REST * (time.process_time() - began)
         if over:
             break
-        time.sleep(max(_POLL_SECONDS, _REST * (time.perf_counter() - began)))
+        time.sleep(_POLL_SECONDS)
     if drawn:
         click.echo(f"wrote {run / 'watch' / 'index.html'}")
 

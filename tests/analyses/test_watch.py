@@ -64,7 +64,8 @@ def test_other_bodies_are_filmed_for_some_seconds(monkeypatch):
 def test_it_ends_when_its_parent_does(going):
     """The trainer may be killed; its watcher draws once more and goes."""
     watcher = "subprocess.Popen([sys.executable, '-m', 'crlviz', 'watch', sys.argv[1]], start_new_session=True)"
-    spawn = f"import subprocess, sys, time; print({watcher}.pid); time.sleep(1)"
+    drawn = f"while not pathlib.Path({str(going / 'watch' / 'index.html')!r}).exists(): time.sleep(0.2)"
+    spawn = f"import pathlib, subprocess, sys, time\n{watcher}\n{drawn}"
     subprocess.run([sys.executable, "-c", spawn, str(going)], check=True, stdout=subprocess.DEVNULL)
     _wait_for_the_end(going)
 
