@@ -28,7 +28,7 @@ from training.twin import sample as twin_sample
 
 COMPILED = 8  # environments in parallel where compiling is measured
 TWIN_WINDOWS = 32  # that the twin relabels at most: all 512 of the paper take it minutes
-_CALL_FLOPS = 2.5e11  # of one measured call: seconds on a CPU, so that what a call needs once does not count
+_CALL_FLOPS = 4e11  # of one measured call, and at least 3 updates, so that what a call needs once counts little
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def update_rates(case: Case, twin: bool, seconds: float, cache: str) -> dict[str
     in turn; and the ``flops`` of an update."""
     _keep_programs(cache)
     flops = case.algorithm.cost(case.batch_size)["flops_per_update"]
-    count = int(min(max(_CALL_FLOPS / flops, 1), 64))
+    count = int(min(max(_CALL_FLOPS / flops, 3), 32))
     calls: dict[str, Callable[[], Any]] = dict(ceiling.products(case.batch_size, case.width))
     for kind in ("ours", "twin") if twin else ("ours",):
         updates = Updates(kind, case)
