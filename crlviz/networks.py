@@ -37,8 +37,8 @@ class NetworkConfig:
       activation: ``swish`` or ``relu`` (paper figure 16).
       residual: add each block's input to its output (paper figure 5 without).
       tail: plain layers after the last block; other than 0 only in imported networks of JaxGCRL.
-      remat: keep only the blocks' inputs for the way back and compute the rest anew: a fifth of the memory that depth
-        takes for a third more time. Changes no number beyond rounding.
+      remat: keep only the blocks' inputs for the way back and compute the rest anew: less memory for more time, and the
+        same numbers but for rounding.
     """
 
     depth: int = 4

@@ -28,7 +28,7 @@ from training.twin import sample as twin_sample
 
 COMPILED = 8  # environments in parallel where compiling is measured
 TWIN_WINDOWS = 32  # that the twin relabels at most: all 512 of the paper take it minutes
-_CALL_FLOPS = 2.5e11  # of one measured call: seconds on a CPU, so that what a call needs once does not count
+_FEW, _CALL_FLOPS = 3, 4e11  # updates, and operations, of one measured call: what it needs once shall count little
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def update_rates(case: Case, twin: bool, seconds: float, cache: str) -> dict[str
     in turn; and the ``flops`` of an update."""
     _keep_programs(cache)
     flops = case.algorithm.cost(case.batch_size)["flops_per_update"]
-    count = int(min(max(_CALL_FLOPS / flops, 1), 64))
+    count = int(min(max(_CALL_FLOPS / flops, _FEW), 32))
     calls: dict[str, Callable[[], Any]] = dict(ceiling.products(case.batch_size, case.width))
     for kind in ("ours", "twin") if twin else ("ours",):
         updates = Updates(kind, case)
@@ -247,7 +247,7 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
         "policy": lambda: policy(states.obs),
         "insert": write,
         "sample and relabel": lambda: sampler(ring, jax.random.key(0)),
-        "updates": lambda: updates(1),
+        "updates": lambda: updates(_FEW),
     }
     if config.redraw_goals:
         reset = jax.jit(jax.vmap(env.reset))
@@ -263,7 +263,7 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
         "insert": best["insert"],
         "sample and relabel": best["sample and relabel"],
         "products": needed,
-        "rest of the updates": best["updates"] * config.updates - needed,
+        "rest of the updates": best["updates"] / _FEW * config.updates - needed,
     }
 
 
