@@ -60,14 +60,22 @@ class Runs:
 
     @cached_property
     def over_depth(self) -> list["Agent"]:
-        """The most agents that differ in depth (of actor and critic alike) and seed alone, shallow to deep."""
+        """The most agents that differ in depth (of actor and critic alike) and seed alone, shallow to deep.
+
+        Of the paper's whole network, where there are several depths of it: what another lacks must not stand for depth.
+        """
         factors = self.factors
         alike: dict[tuple, list[Agent]] = {}
         for index, agent in enumerate(self.agents):
             rest = [factors[name][index] for name in factors if "depth" not in name]
             apart = None if agent.facts["depth"] == agent.facts["actor_depth"] else agent.facts["actor_depth"]
             alike.setdefault((*rest, apart), []).append(agent)
-        most = max(alike.values(), key=lambda agents: (len({agent.facts["depth"] for agent in agents}), len(agents)))
+
+        def merit(agents: Sequence["Agent"]) -> tuple[bool, int, int]:
+            depths = len({agent.facts["depth"] for agent in agents})
+            return depths > 1 and agents[0].facts["network"] == "full network", depths, len(agents)
+
+        most = max(alike.values(), key=merit)
         return sorted(most, key=lambda agent: (agent.facts["depth"], agent.facts["seed"]))
 
     @property

@@ -118,6 +118,13 @@ def test_figures_over_depth_take_runs_that_differ_in_depth_and_seed_alone(tmp_pa
     assert [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.one_a_depth] == [(4, 0), (8, 0)]
 
 
+def test_figures_over_depth_take_the_whole_network_where_there_is_one():
+    lacking = [toys_agent(depth, seed, layer_norm=False) for depth in (4, 8, 16) for seed in (0, 1)]
+    whole = [toys_agent(depth) for depth in (4, 8)]
+    assert figures.Runs([], [*lacking, *whole]).over_depth == whole
+    assert figures.Runs([], [*lacking, whole[0]]).over_depth == lacking
+
+
 @pytest.mark.parametrize(("number", "lacking"), [("5", {"no residual"}), ("16", {"no LayerNorm", "relu"})])
 def test_ablations_are_shown_where_they_belong(number, lacking, monkeypatch):
     networks = ("full network", "no residual", "no LayerNorm", "relu")
