@@ -218,6 +218,21 @@ def test_every_ablation_changes_the_outputs():
             assert np.abs(seen[a] - seen[b]).max() > 1e-3
 
 
+def test_remat_changes_memory_and_no_gradient():
+    x = np.random.default_rng(0).normal(size=(512, 6)).astype(np.float32)
+    params = jax.jit(Actor(NetworkConfig(16, 16), 6, 2).init)(jax.random.key(0))
+
+    def gradient(remat):
+        actor = Actor(NetworkConfig(16, 16, remat=remat), 6, 2)
+        run = jax.jit(jax.grad(lambda params: (actor.mean_action(params, x) ** 2).sum())).lower(params).compile()
+        return run(params), run.memory_analysis().temp_size_in_bytes
+
+    (plain, much), (anew, little) = gradient(False), gradient(True)
+    assert little < 0.8 * much
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(anew), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 # ---- initial values, sizes, refusals
 
 
