@@ -9,6 +9,8 @@ import nbformat
 import pytest
 
 import crlviz
+from analyses import figures, paper, runs
+from crlviz import inspection
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -30,6 +32,19 @@ def test_shipped_agents_reach_most_goals(depth):
     goals = maze.xy(maze.goals)
     # A policy that does not learn stays near the start: it reaches a goal or two.
     assert crlviz.rollout(agent, len(goals), goals=goals).success.any("time").mean() > 0.6
+
+
+def test_the_shipped_sweep_is_whole_and_feeds_every_figure_that_crlviz_draws():
+    paths = runs.find([EXAMPLES / "runs"])
+    faults = [fault for path in paths for _, fault in inspection.check(path) if fault]
+    assert not faults
+    lacking = {
+        figure.number
+        for figure in figures.FIGURES
+        if not figure.lacks and all(figure.missing(group) for group in paper.group(paths))
+    }
+    assert not lacking
+    assert len(paths) == 54
 
 
 @pytest.mark.slow
