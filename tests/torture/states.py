@@ -101,7 +101,7 @@ def main(count: int, seed: int) -> None:
         folder = Path(name)
         pristine, other = _run(folder / "pristine", 0), _run(folder / "other", 1)
         example = jax.eval_shape(build(toy_config()).init, jax.random.key(0))
-        states.read(pristine / "state" / str(STEP), example)
+        states.read([states.look(pristine / "state" / str(STEP))], example)
         limit_memory()
         while sum(table.kinds.values()) < count:
             kind = list(KINDS)[sum(table.kinds.values()) % len(KINDS)]
@@ -115,7 +115,7 @@ def main(count: int, seed: int) -> None:
 
 def _check(run: Path, kind: str, example: Any) -> tuple[str, float]:
     """What is wrong with how the damage was met, and the seconds of the slower of two readings."""
-    read, first = attempt(lambda: states.read(states.newest(run), example))
+    read, first = attempt(lambda: states.read([states.look(states.newest(run))], example))
     found: list[str] = []
     verified, second = attempt(lambda: found.extend(fault for _, fault in inspection.check(run) if fault))
     faults = [f"resume: {read}"] * (read != "refused")

@@ -117,7 +117,7 @@ def test_in_turn_one_that_fails_loses_no_other(toy_run, tmp_path, monkeypatch, c
         train(tmp_path, (3, 0))
     first, *own = str(error.value).splitlines()
     assert first == "1 of 2 runs failed"
-    assert own[0].startswith(f"{tmp_path}/seed3: critic_gradient became nan in update 1; the run stops")
+    assert own[0].startswith(f"{tmp_path}/seed3: critic_loss became nan in update 1; the run stops")
     assert differences(tmp_path / "seed0", toy_run) == []
 
 
@@ -196,7 +196,7 @@ def test_at_once_one_that_blows_up_drops_out(group, tmp_path, at_once, monkeypat
     plant(monkeypatch, seed=1)
     with pytest.raises(CrlvizError, match="1 of 3 runs failed"):
         train(tmp_path, range(3))
-    assert f"{tmp_path / 'seed1'}: critic_gradient became nan in update 1; the others go on" in capsys.readouterr().err
+    assert f"{tmp_path / 'seed1'}: critic_loss became nan in update 1; the others go on" in capsys.readouterr().err
     assert checkpoints.all_steps(tmp_path / "seed1") == []
     for seed in (0, 2):
         assert differences(tmp_path / f"seed{seed}", group / f"seed{seed}") == []
