@@ -9,7 +9,7 @@ demo: $(VENV)/installed
 	$(BIN)/crlviz demo $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --durations 10 $(ARGS)
 
 test-all: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)

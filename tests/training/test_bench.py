@@ -32,6 +32,7 @@ def run(monkeypatch, capsys):
     return typed
 
 
+@pytest.mark.slow
 def test_the_table_the_numbers_and_the_chart(run, tmp_path):
     sizes = ["--depth", 4, "--width", 8, "--batch-size", 8]
     code, out, err = run(*sizes, *TINY, "--step", "--json", tmp_path / "a.json", "--out", tmp_path / "a.svg")

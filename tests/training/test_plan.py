@@ -47,6 +47,7 @@ def test_hours_are_counts_over_rates(plan):
     assert stepping == pytest.approx((plan.env_steps + plan.evaluation_steps) / 100 / 3600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "part", "option", "name"),
     [
@@ -77,6 +78,7 @@ def test_the_papers_hours():
     assert plans.paper_hours("humanoid", 12) == plans.paper_hours("reacher", 4) == []
 
 
+@pytest.mark.slow
 def test_the_command_measures_this_machine_and_says_whether_it_fits():
     fits = CliRunner().invoke(cli, ["plan", *SMALL]).output
     assert "updates/s" in fits

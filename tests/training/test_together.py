@@ -174,6 +174,7 @@ def test_at_once_a_signal_saves_all(group, tmp_path, at_once, interrupted, numbe
     assert checkpoints.read_config(runs[0])["resumed"][0]["together"] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_at_once_members_go_on_with_those_at_their_step(group, tmp_path, at_once, interrupted, capsys):
     """Seeds 0 and 2 stand at one step and seed 1 has not begun: two groups, and a word about it."""
     interrupted(2)
