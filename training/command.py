@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from training.options import of_a_run
+
 _SEED = "{seed}"  # in --out: the seed takes its place
 
 
@@ -24,27 +26,12 @@ _SEED = "{seed}"  # in --out: the seed takes its place
     type=click.Path(path_type=Path),
     help="Go on with this run instead, or those in it.",
 )
-@click.option(
-    "--preset", help="Settings to start from: paper, laptop or smoke.  [default: laptop for point, else paper]"
-)
-@click.option("--depth", type=int, help="Layers inside residual blocks, of actor and critic.")
-@click.option("--actor-depth", type=int, help="The actor's alone.")
-@click.option("--critic-depth", type=int, help="The critic encoders' alone.")
-@click.option("--width", type=int, help="Units of each layer.")
+@of_a_run
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--seeds", metavar="0-4", help="Several seeds, as OUT/seed0, OUT/seed1, ...")
-@click.option("--batch-size", type=int, help="Rows of an update.")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "tf32", "bfloat16"]),
-    help="Of matrix products; less is quicker on a GPU and nothing on a CPU.  [default: float32]",
-)
-@click.option("--env-steps", type=int, help="Steps in total, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
-@click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
 @click.option("--watch", is_flag=True, help="Keep a page in RUN/watch/index.html, renewed after evaluations.")
 @click.option("--max-pair-distance", type=int, help="Train on starts and goals at most so many cells apart.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json.")
 @click.option("--save-every", type=int, help="Evaluations between two saves.  [default: 1]")
 @click.option("--keep", type=int, help="Newest checkpoints to keep, 0 for all.  [default: 0]")
 @click.option(

@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import click
 
 from crlviz.errors import CrlvizError
+from training.options import of_a_run
 
 
 @dataclass(frozen=True)
@@ -265,17 +265,7 @@ def _time(hours: float) -> str:
 
 @click.command()
 @click.argument("env")
-@click.option(
-    "--preset", help="Settings to start from: paper, laptop or smoke.  [default: laptop for point, else paper]"
-)
-@click.option("--depth", type=int, help="Layers inside residual blocks, of actor and critic.")
-@click.option("--actor-depth", type=int, help="The actor's alone.")
-@click.option("--critic-depth", type=int, help="The critic encoders' alone.")
-@click.option("--width", type=int, help="Units of each layer.")
-@click.option("--batch-size", type=int, help="Rows of an update.")
-@click.option("--env-steps", type=int, help="Steps in total, over all environments.")
-@click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json.")
+@of_a_run
 @click.option("--memory", type=float, metavar="GB", help="Memory of the device to fit.  [default: what is here]")
 @click.option("--measure/--no-measure", "measuring", default=True, help="Measure this machine for the hours.")
 def command(env, preset, layout, settings, memory, measuring, **options) -> None:
