@@ -21,6 +21,7 @@ _TWIN_DEPTH = 64  # a program unrolled over 256 layers takes minutes to compile
 @click.option("--window", default=1000, show_default=True, help="Steps of each environment that are sampled from.")
 @click.option("--updates", default=800, show_default=True, help="Batches that are sampled.")
 @click.option("--twin-depth", default=_TWIN_DEPTH, show_default=True, help="Deepest plain twin; compiling takes long.")
+@click.option("--seeds", default=3, show_default=True, help="Seeds updated at once, beside one; 1: none.")
 @click.option("--seconds", default=5.0, show_default=True, help="To measure each rate for, compiling apart.")
 @click.option("--step", is_flag=True, help="Measure the parts of a whole training step too, at each size.")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the updates (.html, .png, .svg, .pdf).")
@@ -32,7 +33,8 @@ def command(ids: str | None, out: Path | None, data: Path | None, **options: Any
 
     Updates and sampling are measured in turn with a plain twin, which is written as the field writes them (one module a
     layer, unrolled; a matrix of every step against every other for the hindsight goals), and with the machine's
-    ceiling: its rate of matrix products of these shapes, and of copies. Memory and the seconds to the first update are
+    ceiling: its rate of matrix products of these shapes, and of copies. Updates of several seeds at once are counted in
+    total, beside those of one seed: what train --seeds can gain here. Memory and the seconds to the first update are
     those of a process of its own; they count compiling.
 
     \b
@@ -78,6 +80,7 @@ def measure(
     window: int,
     updates: int,
     twin_depth: int,
+    seeds: int,
     seconds: float,
     step: bool,
 ) -> dict[str, Any]:
@@ -86,7 +89,8 @@ def measure(
     Returns:
       ``machine``; ``env_steps_per_second``; ``copy_bytes_per_second``; ``sampling`` (rows a second and bytes beyond the
       ring, of ours and the twin); ``updates``, a row a size (seconds to the first update, bytes, updates a second, of
-      ours, the twin and the ceiling); with ``step``, ``steps``, a row a size (seconds of each part).
+      ours, the twin, several seeds in total and the ceiling); with ``step``, ``steps``, a row a size (seconds of each
+      part).
     """
     import jax
 
@@ -99,6 +103,7 @@ def measure(
         "machine": {"device": jax.devices()[0].device_kind, "cores": _cores(), "jax": jax.__version__},
         "env": env,
         "num_envs": num_envs,
+        "seeds": seeds,
         "env_steps_per_second": speed.env_steps_per_second(env, num_envs, seconds),
         "copy_bytes_per_second": ceiling.copy_rate(),
     }
@@ -116,15 +121,17 @@ def measure(
         f"{rates['ours'] / rates['twin']:.1f} times the twin ({min(num_envs, speed.TWIN_WINDOWS)} windows: "
         f"{_size(peaks['twin'])}), {rates['ours'] / possible:.0%} of copying"
     )
+    several = f"{seeds} seeds" if seeds > 1 else ""
     click.echo(
-        f"\n{'':24}{'first update (s)':>18}{'memory (GiB)':>16}{'updates/s':>20}{'times':>7}{'of':>10}\n"
+        f"\n{'':24}{'first update (s)':>18}{'memory (GiB)':>16}{'updates/s':>20}{'times':>7}{'of':>10}"
+        f"{several:>10}\n"
         f"{'depth':>7}{'width':>8}{'batch':>9}{'ours':>9}{'twin':>9}{'ours':>8}{'twin':>8}{'ours':>10}{'twin':>10}"
-        f"{'twin':>7}{'products':>10}"
+        f"{'twin':>7}{'products':>10}{'times 1':>10}"
     )
     found["updates"], found["steps"] = [], []
     shapes = [(depth, width, rows) for rows in batch_sizes for width in widths for depth in depths]
     for depth, width, rows in shapes:
-        row = _measure_updates(speed.Case(sizes, depth, width, rows), depth <= twin_depth, seconds)
+        row = _measure_updates(speed.Case(sizes, depth, width, rows), depth <= twin_depth, seeds, seconds)
         found["updates"].append(row)
         click.echo(_line(row))
     for depth, width, rows in shapes if step else []:
@@ -134,7 +141,7 @@ def measure(
     return found
 
 
-def _measure_updates(case: Any, twin: bool, seconds: float) -> dict[str, Any]:
+def _measure_updates(case: Any, twin: bool, seeds: int, seconds: float) -> dict[str, Any]:
     from training import speed
 
     row: dict[str, Any] = {"depth": case.depth, "width": case.width, "batch_size": case.batch_size}
@@ -142,11 +149,12 @@ def _measure_updates(case: Any, twin: bool, seconds: float) -> dict[str, Any]:
         for kind in ("ours", "twin") if twin else ("ours",):
             first = speed.in_its_own_process(speed.first_update, kind, case, cache)
             row |= {f"{kind}_{name}": value for name, value in first.items()}
-        rates = speed.in_its_own_process(speed.update_rates, case, twin, seconds, cache)
+        rates = speed.in_its_own_process(speed.update_rates, case, twin, seeds, seconds, cache)
     row["flops"] = rates.pop("flops")
     row |= {f"{kind}_updates_per_second": rate for kind, rate in rates.items()}
     row["of_ceiling"] = rates["ours"] / rates["ceiling"]
     row["times_twin"] = rates["ours"] / rates["twin"] if twin else None
+    row["times_one_seed"] = rates["seeds"] / rates["ours"] if seeds > 1 else None
     return row
 
 
@@ -179,6 +187,7 @@ def _line(row: Mapping[str, Any]) -> str:
         + "".join(number(f"{kind}_updates_per_second", 10, digits=2) for kind in ("ours", "twin"))
         + number("times_twin", 7)
         + f"{row['of_ceiling']:10.0%}"
+        + number("times_one_seed", 10, digits=2)
     )
 
 

@@ -5,17 +5,17 @@ CPU's program keeps other temporaries than a GPU's. Hours are the run's counts o
 seconds each, or over those that ``crlviz bench --json`` measured on another machine.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import click
 
 from crlviz.errors import CrlvizError
 from training.options import of_a_run
+from training.rates import Rates, measure, of_bench, paper_hours, read
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,6 @@ class Memory:
         """The most there is at one moment; training and evaluating take turns."""
         held = self.parameters + self.optimiser + self.replay + self.environments
         return held + max(self.temporaries, self.evaluation)
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What a machine does in a second.
-
-    Attributes:
-      updates: of the run's own size.
-      env_steps: over all environments together.
-      source: where the numbers come from, for the reader.
-    """
-
-    updates: float
-    env_steps: float
-    source: str
 
 
 @dataclass(frozen=True)
@@ -149,13 +134,6 @@ def _data(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
-def paper_hours(env: str, depth: int) -> list[tuple[float, str]]:
-    """Hours of the authors' code on one 80 GB GPU for that environment and depth, each with its source."""
-    with resources.files("training").joinpath("paper_hours.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["env"] == env and int(row["depth"]) == depth]
-    return [(float(row["hours"]), row["source"]) for row in rows]
-
-
 def knob(config: Any, memory: Memory, limit: float) -> str:
     """Which setting brings a run under a limit of bytes, and to what; empty where it fits."""
     if memory.total <= limit:
@@ -180,26 +158,6 @@ def device_memory() -> int:
     from training import programs
 
     return programs.memory() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def measure(config: Any, seconds: float = 3.0) -> Rates:
-    """Updates and environment steps a second on this machine, at the run's own sizes; compiling is left out.
-
-    Args:
-      config: of the plan.
-      seconds: to measure each part for.
-    """
-    import jax
-
-    from training.speed import step_parts
-
-    parts = step_parts(config, seconds)
-    stepping = parts["physics"] + parts["policy"] + parts["insert"]
-    return Rates(
-        updates=config.updates / (sum(parts.values()) - stepping),
-        env_steps=config.unroll * config.num_envs / stepping,
-        source=f"measured now on {jax.devices()[0].device_kind}",
-    )
 
 
 def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> str:
@@ -268,7 +226,15 @@ def _time(hours: float) -> str:
 @of_a_run
 @click.option("--memory", type=float, metavar="GB", help="Memory of the device to fit.  [default: what is here]")
 @click.option("--measure/--no-measure", "measuring", default=True, help="Measure this machine for the hours.")
-def command(env, preset, layout, settings, memory, measuring, **options) -> None:
+@click.option(
+    "--rates",
+    "measured",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Hours on the machine, too, whose rates are in this file of crlviz bench --json; may be given again.",
+)
+def command(env, preset, layout, settings, memory, measuring, measured, **options) -> None:
     """Tell what training in ENV would need, before it is trained: parameters, FLOPs, memory, disk and hours.
 
     Memory is that of the compiled training step, which is not run. Compiling a humanoid takes a minute or two.
@@ -276,6 +242,7 @@ def command(env, preset, layout, settings, memory, measuring, **options) -> None
     \b
     Example: crlviz plan humanoid_u_maze --depth 256 --memory 80
     Example: crlviz plan point_big_maze --depth 16
+    Example: crlviz plan humanoid --depth 64 --rates gpu.json
     """
     from crlviz import envs
     from crlviz.errors import UsageError
@@ -285,7 +252,9 @@ def command(env, preset, layout, settings, memory, measuring, **options) -> None
     envs.check(env, config.layout or None)
     if memory is not None and not 0 < memory < math.inf:
         raise UsageError(f"--memory {memory} is no size in GB")
+    elsewhere = [read(path, env) for path in measured]
     plan = compute(config)
     limit = device_memory() if memory is None else memory * 1e9
     rates = [measure(config)] if measuring else []
+    rates += [of_bench(found, config, plan.flops_per_update) for found in elsewhere]
     click.echo(describe(config, plan, limit, rates))

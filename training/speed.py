@@ -49,31 +49,42 @@ class Case:
 
 
 class Updates:
-    """Updates of one kind, ``ours`` or ``twin``, on one batch again and again, in one program as in a training step."""
+    """Updates of one kind, ``ours`` or ``twin``, on one batch again and again, in one program as in a training step; of
+    several ``seeds``, each with a learner and a batch of its own, all of them at once."""
 
-    def __init__(self, kind: str, case: Case):
+    def __init__(self, kind: str, case: Case, seeds: int = 1):
         algorithm: Any = case.algorithm
         if kind == "twin":
             algorithm = TwinCRL(CRLConfig(), NetworkConfig(case.depth, case.width), case.sizes)
-        batch = [jax.random.normal(jax.random.key(n), (case.batch_size, size)) for n, size in enumerate(case.sizes)]
         bound = TrainConfig(env="").loss_bound
 
-        def run(carry, count):
-            def update(index, carry):
-                key = jax.random.fold_in(jax.random.key(0), index)
-                if kind == "ours":
-                    return guarded_update(algorithm, bound, carry, index, key, *batch)[0]
-                return algorithm.update(carry[0], key, *batch)[0], carry[1]
+        def start(key):
+            batch = [
+                jax.random.normal(jax.random.fold_in(key, number), (case.batch_size, size))
+                for number, size in enumerate(case.sizes)
+            ]
+            return (algorithm.init(key), guard.none()), batch
 
+        def update(index, carry, batch):
+            key = jax.random.fold_in(jax.random.key(0), index)
+            if kind == "ours":
+                return guarded_update(algorithm, bound, carry, index, key, *batch)[0]
+            return algorithm.update(carry[0], key, *batch)[0], carry[1]
+
+        key = jax.random.key(0)
+        if seeds > 1:
+            key, start, update = jax.random.split(key, seeds), jax.vmap(start), jax.vmap(update, in_axes=(None, 0, 0))
+
+        def run(carry, batch, count):
             # The count is no part of the program: the first update and those measured later are of the same one.
-            return jax.lax.fori_loop(0, count, update, carry)
+            return jax.lax.fori_loop(0, count, lambda index, carry: update(index, carry, batch), carry)
 
         self._run = jax.jit(run, donate_argnums=0)
-        self._carry = jax.jit(algorithm.init)(jax.random.key(0)), guard.none()
+        self._carry, self._batch = jax.jit(start)(key)
 
     def __call__(self, count: int) -> Any:
         """That many updates, begun; what comes back can be waited for."""
-        self._carry = self._run(self._carry, count)
+        self._carry = self._run(self._carry, self._batch, count)
         return self._carry
 
 
@@ -99,19 +110,23 @@ def first_update(kind: str, case: Case, cache: str) -> dict[str, float]:
     return {"first_seconds": time.perf_counter() - start, "peak_bytes": _peak() - before}
 
 
-def update_rates(case: Case, twin: bool, seconds: float, cache: str) -> dict[str, float]:
-    """Updates a second of ours, of the ``twin`` if asked for, and of the machine's matrix products alone (``ceiling``),
-    in turn; and the ``flops`` of an update."""
+def update_rates(case: Case, twin: bool, seeds: int, seconds: float, cache: str) -> dict[str, float]:
+    """Updates a second of ours, of the ``twin`` if asked for, of several ``seeds`` at once in total (where it is more
+    than one), and of the machine's matrix products alone (``ceiling``), in turn; and the ``flops`` of an update."""
     _keep_programs(cache)
     flops = case.algorithm.cost(case.batch_size)["flops_per_update"]
     count = int(min(max(_CALL_FLOPS / flops, _FEW), 32))
     calls: dict[str, Callable[[], Any]] = dict(ceiling.products(case.batch_size, case.width))
-    for kind in ("ours", "twin") if twin else ("ours",):
-        updates = Updates(kind, case)
+    measured = {"ours": Updates("ours", case)}
+    if twin:
+        measured["twin"] = Updates("twin", case)
+    if seeds > 1:
+        measured["seeds"] = Updates("ours", case, seeds)
+    for kind, updates in measured.items():
         jax.block_until_ready(updates(1))
         calls[kind] = functools.partial(updates, count)
     best = ceiling.alternate(calls, seconds)
-    rates = {kind: count / best[kind] for kind in ("ours", "twin") if kind in best}
+    rates = {kind: (seeds if kind == "seeds" else 1) * count / best[kind] for kind in measured}
     return rates | {
         "ceiling": ceiling.flops_per_second(best, case.batch_size, case.width) / flops,
         "flops": flops,

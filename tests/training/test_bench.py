@@ -11,7 +11,7 @@ import pytest
 from crlviz import cli
 from training import bench, ceiling, speed
 
-TINY = ["--num-envs", 4, "--window", 20, "--updates", 3, "--seconds", 0.01]
+TINY = ["--num-envs", 4, "--window", 20, "--updates", 3, "--seconds", 0.01, "--seeds", 2]
 
 
 @pytest.fixture
@@ -50,6 +50,8 @@ def test_the_table_the_numbers_and_the_chart(run, tmp_path):
     assert row["ours_peak_bytes"] >= 0
     assert row["of_ceiling"] == pytest.approx(ours / row["ceiling_updates_per_second"])
     assert row["times_twin"] == pytest.approx(ours / row["twin_updates_per_second"])
+    assert row["times_one_seed"] == pytest.approx(row["seeds_updates_per_second"] / ours)
+    assert found["seeds"] == 2
     assert row["flops"] == speed.Case((4, 2, 2), 4, 8, 8).algorithm.cost(8)["flops_per_update"]
     parts = found["steps"][0]["seconds"]
     assert list(parts) == ["physics", "policy", "insert", "sample and relabel", "products", "rest of the updates"]
@@ -63,7 +65,7 @@ def test_the_table_the_numbers_and_the_chart(run, tmp_path):
 def test_a_depth_without_a_twin_has_a_row_and_a_place_in_the_chart():
     row = {"depth": 256, "width": 8, "batch_size": 8, "ours_first_seconds": 12.5, "ours_peak_bytes": 2**30}
     row |= {"ours_updates_per_second": 2.0, "ceiling_updates_per_second": 4.0, "of_ceiling": 0.5, "times_twin": None}
-    assert bench._line(row).split() == ["256", "8", "8", "12.5", "-", "1.00", "-", "2.00", "-", "-", "50%"]
+    assert bench._line(row).split() == ["256", "8", "8", "12.5", "-", "1.00", "-", "2.00", "-", "-", "50%", "-"]
     chart = bench.plot({"updates": [row], "env": "ant", "machine": {"device": "cpu", "cores": "2 cores"}}).to_dict()
     updates, first = chart["datasets"].values()
     assert {point["what"]: point["updates"] for point in updates} == {"crlviz": 2.0, "matrix products alone": 4.0}
@@ -115,6 +117,16 @@ def test_updates_are_those_of_a_training_step():
     (b, _) = in_turn(3)
     assert int(b.actor_optimiser[0].count) == 3
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(b))
+
+
+@pytest.mark.slow
+def test_each_of_several_seeds_is_updated_by_its_own_learner():
+    """What is counted as so many updates is as many: every lane makes its own, and none shares its parameters."""
+    (learners, trouble) = speed.Updates("ours", speed.Case((4, 2, 2), 4, 8, 8), seeds=3)(2)
+    assert not trouble.found.any()
+    assert learners.actor_optimiser[0].count.tolist() == [2, 2, 2]
+    for leaf in jax.tree.leaves(learners.actor["blocks"]):
+        assert len({lane.tobytes() for lane in np.asarray(leaf)}) == 3
 
 
 def test_a_process_of_its_own():

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 
 import jax
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from crlviz.cli import cli
 from crlviz.networks import parameter_count
 from tests.toys import toy_config
+from tests.training.test_rates import MEASURED
 from training import plan as plans
 from training.programs import compiled
 
@@ -72,16 +74,14 @@ def test_one_that_no_knob_saves_is_told_so(plan):
     assert plans.knob(toy_config(), plan.memory, 10.0).startswith("no one knob is enough")
 
 
-def test_the_papers_hours():
-    assert [hours for hours, _ in plans.paper_hours("humanoid", 64)] == [10.99]
-    assert [hours for hours, _ in plans.paper_hours("humanoid_u_maze", 64)] == [46.74, 17.33]
-    assert plans.paper_hours("humanoid", 12) == plans.paper_hours("reacher", 4) == []
-
-
 @pytest.mark.slow
-def test_the_command_measures_this_machine_and_says_whether_it_fits():
-    fits = CliRunner().invoke(cli, ["plan", *SMALL]).output
+def test_the_command_measures_this_machine_and_says_whether_it_fits(tmp_path):
+    elsewhere = tmp_path / "toy.json"
+    elsewhere.write_text(json.dumps(MEASURED))
+    fits = CliRunner().invoke(cli, ["plan", *SMALL, "--rates", str(elsewhere)]).output
     assert "updates/s" in fits
+    assert "500 environment steps/s" in fits
+    assert "by crlviz bench on toy accelerator, from 2 other sizes" in fits
     assert fits.rstrip().endswith("It fits.")
     lacks = CliRunner().invoke(cli, ["plan", *SMALL, "--no-measure", "--memory", "0.0001"]).output
     assert "It will not fit: " in lacks

@@ -1,0 +1,77 @@
+"""Rates that were measured elsewhere, against what they were made from."""
+
+import json
+
+import pytest
+
+from crlviz.errors import UsageError
+from tests.toys import toy_config
+from training import rates
+
+# A machine that does 1e9 FLOPs a second in updates and needs 1 ms for each beside: no line but this one fits its rows.
+MEASURED = {
+    "machine": {"device": "toy accelerator"},
+    "env": "point_u_maze",
+    "env_steps_per_second": 500.0,
+    "sampling": {"ours_rows_per_second": 1000.0},
+    "updates": [
+        {"flops": flops, "ours_updates_per_second": 1 / (1e-3 + flops / 1e9)} for flops in (8_000_000, 1_000_000)
+    ],
+}
+
+
+@pytest.fixture
+def config():
+    return toy_config(batch_size=2)  # sampling its batch takes that machine 2 ms
+
+
+def seconds(config, flops):
+    return 1 / rates.of_bench(MEASURED, config, flops).updates
+
+
+def test_an_update_of_a_measured_size(config):
+    assert seconds(config, 8_000_000) == pytest.approx(8e-3 + 1e-3 + 2e-3)
+    found = rates.of_bench(MEASURED, config, 8_000_000)
+    assert found.env_steps == 500.0
+    assert found.source == "by crlviz bench on toy accelerator, at this size"
+
+
+def test_an_update_between_beyond_and_below_the_measured_sizes(config):
+    assert seconds(config, 3_000_000) == pytest.approx(3e-3 + 1e-3 + 2e-3)
+    assert seconds(config, 16_000_000) == pytest.approx(2 * 9e-3 + 2e-3)
+    assert seconds(config, 10_000) == pytest.approx(2e-3 + 2e-3)
+    assert rates.of_bench(MEASURED, config, 10_000).source.endswith("from 2 other sizes")
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "toy.json"
+    path.write_text(json.dumps(MEASURED))
+    assert rates.read(path, "point_u_maze") == MEASURED
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not what crlviz bench --json writes"),
+        ("[]", "is not what crlviz bench --json writes"),
+        (json.dumps({**MEASURED, "updates": []}), "is not what crlviz bench --json writes"),
+        (json.dumps({**MEASURED, "updates": [{"flops": 1}]}), "is not what crlviz bench --json writes"),
+        (json.dumps({**MEASURED, "env_steps_per_second": 0}), "is not what crlviz bench --json writes"),
+        (json.dumps({**MEASURED, "env": "ant"}), "has the environment steps of ant, not of point_u_maze"),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_another_file_is_told_from_one_and_how_to_make_one(tmp_path, text, words):
+    path = tmp_path / "toy.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        rates.read(path, "point_u_maze")
+    assert words in str(error.value)
+    assert "crlviz bench --env point_u_maze --json toy.json" in str(error.value)
+
+
+def test_the_papers_hours():
+    assert [hours for hours, _ in rates.paper_hours("humanoid", 64)] == [10.99]
+    assert [hours for hours, _ in rates.paper_hours("humanoid_u_maze", 64)] == [46.74, 17.33]
+    assert rates.paper_hours("humanoid", 12) == rates.paper_hours("reacher", 4) == []
