@@ -61,6 +61,7 @@ def unfinished(path: Path) -> Iterator[Path]:
     with naming(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", suffix=PART) as folder:
         made = Path(folder) / path.name
         yield made
+        made.chmod(0o666 & ~_umask())
         _flush(made)
         os.replace(made, path)
         _flush(path.parent)
@@ -82,6 +83,7 @@ def directory(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             for file in temporary.iterdir():
+                file.chmod(0o666 & ~_umask())  # some libraries' files are for their owner alone
                 _flush(file)
             _flush(temporary)
             temporary.chmod(0o777 & ~_umask())

@@ -76,6 +76,17 @@ def test_parameters_come_back_as_they_were(tmp_path):
         assert a.dtype == np.asarray(b).dtype
 
 
+def test_who_may_read_a_checkpoint_is_the_users_to_say(tmp_path):
+    """safetensors writes files that no one else may read; a group that shares runs set its umask for that."""
+    before = os.umask(0o027)
+    try:
+        run = untrained_run(tmp_path / "run")
+    finally:
+        os.umask(before)
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    assert {oct(file.stat().st_mode & 0o777) for file in checkpoint.iterdir()} == {"0o640"}
+
+
 def test_a_run_means_its_newest_checkpoint(run):
     assert checkpoints.all_steps(run) == sorted(STEPS)
     assert checkpoints.find(run).env_steps == 1000
