@@ -62,6 +62,7 @@ def test_the_wide_network_has_the_deep_ones_parameters():
     assert counts[1] == pytest.approx(counts[0], rel=0.05)
 
 
+@pytest.mark.slow
 def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "ENV", "point_u_maze")
     monkeypatch.setattr(demo, "QUICK_ENV_STEPS", 150_000)

@@ -68,6 +68,7 @@ def test_parameters_against_the_formula():
     assert algorithm(depth, width).cost(8)["parameters"] == trunks + head * (2 * ACTION + 2 * EMBEDDING)
 
 
+@pytest.mark.slow
 def test_most_of_what_xla_counts(monkeypatch):
     """XLA counts the body of a scan once, so it is shown a program without one; both must grow alike with depth."""
     scan = nn.scan

@@ -107,6 +107,7 @@ def test_the_best_of_turns():
     assert turns == list("ab" * 3)
 
 
+@pytest.mark.slow
 def test_updates_are_those_of_a_training_step():
     """Two updates at once are two in turn, whatever the count is: it is no part of the program."""
     case = speed.Case((4, 2, 2), 4, 8, 8)

@@ -139,6 +139,7 @@ def plant(monkeypatch, seed, times=1):
     monkeypatch.setattr(Run, "_load", load)
 
 
+@pytest.mark.slow
 def test_at_once_each_is_nearly_what_it_is_alone(group, toy_run):
     for mine, other in zip(parameters(group / "seed0"), parameters(toy_run), strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-4)
@@ -152,6 +153,7 @@ def test_at_once_each_is_nearly_what_it_is_alone(group, toy_run):
     assert [checkpoints.read_config(group / f"seed{seed}")["together"] for seed in range(3)] == [[0, 1, 2]] * 3
 
 
+@pytest.mark.slow
 def test_at_once_each_counts_its_share_of_the_seconds(group):
     seconds = []
     for seed in range(3):
@@ -162,6 +164,7 @@ def test_at_once_each_counts_its_share_of_the_seconds(group):
     assert len(set(seconds)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_at_once_a_signal_saves_all(group, tmp_path, at_once, interrupted, number):
     interrupted(number)
@@ -193,6 +196,7 @@ def test_at_once_members_go_on_with_those_at_their_step(group, tmp_path, at_once
             np.testing.assert_allclose(mine, other, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_at_once_one_that_blows_up_drops_out(group, tmp_path, at_once, monkeypatch, capsys):
     plant(monkeypatch, seed=1)
     with pytest.raises(CrlvizError, match="1 of 3 runs failed"):
@@ -203,6 +207,7 @@ def test_at_once_one_that_blows_up_drops_out(group, tmp_path, at_once, monkeypat
         assert differences(tmp_path / f"seed{seed}", group / f"seed{seed}") == []
 
 
+@pytest.mark.slow
 def test_at_once_one_that_rewinds_goes_on_after_the_others(group, tmp_path, at_once, monkeypatch, capsys):
     plant(monkeypatch, seed=1)
     train(tmp_path, range(3), toy_config(on_nan="rewind"))
@@ -213,6 +218,7 @@ def test_at_once_one_that_rewinds_goes_on_after_the_others(group, tmp_path, at_o
         assert differences(tmp_path / f"seed{seed}", group / f"seed{seed}") == []
 
 
+@pytest.mark.slow
 def test_at_once_a_directory_that_goes_loses_no_other(group, tmp_path, at_once, monkeypatch):
     real = Run._step
 

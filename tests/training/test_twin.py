@@ -15,6 +15,7 @@ SIZES, BATCH = (4, 2, 3), 6
 STATE, ACTION, GOAL = SIZES
 
 
+@pytest.mark.slow
 def test_the_same_losses_and_the_same_step():
     shape = NetworkConfig(8, 16)
     ours = CRL(CRLConfig(), Actor(shape, STATE + GOAL, ACTION), Critic(shape, STATE, ACTION, GOAL))
