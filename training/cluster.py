@@ -90,12 +90,16 @@ class Cluster:
         logs = jobs[0].log.parent
         files.make_directory(logs)
         waiting, lost, working = list(jobs), Counter[Job](), dict[Any, Job]()
+        stranded = False
         with tempfile.NamedTemporaryFile(dir=logs, prefix=".sweep-", suffix=files.PART) as sign:
             try:
                 while waiting or working:
                     while waiting and len(working) < self.at_once:
                         job = waiting.pop(0)
                         working[self._begin(job, commands(job), Path(sign.name), again=lost[job] > 0)] = job
+                    if not self.at_once and not stranded:
+                        stranded = True
+                        tqdm.write("No node is left that could train; waiting for one. Ctrl-C stops.", file=sys.stderr)
                     ended = []
                     for task in _done(working, poll):
                         job = working.pop(task)
@@ -202,9 +206,8 @@ def _outcome(task: Any) -> tuple[int, str]:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, CrlvizError):
             raise CrlvizError(str(error.cause)) from None
-        raise CrlvizError(
-            f"a node cannot run crlviz ({error.cause}); every node needs the same Python environment"
-        ) from None
+        why = str(error.cause).strip().splitlines()[-1]
+        raise CrlvizError(f"a node cannot run crlviz ({why}); every node needs the same Python environment") from None
     except ray.exceptions.NodeDiedError:
         return _LOST, "its node was lost"
     except ray.exceptions.OutOfMemoryError:

@@ -195,7 +195,9 @@ def _default_jobs() -> int:
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE[,VALUE...]", help="Any other setting.")
 @click.option(
-    "--jobs", type=click.IntRange(1), help="Processes at the same time.  [default: 1 on a GPU, else one a core]"
+    "--jobs",
+    type=click.IntRange(1),
+    help="Processes at the same time.  [default: 1 on a GPU, else one a core; all that a cluster has room for]",
 )
 @click.option("--apart", is_flag=True, help="A process for each seed, not one for the seeds of a cell.")
 @click.option("--cluster", metavar="HOST:PORT|auto", help="Train on the nodes of this Ray cluster; auto: the one here.")
