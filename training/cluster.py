@@ -2,8 +2,10 @@
 
 A Ray task on some node starts the very command that a local sweep would, so runs, logs and resuming are the same. The
 run directories lie on storage that all nodes share; nothing else passes between them but that command and its exit
-code. What was lost with its node goes on from its last saved state on another. Ray's own processes trust whoever can
-reach them: run a cluster where others cannot.
+code. What was lost with its node goes on from its last saved state on another.
+
+No file that crlviz reads can run code, but Ray's processes send each other code to run, as pickles, and trust whoever
+can reach them: keep a cluster where others cannot.
 
 Importing this imports ray; only a sweep that was given ``--cluster`` does.
 """
@@ -39,7 +41,7 @@ except ModuleNotFoundError:
     raise UsageError("--cluster needs a package that is not installed: pip install 'crlviz[cluster]'") from None
 
 _SPOKEN = (0, 1, 2)  # exit codes with which crlviz itself says how it went; any other befell it from outside
-_LOST = -signal.SIGKILL  # in place of the exit code of what was lost with its node
+_LOST = -9  # in place of the exit code of what was lost with its node
 _LOCK_SECONDS = 120  # until a file server takes the locks from a machine that is gone (NFS 4: 90 by default)
 
 
@@ -151,6 +153,8 @@ def connect(
     Raises:
       UsageError: there is none, it has other versions, or no node is large enough.
     """
+    if gpus is not None and gpus > 1 and gpus % 1:
+        raise UsageError(f"--gpus-per-cell takes a part of one, or whole ones, not {gpus:g}")
     address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     _check(address)
     try:
@@ -179,7 +183,7 @@ def _check(address: str) -> None:
     host, _, port = address.rpartition(":")
     if address != "auto":
         try:
-            socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         except ValueError:
             raise UsageError(f"--cluster takes HOST:PORT or auto, not {address!r}") from None
         except OSError:

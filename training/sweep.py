@@ -201,11 +201,11 @@ def _default_jobs() -> int:
 )
 @click.option("--apart", is_flag=True, help="A process for each seed, not one for the seeds of a cell.")
 @click.option("--cluster", metavar="HOST:PORT|auto", help="Train on the nodes of this Ray cluster; auto: the one here.")
-@click.option("--gpus-per-cell", type=click.FloatRange(0), help="Of each process there.  [default: 1 if there are any]")
-@click.option("--cpus-per-cell", type=click.IntRange(1), help="Likewise.  [default: 1]")
 @click.option(
-    "--retries", type=click.IntRange(0), help="Of a process whose node is lost, or that is killed.  [default: 3]"
+    "--gpus-per-cell", type=click.FloatRange(0), help="GPUs of a process there.  [default: 1 if there are any]"
 )
+@click.option("--cpus-per-cell", type=click.IntRange(1), help="Cores likewise.  [default: 1]")
+@click.option("--retries", type=click.IntRange(0), help="How often what is lost there is begun again.  [default: 3]")
 @click.option("--dry-run", is_flag=True, help="Print the cells and what they cost; train nothing.")
 def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **options) -> None:
     """Train every combination of settings: ENV and each option take several values, 4,8,16 or 0-4.
@@ -214,8 +214,12 @@ def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **
     train --seeds does, or by several where a core would be idle. Cells that OUT holds finished are skipped, so the same
     command goes on after a failure or a Ctrl-C, and a larger one adds to it.
 
-    
+    With --cluster the processes run on the nodes of a Ray cluster, which all see OUT and have the same Python
+    environment. What is lost with its node goes on from its last saved state on another.
+
+    \b
     Example: crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs
+             crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs --cluster auto
     """
     import jax
 
@@ -245,6 +249,7 @@ def _nodes(where: Mapping[str, Any], jobs: int | None) -> Iterator["Cluster | No
 
 
 def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: int, apart: bool, dry_run: bool) -> None:
+    """Train the cells and tell how each ended; or tell what they would cost."""
     begun = [cell for cell in cells if cell.begun]
     finished = [cell for cell in begun if cell.finished]
     groups = grouped(cells, at_once, apart=apart)

@@ -199,6 +199,7 @@ def test_mistakes(monkeypatch):
         assert isinstance(error, UsageError)
         assert str(error) == "no Ray cluster answers at 127.0.0.1:9; start one by: ray start --head"
     assert "--cluster takes HOST:PORT or auto, not 'here'" in str(invoke("--cluster", "here"))
+    assert "takes a part of one, or whole ones, not 1.5" in str(invoke("--cluster", "auto", "--gpus-per-cell", "1.5"))
     assert str(invoke("--gpus-per-cell", "1")) == "--gpus-per-cell goes with --cluster"
 
 
