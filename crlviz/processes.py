@@ -15,7 +15,7 @@ from tqdm import tqdm
 from crlviz import files
 
 LOGS = "logs"  # the directory of logs beside the runs of a sweep
-_GRACE_SECONDS = 600  # a large run ends its training step and saves gigabytes
+GRACE_SECONDS = 600  # a large run ends its training step and saves gigabytes
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Job:
         return words[-1].removeprefix("Error: ") if words else "it said nothing"
 
 
+# What runs now, and what ended since the tick before, with exit codes.
+Ticks = Generator[tuple[list[Job], list[tuple[Job, int]]], None, None]
+
+
 def cores() -> list[int]:
     """The cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -45,18 +49,25 @@ def cores() -> list[int]:
 
 
 def run(
-    jobs: Sequence[Job], at_once: int, environment: Mapping[str, str] | None = None, *, poll: float = 0.5
-) -> Generator[tuple[list[Job], list[tuple[Job, int]]], None, None]:
+    jobs: Sequence[Job],
+    at_once: int,
+    environment: Mapping[str, str] | None = None,
+    *,
+    append: bool = False,
+    poll: float = 0.5,
+) -> Ticks:
     """Run all jobs; every ``poll`` seconds tells which run now and which ended since, with their exit codes.
 
     Jobs that run together keep to disjoint cores where the system allows that. Close the iterator
     (``contextlib.closing``) and what still runs is interrupted as by Ctrl-C, and killed if it has not ended ten minutes
-    later or at the next Ctrl-C.
+    later or at the next Ctrl-C. Should this process be killed, they end with it.
 
     Args:
       jobs: begun in this order.
       at_once: how many run together.
       environment: variables that the jobs get where this process has none of that name.
+      append: keep what the logs hold.
+      poll: seconds.
     """
     # A terminated sweep must not leave its runs behind: sessions of their own get no signal from the terminal either.
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and threading.current_thread() is threading.main_thread():
@@ -68,7 +79,7 @@ def run(
             for slot in range(at_once):
                 if waiting and slot not in running:
                     job = waiting.pop(0)
-                    running[slot] = job, _start(job, environment or {}, cores()[slot::at_once])
+                    running[slot] = job, _start(job, environment or {}, cores()[slot::at_once], append)
             time.sleep(poll)
             ended = {slot: process.returncode for slot, (_, process) in running.items() if process.poll() is not None}
             yield (
@@ -79,12 +90,12 @@ def run(
         _stop([process for _, process in running.values()])
 
 
-def _start(job: Job, environment: Mapping[str, str], own: Sequence[int]) -> subprocess.Popen:
+def _start(job: Job, environment: Mapping[str, str], own: Sequence[int], append: bool) -> subprocess.Popen:
     files.make_directory(job.log.parent)
-    with open(job.log, "wb") as log:
+    with open(job.log, "ab" if append else "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "crlviz", *job.arguments],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "crlviz.tethered", *job.arguments],
+            stdin=subprocess.PIPE,  # which is never written to, and closes when this process ends
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**environment, **os.environ},
@@ -95,14 +106,19 @@ def _start(job: Job, environment: Mapping[str, str], own: Sequence[int]) -> subp
     return process
 
 
-def _stop(processes: Sequence[subprocess.Popen]) -> None:
-    if processes:
-        what = "one run" if len(processes) == 1 else f"{len(processes)} runs"
+def say_waiting(count: int) -> None:
+    """Tell that so many runs were asked to stop."""
+    if count:
+        what = "one run" if count == 1 else f"{count} runs"
         tqdm.write(f"Waiting for {what} to save and stop; another Ctrl-C kills.", file=sys.stderr)
+
+
+def _stop(processes: Sequence[subprocess.Popen]) -> None:
+    say_waiting(len(processes))
     try:
         for process in processes:
             process.send_signal(signal.SIGINT)
-        end = time.monotonic() + _GRACE_SECONDS
+        end = time.monotonic() + GRACE_SECONDS
         for process in processes:
             process.wait(max(0.0, end - time.monotonic()))
     except (KeyboardInterrupt, subprocess.TimeoutExpired):

@@ -4,18 +4,21 @@ import contextlib
 import heapq
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
 
 from crlviz import envs, processes
-from crlviz.errors import CrlvizError
+from crlviz.errors import CrlvizError, UsageError
 from training.config import schedule
 from training.grid import Cell, grid
+
+if TYPE_CHECKING:
+    from training.cluster import Cluster
 
 _LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
 # To tell long groups from short ones, roughly, as measured on a laptop-class core: seconds of a process before it
@@ -109,7 +112,9 @@ def _busy(groups: Sequence[Group], at_once: int) -> list[float]:
     return sorted(busy, reverse=True)
 
 
-def train_groups(cells: Sequence[Cell], groups: Sequence[Group], logs: Path, at_once: int) -> dict[str, str]:
+def train_groups(
+    cells: Sequence[Cell], groups: Sequence[Group], logs: Path, at_once: int, nodes: "Cluster | None" = None
+) -> dict[str, str]:
     """Train groups of cells, each in a process of its own.
 
     Args:
@@ -117,6 +122,7 @@ def train_groups(cells: Sequence[Cell], groups: Sequence[Group], logs: Path, at_
       groups: of those that are not finished, from ``grouped``.
       logs: directory of what each prints.
       at_once: how many train at the same time, on disjoint cores.
+      nodes: where; None: on this machine.
 
     Returns:
       Of each cell that failed, its name and why.
@@ -128,8 +134,12 @@ def train_groups(cells: Sequence[Cell], groups: Sequence[Group], logs: Path, at_
     ended_steps = total - waiting
     # Processes that share an accelerator share its memory; on a CPU this says nothing.
     shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / at_once:.2f}"} if at_once > 1 else {}
+    if nodes:
+        every = nodes.run(list(jobs), lambda job: [todo.arguments for todo in grouped(jobs[job].cells, 1)])
+    else:
+        every = processes.run(list(jobs), at_once, shared)
     bar = tqdm(total=total, initial=ended_steps, unit="step", unit_scale=True, disable=None)
-    with bar, contextlib.closing(processes.run(list(jobs), at_once, shared)) as ticks:
+    with bar, contextlib.closing(every) as ticks:
         for running, ended in ticks:
             for job, _ in ended:
                 for cell in jobs[job].cells:
@@ -185,9 +195,17 @@ def _default_jobs() -> int:
 @click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE[,VALUE...]", help="Any other setting.")
 @click.option(
-    "--jobs", type=click.IntRange(1), help="Processes at the same time.  [default: 1 on a GPU, else one a core]"
+    "--jobs",
+    type=click.IntRange(1),
+    help="Processes at the same time.  [default: 1 on a GPU, else one a core; all that a cluster has room for]",
 )
 @click.option("--apart", is_flag=True, help="A process for each seed, not one for the seeds of a cell.")
+@click.option("--cluster", metavar="HOST:PORT|auto", help="Train on the nodes of this Ray cluster; auto: the one here.")
+@click.option(
+    "--gpus-per-cell", type=click.FloatRange(0), help="GPUs of a process there.  [default: 1 if there are any]"
+)
+@click.option("--cpus-per-cell", type=click.IntRange(1), help="Cores likewise.  [default: 1]")
+@click.option("--retries", type=click.IntRange(0), help="How often what is lost there is begun again.  [default: 3]")
 @click.option("--dry-run", is_flag=True, help="Print the cells and what they cost; train nothing.")
 def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **options) -> None:
     """Train every combination of settings: ENV and each option take several values, 4,8,16 or 0-4.
@@ -196,17 +214,45 @@ def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **
     train --seeds does, or by several where a core would be idle. Cells that OUT holds finished are skipped, so the same
     command goes on after a failure or a Ctrl-C, and a larger one adds to it.
 
-    
+    With --cluster the processes run on the nodes of a Ray cluster, which all see OUT and have the same Python
+    environment. What is lost with its node goes on from its last saved state on another.
+
+    \b
     Example: crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs
+             crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs --cluster auto
     """
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # this process only counts: the accelerator is for the runs
+    where = {name: options.pop(name) for name in ("cluster", "cpus_per_cell", "gpus_per_cell", "retries")}
+    if where["cluster"]:  # nodes know no directory of this process
+        out, layout = out.absolute(), layout and layout.absolute()
     cells = grid(env, out, options, settings=settings, ablate=ablate, preset=preset, layout=layout)
+    with _nodes(where, jobs) as nodes:
+        _sweep(cells, out, nodes, nodes.at_once if nodes else jobs or _default_jobs(), apart, dry_run)
+
+
+@contextlib.contextmanager
+def _nodes(where: Mapping[str, Any], jobs: int | None) -> Iterator["Cluster | None"]:
+    """Where to train, by the options that start at ``--cluster``; None: on this machine."""
+    if not where["cluster"]:
+        for name, value in where.items():
+            if value is not None:
+                raise UsageError(f"--{name.replace('_', '-')} goes with --cluster")
+        yield None
+        return
+    from training import cluster  # ray
+
+    need = {"cpus": where["cpus_per_cell"], "gpus": where["gpus_per_cell"], "retries": where["retries"]}
+    with cluster.connect(where["cluster"], **need, most=jobs) as nodes:
+        yield nodes
+
+
+def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: int, apart: bool, dry_run: bool) -> None:
+    """Train the cells and tell how each ended; or tell what they would cost."""
     begun = [cell for cell in cells if cell.begun]
     finished = [cell for cell in begun if cell.finished]
-    jobs = jobs or _default_jobs()
-    groups = grouped(cells, jobs, apart=apart)
+    groups = grouped(cells, at_once, apart=apart)
     if dry_run:
         click.echo(_plan(cells, groups))
         return
@@ -216,7 +262,7 @@ def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **
     )
     logs = out / processes.LOGS
     try:
-        failed = train_groups(cells, groups, logs, jobs)
+        failed = train_groups(cells, groups, logs, at_once, nodes)
     except KeyboardInterrupt:
         done = sum(cell.finished for cell in cells)
         click.echo(f"\n{done} of {len(cells)} cells are finished; the same command goes on with the others.", err=True)

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from crlviz import processes
 from crlviz.processes import Job
+
+ROOT = Path(__file__).parents[2]
 
 
 def finish(jobs, at_once):
@@ -81,3 +84,38 @@ def test_terminated_as_if_by_ctrl_c(tmp_path, sleepers):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert sleepers[0].poll() == 0
+
+
+def test_a_job_ends_with_whoever_started_it(tmp_path):
+    """However that ended: a run that went on would hold its lock."""
+    job = "from crlviz.tethered import tie; tie(); import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"""
+import subprocess, sys
+from pathlib import Path
+from crlviz import processes
+
+popen = subprocess.Popen
+subprocess.Popen = lambda arguments, **options: popen([sys.executable, "-c", {job!r}], **options)
+list(processes.run([processes.Job((), Path("log.txt"))], 1))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    log = tmp_path / "log.txt"
+    assert eventually(lambda: log.is_file() and log.read_text().endswith("\n"))
+    parent.kill()
+    parent.wait()
+    assert eventually(lambda: ended(int(log.read_text())))
+
+
+def eventually(truth):
+    end = time.monotonic() + 30
+    while not truth() and time.monotonic() < end:
+        time.sleep(0.02)
+    return truth()
+
+
+def ended(pid):
+    """Or waits for a parent that does not ask after it."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
