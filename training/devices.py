@@ -9,6 +9,7 @@ which sums are added up.
 How many devices there are is the machine's affair, not a setting of the run: a run goes on with any number of them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +38,7 @@ class Devices:
         return self.mesh.size if self.mesh else 1
 
     def lie(self, axis: int | None = None) -> Any:
-        """How an array lies that is shared out along an axis, or is whole on each device: a sharding of jax's; None where
-        there is one device."""
+        """The sharding of an array that is shared out along an axis, or whole on each device; None of one device."""
         if self.mesh is None:
             return None
         return NamedSharding(self.mesh, PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, _AXIS))
@@ -52,6 +52,15 @@ class Devices:
     def whole(self, tree: Any) -> Any:
         """Inside a program: arrays that each device needs whole."""
         return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.lie())
+
+    def apart(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Inside a program: a function of arrays [rows, ...] that does each row by itself, done by each device for its
+        own rows. The partitioner would see to most of that, but has devices talk in the midst of some physics.
+        """
+        if self.mesh is None:
+            return function
+        rows = PartitionSpec(_AXIS)
+        return jax.shard_map(function, mesh=self.mesh, in_specs=rows, out_specs=rows, check_vma=False)
 
     def put(self, value: np.ndarray, place: NamedSharding | None) -> jax.Array:
         """An array of the host's, which nobody changes from here on, on the devices, as ``lie`` said.

@@ -12,14 +12,11 @@ def follow() -> int:
     """Compute this process's part of what the first process trains; its exit code.
 
     Signals are left to the first process, which decides when all stop; a second one ends this process at once.
-
-    Raises:
-      CrlvizError: a saved state that the first one reads cannot be read here.
     """
     here = devices.chosen("all")
     made: dict[int, programs.Programs] = {}
     state: Any = None
-    with signals.heard(lambda _: None):
+    with hosts.following(), signals.heard(lambda _: None):
         while True:
             match hosts.hear():
                 case {"order": "compile", "members": members, "config": config}:

@@ -7,8 +7,11 @@ one is next (``training.follower``), and at the end that it is over.
 
 import contextlib
 import json
+import os
 import re
 import signal
+import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,37 +66,80 @@ def leads() -> bool:
     return jax.process_index() == 0
 
 
+class Lost(CrlvizError):
+    """The processes cannot go on together: one is gone, or a program of theirs failed."""
+
+    def __init__(self, cause: Exception):
+        why = (str(cause).splitlines() or [type(cause).__name__])[0]
+        super().__init__(
+            f"the processes of this run lost each other ({why}); begin all of them again with --resume, which goes on "
+            "from the last saved state"
+        )
+
+
 def tell(order: str, **arguments: Any) -> None:
-    """Tell the others what comes next, if there are others and this is the first."""
+    """Tell the others what comes next, if there are others and this is the first.
+
+    Raises:
+      Lost: one of them is gone.
+    """
     if jax.process_count() == 1 or not leads():
         return
     text = json.dumps({"order": order, **arguments}).encode()
     text += b" " * (-len(text) % _LINE)
-    multihost_utils.broadcast_one_to_all(np.array(len(text)))
-    multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))
+    _shared(np.array(len(text)))
+    _shared(np.frombuffer(text, np.uint8))
 
 
 def hear() -> dict[str, Any]:
-    """Wait for what the first process tells next."""
-    size = int(multihost_utils.broadcast_one_to_all(np.array(0)))
-    return json.loads(multihost_utils.broadcast_one_to_all(np.zeros(size, np.uint8)).tobytes())
+    """Wait for what the first process tells next.
+
+    Raises:
+      Lost: one of the processes is gone.
+    """
+    size = int(_shared(np.array(0)))
+    return json.loads(_shared(np.zeros(size, np.uint8)).tobytes())
+
+
+def _shared(value: np.ndarray) -> np.ndarray:
+    """What the first process has here."""
+    try:
+        return multihost_utils.broadcast_one_to_all(value)
+    except (RuntimeError, ValueError) as error:  # jax raises either
+        raise Lost(error) from error
 
 
 @contextlib.contextmanager
 def leading() -> Iterator[None]:
     """What the first process does; at the end of it the others hear that it is over, and with which exit code."""
-    code = 1
+    with _leaving(Lost):
+        try:
+            yield
+        except Lost:
+            raise
+        except jax.errors.JaxRuntimeError as error:
+            raise Lost(error) from error
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            tell("end", code=130 if interrupted else getattr(error, "exit_code", 1))
+            raise
+        tell("end", code=0)
+
+
+@contextlib.contextmanager
+def following() -> Iterator[None]:
+    """What another process does; whatever goes wrong with it is the end of the run."""
+    with _leaving(Exception):
+        yield
+
+
+@contextlib.contextmanager
+def _leaving(kind: type[Exception]) -> Iterator[None]:
+    """After such an error end this process without jax's farewell, which waits minutes for processes that are gone."""
     try:
         yield
-        code = 0
-    except (CrlvizError, SystemExit, KeyboardInterrupt) as error:
-        code = _exit_code(error)
-        raise
-    finally:
-        tell("end", code=code)
-
-
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
-    return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+    except kind as error:
+        if not isinstance(error, CrlvizError):
+            traceback.print_exc()
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+        os._exit(getattr(error, "exit_code", 1))

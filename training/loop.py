@@ -104,7 +104,7 @@ class Loop:
             return self._learn(self._collect(state))
 
     def _reset(self, key: jax.Array) -> Any:
-        return jax.vmap(self.env.reset)(self.devices.split(jax.random.split(key, self.config.num_envs)))
+        return self.devices.apart(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
 
     def _collect(self, state: TrainState) -> TrainState:
         """Step every environment ``unroll`` times by the sampled policy and store what happened."""
@@ -118,7 +118,7 @@ class Loop:
             before = collector.states
             noise = jax.random.normal(key, (self.config.num_envs, env.action_size))
             action, _ = actor.sample(params, before.obs, noise)
-            after = jax.vmap(env.step)(before, action)
+            after = self.devices.apart(jax.vmap(env.step))(before, action)
             row = replays.Transitions(
                 state=before.obs[:, : env.state_dim],
                 action=action,

@@ -6,6 +6,7 @@ In a process of its own: that a CPU is to be four devices must be said before ja
 
 import functools
 import json
+import math
 import os
 import re
 import signal
@@ -24,7 +25,6 @@ from training.run import Run
 # Rows of replay are by far the largest number of anything.
 SETTINGS = {"num_envs": 8, "env_steps": 8 * 10 * 7, "batch_size": 32, "replay_steps": 2_000, "eval_episodes": 8}
 SETTINGS |= {"actor__width": 32, "critic__width": 32, "seed": 3}
-ROWS = 8 * 2_000
 
 
 def collectives(text: str) -> list[tuple[str, list[int]]]:
@@ -34,7 +34,7 @@ def collectives(text: str) -> list[tuple[str, list[int]]]:
         match = re.search(r"= (.*?) (all-\w+|collective-\w+|reduce-scatter|ragged-\S+?)(-start)?\(", line)
         if match:
             shapes = re.findall(r"\w\[([\d,]*)\]", match[1])
-            found.append((match[2], [functools.reduce(lambda a, b: a * int(b), filter(None, s.split(",")), 1) for s in shapes]))
+            found.append((match[2], [math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes]))
     return found
 
 
@@ -47,9 +47,10 @@ def stopped(folder: Path, config, count: str) -> Path:
             send(signal.SIGTERM)
         real(self)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Stopped):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "_step", step)
-        trainer.train(config, folder, progress=False, devices=devices.chosen(count))
+        with pytest.raises(signals.Stopped):
+            trainer.train(config, folder, progress=False, devices=devices.chosen(count))
     return folder
 
 
@@ -61,8 +62,12 @@ def main(folder: Path) -> None:
     for begun, ended in (("1", "4"), ("4", "1"), ("4", "4")):
         run = stopped(folder / f"from{begun}to{ended}", config, begun)
         trainer.resume(run, progress=False, devices=devices.chosen(ended))
+    programs.at_once = lambda: True
+    seeds = {seed: folder / f"together{seed}" for seed in (3, 4)}
+    trainer.train_together(config, seeds, progress=False, devices=devices.chosen("4"))
     one, four = (programs.compiled(config, 1, devices.chosen(count)) for count in ("1", "4"))
     told = {
+        "rows": config.num_envs * config.replay_steps,
         "collectives": collectives(four.step.as_text()),
         "flops": {
             name: [getattr(made, name).cost_analysis()["flops"] for made in (one, four)] for name in ("step", "measure")
