@@ -37,6 +37,21 @@ Run._step = step
 cli.main()
 """
 
+# The command, and in the first process the first try at the sixth training step goes wrong.
+BLOWN_UP = """
+from crlviz import cli
+from training import guard
+from training.member import Member
+real, done = Member.advance, []
+def advance(self, *arguments):
+    if self.counters.step == 5 and not done:
+        done.append(self)
+        raise guard.BlowUp("planted")
+    real(self, *arguments)
+Member.advance = advance
+cli.main()
+"""
+
 _begun: list[subprocess.Popen] = []
 
 
@@ -136,6 +151,16 @@ def test_when_one_is_killed_the_other_ends_and_one_goes_on_alone(alone, stopped,
     assert codes[1 - gone] != 0
     trainer.resume(stopped, progress=False)
     same(stopped, alone)
+
+
+@pytest.mark.slow
+def test_trouble_that_only_the_first_knows_of_takes_all_back(tmp_path):
+    processes = by_hand([*TRAIN, "--on-nan", "rewind", "--out", tmp_path / "two"], BLOWN_UP)
+    processes.append(begin([*TRAIN, "--on-nan", "rewind", "--out", tmp_path / "one"], BLOWN_UP))
+    for (code, _, words), says in zip(ended(processes), (True, False, True), strict=True):
+        assert code == 0, words
+        assert ("going back to environment step 280 with another key (1 of 3)" in words) == says
+    same(tmp_path / "two", tmp_path / "one")
 
 
 @pytest.mark.slow
