@@ -34,7 +34,8 @@ def join(where: str) -> None:
 
     Raises:
       UsageError: neither of these, or no cluster says anything.
-      CrlvizError: the others are not there within five minutes.
+      CrlvizError: jax cannot begin, as where the port is taken. Where the others do not come within five minutes jax
+        itself ends the process.
     """
     by_hand = _BY_HAND.fullmatch(where)
     place: dict[str, Any] = {}
@@ -44,11 +45,12 @@ def join(where: str) -> None:
             raise UsageError(f"--distributed {where}: {count} processes are numbered 0 to {count - 1}")
         place = {"process_id": number, "num_processes": count, "coordinator_address": address}
         place["cluster_detection_method"] = "deactivate"
+        print(f"process {number} of {count} waits for the others at {address}", file=sys.stderr, flush=True)
     elif where != "auto":
         raise UsageError(
             f"--distributed takes auto, or PROCESS/PROCESSES@HOST:PORT as in 0/2@node1:4321, not {where!r}"
         )
-    terminated = signal.getsignal(signal.SIGTERM)
+    terminated = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
         jax.distributed.initialize(**place)
     except ValueError:
@@ -57,7 +59,7 @@ def join(where: str) -> None:
             "process by hand which it is: --distributed 0/2@HOST:PORT, 1/2@HOST:PORT"
         ) from None
     except RuntimeError as error:
-        raise CrlvizError(f"the processes of --distributed {where} did not meet: {error}") from None
+        raise CrlvizError(f"the processes of --distributed {where} cannot begin: {error}") from None
     signal.signal(signal.SIGTERM, terminated)  # jax has it noted where nobody looks
 
 
