@@ -72,7 +72,7 @@ def _origin(found: checkpoints.Checkpoint) -> list[str]:
     """Where a run comes from: versions, device, source code, command; how it went on; and what else it holds."""
     config = found.config
     lines = [f"made with   {_words(config.get('versions'))}"]
-    if device := config.get("device"):
+    if device := _device(config):
         lines.append(f"on          {_words(device)}")
     if git := config.get("git"):
         lines.append(f"source      {_words(git)}")
@@ -103,9 +103,16 @@ def _changed(part: dict[str, Any], config: dict[str, Any]) -> Iterator[tuple[str
     before, after = (each["versions"] if isinstance(each.get("versions"), dict) else {} for each in (config, part))
     if other := {name: value for name, value in after.items() if value != before.get(name)}:
         yield "made with", other
-    for name, field in (("on", "device"), ("source", "git")):
-        if part.get(field) != config.get(field):
-            yield name, part.get(field) or None
+    if _device(part) != _device(config):
+        yield "on", _device(part)
+    if part.get("git") != config.get("git"):
+        yield "source", part.get("git") or None
+
+
+def _device(config: dict[str, Any]) -> Any:
+    """What trained, and how many of them where that is more than one."""
+    device, count = config.get("device"), config.get("devices", 1)
+    return device if count == 1 or not device else {"devices": count, "each": device}
 
 
 def check(path: Path) -> Iterator[tuple[Path, str]]:

@@ -42,7 +42,26 @@ _SEED = "{seed}"  # in --out: the seed takes its place
 )
 @click.option("--on-nan", type=click.Choice(["stop", "rewind"]), help="When an update blows up.  [default: stop]")
 @click.option("--rewinds", type=int, help="How often to rewind, at most.  [default: 3]")
-def command(env: str | None, out: Path | None, resume: Sequence[Path], watch: bool, **options: Any) -> None:
+@click.option(
+    "--devices",
+    metavar="N|all",
+    help="Share environments and batches out over so many.  [default: 1; with --distributed all]",
+)
+@click.option(
+    "--distributed",
+    metavar="auto|I/N@HOST:PORT",
+    help="This is one of several processes that train the run together: auto under SLURM's srun and the like, or which "
+    "one of how many, and where the first listens.",
+)
+def command(
+    env: str | None,
+    out: Path | None,
+    resume: Sequence[Path],
+    watch: bool,
+    devices: str | None,
+    distributed: str | None,
+    **options: Any,
+) -> None:
     """Train an agent in ENV and write a run directory; or go on with one.
 
     Ctrl-C and SIGTERM save before they stop the run, which --resume takes to where it would have ended. A saved state
@@ -51,24 +70,48 @@ def command(env: str | None, out: Path | None, resume: Sequence[Path], watch: bo
     With --seeds several runs start and compile once. A GPU trains them at once, as many as its memory holds; on a CPU
     they take turns. One that fails loses no other. OUT may have {seed} in its name: runs/d16-seed{seed}.
 
+    With --devices the numbers are those of one device but for rounding, and a run goes on with any number of them. With
+    --distributed every process is given the same command, and OUT is on a disk that all of them see.
+
     \b
     Example: crlviz train point_big_maze --depth 16 --seed 1 --out runs/d16
              crlviz train point_big_maze --depth 16 --seeds 0-4 --out runs/d16
              crlviz train --resume runs/d16
+             crlviz train humanoid --depth 64 --devices 4 --out runs/d64
     """
     from training.signals import Stopped
 
     try:
-        if resume:
-            _resume(resume, env, out, watch, options)
-        else:
-            _train(env, out, watch, options)
+        with _processes(devices, distributed) as sharing:
+            if resume:
+                _resume(resume, env, out, watch, sharing, options)
+            else:
+                _train(env, out, watch, sharing, options)
     except Stopped as stopped:
         click.echo(stopped, err=True)
         sys.exit(stopped.exit_code)
 
 
-def _train(env: str | None, out: Path | None, watch: bool, options: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _processes(devices: str | None, distributed: str | None) -> Iterator[str]:
+    """Gives the number of devices. Of several processes only the first comes by; the others follow it, and leave."""
+    if not distributed:
+        yield devices or "1"
+        return
+    from crlviz.errors import UsageError
+
+    if devices not in (None, "all"):
+        raise UsageError("--distributed trains on all devices of all its processes; leave --devices out")
+    from training import follower, hosts
+
+    hosts.join(distributed)
+    if not hosts.leads():
+        sys.exit(follower.follow())
+    with hosts.leading():
+        yield "all"
+
+
+def _train(env: str | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]) -> None:
     from crlviz import envs, mazes
     from crlviz.errors import UsageError
     from training.config import from_options
@@ -85,17 +128,18 @@ def _train(env: str | None, out: Path | None, watch: bool, options: dict[str, An
     config = from_options(env, start["preset"], options, start["settings"], start["layout"])
     envs.check(env, config.layout or None)  # before brax is imported, which takes a second
     from training import trainer
+    from training.devices import chosen
 
-    typed = ["crlviz", *sys.argv[1:]]
+    here, typed = chosen(devices), ["crlviz", *sys.argv[1:]]
     if outs:
         again = [] if _SEED in str(out) else [out]
-        runs = trainer.train_together(config, outs, again=again, command=typed)
+        runs = trainer.train_together(config, outs, again=again, command=typed, devices=here)
         click.echo(f"wrote {', '.join(map(str, runs))}")
         return
     # A directory that holds something already will be refused; there is nothing of this run's to watch in it.
     fresh = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     with _watching(out) if watch and fresh else contextlib.nullcontext():
-        run = trainer.train(config, out, command=typed)
+        run = trainer.train(config, out, command=typed, devices=here)
     click.echo(f"wrote {run}")
 
 
@@ -115,7 +159,9 @@ def _directories(seeds: str | None, seed: int | None, out: Path) -> dict[int, Pa
     return {int(value): Path(named.replace(_SEED, value)) for value in values}
 
 
-def _resume(places: Sequence[Path], env: str | None, out: Path | None, watch: bool, options: dict[str, Any]) -> None:
+def _resume(
+    places: Sequence[Path], env: str | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]
+) -> None:
     from crlviz.errors import UsageError
     from training.config import KEEPING
 
@@ -128,10 +174,11 @@ def _resume(places: Sequence[Path], env: str | None, out: Path | None, watch: bo
     if watch and len(runs) > 1:
         raise UsageError("--watch keeps the page of one run; crlviz watch RUN does it for each of several")
     from training import trainer
+    from training.devices import chosen
 
-    done = [run for run in runs if trainer.finished(run)]
+    here, done = chosen(devices), [run for run in runs if trainer.finished(run)]
     with _watching(runs[0]) if watch and not done else contextlib.nullcontext():
-        trainer.resume_together(runs, given, again=places, command=["crlviz", *sys.argv[1:]])
+        trainer.resume_together(runs, given, again=places, command=["crlviz", *sys.argv[1:]], devices=here)
     for run in runs:
         click.echo(f"{run} is finished already" if run in done else f"wrote {run}")
 

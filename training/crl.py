@@ -10,6 +10,7 @@ from flax import struct
 
 from crlviz import flops
 from crlviz.networks import Actor, Critic, Params, distance, parameter_count
+from training.devices import ONE, Devices
 from training.guard import norm
 
 
@@ -100,6 +101,7 @@ class CRL:
     config: CRLConfig
     actor: Actor
     critic: Critic
+    devices: Devices = ONE
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:
@@ -140,7 +142,9 @@ class CRL:
         """InfoNCE of a batch [B, ...] of state-actions and their hindsight goals; psi(goal) [B, 64], and ``info_nce``'s
         word on the batch."""
         phi, psi = self.critic.phi(params, state, action), self.critic.psi(params, goal)
-        loss, detail = info_nce(pairwise_logits(phi, psi), self.config.logsumexp_penalty)
+        # Each device has its rows of the logits: its own state-actions against the goals of the whole batch.
+        logits = pairwise_logits(phi, self.devices.whole(psi))
+        loss, detail = info_nce(logits, self.config.logsumexp_penalty)
         return loss, (psi, detail)
 
     def actor_loss(

@@ -12,6 +12,7 @@ from training import guard
 from training import replay as replays
 from training.config import PRECISIONS, Schedule, TrainConfig
 from training.crl import CRL, Learner
+from training.devices import ONE, Devices
 
 
 class Collector(struct.PyTreeNode):
@@ -39,6 +40,13 @@ class TrainState(struct.PyTreeNode):
     key: jax.Array
 
 
+def places(devices: Devices) -> TrainState:
+    """How states [members, ...] lie on devices: for each part of a TrainState, ``Devices.lie``."""
+    whole = devices.lie()
+    ring = replays.Replay(rows=devices.lie(2), head=whole, size=whole)  # rows are [members, time, environments, ...]
+    return TrainState(learner=whole, replay=ring, collector=devices.lie(1), key=whole)
+
+
 def guarded_update(
     algorithm: CRL, loss_bound: float, carry: tuple[Learner, guard.Trouble], index: jax.Array, *batch: jax.Array
 ) -> tuple[tuple[Learner, guard.Trouble], dict[str, jax.Array]]:
@@ -62,6 +70,7 @@ class Loop:
     env: GoalEnv
     algorithm: CRL
     episode_length: int
+    devices: Devices = ONE
 
     def init(self, key: jax.Array) -> TrainState:
         """A fresh run: new networks, new episodes, replay filled with a window of each environment."""
@@ -95,7 +104,7 @@ class Loop:
             return self._learn(self._collect(state))
 
     def _reset(self, key: jax.Array) -> Any:
-        return jax.vmap(self.env.reset)(jax.random.split(key, self.config.num_envs))
+        return self.devices.apart(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
 
     def _collect(self, state: TrainState) -> TrainState:
         """Step every environment ``unroll`` times by the sampled policy and store what happened."""
@@ -109,7 +118,7 @@ class Loop:
             before = collector.states
             noise = jax.random.normal(key, (self.config.num_envs, env.action_size))
             action, _ = actor.sample(params, before.obs, noise)
-            after = jax.vmap(env.step)(before, action)
+            after = self.devices.apart(jax.vmap(env.step))(before, action)
             row = replays.Transitions(
                 state=before.obs[:, : env.state_dim],
                 action=action,
@@ -136,7 +145,9 @@ class Loop:
 
         def update(carry, batch):
             index, picks, key = batch
-            rows, goals = replays.gather(state.replay, picks)
+            # Shared out, or each device would compute the whole update. Of a ring that is shared out along its
+            # environments each device gives the rows it has: the ring itself never moves.
+            rows, goals = self.devices.split(replays.gather(state.replay, picks))
             return guarded_update(self.algorithm, config.loss_bound, carry, index, key, rows.state, rows.action, goals)
 
         each = (jnp.arange(config.updates), batches, jax.random.split(update_key, config.updates))

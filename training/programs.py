@@ -4,9 +4,10 @@ On an accelerator, runs that differ in their seed alone can share a program: the
 takes and gives has a leading axis for them. A CPU is busy with one run, so there a program has one member.
 """
 
+import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,32 +20,41 @@ from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.networks import Actor, Critic
 from crlviz.rollouts import evaluate
+from training import hosts
+from training import state as states
 from training.config import TrainConfig, schedule
 from training.crl import CRL
-from training.loop import Loop, TrainState
+from training.devices import ONE, Devices
+from training.loop import Loop, TrainState, places
+from training.state import Saved
 
 
-def build(config: TrainConfig) -> Loop:
+def build(config: TrainConfig, devices: Devices = ONE) -> Loop:
     """The loop of a config: environment, networks and algorithm, checked and ready to compile.
 
     Raises:
-      UsageError: unknown environment, or settings that do not fit each other.
+      UsageError: unknown environment, settings that do not fit each other, or that the devices cannot share.
     """
     counts = schedule(config)
+    devices.check(config.num_envs, config.batch_size)
     env = envs.make(config.env, layout=config.layout or None, **config.env_options)
-    return Loop(config, counts, env, algorithm(config, env), config.episode_length or env.episode_length)
+    length = config.episode_length or env.episode_length
+    return Loop(config, counts, env, algorithm(config, env, devices), length, devices)
 
 
-def algorithm(config: TrainConfig, env: GoalEnv) -> CRL:
+def algorithm(config: TrainConfig, env: GoalEnv, devices: Devices = ONE) -> CRL:
     """The networks and the update of a config in its environment."""
     actor = Actor(config.actor, env.observation_size, env.action_size)
     critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim)
-    return CRL(config.crl, actor, critic)
+    return CRL(config.crl, actor, critic, devices)
 
 
 @dataclass(frozen=True)
 class Programs:
     """The compiled parts of a run, or of several that differ in their seed alone and go in lockstep.
+
+    Where several processes train a run, each has these; what the first calls of the functions below, the others hear
+    of (``hosts.tell``) and call too.
 
     Attributes:
       loop: what they are of; the seed in its config means nothing here.
@@ -54,7 +64,7 @@ class Programs:
       refill: ``Loop.refill`` of each.
       step: ``Loop.step`` of each; the states it is given are used up.
       measure: (actors' parameters, keys) to the scores of an evaluation by the mean action, [members].
-      memory: bytes that a training step takes, the states included.
+      memory: bytes that a training step takes, the states included; of several devices, on each.
     """
 
     loop: Loop
@@ -68,44 +78,80 @@ class Programs:
 
     def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> TrainState:
         """The states that runs of these seeds begin with; other ones after each rewind."""
-        keys = [_keys(seed)[0] for seed in seeds]
+        hosts.tell("start", members=self.members, seeds=seeds, rewinds=rewinds)
+        return self.init(self._rewound([_keys(seed)[0] for seed in seeds], rewinds))
+
+    def load(self, saved: Sequence[Saved], rewinds: Sequence[int]) -> TrainState:
+        """The saved states to go on from, with another key after a rewind; with a new replay where they have none.
+
+        Raises:
+          CrlvizError: a state cannot be read, or is of another config.
+        """
+        paths, replay = [str(each.path.absolute()) for each in saved], saved[0].replay
+        hosts.tell("load", members=self.members, paths=paths, replay=replay, rewinds=rewinds)
+        state = states.read(saved, self.example, self.loop.devices)
+        state = state.replace(key=self._rewound(state.key, rewinds))
+        return state if replay else self.refill(state)
+
+    def _rewound(self, keys: Iterable[jax.Array], rewinds: Sequence[int]) -> jax.Array:
+        """The keys [members] of runs that were rewound so often."""
         pairs = zip(keys, rewinds, strict=True)
-        return self.init(jnp.stack([jax.random.fold_in(key, count) if count else key for key, count in pairs]))
+        drawn = [jax.random.fold_in(key, count) if count else key for key, count in pairs]
+        return self.loop.devices.put_keys(jnp.stack(drawn))
+
+    def advance(self, state: TrainState) -> tuple[TrainState, Any, Any]:
+        """A training step: the states after it, and of each member the losses and the trouble; what it is given is
+        used up."""
+        hosts.tell("advance", members=self.members)
+        return self.step(state)
 
     def evaluate(self, state: TrainState, seeds: Sequence[int], index: int) -> list[dict[str, float]]:
         """The scores of each member in the evaluation of that number."""
+        hosts.tell("evaluate", members=self.members, seeds=seeds, index=index)
         keys = jnp.stack([jax.random.fold_in(_keys(seed)[1], index) for seed in seeds])
-        scores = jax.device_get(self.measure(state.learner.actor, keys))
+        scores = jax.device_get(self.measure(state.learner.actor, self.loop.devices.put_keys(keys)))
         return [{name: float(values[lane]) for name, values in scores.items()} for lane in range(self.members)]
 
+    def copy(self, state: TrainState, *, replay: bool) -> TrainState:
+        """The states in host memory (``state.snapshot``), with or without their replay."""
+        hosts.tell("copy", members=self.members, replay=replay)
+        return states.snapshot(state if replay else state.replace(replay=None))
 
-def compiled(config: TrainConfig, members: int = 1) -> Programs:
+
+def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> Programs:
     """Build and compile, from shapes alone: so a run and its resumption have the very same programs.
 
     Raises:
       UsageError: as ``build``; or an evaluation environment of another body.
     """
-    loop = build(config)
+    loop = build(config, devices)
     eval_env = _evaluation_env(config, loop)
+    hosts.tell("compile", members=members, config=dataclasses.asdict(config))
 
     def measure(params, key):
         def policy(observation, _):
-            return loop.algorithm.actor.mean_action(params, observation)
+            # Which shares out the episodes: all else in them follows.
+            return loop.algorithm.actor.mean_action(params, devices.split(observation))
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
+    whole, lies = devices.lie(), places(devices)
     init, example = _each(loop.init, members), jax.eval_shape(loop.init, jax.random.key(0))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
     stacked = jax.eval_shape(init, keys)
-    step = jax.jit(_each(loop.step, members), donate_argnums=0).lower(stacked).compile()
+    advance = jax.jit(
+        _each(loop.step, members), donate_argnums=0, in_shardings=(lies,), out_shardings=(lies, whole, whole)
+    )
+    score = jax.jit(_each(measure, members), in_shardings=(whole, whole), out_shardings=whole)
+    step = advance.lower(stacked).compile()
     return Programs(
         loop,
         members,
         example,
-        jax.jit(init),
-        jax.jit(_each(loop.refill, members)),
+        jax.jit(init, out_shardings=lies),
+        jax.jit(_each(loop.refill, members), out_shardings=lies),
         step,
-        jax.jit(_each(measure, members)).lower(stacked.learner.actor, keys).compile(),
+        score.lower(stacked.learner.actor, keys).compile(),
         _memory(step),
     )
 
@@ -122,7 +168,7 @@ def _each(function: Callable[..., Any], members: int) -> Callable[..., Any]:
     return of_one
 
 
-def fitting(config: TrainConfig) -> Callable[[int], Programs]:
+def fitting(config: TrainConfig, devices: Devices = ONE) -> Callable[[int], Programs]:
     """A function that compiles programs for that many members, or for fewer: what trains them soonest here.
 
     An accelerator does all at once, or as many of them as its memory holds: half, and half again. A CPU is no faster
@@ -134,7 +180,7 @@ def fitting(config: TrainConfig) -> Callable[[int], Programs]:
     def fit(members: int) -> Programs:
         if members > 1 and not at_once():
             return fit(1)
-        made, room = compiled(config, members), memory()
+        made, room = compiled(config, members, devices), memory()
         if members == 1 or room is None or made.memory <= room:
             return made
         half = -(-members // 2)

@@ -10,14 +10,19 @@ from typing import Any
 _PACKAGES = ("crlviz", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx", "numpy")
 
 
-def collect() -> dict[str, Any]:
-    """For config.json: ``versions``, ``device``, and ``git`` of crlviz's own checkout and of the working directory."""
+def collect(devices: int = 1) -> dict[str, Any]:
+    """For config.json: ``versions``, ``device``, and ``git`` of crlviz's own checkout and of the working directory.
+
+    Args:
+      devices: how many train together.
+    """
     import jax
 
     checkouts = {"crlviz": git(Path(__file__).parent), "directory": git(Path.cwd())}
     return {
         "versions": {name: _version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
         "device": str(jax.devices()[0].device_kind),
+        "devices": devices,
         "git": {name: state for name, state in checkouts.items() if state},
     }
 

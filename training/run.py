@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from tqdm import tqdm
 
 from crlviz.errors import CrlvizError
@@ -112,21 +111,16 @@ class Run:
         for member in members:
             member.begin(self._began)
         saved = [member.saved for member in members if member.saved]
-        if not saved:
+        if saved:
+            again = [member.counters.rewinds if member.rewound else 0 for member in members]
+            self._state = self._programs.load(saved, again)
+        else:
             seeds, rewinds = zip(*((member.config.seed, member.counters.rewinds) for member in members), strict=True)
             self._state = self._programs.start(seeds, rewinds)
-            return
-        state = states.read(saved, self._programs.example)
-        keys = [
-            jax.random.fold_in(key, member.counters.rewinds) if member.rewound else key
-            for key, member in zip(state.key, members, strict=True)
-        ]
-        state = state.replace(key=jnp.stack(keys))
-        self._state = self._programs.refill(state) if state.replay is None else state
 
     def _step(self) -> None:
         start = time.perf_counter()
-        self._state, losses, troubles = self._programs.step(self._state)
+        self._state, losses, troubles = self._programs.advance(self._state)
         losses, troubles = jax.device_get((losses, troubles))
         self._step_seconds = time.perf_counter() - start
         share = self._step_seconds / len(self._lanes)
@@ -159,7 +153,7 @@ class Run:
         self._finish_saving()
         first = members[0]
         drop_replay = first.counters.step == first.schedule.steps or not first.config.save_replay
-        copied = states.snapshot(self._state.replace(replay=None) if drop_replay else self._state)
+        copied = self._programs.copy(self._state, replay=not drop_replay)
         for lane, member in self._each(members):
             if not member.trouble:
                 own = jax.tree.map(lambda leaf, lane=lane: leaf[lane, ...], copied)

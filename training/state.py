@@ -20,7 +20,9 @@ import safetensors
 
 from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError
-from training.loop import TrainState
+from training import hosts
+from training.devices import ONE, Devices, gathered
+from training.loop import TrainState, places
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,17 @@ def size(example: TrainState, *, replay: bool) -> int:
 def snapshot(state: TrainState) -> TrainState:
     """A true copy in host memory, which later training steps cannot change; keys become their data.
 
-    Of one state, or of several on a leading axis.
+    Of one state, or of several on a leading axis. Of several processes all call this, the first gets the copy, and
+    the others None for every array; an array of which each has a part is whole on each device while it is copied.
 
     The one extra copy there ever is: on a CPU numpy would only look at the buffer that the next training step is given
     to write in; elsewhere reading it is the copy.
     """
 
-    def copy(leaf: jax.Array) -> np.ndarray:
+    def copy(leaf: jax.Array) -> np.ndarray | None:
+        leaf = gathered(leaf)
+        if not hosts.leads():
+            return None
         on_host = all(device.platform == "cpu" for device in leaf.devices())
         return np.array(leaf, order="C") if on_host else np.asarray(leaf)
 
@@ -132,12 +138,13 @@ def look(path: Path) -> Saved:
     return Saved(path, counters, manifest["replay"])
 
 
-def read(saved: Sequence[Saved], example: TrainState) -> TrainState:
+def read(saved: Sequence[Saved], example: TrainState, devices: Devices = ONE) -> TrainState:
     """Saved states of as many members, [members, ...].
 
     Args:
       saved: of ``look``; all with replay or all without.
       example: a state of their config, or its shapes (``jax.eval_shape``).
+      devices: where to put them. It makes no difference how many there were when the states were saved.
 
     Returns:
       The states, with replay None if they were saved without.
@@ -145,14 +152,16 @@ def read(saved: Sequence[Saved], example: TrainState) -> TrainState:
     Raises:
       CrlvizError: a state cannot be read, or is of another config.
     """
-    wanted = example if saved[0].replay else example.replace(replay=None)
+    wanted, lies = example, places(devices)
+    if not saved[0].replay:
+        wanted, lies = wanted.replace(replay=None), lies.replace(replay=None)
     with contextlib.ExitStack() as stack:
         opened = {}
         for each in saved:
             with _naming(each.path):
                 file = safetensors.safe_open(each.path / "state.safetensors", framework="numpy")
                 opened[each.path] = stack.enter_context(file)
-        return _restored(wanted, opened)
+        return _restored(wanted, lies, devices, opened)
 
 
 @contextlib.contextmanager
@@ -186,15 +195,16 @@ def _named(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def _restored(example: TrainState, opened: Mapping[Path, Any]) -> TrainState:
+def _restored(example: TrainState, lies: TrainState, devices: Devices, opened: Mapping[Path, Any]) -> TrainState:
     """The arrays of open files in the example's tree, [files, ...], one after the other: replay is large."""
+    each = jax.tree.map(lambda lie, part: jax.tree.map(lambda _: lie, part), lies, example, is_leaf=lambda x: x is None)
     shapes = _named(jax.eval_shape(_plain, example))
     for path, arrays in opened.items():
         with _naming(path):
             if set(shapes) != set(arrays.keys()):
                 raise ValueError("it holds other arrays")
 
-    def restore(place, leaf):
+    def restore(place, leaf, lie):
         name = jax.tree_util.keystr(place)
         shape, values = shapes[name], []
         for path, arrays in opened.items():
@@ -204,8 +214,7 @@ def _restored(example: TrainState, opened: Mapping[Path, Any]) -> TrainState:
                     here, there = f"{value.dtype}{list(value.shape)}", f"{shape.dtype}{list(shape.shape)}"
                     raise ValueError(f"{name} is {here}, not {there}")
                 values.append(value)
-        # A copy of jax's own, which training may write in.
-        whole = jnp.array(np.stack(values) if len(values) > 1 else values[0][None])
+        whole = devices.put(np.stack(values) if len(values) > 1 else values[0][None], lie)
         return jax.random.wrap_key_data(whole) if _is_key(leaf) else whole
 
-    return jax.tree_util.tree_map_with_path(restore, example)
+    return jax.tree_util.tree_map_with_path(restore, example, each)

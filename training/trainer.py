@@ -18,6 +18,7 @@ from training import config as configs
 from training import programs, provenance, table
 from training import state as states
 from training.config import TrainConfig, schedule
+from training.devices import ONE, Devices
 from training.member import Member
 from training.programs import build, fitting
 from training.run import Run, groups
@@ -28,7 +29,14 @@ __all__ = ["METRICS", "build", "finished", "resume", "resume_together", "train",
 _LARGE_STATE = 1e9  # bytes from which a run says what saving takes
 
 
-def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), progress: bool | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    command: Sequence[str] = (),
+    progress: bool | None = None,
+    devices: Devices = ONE,
+) -> Path:
     """Train, evaluate and save. SIGINT and SIGTERM end it, saved, after the running training step.
 
     Args:
@@ -36,6 +44,7 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
       out: the run directory, which must not exist yet or be empty.
       command: kept in config.json: what was typed.
       progress: show a bar; None: where there is a terminal.
+      devices: that train it together (``devices.chosen``).
 
     Returns:
       The run directory.
@@ -46,7 +55,7 @@ def train(config: TrainConfig, out: str | Path, *, command: Sequence[str] = (), 
       Stopped: by a signal; ``resume`` goes on.
       CrlvizError: something cannot be written; what was saved before is whole.
     """
-    (run,) = train_together(config, {config.seed: Path(out)}, command=command, progress=progress)
+    (run,) = train_together(config, {config.seed: Path(out)}, command=command, progress=progress, devices=devices)
     return run
 
 
@@ -57,6 +66,7 @@ def train_together(
     again: Sequence[Path] = (),
     command: Sequence[str] = (),
     progress: bool | None = None,
+    devices: Devices = ONE,
 ) -> list[Path]:
     """Train one config with several seeds in one process, which starts and compiles once.
 
@@ -67,8 +77,7 @@ def train_together(
       config: the runs, but for their seeds.
       outs: the seeds and the run directory of each.
       again: what ``crlviz train --resume`` takes to go on with them; default: all the directories.
-      command: as in ``train``.
-      progress: likewise.
+      command, progress, devices: as in ``train``.
 
     Returns:
       The run directories.
@@ -79,7 +88,7 @@ def train_together(
     began, runs = time.perf_counter(), list(outs.values())
     for out in runs:
         _refuse_existing(out)
-    fit = fitting(config)
+    fit = fitting(config, devices)
     made = fit(len(runs))
     _check_disk(runs, config, states.size(made.example, replay=config.save_replay))
     # Made after compiling, so that what fails or is stopped before it began leaves nothing behind.
@@ -92,7 +101,7 @@ def train_together(
             files.clear(out)
             members.append(Member(out, dataclasses.replace(config, seed=seed)))
         about = {"algorithm": "crl", "cost": made.loop.algorithm.cost(config.batch_size)}
-        about |= provenance.collect() | {"command": list(command)}
+        about |= provenance.collect(devices.count) | {"command": list(command)}
         for group in groups(members, fit):
             for member in group:
                 own = {"config": dataclasses.asdict(member.config), "together": _seeds(group)}
@@ -108,22 +117,25 @@ def resume(
     *,
     command: Sequence[str] = (),
     progress: bool | None = None,
+    devices: Devices = ONE,
 ) -> Path:
     """Go on with a run from its last saved state, to where it would have ended had it never stopped, bit for bit.
 
-    That holds on the same machine and versions, and if replay was saved. A finished run is left as it is.
+    That holds on the same machine and versions, with as many devices, and if replay was saved. A finished run is left
+    as it is.
 
     Args:
       run: the run directory.
       changes: settings of ``config.KEEPING`` to change.
       command: kept in config.json beside the first one.
       progress: show a bar; None: where there is a terminal.
+      devices: that train it from here on; they need not be as many as before.
 
     Raises:
       UsageError: another process trains it, or a setting that may not change.
       CrlvizError: not a run, or one whose state is missing or damaged; and as ``train``.
     """
-    (run,) = resume_together([Path(run)], changes, command=command, progress=progress)
+    (run,) = resume_together([Path(run)], changes, command=command, progress=progress, devices=devices)
     return run
 
 
@@ -134,6 +146,7 @@ def resume_together(
     again: Sequence[Path] = (),
     command: Sequence[str] = (),
     progress: bool | None = None,
+    devices: Devices = ONE,
 ) -> Sequence[Path]:
     """Go on with runs that differ in their seed alone; what ``train_together`` is to ``train``.
 
@@ -141,7 +154,7 @@ def resume_together(
 
     Args:
       runs: the run directories. Finished ones are left as they are.
-      changes, command, progress: as in ``resume``.
+      changes, command, progress, devices: as in ``resume``.
       again: what ``crlviz train --resume`` takes to go on with them once more; default: all the directories.
 
     Raises:
@@ -173,7 +186,7 @@ def resume_together(
                 failed[run] = error
         if members:
             _refuse_different(members)
-            fit, here = fitting(members[0].config), provenance.collect()
+            fit, here = fitting(members[0].config, devices), provenance.collect(devices.count)
             for group in groups(members, fit):
                 for member in group:
                     then = contents[member.path]
@@ -270,8 +283,8 @@ def _check_disk(runs: Sequence[Path], config: TrainConfig, size: int) -> None:
 
 def _warn_if_elsewhere(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """A resumed run is the same to the bit only where it began."""
-    before = {**then.get("versions", {}), "device": then.get("device")}
-    here = {**now["versions"], "device": now["device"]}
+    before = {**then.get("versions", {}), "device": then.get("device"), "devices": then.get("devices", 1)}
+    here = {**now["versions"], "device": now["device"], "devices": now["devices"]}
     other = [f"{name} {before[name]}" for name in before if before[name] != here.get(name)]
     if other:
         tqdm.write(

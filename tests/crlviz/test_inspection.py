@@ -58,16 +58,18 @@ def test_where_a_run_comes_from(run):
 
 def test_how_it_went_on(run):
     elsewhere = {"device": "cpu", "versions": ORIGIN["versions"] | {"jax": "0.11.0"}, "git": {}}
-    resumed = [AGAIN, AGAIN | elsewhere | {"env_steps": 95}]
+    resumed = [AGAIN, AGAIN | elsewhere | {"env_steps": 95}, AGAIN | {"env_steps": 98, "devices": 4}]
     change_config(run, lambda content: content.update(ORIGIN, resumed=resumed))
     lines = inspection.describe(run / "checkpoints" / "90").splitlines()
     first = lines.index("resumed     at environment step 90: crlviz train --resume run")
-    # The first time nothing had changed; the second time this had.
+    # The first time nothing had changed; the second and third time this had.
     assert lines[first + 1 : -1] == [
         "resumed     at environment step 95: crlviz train --resume run",
         "            made with jax 0.11.0",
         "            on cpu",
         "            source unknown",
+        "resumed     at environment step 98: crlviz train --resume run",
+        "            on devices 4, each NVIDIA H100",
     ]
 
 

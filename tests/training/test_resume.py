@@ -335,8 +335,8 @@ def poison(monkeypatch):
     real = programs.build
 
     def arrange(algorithm):
-        def build(config):
-            loop = real(config)
+        def build(config, *on):
+            loop = real(config, *on)
             parts = [getattr(loop.algorithm, field.name) for field in dataclasses.fields(CRL)]
             return dataclasses.replace(loop, algorithm=algorithm(*parts))
 

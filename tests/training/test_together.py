@@ -29,7 +29,7 @@ def compiled():
     with pytest.MonkeyPatch.context() as patch:
         cached = functools.cache(REAL)
         # What a blow-up does is no part of a program.
-        patch.setattr(programs, "compiled", lambda config, n=1: cached(dataclasses.replace(config, on_nan="stop"), n))
+        patch.setattr(programs, "compiled", lambda config, *on: cached(dataclasses.replace(config, on_nan="stop"), *on))
         yield cached
 
 
