@@ -22,6 +22,7 @@ _TWIN_DEPTH = 64  # a program unrolled over 256 layers takes minutes to compile
 @click.option("--updates", default=800, show_default=True, help="Batches that are sampled.")
 @click.option("--twin-depth", default=_TWIN_DEPTH, show_default=True, help="Deepest plain twin; compiling takes long.")
 @click.option("--seconds", default=5.0, show_default=True, help="To measure each rate for, compiling apart.")
+@click.option("--remat", is_flag=True, help="Ours computes the inside of blocks anew on the way back: less memory.")
 @click.option("--step", is_flag=True, help="Measure the parts of a whole training step too, at each size.")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the updates (.html, .png, .svg, .pdf).")
 @click.option("--json", "data", type=click.Path(path_type=Path), help="Keep the numbers.")
@@ -33,7 +34,7 @@ def command(ids: str | None, out: Path | None, data: Path | None, **options: Any
     Updates and sampling are measured in turn with a plain twin, which is written as the field writes them (one module a
     layer, unrolled; a matrix of every step against every other for the hindsight goals), and with the machine's
     ceiling: its rate of matrix products of these shapes, and of copies. Memory and the seconds to the first update are
-    those of a process of its own; they count compiling.
+    those of a process of its own; they count compiling, and the update itself, which stands beside them.
 
     \b
     Example: crlviz bench --depth 4,64 --out speed.html --json speed.json
@@ -79,14 +80,16 @@ def measure(
     updates: int,
     twin_depth: int,
     seconds: float,
+    remat: bool,
     step: bool,
 ) -> dict[str, Any]:
     """Measure all that ``crlviz bench`` does, printing each row of its table as it comes.
 
     Returns:
       ``machine``; ``env_steps_per_second``; ``copy_bytes_per_second``; ``sampling`` (rows a second and bytes beyond the
-      ring, of ours and the twin); ``updates``, a row a size (seconds to the first update, bytes, updates a second, of
-      ours, the twin and the ceiling); with ``step``, ``steps``, a row a size (seconds of each part).
+      ring, of ours and the twin); ``updates``, a row a size (seconds to the first update and of the next, bytes,
+      updates a second, of ours, the twin and the ceiling); with ``step``, ``steps``, a row a size (seconds of each
+      part).
     """
     import jax
 
@@ -117,14 +120,16 @@ def measure(
         f"{_size(peaks['twin'])}), {rates['ours'] / possible:.0%} of copying"
     )
     click.echo(
-        f"\n{'':24}{'first update (s)':>18}{'memory (GiB)':>16}{'updates/s':>20}{'times':>7}{'of':>10}\n"
-        f"{'depth':>7}{'width':>8}{'batch':>9}{'ours':>9}{'twin':>9}{'ours':>8}{'twin':>8}{'ours':>10}{'twin':>10}"
+        f"\n{'':24}{'first update (s)':>18}{'itself (s)':>16}{'memory (GiB)':>16}{'updates/s':>20}{'times':>7}"
+        f"{'of':>10}\n"
+        f"{'depth':>7}{'width':>8}{'batch':>9}{'ours':>9}{'twin':>9}{'ours':>8}{'twin':>8}{'ours':>8}{'twin':>8}"
+        f"{'ours':>10}{'twin':>10}"
         f"{'twin':>7}{'products':>10}"
     )
     found["updates"], found["steps"] = [], []
     shapes = [(depth, width, rows) for rows in batch_sizes for width in widths for depth in depths]
     for depth, width, rows in shapes:
-        row = _measure_updates(speed.Case(sizes, depth, width, rows), depth <= twin_depth, seconds)
+        row = _measure_updates(speed.Case(sizes, depth, width, rows, remat), depth <= twin_depth, seconds)
         found["updates"].append(row)
         click.echo(_line(row))
     for depth, width, rows in shapes if step else []:
@@ -175,6 +180,7 @@ def _line(row: Mapping[str, Any]) -> str:
     return (
         f"{row['depth']:7}{row['width']:8}{row['batch_size']:9}"
         + "".join(number(f"{kind}_first_seconds", 9) for kind in ("ours", "twin"))
+        + "".join(number(f"{kind}_update_seconds", 8, digits=2) for kind in ("ours", "twin"))
         + "".join(number(f"{kind}_peak_bytes", 8, 2**30, 2) for kind in ("ours", "twin"))
         + "".join(number(f"{kind}_updates_per_second", 10, digits=2) for kind in ("ours", "twin"))
         + number("times_twin", 7)
