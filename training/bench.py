@@ -23,6 +23,7 @@ _TWIN_DEPTH = 64  # a program unrolled over 256 layers takes minutes to compile
 @click.option("--twin-depth", default=_TWIN_DEPTH, show_default=True, help="Deepest plain twin; compiling takes long.")
 @click.option("--seeds", default=3, show_default=True, help="Seeds updated at once, beside one; 1: none.")
 @click.option("--seconds", default=5.0, show_default=True, help="To measure each rate for, compiling apart.")
+@click.option("--remat", is_flag=True, help="Ours computes the inside of blocks anew on the way back: less memory.")
 @click.option("--step", is_flag=True, help="Measure the parts of a whole training step too, at each size.")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the updates (.html, .png, .svg, .pdf).")
 @click.option("--json", "data", type=click.Path(path_type=Path), help="Keep the numbers.")
@@ -35,7 +36,7 @@ def command(ids: str | None, out: Path | None, data: Path | None, **options: Any
     layer, unrolled; a matrix of every step against every other for the hindsight goals), and with the machine's
     ceiling: its rate of matrix products of these shapes, and of copies. Updates of several seeds at once are counted in
     total, beside those of one seed: what train --seeds can gain here. Memory and the seconds to the first update are
-    those of a process of its own; they count compiling.
+    those of a process of its own; they count compiling, and the update itself, which stands beside them.
 
     \b
     Example: crlviz bench --depth 4,64 --out speed.html --json speed.json
@@ -82,14 +83,16 @@ def measure(
     twin_depth: int,
     seeds: int,
     seconds: float,
+    remat: bool,
     step: bool,
 ) -> dict[str, Any]:
     """Measure all that ``crlviz bench`` does, printing each row of its table as it comes.
 
     Returns:
       ``machine``; ``env_steps_per_second``; ``copy_bytes_per_second``; ``sampling`` (rows a second and bytes beyond the
-      ring, of ours and the twin); ``updates``, a row a size (seconds to the first update, bytes, updates a second, of
-      ours, the twin, several seeds in total and the ceiling); with ``step``, ``steps``, a row a size (seconds of each
+      ring, of ours and the twin); ``updates``, a row a size (seconds to the first update and of the next, bytes,
+      updates a second, of ours, the twin, several seeds in total and the ceiling); with ``step``, ``steps``, a row a
+      size (seconds of each
       part).
     """
     import jax
@@ -123,15 +126,15 @@ def measure(
     )
     several = f"{seeds} seeds" if seeds > 1 else ""
     click.echo(
-        f"\n{'':24}{'first update (s)':>18}{'memory (GiB)':>16}{'updates/s':>20}{'times':>7}{'of':>10}"
+        f"\n{'':18}{'first update':>14}{'update itself':>14}{'memory':>14}{'updates/s':>18}{'times':>7}{'of':>10}"
         f"{several:>10}\n"
-        f"{'depth':>7}{'width':>8}{'batch':>9}{'ours':>9}{'twin':>9}{'ours':>8}{'twin':>8}{'ours':>10}{'twin':>10}"
-        f"{'twin':>7}{'products':>10}{'times 1':>10}"
+        f"{'':18}{'(s)':>14}{'(s)':>14}{'(GiB)':>14}{'':18}{'twin':>7}{'products':>10}{several and 'times 1':>10}\n"
+        f"{'depth':>6}{'width':>6}{'batch':>6}" + 3 * f"{'ours':>7}{'twin':>7}" + f"{'ours':>9}{'twin':>9}"
     )
     found["updates"], found["steps"] = [], []
     shapes = [(depth, width, rows) for rows in batch_sizes for width in widths for depth in depths]
     for depth, width, rows in shapes:
-        row = _measure_updates(speed.Case(sizes, depth, width, rows), depth <= twin_depth, seeds, seconds)
+        row = _measure_updates(speed.Case(sizes, depth, width, rows, remat), depth <= twin_depth, seeds, seconds)
         found["updates"].append(row)
         click.echo(_line(row))
     for depth, width, rows in shapes if step else []:
@@ -181,10 +184,11 @@ def _line(row: Mapping[str, Any]) -> str:
         return f"{'-':>{width}}" if value is None else f"{value / scale:{width}.{digits}f}"
 
     return (
-        f"{row['depth']:7}{row['width']:8}{row['batch_size']:9}"
-        + "".join(number(f"{kind}_first_seconds", 9) for kind in ("ours", "twin"))
-        + "".join(number(f"{kind}_peak_bytes", 8, 2**30, 2) for kind in ("ours", "twin"))
-        + "".join(number(f"{kind}_updates_per_second", 10, digits=2) for kind in ("ours", "twin"))
+        f"{row['depth']:6}{row['width']:6}{row['batch_size']:6}"
+        + "".join(number(f"{kind}_first_seconds", 7) for kind in ("ours", "twin"))
+        + "".join(number(f"{kind}_update_seconds", 7, digits=2) for kind in ("ours", "twin"))
+        + "".join(number(f"{kind}_peak_bytes", 7, 2**30, 2) for kind in ("ours", "twin"))
+        + "".join(number(f"{kind}_updates_per_second", 9, digits=2) for kind in ("ours", "twin"))
         + number("times_twin", 7)
         + f"{row['of_ceiling']:10.0%}"
         + number("times_one_seed", 10, digits=2)

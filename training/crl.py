@@ -13,6 +13,8 @@ from crlviz.networks import Actor, Critic, Params, distance, parameter_count
 from training.devices import ONE, Devices
 from training.guard import norm
 
+Gradients = tuple[Any, Any, jax.Array]  # of the actor's, the critic's and the temperature's loss
+
 
 @dataclass(frozen=True)
 class CRLConfig:
@@ -170,10 +172,10 @@ class CRL:
         target = self.config.entropy_per_dimension * self.actor.action_size
         return jnp.mean(jnp.exp(log_alpha) * jax.lax.stop_gradient(-log_prob - target))
 
-    def update(
+    def gradients(
         self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
-    ) -> tuple[Learner, dict[str, jax.Array]]:
-        """One step of actor, temperature and critic on a batch [B, ...], all from the same old parameters."""
+    ) -> tuple[Gradients, dict[str, jax.Array]]:
+        """Of all losses on a batch [B, ...], each to what it trains; and the metrics of an update by them."""
         noise = jax.random.normal(key, action.shape)
         alpha = jnp.exp(learner.log_alpha)
         (critic_loss, (psi, detail)), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
@@ -183,12 +185,7 @@ class CRL:
             learner.actor, learner.critic, alpha, state, goal, psi, noise
         )
         alpha_loss, alpha_grad = jax.value_and_grad(self.alpha_loss)(learner.log_alpha, log_prob)
-        actor, actor_optimiser = _step(self._optimiser, actor_grad, learner.actor_optimiser, learner.actor)
-        critic, critic_optimiser = _step(self._optimiser, critic_grad, learner.critic_optimiser, learner.critic)
-        log_alpha, alpha_optimiser = _step(
-            self._alpha_optimiser, alpha_grad, learner.alpha_optimiser, learner.log_alpha
-        )
-        metrics = {
+        return (actor_grad, critic_grad, alpha_grad), {
             "critic_loss": critic_loss,
             "actor_loss": actor_loss,
             "alpha_loss": alpha_loss,
@@ -198,9 +195,45 @@ class CRL:
             "actor_gradient": norm(actor_grad),
             **detail,
         }
-        return Learner(actor, critic, log_alpha, actor_optimiser, critic_optimiser, alpha_optimiser), metrics
+
+    def step(self, learner: Learner, gradients: Gradients, stay: jax.Array | bool = False) -> Learner:
+        """The learner after a step of Adam down its gradients; itself where it shall ``stay``."""
+        rates = self.config.learning_rate, self.config.temperature_learning_rate
+        actor_grad, critic_grad, alpha_grad = gradients
+        actor = adam(rates[0], actor_grad, learner.actor_optimiser, learner.actor, stay)
+        critic = adam(rates[0], critic_grad, learner.critic_optimiser, learner.critic, stay)
+        alpha = adam(rates[1], alpha_grad, learner.alpha_optimiser, learner.log_alpha, stay)
+        return Learner(actor[0], critic[0], alpha[0], actor[1], critic[1], alpha[1])
+
+    def update(
+        self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
+    ) -> tuple[Learner, dict[str, jax.Array]]:
+        """One step of actor, temperature and critic on a batch [B, ...], all from the same old parameters."""
+        gradients, metrics = self.gradients(learner, key, state, action, goal)
+        return self.step(learner, gradients), metrics
 
 
-def _step(optimiser: optax.GradientTransformation, grad: Any, state: Any, params: Any) -> tuple[Any, Any]:
-    updates, state = optimiser.update(grad, state, params)
-    return optax.apply_updates(params, updates), state
+def adam(rate: float, gradient: Any, state: Any, params: Any, stay: jax.Array | bool) -> tuple[Any, Any]:
+    """Parameters and state after a step of ``optax.adam(rate)``; the old ones where they shall ``stay``.
+
+    By hand, because then the parameters follow from moments that are kept, not from others beside them: each array is
+    passed over once and none is copied.
+    """
+
+    first, second, epsilon = 0.9, 0.999, 1e-8
+    old, *rest = state
+    count = jnp.where(stay, old.count, old.count + 1)
+    # The first step's moments are 1 / scale too small, being means that began at zero.
+    scales = [1 - decay ** (old.count + 1) for decay in (first, second)]
+
+    def mean(old: jax.Array, slope: jax.Array) -> jax.Array:
+        return jnp.where(stay, old, first * old + (1 - first) * slope)
+
+    def square(old: jax.Array, slope: jax.Array) -> jax.Array:
+        return jnp.where(stay, old, second * old + (1 - second) * slope * slope)
+
+    def moved(old: jax.Array, mean: jax.Array, square: jax.Array) -> jax.Array:
+        return jnp.where(stay, old, old - rate * (mean / scales[0]) / (jnp.sqrt(square / scales[1]) + epsilon))
+
+    mu, nu = jax.tree.map(mean, old.mu, gradient), jax.tree.map(square, old.nu, gradient)
+    return jax.tree.map(moved, params, mu, nu), (old._replace(count=count, mu=mu, nu=nu), *rest)

@@ -52,13 +52,12 @@ def guarded_update(
 ) -> tuple[tuple[Learner, guard.Trouble], dict[str, jax.Array]]:
     """``algorithm.update`` on a batch, undone if this or an earlier update of the carry was bad (``guard.watch``)."""
     learner, trouble = carry
-    new, metrics = algorithm.update(learner, *batch)
-    # Of the parameters before the update: Adam turns finite gradients into finite parameters, and what to keep is then
-    # known before it runs, so that keeping is part of its pass over memory.
+    gradients, metrics = algorithm.gradients(learner, *batch)
+    # Of the parameters before the step: Adam turns finite gradients into finite parameters, and whether to stay is then
+    # known before it runs, so that staying is part of its pass over memory.
     params = learner.actor, learner.critic, learner.log_alpha
     trouble = guard.watch(trouble, index, metrics, params, loss_bound)
-    kept = jax.tree.map(lambda old, new: jnp.where(trouble.found, old, new), learner, new)
-    return (kept, trouble), metrics
+    return (algorithm.step(learner, gradients, trouble.found), trouble), metrics
 
 
 @dataclass(frozen=True)

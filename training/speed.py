@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from crlviz import envs
 from crlviz.networks import Actor, Critic, NetworkConfig
@@ -33,18 +34,20 @@ _FEW, _CALL_FLOPS = 3, 4e11  # updates, and operations, of one measured call: wh
 
 @dataclass(frozen=True)
 class Case:
-    """One update to measure: sizes of states, actions and goals, both networks' shape, and rows of the batch."""
+    """One update to measure: sizes of states, actions and goals, both networks' shape, rows of the batch, and whether
+    the inside of ours' blocks is computed anew on the way back."""
 
     sizes: tuple[int, int, int]
     depth: int
     width: int
     batch_size: int
+    remat: bool = False
 
     @property
     def algorithm(self) -> CRL:
         """Ours."""
         state, action, goal = self.sizes
-        network = NetworkConfig(self.depth, self.width)
+        network = NetworkConfig(self.depth, self.width, remat=self.remat)
         return CRL(CRLConfig(), Actor(network, state + goal, action), Critic(network, state, action, goal))
 
 
@@ -56,14 +59,15 @@ class Updates:
         algorithm: Any = case.algorithm
         if kind == "twin":
             algorithm = TwinCRL(CRLConfig(), NetworkConfig(case.depth, case.width), case.sizes)
+        lanes = (seeds,) if seeds > 1 else ()
+        # Not by jax, which would compile for half a second what is no part of an update.
+        random = np.random.default_rng(0)
+        shapes = [(*lanes, case.batch_size, size) for size in case.sizes]
+        self._batch = [jnp.asarray(random.standard_normal(shape, np.float32)) for shape in shapes]
         bound = TrainConfig(env="").loss_bound
 
         def start(key):
-            batch = [
-                jax.random.normal(jax.random.fold_in(key, number), (case.batch_size, size))
-                for number, size in enumerate(case.sizes)
-            ]
-            return (algorithm.init(key), guard.none()), batch
+            return algorithm.init(key), guard.none()
 
         def update(index, carry, batch):
             key = jax.random.fold_in(jax.random.key(0), index)
@@ -80,7 +84,7 @@ class Updates:
             return jax.lax.fori_loop(0, count, lambda index, carry: update(index, carry, batch), carry)
 
         self._run = jax.jit(run, donate_argnums=0)
-        self._carry, self._batch = jax.jit(start)(key)
+        self._carry = jax.jit(start)(key)
 
     def __call__(self, count: int) -> Any:
         """That many updates, begun; what comes back can be waited for."""
@@ -95,8 +99,9 @@ def in_its_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def first_update(kind: str, case: Case, cache: str) -> dict[str, float]:
-    """``first_seconds`` from nothing to the end of the first update, tracing and compiling included, and
-    ``peak_bytes`` of memory that took beyond what the process had before.
+    """``first_seconds`` from nothing to the end of the first update, tracing and compiling included; ``update_seconds``
+    of the next one, which is the arithmetic alone; and ``peak_bytes`` of memory they took beyond what the process had
+    before.
 
     Args:
       kind: ``ours`` or ``twin``.
@@ -106,15 +111,20 @@ def first_update(kind: str, case: Case, cache: str) -> dict[str, float]:
     _keep_programs(cache)
     jax.block_until_ready(jnp.zeros(1) + 1)  # the device has started
     before, start = _peak(), time.perf_counter()
-    jax.block_until_ready(Updates(kind, case)(1))
-    return {"first_seconds": time.perf_counter() - start, "peak_bytes": _peak() - before}
+    updates = Updates(kind, case)
+    jax.block_until_ready(updates(1))
+    middle = time.perf_counter()
+    jax.block_until_ready(updates(1))
+    end = time.perf_counter()
+    return {"first_seconds": middle - start, "update_seconds": end - middle, "peak_bytes": _peak() - before}
 
 
 def update_rates(case: Case, twin: bool, seeds: int, seconds: float, cache: str) -> dict[str, float]:
     """Updates a second of ours, of the ``twin`` if asked for, of several ``seeds`` at once in total (where it is more
     than one), and of the machine's matrix products alone (``ceiling``), in turn; and the ``flops`` of an update."""
     _keep_programs(cache)
-    flops = case.algorithm.cost(case.batch_size)["flops_per_update"]
+    # What is computed anew is no more of an update.
+    flops = replace(case, remat=False).algorithm.cost(case.batch_size)["flops_per_update"]
     count = int(min(max(_CALL_FLOPS / flops, _FEW), 32))
     calls: dict[str, Callable[[], Any]] = dict(ceiling.products(case.batch_size, case.width))
     measured = {"ours": Updates("ours", case)}

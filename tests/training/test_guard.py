@@ -22,20 +22,20 @@ class Poisoned(CRL):
     quantity = "actor_loss"
     value = jnp.nan
 
-    def update(self, learner, *batch):
-        new, metrics = super().update(learner, *batch)
+    def gradients(self, learner, *batch):
+        gradients, metrics = super().gradients(learner, *batch)
         late = learner.actor_optimiser[0].count == LATE
         metrics[self.quantity] = jnp.where(late, self.value, metrics[self.quantity])
-        return new, metrics
+        return gradients, metrics
 
 
 class Frozen(CRL):
     """From update ``LATE`` on it changes nothing: what the guard must make of ``Poisoned``."""
 
-    def update(self, learner, *batch):
-        new, metrics = super().update(learner, *batch)
+    def step(self, learner, gradients, stay):
+        new = super().step(learner, gradients)
         late = learner.actor_optimiser[0].count >= LATE
-        return jax.tree.map(lambda old, new: jnp.where(late, old, new), learner, new), metrics
+        return jax.tree.map(lambda old, new: jnp.where(late, old, new), learner, new)
 
 
 def _after(algorithm: type[CRL], steps: int, **attributes):

@@ -319,11 +319,11 @@ class Poisoned(CRL):
 
     always = False
 
-    def update(self, learner, key, *batch):
-        new, metrics = super().update(learner, key, *batch)
+    def gradients(self, learner, key, *batch):
+        gradients, metrics = super().gradients(learner, key, *batch)
         late = learner.actor_optimiser[0].count >= 7
         bad = late & (self.always | (jax.random.key_data(key)[0] % 2 == 0))
-        return new, metrics | {"critic_loss": jnp.where(bad, jnp.nan, metrics["critic_loss"])}
+        return gradients, metrics | {"critic_loss": jnp.where(bad, jnp.nan, metrics["critic_loss"])}
 
 
 class AlwaysPoisoned(Poisoned):
