@@ -56,7 +56,7 @@ def watch(before: Trouble, update: jax.Array, metrics: Mapping[str, jax.Array], 
 
 def norm(tree: Any) -> jax.Array:
     """The Euclidean norm of all numbers in a tree of arrays; finite only if they are."""
-    return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
+    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
 
 
 class BlowUp(CrlvizError):
