@@ -5,6 +5,7 @@ CPU's program keeps other temporaries than a GPU's. Hours are the run's counts o
 seconds each, or over those that ``crlviz bench --json`` measured on another machine.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Memory:
       environments: what is being stepped, and the first states that episodes go back to.
       temporaries: activations, gradients and all else between the first and the last line of a training step.
       evaluation: what an evaluation needs beyond the run's state.
+      saving: the copy of the state, in the machine's own memory, that is written beside training.
+      shared: whether the device's memory is the machine's own, as a CPU's is.
     """
 
     parameters: int
@@ -37,12 +40,14 @@ class Memory:
     environments: int
     temporaries: int
     evaluation: int
+    saving: int
+    shared: bool
 
     @property
     def total(self) -> int:
         """The most there is at one moment; training and evaluating take turns."""
         held = self.parameters + self.optimiser + self.replay + self.environments
-        return held + max(self.temporaries, self.evaluation)
+        return held + max(self.temporaries, self.evaluation) + self.shared * self.saving
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,6 @@ class Plan:
       env_steps: in the whole run, without evaluations.
       evaluation_steps: environment steps of all evaluations.
       memory: on the device.
-      state_bytes: of the state that resuming reads, on disk; while one is replaced there are two.
       checkpoint_bytes: of all checkpoints, on disk.
     """
 
@@ -66,7 +70,6 @@ class Plan:
     env_steps: int
     evaluation_steps: int
     memory: Memory
-    state_bytes: int
     checkpoint_bytes: int
 
     def hours(self, rates: Rates) -> tuple[float, float]:
@@ -84,6 +87,8 @@ def compute(config: Any) -> Plan:
       UsageError: unknown environment, or settings that do not fit each other.
       CrlvizError: the device does not tell what a program needs.
     """
+    import jax
+
     from training import state as states
     from training.config import schedule
     from training.programs import compiled
@@ -108,8 +113,9 @@ def compute(config: Any) -> Plan:
             environments=_bytes(example.collector),
             temporaries=step.temp_size_in_bytes + step.output_size_in_bytes - step.alias_size_in_bytes,
             evaluation=measure.temp_size_in_bytes,
+            saving=states.size(example, replay=config.save_replay),
+            shared=jax.default_backend() == "cpu",
         ),
-        state_bytes=states.size(example, replay=config.save_replay),
         checkpoint_bytes=_bytes((learner.actor, learner.critic)) * min(kept, config.keep or kept),
     )
 
@@ -139,7 +145,10 @@ def knob(config: Any, memory: Memory, limit: float) -> str:
     if memory.total <= limit:
         return ""
     excess = memory.total - 0.99 * limit  # a setting that fits by a hair does not
-    replay_left = memory.replay - excess
+    copied = memory.shared and config.save_replay
+    if copied and excess <= memory.replay:
+        return "--set save_replay=false would fit: nothing then copies replay to write it (what resumes collects anew)"
+    replay_left = memory.replay - excess / (1 + copied)
     steps = math.floor(config.replay_steps * replay_left / memory.replay / config.unroll) * config.unroll
     if steps >= config.window:
         return f"--set replay_steps={steps} (now {config.replay_steps:,}) would fit: replay is linear in it"
@@ -191,8 +200,10 @@ def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> s
                 ("evaluation", f"{config.eval_episodes} episodes, in turn with training"),
             )
         ),
+        f"  {'saving':15} {_size(memory.saving)}  a copy of the state while it is written, "
+        + ("here as well" if memory.shared else "in the machine's own memory: not counted"),
         f"  {'at most':15} {_size(memory.total)}  of {_size(limit).strip()}",
-        f"disk: a state to resume from {_size(plan.state_bytes).strip()}, twice that while it is replaced; checkpoints "
+        f"disk: a state to resume from {_size(memory.saving).strip()}, twice that while it is replaced; checkpoints "
         f"{_size(plan.checkpoint_bytes).strip()}",
         "",
     ]
@@ -224,7 +235,7 @@ def _time(hours: float) -> str:
 @click.command()
 @click.argument("env")
 @of_a_run
-@click.option("--memory", type=float, metavar="GB", help="Memory of the device to fit.  [default: what is here]")
+@click.option("--memory", type=float, metavar="GB", help="Memory of the accelerator to fit.  [default: what is here]")
 @click.option("--measure/--no-measure", "measuring", default=True, help="Measure this machine for the hours.")
 @click.option(
     "--rates",
@@ -254,6 +265,8 @@ def command(env, preset, layout, settings, memory, measuring, measured, **option
         raise UsageError(f"--memory {memory} is no size in GB")
     elsewhere = [read(path, env) for path in measured]
     plan = compute(config)
+    if memory is not None:  # an accelerator's, wherever the plan is made
+        plan = dataclasses.replace(plan, memory=dataclasses.replace(plan.memory, shared=False))
     limit = device_memory() if memory is None else memory * 1e9
     rates = [measure(config)] if measuring else []
     rates += [of_bench(found, config, plan.flops_per_update) for found in elsewhere]

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 
 import jax
 import pytest
@@ -13,6 +14,7 @@ from crlviz.networks import parameter_count
 from tests.toys import toy_config
 from tests.training.test_rates import MEASURED
 from training import plan as plans
+from training import state as states
 from training.programs import compiled
 
 SMALL = ["point_u_maze", "--preset", "smoke", "--width", "16", "--depth", "8"]
@@ -27,7 +29,15 @@ def test_the_parts_in_memory_are_what_the_compiled_step_takes(plan):
     memory = plan.memory
     held = memory.parameters + memory.optimiser + memory.replay + memory.environments
     assert held == pytest.approx(compiled(toy_config()).step.memory_analysis().argument_size_in_bytes, abs=64)  # a key
-    assert memory.total > held
+    assert memory.shared  # a CPU's
+    assert memory.total == held + max(memory.temporaries, memory.evaluation) + memory.saving
+    assert dataclasses.replace(memory, shared=False).total == memory.total - memory.saving
+
+
+def test_the_copy_that_is_saved_is_as_large_as_told(plan):
+    programs = compiled(toy_config())
+    copied = states.snapshot(programs.start([0], [0]))
+    assert plan.memory.saving == sum(leaf.nbytes for leaf in jax.tree.leaves(copied))
 
 
 def test_counts_are_those_of_the_run(plan, toy_run):
@@ -51,18 +61,26 @@ def test_hours_are_counts_over_rates(plan):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("config", "part", "option", "name"),
+    ("changes", "part", "name"),
     [
-        (toy_config(replay_steps=6000), "replay", "--set replay_steps=", "replay_steps"),
-        (toy_config(batch_size=120, actor__depth=16, critic__depth=16), "temporaries", "--batch-size ", "batch_size"),
+        ({"replay_steps": 6000}, "replay", "save_replay"),
+        ({"replay_steps": 6000, "save_replay": False}, "replay", "replay_steps"),
+        (
+            {"batch_size": 120, "actor__depth": 16, "critic__depth": 16, "save_replay": False},
+            "temporaries",
+            "batch_size",
+        ),
     ],
 )
-def test_a_run_that_will_not_fit_does_with_the_knob_it_names(config, part, option, name):
+def test_a_run_that_will_not_fit_does_with_the_knob_it_names(changes, part, name):
+    config = toy_config(**changes)
     memory = plans.compute(config).memory
     limit = memory.total - getattr(memory, part) // 3
     advice = plans.knob(config, memory, limit)
-    assert advice.startswith(option)
-    value = int(advice.removeprefix(option).split()[0])
+    named = re.match(r"(?:--set |--)([a-z_-]+)[ =](\w+)", advice)
+    assert named, advice
+    assert named[1].replace("-", "_") == name
+    value = False if name == "save_replay" else int(named[2])
     assert plans.compute(dataclasses.replace(config, **{name: value})).memory.total <= limit
 
 
