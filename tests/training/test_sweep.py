@@ -67,7 +67,7 @@ def test_what_is_typed_trains_that_very_config(monkeypatch):
     )
     assert len(cells) == 2 * 2 * 2 * 2 * 3
     seen = []
-    monkeypatch.setattr(trainer, "train", lambda config, out, command: seen.append((config, out)) or out)
+    monkeypatch.setattr(trainer, "train", lambda config, out, **_: seen.append((config, out)) or out)
     cells = [cells[0], cells[-1]]
     for cell in cells:
         verb, *arguments = sweep.Group((cell,), begun=False).arguments
