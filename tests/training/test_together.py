@@ -234,6 +234,7 @@ def test_at_once_a_directory_that_goes_loses_no_other(group, tmp_path, at_once, 
         assert differences(tmp_path / f"seed{seed}", group / f"seed{seed}") == []
 
 
+@pytest.mark.slow
 def test_a_group_that_memory_does_not_hold_is_halved_until_it_fits(at_once, monkeypatch, capsys):
     sizes = {members: programs.compiled(toy_config(), members).memory for members in (1, 3)}
     # A member's state is a good part of what it takes.
