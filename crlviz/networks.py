@@ -127,8 +127,8 @@ def _shapes(network: ResidualNetwork, inputs: int) -> Any:
 def _initial(key: jax.Array, shapes: Any) -> Params:
     """Parameters at the start: kernels uniform within 1 / sqrt(inputs of a unit), scales 1, biases 0.
 
-    Not by the modules' own ``init``, which draws for each kernel anew: XLA needs twice as long to compile those draws as
-    one that all kernels are cut from.
+    Not by the modules' own ``init``, which draws for each kernel anew: XLA needs twice as long to compile that as one
+    draw that all kernels are cut from.
     """
     leaves, tree = jax.tree.flatten_with_path(shapes)
     kernels = [leaf.shape for path, leaf in leaves if path[-1].key == "kernel"]
@@ -157,7 +157,7 @@ class Actor:
     action_size: int
 
     @property
-    def _network(self) -> nn.Module:
+    def _network(self) -> ResidualNetwork:
         return ResidualNetwork(self.config, (self.action_size, self.action_size))
 
     def init(self, key: jax.Array) -> Params:
