@@ -17,6 +17,8 @@ import xarray as xr
 from crlviz import checkpoints, datasets
 from crlviz.envs.point import PointMaze
 from training import config as configs
+from training.guard import Trouble
+from training.loop import Loop, TrainState
 from training.run import Run
 from training.trainer import build
 
@@ -60,6 +62,21 @@ def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: S
         networks = {"actor": jax.device_get(learner.actor), "critic": jax.device_get(learner.critic)}
         checkpoints.write(run, count, count // 10, networks)
     return run
+
+
+def begun(loop: Loop, key: jax.Array) -> TrainState:
+    """What a run begins with, its replay filled: the loop's programs as one."""
+    state = loop.begin(key, loop.renew(key)).replace(replay=loop.ring())
+    return jax.lax.fori_loop(0, loop.schedule.prefill_unrolls, lambda _, state: collected(loop, state), state)
+
+
+def collected(loop: Loop, state: TrainState) -> TrainState:
+    return loop.collect(state, loop.renew(state.key) if loop.config.redraw_goals else None)
+
+
+def stepped(loop: Loop, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], Trouble]:
+    """A training step: the loop's programs as one."""
+    return loop.learn(collected(loop, state))
 
 
 def change_config(run: Path, change: Callable[[dict[str, Any]], object]) -> None:

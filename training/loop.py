@@ -1,4 +1,8 @@
-"""The loop as pure functions: collect, insert, sample, update. One jitted program is one training step."""
+"""The loop as pure functions: renew, collect, insert, sample, update. Each method is a program of its own.
+
+Of an environment's functions its reset is in ``renew`` alone and its step in ``collect`` alone: those of a physics
+engine take longer to compile than all else.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -71,17 +75,16 @@ class Loop:
     episode_length: int
     devices: Devices = ONE
 
-    def init(self, key: jax.Array) -> TrainState:
-        """A fresh run: new networks, new episodes, replay filled with a window of each environment."""
-        learner_key, env_key, key = jax.random.split(key, 3)
-        learner = self.algorithm.init(learner_key)
-        states = self._reset(env_key)
+    def begin(self, key: jax.Array, states: Any) -> TrainState:
+        """A fresh run, but for its replay: new networks, and the environments at ``renew``'s states of the same key."""
+        learner_key, _, key = jax.random.split(key, 3)
         count = self.config.num_envs
-        collector = Collector(states, states, jnp.zeros(count, int), jnp.zeros(count, int))
-        return self.refill(TrainState(learner, None, collector, key))
+        first = jax.tree.map(jnp.copy, states)  # of its own, since the other is given away to be written over
+        collector = Collector(states, first, jnp.zeros(count, int), jnp.zeros(count, int))
+        return TrainState(self.algorithm.init(learner_key), None, collector, key)
 
-    def refill(self, state: TrainState) -> TrainState:
-        """The same run with a new replay, filled with a window of each environment by the present policy."""
+    def ring(self) -> replays.Replay:
+        """An empty replay. A run first fills it with a window of each environment: ``Schedule.prefill_unrolls``."""
         count = self.config.num_envs
         example = replays.Transitions(
             state=jnp.zeros((count, self.env.state_dim)),
@@ -89,27 +92,35 @@ class Loop:
             achieved=jnp.zeros((count, self.env.goal_dim)),
             trajectory=jnp.zeros(count, int),
         )
-        ring = replays.create(self.schedule.replay_capacity, example)
-        return jax.lax.fori_loop(
-            0, self.schedule.prefill_unrolls, lambda _, s: self._collect(s), state.replace(replay=ring)
-        )
+        return replays.create(self.schedule.replay_capacity, example)
 
-    def step(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], guard.Trouble]:
-        """One training step: the state after it, the mean of each loss, and whether an update went wrong.
+    def renew(self, key: jax.Array) -> Any:
+        """States of new episodes, a state for each environment, from the part of a state's key that is theirs."""
+        _, key, _ = jax.random.split(key, 3)
+        return self.devices.apart(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
+
+    def collect(self, state: TrainState, renewed: Any) -> TrainState:
+        """Step every environment ``unroll`` times by the sampled policy and store what happened.
+
+        An episode that is over goes on from the environment's state in ``renewed``, or, where that is None, from its
+        first one.
+        """
+        with jax.default_matmul_precision(PRECISIONS[self.config.precision]):
+            return self._collect(state, renewed)
+
+    def learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], guard.Trouble]:
+        """Sample once, then update on batch after batch of the sample: the state after it, the mean of each loss, and
+        whether an update went wrong.
 
         From a bad update on the learner stays what it was before it.
         """
         with jax.default_matmul_precision(PRECISIONS[self.config.precision]):
-            return self._learn(self._collect(state))
+            return self._learn(state)
 
-    def _reset(self, key: jax.Array) -> Any:
-        return self.devices.apart(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
-
-    def _collect(self, state: TrainState) -> TrainState:
-        """Step every environment ``unroll`` times by the sampled policy and store what happened."""
-        key, reset_key, noise_key = jax.random.split(state.key, 3)
-        # One reset an unroll rather than one a step: a reset of a physics engine costs as much as a step.
-        renewed = self._reset(reset_key) if self.config.redraw_goals else state.collector.first
+    def _collect(self, state: TrainState, renewed: Any) -> TrainState:
+        key, _, noise_key = jax.random.split(state.key, 3)
+        if renewed is None:
+            renewed = state.collector.first
         env, actor, params = self.env, self.algorithm.actor, state.learner.actor
         goal_indices = jnp.array(env.goal_indices)
 
@@ -135,7 +146,6 @@ class Loop:
         return state.replace(collector=collector, replay=replays.insert(state.replay, rows), key=key)
 
     def _learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], guard.Trouble]:
-        """Sample once, then update on batch after batch of the sample."""
         config = self.config
         key, sample_key, update_key = jax.random.split(state.key, 3)
         count = config.updates * config.batch_size

@@ -28,7 +28,7 @@ class Memory:
       optimiser: Adam's two moments of each, and the temperature's.
       replay: the ring.
       environments: what is being stepped, and the first states that episodes go back to.
-      temporaries: activations, gradients and all else between the first and the last line of a training step.
+      temporaries: activations, gradients, collected steps and all else within a training step.
       evaluation: what an evaluation needs beyond the run's state.
       saving: the copy of the state, in the machine's own memory, that is written beside training.
       shared: whether the device's memory is the machine's own, as a CPU's is.
@@ -98,7 +98,8 @@ def compute(config: Any) -> Plan:
     cost = loop.algorithm.cost(config.batch_size)
     learner = example.learner
     parameters = _bytes((learner.actor, learner.critic, learner.log_alpha))
-    step, measure = _analysis(programs.step), _analysis(programs.measure)
+    collect, learn, measure = (_analysis(made) for made in (programs.collect, programs.learn, programs.measure))
+    renewed = _bytes(example.collector.states) if config.redraw_goals else 0
     kept = counts.epochs // config.save_every + bool(counts.epochs % config.save_every)
     return Plan(
         parameters=cost["parameters"],
@@ -111,7 +112,7 @@ def compute(config: Any) -> Plan:
             optimiser=_bytes(learner) - parameters,
             replay=_bytes(example.replay),
             environments=_bytes(example.collector),
-            temporaries=step.temp_size_in_bytes + step.output_size_in_bytes - step.alias_size_in_bytes,
+            temporaries=max(renewed + _beyond_arguments(collect), _beyond_arguments(learn)),
             evaluation=measure.temp_size_in_bytes,
             saving=states.size(example, replay=config.save_replay),
             shared=jax.default_backend() == "cpu",
@@ -125,6 +126,10 @@ def _analysis(program: Any) -> Any:
     if found is None:
         raise CrlvizError("jax does not tell what a program needs on this device; plan on a CPU: JAX_PLATFORMS=cpu")
     return found
+
+
+def _beyond_arguments(found: Any) -> int:
+    return found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
 def _bytes(tree: Any) -> int:

@@ -60,26 +60,31 @@ class Programs:
       loop: what they are of; the seed in its config means nothing here.
       members: how many train together.
       example: the shapes of one member's TrainState.
-      init: keys [members] to the states a run begins with, [members, ...].
-      refill: ``Loop.refill`` of each.
-      step: ``Loop.step`` of each; the states it is given are used up.
+      begin, ring, renew, collect, learn: those of the loop, with arguments and results [members, ...]; ``collect`` and
+        ``learn`` use up the states they are given.
       measure: (actors' parameters, keys) to the scores of an evaluation by the mean action, [members].
-      memory: bytes that a training step takes, the states included; of several devices, on each.
     """
 
     loop: Loop
     members: int
     example: TrainState
-    init: Callable[..., Any]
-    refill: Callable[..., Any]
-    step: jax.stages.Compiled
+    begin: Callable[..., TrainState]
+    ring: Callable[..., Any]
+    renew: jax.stages.Compiled
+    collect: jax.stages.Compiled
+    learn: jax.stages.Compiled
     measure: jax.stages.Compiled
-    memory: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a training step takes, the states included; of several devices, on each."""
+        return max(_memory(self.collect), _memory(self.learn))
 
     def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> TrainState:
         """The states that runs of these seeds begin with; other ones after each rewind."""
         hosts.tell("start", members=self.members, seeds=seeds, rewinds=rewinds)
-        return self.init(self._rewound([_keys(seed)[0] for seed in seeds], rewinds))
+        keys = self._rewound([_keys(seed)[0] for seed in seeds], rewinds)
+        return self._fill(self.begin(keys, self.renew(keys)))
 
     def load(self, saved: Sequence[Saved], rewinds: Sequence[int]) -> TrainState:
         """The saved states to go on from, with another key after a rewind; with a new replay where they have none.
@@ -91,7 +96,18 @@ class Programs:
         hosts.tell("load", members=self.members, paths=paths, replay=replay, rewinds=rewinds)
         state = states.read(saved, self.example, self.loop.devices)
         state = state.replace(key=self._rewound(state.key, rewinds))
-        return state if replay else self.refill(state)
+        return state if replay else self._fill(state)
+
+    def _fill(self, state: TrainState) -> TrainState:
+        """With a new replay, filled with a window of each environment by the present policy."""
+        state = state.replace(replay=self.ring())
+        for _ in range(self.loop.schedule.prefill_unrolls):
+            state = self._collected(state)
+        return state
+
+    def _collected(self, state: TrainState) -> TrainState:
+        # One reset an unroll rather than one a step: a reset of a physics engine costs as much as a step.
+        return self.collect(state, self.renew(state.key) if self.loop.config.redraw_goals else None)
 
     def _rewound(self, keys: Iterable[jax.Array], rewinds: Sequence[int]) -> jax.Array:
         """The keys [members] of runs that were rewound so often."""
@@ -103,7 +119,7 @@ class Programs:
         """A training step: the states after it, and of each member the losses and the trouble; what it is given is
         used up."""
         hosts.tell("advance", members=self.members)
-        return self.step(state)
+        return self.learn(self._collected(state))
 
     def evaluate(self, state: TrainState, seeds: Sequence[int], index: int) -> list[dict[str, float]]:
         """The scores of each member in the evaluation of that number."""
@@ -136,23 +152,33 @@ def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> P
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
     whole, lies = devices.lie(), places(devices)
-    init, example = _each(loop.init, members), jax.eval_shape(loop.init, jax.random.key(0))
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
-    stacked = jax.eval_shape(init, keys)
-    advance = jax.jit(
-        _each(loop.step, members), donate_argnums=0, in_shardings=(lies,), out_shardings=(lies, whole, whole)
+    renew = jax.jit(_each(loop.renew, members), out_shardings=lies.collector)
+    begin = jax.jit(_each(loop.begin, members), out_shardings=lies.replace(replay=None))
+    ring = jax.jit(
+        lambda: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), loop.ring()),
+        out_shardings=lies.replay,
+    )
+    collect = jax.jit(
+        _each(loop.collect, members), donate_argnums=0, in_shardings=(lies, lies.collector), out_shardings=lies
+    )
+    learn = jax.jit(
+        _each(loop.learn, members), donate_argnums=0, in_shardings=(lies,), out_shardings=(lies, whole, whole)
     )
     score = jax.jit(_each(measure, members), in_shardings=(whole, whole), out_shardings=whole)
-    step = advance.lower(stacked).compile()
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
+    renewed = jax.eval_shape(renew, keys)
+    stacked = jax.eval_shape(begin, keys, renewed).replace(replay=jax.eval_shape(ring))
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
     return Programs(
         loop,
         members,
         example,
-        jax.jit(init, out_shardings=lies),
-        jax.jit(_each(loop.refill, members), out_shardings=lies),
-        step,
+        begin,
+        ring,
+        renew.lower(keys).compile(),
+        collect.lower(stacked, renewed if config.redraw_goals else None).compile(),
+        learn.lower(stacked).compile(),
         score.lower(stacked.learner.actor, keys).compile(),
-        _memory(step),
     )
 
 

@@ -68,9 +68,10 @@ def main(folder: Path) -> None:
     one, four = (programs.compiled(config, 1, devices.chosen(count)) for count in ("1", "4"))
     told = {
         "rows": config.num_envs * config.replay_steps,
-        "collectives": collectives(four.step.as_text()),
+        "collectives": collectives(four.collect.as_text()) + collectives(four.learn.as_text()),
         "flops": {
-            name: [getattr(made, name).cost_analysis()["flops"] for made in (one, four)] for name in ("step", "measure")
+            name: [getattr(made, name).cost_analysis()["flops"] for made in (one, four)]
+            for name in ("renew", "collect", "learn", "measure")
         },
         "memory": [one.memory, four.memory],
     }

@@ -1,13 +1,14 @@
 """The guard: which update is the first bad one, and that nothing after it counts."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.toys import toy_config
+from tests.toys import begun, stepped, toy_config
 from training import guard
 from training.crl import CRL
 from training.programs import build
@@ -45,7 +46,7 @@ def _after(algorithm: type[CRL], steps: int, **attributes):
     for name, value in attributes.items():
         object.__setattr__(own, name, value)
     loop = dataclasses.replace(loop, algorithm=own)
-    state, step = jax.jit(loop.init)(jax.random.key(0)), jax.jit(loop.step)
+    state, step = jax.jit(partial(begun, loop))(jax.random.key(0)), jax.jit(partial(stepped, loop))
     found = []
     for _ in range(steps):
         state, _, trouble = step(state)

@@ -1,13 +1,15 @@
 """The loop: what it steps, stores and counts, read off the state it returns."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
 from crlviz import mazes
-from tests.toys import FallingPoint, toy_config
+from tests.toys import FallingPoint, begun, stepped, toy_config
+from training.programs import compiled
 from training.trainer import build
 
 # Episodes of 20 steps and 20 steps of prefill: after init, and after every 2 training steps of 10, every slot was just
@@ -19,7 +21,7 @@ PREFILL = {"window": 20, "env_steps": 4 * 10 * 6}
 def run():
     """A loop, its states after init and after every other training step, and the last one's losses."""
     loop = build(toy_config(**PREFILL))
-    init, step = jax.jit(loop.init), jax.jit(loop.step)
+    init, step = jax.jit(partial(begun, loop)), jax.jit(partial(stepped, loop))
     states = [init(jax.random.key(0))]
     for _ in range(4):
         state, metrics, _ = step(states[-1])
@@ -43,21 +45,21 @@ def test_counts_are_what_was_stepped(run):
 def test_goals_are_redrawn_or_kept(redraw):
     # The prefill alone is three whole episodes of each slot.
     loop = build(toy_config(window=60, redraw_goals=redraw))
-    state = jax.jit(loop.init)(jax.random.key(0))
+    state = jax.jit(partial(begun, loop))(jax.random.key(0))
     collector, rows = state.collector, jax.tree.map(np.asarray, state.replay.rows)
     np.testing.assert_array_equal(collector.trajectory, 3)
     np.testing.assert_array_equal(collector.steps, 0)
     np.testing.assert_array_equal(collector.states.obs[:, 4:], collector.states.pipeline_state.goal)
     first, now = collector.first.pipeline_state, collector.states.pipeline_state
-    begun = rows.state[[0, 20, 40], :, :2]  # where each episode began
-    assert (loop.env.maze.cell(begun) == (1, 1)).all()
-    np.testing.assert_array_equal(begun[0], first.position)
+    starts = rows.state[[0, 20, 40], :, :2]  # where each episode began
+    assert (loop.env.maze.cell(starts) == (1, 1)).all()
+    np.testing.assert_array_equal(starts[0], first.position)
     if redraw:
-        assert len(np.unique(begun.reshape(-1, 2), axis=0)) == 12
+        assert len(np.unique(starts.reshape(-1, 2), axis=0)) == 12
         assert (np.asarray(now.position) != np.asarray(first.position)).any(-1).all()
         assert (np.asarray(now.goal) != np.asarray(first.goal)).any()
     else:
-        np.testing.assert_array_equal(begun, np.broadcast_to(first.position, begun.shape))
+        np.testing.assert_array_equal(starts, np.broadcast_to(first.position, starts.shape))
         np.testing.assert_array_equal(now.position, first.position)
         np.testing.assert_array_equal(now.goal, first.goal)
 
@@ -99,7 +101,7 @@ def test_an_episode_that_ends_early_begins_anew():
     env = FallingPoint("falling", mazes.get("u_maze", centred=True))
     env.line = -1.0
     loop = dataclasses.replace(loop, env=env)
-    state = jax.jit(loop.init)(jax.random.key(0))
+    state = jax.jit(partial(begun, loop))(jax.random.key(0))
     rows = jax.tree.map(np.asarray, state.replay.rows)
     fell = rows.achieved[..., 1] > env.line
     changed = rows.trajectory[1:] != rows.trajectory[:-1]
@@ -116,21 +118,21 @@ def test_the_ring_is_never_copied():
     """A training step takes as much memory beside a long ring as beside a short one."""
 
     def memory(replay_steps):
-        loop = build(toy_config(replay_steps=replay_steps))
-        example = jax.eval_shape(loop.init, jax.random.key(0))
-        program = jax.jit(loop.step, donate_argnums=0).lower(example).compile()
-        return program.memory_analysis(), sum(leaf.size * 4 for leaf in jax.tree.leaves(example.replay.rows))
+        programs = compiled(toy_config(replay_steps=replay_steps))
+        size = sum(leaf.size * 4 for leaf in jax.tree.leaves(programs.example.replay.rows))
+        return [made.memory_analysis() for made in (programs.collect, programs.learn)], size
 
-    (short, few), (long, many) = memory(60), memory(60_000)
+    (shorts, few), (longs, many) = memory(60), memory(60_000)
     assert many - few > 1e6
-    assert long.temp_size_in_bytes - short.temp_size_in_bytes < 0.01 * (many - few)
-    assert long.alias_size_in_bytes - short.alias_size_in_bytes == many - few  # written where it stands
+    for short, long in zip(shorts, longs, strict=True):
+        assert long.temp_size_in_bytes - short.temp_size_in_bytes < 0.01 * (many - few)
+        assert long.alias_size_in_bytes - short.alias_size_in_bytes == many - few  # written where it stands
 
 
 @pytest.mark.parametrize(("precision", "told"), [("float32", "HIGHEST"), ("bfloat16", "BF16_BF16_F32")])
 def test_every_product_has_the_precision_asked_for(precision, told):
     loop = build(toy_config(precision=precision))
-    program = str(jax.make_jaxpr(loop.step)(jax.eval_shape(loop.init, jax.random.key(0))))
+    program = str(jax.make_jaxpr(partial(stepped, loop))(jax.eval_shape(partial(begun, loop), jax.random.key(0))))
     products = program.split("dot_general[")[1:]
     assert len(products) > 50
     assert all(told in product.split("]\n", 1)[0] or told in product[:600] for product in products)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from crlviz import checkpoints
 from crlviz.errors import CrlvizError
-from tests.toys import toy_config
+from tests.toys import begun, stepped, toy_config
 from training import state as states
 from training.programs import build
 from training.state import Counters
@@ -24,12 +25,12 @@ def loop():
 
 @pytest.fixture(scope="module")
 def step(loop):
-    return jax.jit(loop.step, donate_argnums=0)
+    return jax.jit(partial(stepped, loop), donate_argnums=0)
 
 
 @pytest.fixture
 def state(loop):
-    return jax.jit(loop.init)(jax.random.key(3))
+    return jax.jit(partial(begun, loop))(jax.random.key(3))
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def run(tmp_path):
 
 
 def _example(loop):
-    return jax.eval_shape(loop.init, jax.random.key(0))
+    return jax.eval_shape(partial(begun, loop), jax.random.key(0))
 
 
 def _read(run, example):
