@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from crlviz import envs
+from crlviz import envs, processes
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.networks import Actor, Critic
@@ -169,17 +170,24 @@ def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> P
     renewed = jax.eval_shape(renew, keys)
     stacked = jax.eval_shape(begin, keys, renewed).replace(replay=jax.eval_shape(ring))
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
-    return Programs(
-        loop,
-        members,
-        example,
-        begin,
-        ring,
-        renew.lower(keys).compile(),
-        collect.lower(stacked, renewed if config.redraw_goals else None).compile(),
-        learn.lower(stacked).compile(),
-        score.lower(stacked.learner.actor, keys).compile(),
+    fresh = renewed if config.redraw_goals else None
+    made = _compiled(
+        collect=(collect, stacked, fresh),
+        measure=(score, stacked.learner.actor, keys),
+        learn=(learn, stacked),
+        renew=(renew, keys),
     )
+    return Programs(loop, members, example, begin, ring, **made)
+
+
+def _compiled(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
+    """Jitted functions, each compiled for the shapes that stand behind it."""
+    # One is traced while others are compiled. XLA keeps about two cores busy with one, and needs memory for each.
+    with ThreadPoolExecutor(max(1, len(processes.cores()) // 2)) as pool:
+        compiling = {
+            name: pool.submit(function.lower(*shapes).compile) for name, (function, *shapes) in programs.items()
+        }
+    return {name: program.result() for name, program in compiling.items()}
 
 
 def _each(function: Callable[..., Any], members: int) -> Callable[..., Any]:
