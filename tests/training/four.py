@@ -71,7 +71,7 @@ def main(folder: Path) -> None:
         "collectives": collectives(four.collect.as_text()) + collectives(four.learn.as_text()),
         "flops": {
             name: [getattr(made, name).cost_analysis()["flops"] for made in (one, four)]
-            for name in ("renew", "collect", "learn", "measure")
+            for name in ("collect", "learn", "measure")
         },
         "memory": [one.memory, four.memory],
     }

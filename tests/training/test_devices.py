@@ -83,7 +83,7 @@ def test_each_device_has_a_quarter_of_the_environments_and_all_of_the_networks(t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["renew", "collect", "learn", "measure"])
+@pytest.mark.parametrize("program", ["collect", "learn", "measure"])
 def test_each_device_does_a_quarter_of_the_arithmetic(told, program):
     """But for Adam, which each does for all parameters: with this batch a tenth of an update."""
     one, four = told["flops"][program]
