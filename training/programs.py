@@ -61,7 +61,7 @@ class Programs:
       loop: what they are of; the seed in its config means nothing here.
       members: how many train together.
       example: the shapes of one member's TrainState.
-      begin, ring, renew, collect, learn: those of the loop, with arguments and results [members, ...]; ``collect`` and
+      ring, begin, renew, collect, learn: those of the loop, with arguments and results [members, ...]; ``collect`` and
         ``learn`` use up the states they are given.
       measure: (actors' parameters, keys) to the scores of an evaluation by the mean action, [members].
     """
@@ -69,8 +69,8 @@ class Programs:
     loop: Loop
     members: int
     example: TrainState
-    begin: Callable[..., TrainState]
-    ring: Callable[..., Any]
+    ring: Callable[[], Any]
+    begin: jax.stages.Compiled
     renew: jax.stages.Compiled
     collect: jax.stages.Compiled
     learn: jax.stages.Compiled
@@ -176,8 +176,9 @@ def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> P
         measure=(score, stacked.learner.actor, keys),
         learn=(learn, stacked),
         renew=(renew, keys),
+        begin=(begin, keys, renewed),
     )
-    return Programs(loop, members, example, begin, ring, **made)
+    return Programs(loop, members, example, ring, **made)
 
 
 def _compiled(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:

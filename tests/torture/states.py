@@ -12,6 +12,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import jax
 from crlviz import checkpoints, inspection
 from tests.torture import damage
 from tests.torture.bounds import Table, attempt, limit_memory
-from tests.toys import toy_config, untrained_run
+from tests.toys import begun, toy_config, untrained_run
 from training import state as states
 from training.programs import build
 from training.state import Counters
@@ -90,7 +91,7 @@ def _run(folder: Path, seed: int) -> Path:
     """A run that was stopped before it was done."""
     config = toy_config(seed=seed)
     run = untrained_run(folder, config, [90, 1000])
-    state = jax.jit(build(config).init)(jax.random.key(seed))
+    state = jax.jit(partial(begun, build(config)))(jax.random.key(seed))
     states.write(run, STEP, states.snapshot(state), Counters(step=1, sums={"critic_loss": 0.5}))
     return run
 
@@ -100,7 +101,7 @@ def main(count: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pristine, other = _run(folder / "pristine", 0), _run(folder / "other", 1)
-        example = jax.eval_shape(build(toy_config()).init, jax.random.key(0))
+        example = jax.eval_shape(partial(begun, build(toy_config())), jax.random.key(0))
         states.read([states.look(pristine / "state" / str(STEP))], example)
         limit_memory()
         while sum(table.kinds.values()) < count:

@@ -1,7 +1,7 @@
 """The guard: which update is the first bad one, and that nothing after it counts."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -39,14 +39,22 @@ class Frozen(CRL):
         return jax.tree.map(lambda old, new: jnp.where(late, old, new), learner, new)
 
 
+@cache
+def _begun():
+    """A loop, and the state that its run begins with."""
+    loop = build(toy_config())
+    return loop, jax.jit(partial(begun, loop))(jax.random.key(0))
+
+
+@cache
 def _after(algorithm: type[CRL], steps: int, **attributes):
     """The state and what the guard found after some training steps."""
-    loop = build(toy_config())
+    loop, state = _begun()
     own = algorithm(*(getattr(loop.algorithm, field.name) for field in dataclasses.fields(CRL)))
     for name, value in attributes.items():
         object.__setattr__(own, name, value)
     loop = dataclasses.replace(loop, algorithm=own)
-    state, step = jax.jit(partial(begun, loop))(jax.random.key(0)), jax.jit(partial(stepped, loop))
+    step = jax.jit(partial(stepped, loop))
     found = []
     for _ in range(steps):
         state, _, trouble = step(state)
