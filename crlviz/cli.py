@@ -75,7 +75,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
-        sys.exit(130)
+        sys.stdout.flush()
+        os._exit(130)  # leaving in order would wait for programs that still compile in threads
     except (CrlvizError, OSError) as error:
         if debug:
             traceback.print_exc()

@@ -1,6 +1,6 @@
 """Contrastive RL: InfoNCE for the critic, a tanh-Gaussian actor against it, a learned temperature (paper section 3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -128,14 +128,16 @@ class CRL:
 
     def cost(self, batch_size: int) -> dict[str, int]:
         """What a run costs, from shapes alone: ``parameters`` of actor and critic, and ``flops_per_update``, the
-        floating-point operations of an update's matrix products (paper figure 4)."""
+        floating-point operations of an update's matrix products (paper figure 4), without what is computed anew."""
         learner = jax.eval_shape(lambda: self.init(jax.random.key(0)))
+        actor = replace(self.actor, config=replace(self.actor.config, remat=False))
+        plain = CRL(self.config, actor, replace(self.critic, config=replace(self.critic.config, remat=False)))
         sizes = self.critic.state_size, self.critic.action_size, self.critic.goal_size
         batch = [jax.ShapeDtypeStruct((batch_size, size), jnp.float32) for size in sizes]
         key = jax.eval_shape(lambda: jax.random.key(0))
         return {
             "parameters": parameter_count((learner.actor, learner.critic)),
-            "flops_per_update": flops.count(self.update, learner, key, *batch),
+            "flops_per_update": flops.count(plain.update, learner, key, *batch),
         }
 
     def critic_loss(

@@ -4,6 +4,7 @@ Of an environment's functions its reset is in ``renew`` alone and its step in ``
 engine take longer to compile than all else.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,11 @@ def guarded_update(
     return (algorithm.step(learner, gradients, trouble.found), trouble), metrics
 
 
+def exact() -> AbstractContextManager[Any]:
+    """Within it, matrix products are exact in float32: those of physics, which accelerators would shorten too."""
+    return jax.default_matmul_precision(PRECISIONS["float32"])
+
+
 @dataclass(frozen=True)
 class Loop:
     """The parts of a run that do not change, and the functions that move a TrainState on."""
@@ -97,7 +103,8 @@ class Loop:
     def renew(self, key: jax.Array) -> Any:
         """States of new episodes, a state for each environment, from the part of a state's key that is theirs."""
         _, key, _ = jax.random.split(key, 3)
-        return self.devices.apart(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
+        with exact():
+            return self.devices.apart(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
 
     def collect(self, state: TrainState, renewed: Any) -> TrainState:
         """Step every environment ``unroll`` times by the sampled policy and store what happened.
@@ -105,7 +112,7 @@ class Loop:
         An episode that is over goes on from the environment's state in ``renewed``, or, where that is None, from its
         first one.
         """
-        with jax.default_matmul_precision(PRECISIONS[self.config.precision]):
+        with exact():
             return self._collect(state, renewed)
 
     def learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], guard.Trouble]:
@@ -114,8 +121,12 @@ class Loop:
 
         From a bad update on the learner stays what it was before it.
         """
-        with jax.default_matmul_precision(PRECISIONS[self.config.precision]):
+        with self.precision():
             return self._learn(state)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Within it, matrix products have the precision of the config: those of networks."""
+        return jax.default_matmul_precision(PRECISIONS[self.config.precision])
 
     def _collect(self, state: TrainState, renewed: Any) -> TrainState:
         key, _, noise_key = jax.random.split(state.key, 3)
@@ -127,7 +138,8 @@ class Loop:
         def step(collector: Collector, key):
             before = collector.states
             noise = jax.random.normal(key, (self.config.num_envs, env.action_size))
-            action, _ = actor.sample(params, before.obs, noise)
+            with self.precision():
+                action, _ = actor.sample(params, before.obs, noise)
             after = self.devices.apart(jax.vmap(env.step))(before, action)
             row = replays.Transitions(
                 state=before.obs[:, : env.state_dim],

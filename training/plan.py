@@ -28,8 +28,9 @@ class Memory:
       optimiser: Adam's two moments of each, and the temperature's.
       replay: the ring.
       environments: what is being stepped, and the first states that episodes go back to.
-      temporaries: activations, gradients, collected steps and all else within a training step.
-      evaluation: what an evaluation needs beyond the run's state.
+      collecting: new episodes, collected steps and all else that stepping environments needs beyond the run's state.
+      learning: activations, gradients and all else that updates need beyond it.
+      evaluation: what an evaluation needs beyond it.
       saving: the copy of the state, in the machine's own memory, that is written beside training.
       shared: whether the device's memory is the machine's own, as a CPU's is.
     """
@@ -38,16 +39,17 @@ class Memory:
     optimiser: int
     replay: int
     environments: int
-    temporaries: int
+    collecting: int
+    learning: int
     evaluation: int
     saving: int
     shared: bool
 
     @property
     def total(self) -> int:
-        """The most there is at one moment; training and evaluating take turns."""
+        """The most there is at one moment; collecting, learning and evaluating take turns."""
         held = self.parameters + self.optimiser + self.replay + self.environments
-        return held + max(self.temporaries, self.evaluation) + self.shared * self.saving
+        return held + max(self.collecting, self.learning, self.evaluation) + self.shared * self.saving
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def compute(config: Any) -> Plan:
             optimiser=_bytes(learner) - parameters,
             replay=_bytes(example.replay),
             environments=_bytes(example.collector),
-            temporaries=max(renewed + _beyond_arguments(collect), _beyond_arguments(learn)),
+            collecting=renewed + _beyond_arguments(collect),
+            learning=_beyond_arguments(learn),
             evaluation=measure.temp_size_in_bytes,
             saving=states.size(example, replay=config.save_replay),
             shared=jax.default_backend() == "cpu",
@@ -149,20 +152,32 @@ def knob(config: Any, memory: Memory, limit: float) -> str:
     """Which setting brings a run under a limit of bytes, and to what; empty where it fits."""
     if memory.total <= limit:
         return ""
-    excess = memory.total - 0.99 * limit  # a setting that fits by a hair does not
-    copied = memory.shared and config.save_replay
-    if copied and excess <= memory.replay:
+    room = 0.99 * limit  # a setting that fits by a hair does not
+    copied = {"replay", "environments"} if config.save_replay else {"environments"}
+
+    def total(share: float, *parts: str) -> float:
+        """What there would be with so much of some parts."""
+        less = {part: share * getattr(memory, part) for part in parts}
+        if "learning" in parts:  # but for the gradients
+            less["learning"] += (1 - share) * memory.parameters
+        saved = sum(getattr(memory, part) - less[part] for part in copied & set(parts))
+        return dataclasses.replace(memory, saving=memory.saving - saved, **less).total
+
+    if config.save_replay and dataclasses.replace(memory, saving=memory.saving - memory.replay).total <= room:
         return "--set save_replay=false would fit: nothing then copies replay to write it (what resumes collects anew)"
-    replay_left = memory.replay - excess / (1 + copied)
-    steps = math.floor(config.replay_steps * replay_left / memory.replay / config.unroll) * config.unroll
-    if steps >= config.window:
-        return f"--set replay_steps={steps} (now {config.replay_steps:,}) would fit: replay is linear in it"
-    fewer = "fewer environments (--set num_envs) and a shorter window shrink replay"
-    # Temporaries of an update grow with its rows, nearly in proportion where they matter.
-    batch = math.floor(config.batch_size * (memory.temporaries - excess) / max(memory.temporaries, 1))
-    if batch >= 2:
-        return f"--batch-size {2 ** int(math.log2(batch))} (now {config.batch_size}) would about fit"
-    return f"no one knob is enough: lower --width, --depth or --batch-size, and {fewer}"
+    for steps in range(config.replay_steps - config.unroll, config.window - 1, -config.unroll):
+        if total(steps / config.replay_steps, "replay") <= room:
+            return f"--set replay_steps={steps} (now {config.replay_steps:,}) would fit: replay is linear in it"
+    for name, parts in {
+        "batch_size": ["learning"],
+        "eval_episodes": ["evaluation"],
+        "num_envs": ["replay", "environments", "collecting"],
+    }.items():
+        value = now = getattr(config, name)
+        while (value := value // 2) >= 2:
+            if total(value / now, *parts) <= room:
+                return f"--set {name}={value} (now {now:,}) would about fit"
+    return "no one knob is enough: lower --width, --depth or --batch-size, and --set num_envs, window and replay_steps"
 
 
 def device_memory() -> int:
@@ -201,8 +216,9 @@ def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> s
                 ("optimiser", "two moments of each"),
                 ("replay", f"{config.replay_steps:,} steps of {config.num_envs} environments"),
                 ("environments", f"{config.num_envs} of them"),
-                ("temporaries", "activations, gradients, collected steps"),
-                ("evaluation", f"{config.eval_episodes} episodes, in turn with training"),
+                ("collecting", f"{config.unroll} steps of each, and new episodes"),
+                ("learning", "in turn with that: activations, gradients"),
+                ("evaluation", f"in turn with both: {config.eval_episodes} episodes"),
             )
         ),
         f"  {'saving':15} {_size(memory.saving)}  a copy of the state while it is written, "

@@ -26,7 +26,7 @@ from training import state as states
 from training.config import TrainConfig, schedule
 from training.crl import CRL
 from training.devices import ONE, Devices
-from training.loop import Loop, TrainState, places
+from training.loop import Loop, TrainState, exact, places
 from training.state import Saved
 
 
@@ -78,8 +78,8 @@ class Programs:
 
     @property
     def memory(self) -> int:
-        """Bytes that a training step takes, the states included; of several devices, on each."""
-        return max(_memory(self.collect), _memory(self.learn))
+        """Bytes that training and evaluating take, the states included; of several devices, on each."""
+        return max(_memory(self.collect), _memory(self.learn), _held(self.learn) + _memory(self.measure))
 
     def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> TrainState:
         """The states that runs of these seeds begin with; other ones after each rewind."""
@@ -148,9 +148,11 @@ def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> P
     def measure(params, key):
         def policy(observation, _):
             # Which shares out the episodes: all else in them follows.
-            return loop.algorithm.actor.mean_action(params, devices.split(observation))
+            with loop.precision():
+                return loop.algorithm.actor.mean_action(params, devices.split(observation))
 
-        return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
+        with exact():
+            return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
     whole, lies = devices.lie(), places(devices)
     renew = jax.jit(_each(loop.renew, members), out_shardings=lies.collector)
@@ -184,11 +186,14 @@ def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> P
 def _compiled(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
     """Jitted functions, each compiled for the shapes that stand behind it."""
     # One is traced while others are compiled. XLA keeps about two cores busy with one, and needs memory for each.
-    with ThreadPoolExecutor(max(1, len(processes.cores()) // 2)) as pool:
+    pool = ThreadPoolExecutor(max(1, len(processes.cores()) // 2))
+    try:
         compiling = {
             name: pool.submit(function.lower(*shapes).compile) for name, (function, *shapes) in programs.items()
         }
-    return {name: program.result() for name, program in compiling.items()}
+        return {name: program.result() for name, program in compiling.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody wants the others
 
 
 def _each(function: Callable[..., Any], members: int) -> Callable[..., Any]:
@@ -245,6 +250,11 @@ def _memory(program: Any) -> int:
         return 0
     taken = told.argument_size_in_bytes + told.output_size_in_bytes + told.temp_size_in_bytes
     return taken - told.alias_size_in_bytes
+
+
+def _held(program: Any) -> int:
+    told = program.memory_analysis()
+    return told.argument_size_in_bytes if told else 0
 
 
 def _keys(seed: int) -> jax.Array:

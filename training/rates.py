@@ -58,7 +58,11 @@ def read(path: Path, env: str) -> dict[str, Any]:
         of, sizes = found["env"], found["updates"]
         complete = bool(found["machine"]["device"] and sizes)
         complete &= all({"flops", "ours_updates_per_second"} <= row.keys() for row in sizes)
-        complete &= found["env_steps_per_second"] > 0 and found["sampling"]["ours_rows_per_second"] > 0
+        complete &= (
+            found["num_envs"] > 0
+            and found["env_steps_per_second"] > 0
+            and found["sampling"]["ours_rows_per_second"] > 0
+        )
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}); {again}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -87,12 +91,14 @@ def of_bench(found: Mapping[str, Any], config: Any, flops: int) -> Rates:
     rows = sorted(found["updates"], key=lambda row: row["flops"])
     counts, seconds = zip(*((row["flops"], 1 / row["ours_updates_per_second"]) for row in rows), strict=True)
     updating = float(np.interp(flops, counts, seconds)) * max(flops / counts[-1], 1.0)
+    envs = found["num_envs"]
     sampling = config.batch_size / found["sampling"]["ours_rows_per_second"]
     return Rates(
         updates=1 / (updating + sampling),
         env_steps=found["env_steps_per_second"],
         source=f"by crlviz bench on {found['machine']['device']}, "
-        + ("at this size" if flops in counts else f"from {len(counts)} other sizes"),
+        + ("at this size" if flops in counts else f"from {len(counts)} other sizes")
+        + (f" and {envs} environments instead of {config.num_envs}" if envs != config.num_envs else ""),
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from crlviz import envs
 from crlviz.networks import Actor, Critic, NetworkConfig
 from training import ceiling, guard
 from training import replay as replays
-from training.config import TrainConfig
+from training.config import PRECISIONS, TrainConfig
 from training.crl import CRL, CRLConfig
 from training.loop import guarded_update
 from training.programs import build
@@ -50,19 +50,32 @@ class Case:
         network = NetworkConfig(self.depth, self.width, remat=self.remat)
         return CRL(CRLConfig(), Actor(network, state + goal, action), Critic(network, state, action, goal))
 
+    @property
+    def twin(self) -> TwinCRL:
+        """The same, as the field writes it."""
+        return TwinCRL(CRLConfig(), NetworkConfig(self.depth, self.width), self.sizes)
+
+    def updates(self, kind: str, seeds: int = 1) -> "Updates":
+        """Of the kind ``ours`` or ``twin``."""
+        return Updates(self.twin if kind == "twin" else self.algorithm, self.sizes, self.batch_size, seeds)
+
 
 class Updates:
-    """Updates of one kind, ``ours`` or ``twin``, on one batch again and again, in one program as in a training step; of
-    several ``seeds``, each with a learner and a batch of its own, all of them at once."""
+    """Updates on one batch again and again, in one program as in a training step; of several ``seeds``, each with a
+    learner and a batch of its own, all of them at once."""
 
-    def __init__(self, kind: str, case: Case, seeds: int = 1):
-        algorithm: Any = case.algorithm
-        if kind == "twin":
-            algorithm = TwinCRL(CRLConfig(), NetworkConfig(case.depth, case.width), case.sizes)
+    def __init__(
+        self,
+        algorithm: CRL | TwinCRL,
+        sizes: tuple[int, int, int],
+        batch_size: int,
+        seeds: int = 1,
+        precision: str = "float32",
+    ):
         lanes = (seeds,) if seeds > 1 else ()
         # Not by jax, which would compile for half a second what is no part of an update.
         random = np.random.default_rng(0)
-        shapes = [(*lanes, case.batch_size, size) for size in case.sizes]
+        shapes = [(*lanes, batch_size, size) for size in sizes]
         self._batch = [jnp.asarray(random.standard_normal(shape, np.float32)) for shape in shapes]
         bound = TrainConfig(env="").loss_bound
 
@@ -71,9 +84,10 @@ class Updates:
 
         def update(index, carry, batch):
             key = jax.random.fold_in(jax.random.key(0), index)
-            if kind == "ours":
-                return guarded_update(algorithm, bound, carry, index, key, *batch)[0]
-            return algorithm.update(carry[0], key, *batch)[0], carry[1]
+            with jax.default_matmul_precision(PRECISIONS[precision]):
+                if isinstance(algorithm, CRL):
+                    return guarded_update(algorithm, bound, carry, index, key, *batch)[0]
+                return algorithm.update(carry[0], key, *batch)[0], carry[1]
 
         key = jax.random.key(0)
         if seeds > 1:
@@ -111,7 +125,7 @@ def first_update(kind: str, case: Case, cache: str) -> dict[str, float]:
     _keep_programs(cache)
     jax.block_until_ready(jnp.zeros(1) + 1)  # the device has started
     before, start = _peak(), time.perf_counter()
-    updates = Updates(kind, case)
+    updates = case.updates(kind)
     jax.block_until_ready(updates(1))
     middle = time.perf_counter()
     jax.block_until_ready(updates(1))
@@ -123,15 +137,14 @@ def update_rates(case: Case, twin: bool, seeds: int, seconds: float, cache: str)
     """Updates a second of ours, of the ``twin`` if asked for, of several ``seeds`` at once in total (where it is more
     than one), and of the machine's matrix products alone (``ceiling``), in turn; and the ``flops`` of an update."""
     _keep_programs(cache)
-    # What is computed anew is no more of an update.
-    flops = replace(case, remat=False).algorithm.cost(case.batch_size)["flops_per_update"]
+    flops = case.algorithm.cost(case.batch_size)["flops_per_update"]
     count = int(min(max(_CALL_FLOPS / flops, _FEW), 32))
     calls: dict[str, Callable[[], Any]] = dict(ceiling.products(case.batch_size, case.width))
-    measured = {"ours": Updates("ours", case)}
+    measured = {"ours": case.updates("ours")}
     if twin:
-        measured["twin"] = Updates("twin", case)
+        measured["twin"] = case.updates("twin")
     if seeds > 1:
-        measured["seeds"] = Updates("ours", case, seeds)
+        measured["seeds"] = case.updates("ours", seeds)
     for kind, updates in measured.items():
         jax.block_until_ready(updates(1))
         calls[kind] = functools.partial(updates, count)
@@ -248,7 +261,8 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
         def act(action, key):
             # Each from the last one, or the compiler would do it once.
             noise = jax.random.normal(key, action.shape)
-            return actor.sample(params, observation + 1e-9 * action.sum(), noise)[0], None
+            with loop.precision():
+                return actor.sample(params, observation + 1e-9 * action.sum(), noise)[0], None
 
         return jax.lax.scan(act, actions, jax.random.split(jax.random.key(2), steps))[0]
 
@@ -265,8 +279,7 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
         target = insert(target, new)
         return target
 
-    update = Case(sizes, config.critic.depth, config.critic.width, config.batch_size)
-    updates = Updates("ours", update)
+    updates = Updates(loop.algorithm, sizes, config.batch_size, precision=config.precision)
     calls: dict[str, Callable[[], Any]] = {
         "physics": lambda: physics(states),
         "policy": lambda: policy(states.obs),
@@ -278,10 +291,10 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
         reset = jax.jit(jax.vmap(env.reset))
         calls["reset"] = lambda: reset(keys)
     jax.block_until_ready([call() for call in calls.values()])
-    products = ceiling.products(update.batch_size, update.width)
+    products = ceiling.products(config.batch_size, config.critic.width)
     best = ceiling.alternate({**calls, **products}, seconds)
-    flops = update.algorithm.cost(update.batch_size)["flops_per_update"]
-    needed = config.updates * flops / ceiling.flops_per_second(best, update.batch_size, update.width)
+    flops = loop.algorithm.cost(config.batch_size)["flops_per_update"]
+    needed = config.updates * flops / ceiling.flops_per_second(best, config.batch_size, config.critic.width)
     return {
         "physics": best["physics"] * config.unroll / steps + best.get("reset", 0.0),
         "policy": best["policy"] * config.unroll / steps,

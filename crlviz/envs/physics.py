@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import dataclasses
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional pac
     import mujoco
     from brax.base import System
     from brax.io import mjcf
+    from mujoco import mjx
 
 # All have init(sys, q, qd) and step(sys, state, control), and states with q, qd, x (poses) and xd (velocities).
 PIPELINES = {
@@ -185,7 +187,12 @@ def load(tree: ElementTree.Element) -> System:
     """The brax system of a MuJoCo model; bodies without a joint are fused with their parents."""
     with warnings.catch_warnings():  # brax tells at every load that MJX is the newer engine
         warnings.simplefilter("ignore")
-        return mjcf.loads(ElementTree.tostring(tree, encoding="unicode"))
+        system = mjcf.loads(ElementTree.tostring(tree, encoding="unicode"))
+    if jax.process_count() > 1:
+        # MJX puts its part on the first device of all, which only one of the processes can read.
+        own = mjx.put_model(system.mj_model, device=jax.local_devices()[0])
+        system = system.replace(**{field.name: getattr(own, field.name) for field in dataclasses.fields(own)})
+    return system
 
 
 def add(parent: ElementTree.Element, tag: str, **attributes: Any) -> ElementTree.Element:

@@ -132,7 +132,7 @@ def test_the_best_of_turns():
 def test_updates_are_those_of_a_training_step():
     """Two updates at once are two in turn, whatever the count is: it is no part of the program."""
     case = speed.Case((4, 2, 2), 4, 8, 8)
-    together, in_turn = speed.Updates("ours", case), speed.Updates("ours", case)
+    together, in_turn = case.updates("ours"), case.updates("ours")
     (a, trouble) = together(1)
     assert not trouble.found
     assert int(a.actor_optimiser[0].count) == 1
@@ -144,7 +144,7 @@ def test_updates_are_those_of_a_training_step():
 @pytest.mark.slow
 def test_each_of_several_seeds_is_updated_by_its_own_learner():
     """What is counted as so many updates is as many: every lane makes its own, and none shares its parameters."""
-    (learners, trouble) = speed.Updates("ours", speed.Case((4, 2, 2), 4, 8, 8), seeds=3)(2)
+    (learners, trouble) = speed.Case((4, 2, 2), 4, 8, 8).updates("ours", seeds=3)(2)
     assert not trouble.found.any()
     assert learners.actor_optimiser[0].count.tolist() == [2, 2, 2]
     for leaf in jax.tree.leaves(learners.actor["blocks"]):

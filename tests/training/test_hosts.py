@@ -52,6 +52,21 @@ Member.advance = advance
 cli.main()
 """
 
+# Traces the programs of an environment with a physics engine.
+TRACED = """
+import sys, jax
+from tests.toys import toy_config
+from training import devices, hosts
+from training.programs import build
+hosts.join(sys.argv[-1])
+loop = build(toy_config(env="ant"), devices.chosen("all"))
+key = jax.eval_shape(lambda: jax.random.key(0))
+renewed = jax.eval_shape(loop.renew, key)
+state = jax.eval_shape(loop.begin, key, renewed).replace(replay=jax.eval_shape(loop.ring))
+jax.jit(loop.collect).lower(state, renewed)
+print("traced")
+"""
+
 _begun: list[subprocess.Popen] = []
 
 
@@ -186,3 +201,10 @@ def test_mistakes_with_distributed(tmp_path, arguments, words):
     assert said.startswith("Error: ")
     assert words in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_each_process_has_the_physics_at_hand():
+    """MJX would put its model on the first device of all, and programs hold only what their process can read."""
+    for code, said, words in ended(by_hand([], TRACED)):
+        assert (code, said) == (0, "traced\n"), words

@@ -1,6 +1,8 @@
 """The loop: what it steps, stores and counts, read off the state it returns."""
 
 import dataclasses
+import re
+from collections import Counter
 from functools import partial
 
 import jax
@@ -129,10 +131,29 @@ def test_the_ring_is_never_copied():
         assert long.alias_size_in_bytes - short.alias_size_in_bytes == many - few  # written where it stands
 
 
-@pytest.mark.parametrize(("precision", "told"), [("float32", "HIGHEST"), ("bfloat16", "BF16_BF16_F32")])
-def test_every_product_has_the_precision_asked_for(precision, told):
+def _precisions(function, *shapes):
+    """How many matrix products of a function have which precision."""
+    products = str(jax.make_jaxpr(function)(*shapes)).split("dot_general[")[1:]
+    return Counter(re.search(r"precision=(\S+)", product)[1].strip("(,") for product in products)
+
+
+@pytest.mark.parametrize(("precision", "told"), [("float32", "Precision.HIGHEST"), ("bfloat16", "BF16_BF16_F32")])
+def test_every_product_of_a_network_has_the_precision_asked_for(precision, told):
     loop = build(toy_config(precision=precision))
-    program = str(jax.make_jaxpr(partial(stepped, loop))(jax.eval_shape(partial(begun, loop), jax.random.key(0))))
-    products = program.split("dot_general[")[1:]
-    assert len(products) > 50
-    assert all(told in product.split("]\n", 1)[0] or told in product[:600] for product in products)
+    found = _precisions(partial(stepped, loop), jax.eval_shape(partial(begun, loop), jax.random.key(0)))
+    assert len(found) == 1
+    assert found[told] > 50
+
+
+def test_physics_is_exact_whatever_the_precision():
+    exact, short = (build(toy_config(env="reacher", precision=name)) for name in ("float32", "bfloat16"))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    renewed = jax.eval_shape(exact.renew, key)
+    state = jax.eval_shape(exact.begin, key, renewed).replace(replay=jax.eval_shape(exact.ring))
+    (told,) = _precisions(short.renew, key)
+    before, after = (_precisions(loop.collect, state, renewed) for loop in (exact, short))
+    assert set(before) == {told}
+    assert before.total() == after.total()
+    policy = 1 + short.config.actor.depth + 2  # its products, those of a block being told once
+    assert after[told] == before.total() - policy
+    assert after["BF16_BF16_F32"] == policy

@@ -30,7 +30,7 @@ def test_the_parts_in_memory_are_what_the_compiled_step_takes(plan):
     held = memory.parameters + memory.optimiser + memory.replay + memory.environments
     assert held == pytest.approx(compiled(toy_config()).learn.memory_analysis().argument_size_in_bytes, abs=64)  # a key
     assert memory.shared  # a CPU's
-    assert memory.total == held + max(memory.temporaries, memory.evaluation) + memory.saving
+    assert memory.total == held + max(memory.collecting, memory.learning, memory.evaluation) + memory.saving
     assert dataclasses.replace(memory, shared=False).total == memory.total - memory.saving
 
 
@@ -67,8 +67,14 @@ def test_hours_are_counts_over_rates(plan):
         ({"replay_steps": 6000, "save_replay": False}, "replay", "replay_steps"),
         (
             {"batch_size": 120, "actor__depth": 16, "critic__depth": 16, "save_replay": False},
-            "temporaries",
+            "learning",
             "batch_size",
+        ),
+        ({"eval_episodes": 4096, "save_replay": False}, "evaluation", "eval_episodes"),
+        (
+            {"num_envs": 1024, "unroll": 30, "replay_steps": 30, "actor__width": 64, "save_replay": False},
+            "collecting",
+            "num_envs",
         ),
     ],
 )

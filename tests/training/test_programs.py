@@ -1,0 +1,35 @@
+"""Compiling: what is stopped in the midst of it is stopped at once."""
+
+import signal
+import subprocess
+import sys
+import time
+
+# The command with a compiler that takes a minute, and Ctrl-C a second after it began.
+STOPPED = """
+import os, signal, threading, time
+import jax
+from crlviz import cli
+
+def compile(self):
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    print("compiling", flush=True)
+    time.sleep(60)
+
+jax.stages.Lowered.compile = compile
+cli.main()
+"""
+
+
+def test_control_c_while_programs_compile(tmp_path):
+    arguments = ["train", "point_u_maze", "--preset", "smoke", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "compiling\n"
+    began = time.monotonic()
+    _, said = process.communicate(timeout=50)
+    assert time.monotonic() - began < 30  # which the compiler is not done by
+    assert process.returncode == 128 + signal.SIGINT
+    assert said.rstrip().endswith("Interrupted.")
+    assert not (tmp_path / "run").exists()
