@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 _COLOURS = {"crlviz": "#a8326e", "plain twin": "#8a94a0", "matrix products alone": "#d5d8dc"}
+_LISTS = ("depths", "widths", "batch_sizes")
 _TWIN_DEPTH = 64  # a program unrolled over 256 layers takes minutes to compile
 
 
@@ -17,11 +19,29 @@ _TWIN_DEPTH = 64  # a program unrolled over 256 layers takes minutes to compile
 @click.option("--width", "widths", default="256", show_default=True, help="Units of each layer, with commas between.")
 @click.option("--batch-size", "batch_sizes", default="512", show_default=True, help="Rows, with commas between.")
 @click.option("--env", default="point_big_maze", show_default=True, help="Environment to step, and whose sizes count.")
-@click.option("--num-envs", default=512, show_default=True, help="Environments stepped in parallel.")
-@click.option("--window", default=1000, show_default=True, help="Steps of each environment that are sampled from.")
-@click.option("--updates", default=800, show_default=True, help="Batches that are sampled.")
-@click.option("--twin-depth", default=_TWIN_DEPTH, show_default=True, help="Deepest plain twin; compiling takes long.")
-@click.option("--seeds", default=3, show_default=True, help="Seeds updated at once, beside one; 1: none.")
+@click.option("--num-envs", type=click.IntRange(1), default=512, show_default=True, help="Environments in parallel.")
+@click.option(
+    "--window",
+    type=click.IntRange(2),  # a step and one after it, for a goal
+    default=1000,
+    show_default=True,
+    help="Steps of each environment that are sampled from.",
+)
+@click.option("--updates", type=click.IntRange(1), default=800, show_default=True, help="Batches that are sampled.")
+@click.option(
+    "--twin-depth",
+    type=click.IntRange(0),
+    default=_TWIN_DEPTH,
+    show_default=True,
+    help="Deepest plain twin; compiling takes long. 0: none.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Seeds updated at once, beside one; 1: none.",
+)
 @click.option("--seconds", default=5.0, show_default=True, help="To measure each rate for, compiling apart.")
 @click.option("--remat", is_flag=True, help="Ours computes the inside of blocks anew on the way back: less memory.")
 @click.option("--step", is_flag=True, help="Measure the parts of a whole training step too, at each size.")
@@ -43,30 +63,24 @@ def command(ids: str | None, out: Path | None, data: Path | None, **options: Any
     Example: crlviz bench --env humanoid --depth 64 --step
     Example: crlviz bench --compile ant,humanoid,arm_reach
     """
-    from crlviz import charts, envs
+    from crlviz import charts, envs, files
 
+    if ids is not None:
+        _check_alone()
     charts.check_endings([out] if out else [])
     if data:
         charts.check_endings([data])
-    names = ("depths", "widths", "batch_sizes")
-    lists: dict[str, Any] = {name: _numbers(f"--{name.replace('_', '-')[:-1]}", options.pop(name)) for name in names}
-    envs.check(options["env"])
-    from crlviz.networks import NetworkConfig
+    if ids is not None:
+        found = _bench_compiling(ids.split(","))
+    else:
+        lists = {name: _numbers(f"--{name.replace('_', '-')[:-1]}", options.pop(name)) for name in _LISTS}
+        envs.check(options["env"])
+        from crlviz.networks import NetworkConfig
 
-    for depth in lists["depths"]:
-        NetworkConfig(depth)  # what makes no network is told before anything is measured
-    import jax
-
-    click.echo(f"{jax.devices()[0].device_kind}, {_cores()}, jax {jax.__version__}")
-    if ids:
-        # A cached program would make compiling look cheaper than it is.
-        jax.config.update("jax_enable_compilation_cache", False)
-        _bench_compiling(ids.split(","))
-        return
-    found = measure(**(lists | options))
+        for depth in lists["depths"]:
+            NetworkConfig(depth)  # what makes no network is told before anything is measured
+        found = measure(**(lists | options))
     if data:
-        from crlviz import files
-
         files.write(data, (json.dumps(found, indent=1) + "\n").encode())
     if out:
         charts.save(plot(found), out)
@@ -90,20 +104,29 @@ def measure(
 
     Returns:
       ``machine``; ``env_steps_per_second``; ``copy_bytes_per_second``; ``sampling`` (rows a second and bytes beyond the
-      ring, of ours and the twin); ``updates``, a row a size (seconds to the first update and of the next, bytes,
-      updates a second, of ours, the twin, several seeds in total and the ceiling); with ``step``, ``steps``, a row a
-      size (seconds of each
-      part).
-    """
-    import jax
+      ring, of ours and the twin; the twin's are None where its windows fill no batch); ``updates``, a row a size
+      (seconds to the first update and of the next, bytes, updates a second, of ours, the twin, several seeds in total
+      and the ceiling); with ``step``, ``steps``, a row a size (seconds of each part).
 
+    Raises:
+      UsageError: with ``step``, a size that no training step can have; before anything is measured.
+    """
     from crlviz import envs
     from training import ceiling, speed
+    from training import config as configs
 
+    shapes = [(depth, width, rows) for rows in batch_sizes for width in widths for depth in depths]
+    wholes = []
+    for depth, width, rows in shapes if step else []:
+        changes = {"depth": depth, "width": width, "batch_size": rows}
+        changes |= {"num_envs": num_envs, "window": window, "updates": updates}
+        wholes.append(configs.from_options(env, "paper", changes))
+        configs.schedule(wholes[-1])
+    machine = _machine()
     world = envs.make(env)
     sizes = world.state_dim, world.action_size, world.goal_dim
     found: dict[str, Any] = {
-        "machine": {"device": jax.devices()[0].device_kind, "cores": _cores(), "jax": jax.__version__},
+        "machine": machine,
         "env": env,
         "num_envs": num_envs,
         "seeds": seeds,
@@ -116,13 +139,16 @@ def measure(
     peaks = {kind: speed.in_its_own_process(speed.sampling_peak, kind, case) for kind in rates}
     possible = found["copy_bytes_per_second"] / 2 / case.row_bytes
     found["sampling"] = {"window": window, "rows": updates * batch_sizes[0], "ceiling_rows_per_second": possible}
-    for kind, rate in rates.items():
-        found["sampling"] |= {f"{kind}_rows_per_second": rate, f"{kind}_peak_bytes": peaks[kind]}
+    for kind in ("ours", "twin"):
+        found["sampling"] |= {f"{kind}_rows_per_second": rates.get(kind), f"{kind}_peak_bytes": peaks.get(kind)}
+    beside = ""
+    if "twin" in rates:
+        windows = min(num_envs, speed.TWIN_WINDOWS)
+        beside = f"{rates['ours'] / rates['twin']:.1f} times the twin ({windows} windows: {_size(peaks['twin'])}), "
     click.echo(
         f"sampling and relabelling, {num_envs} windows of {window:,}: {rates['ours']:,.0f} rows/s "
         f"({updates * batch_sizes[0] / rates['ours']:.2f} s a training step, {_size(peaks['ours'])} beyond the ring), "
-        f"{rates['ours'] / rates['twin']:.1f} times the twin ({min(num_envs, speed.TWIN_WINDOWS)} windows: "
-        f"{_size(peaks['twin'])}), {rates['ours'] / possible:.0%} of copying"
+        f"{beside}{rates['ours'] / possible:.0%} of copying"
     )
     several = f"{seeds} seeds" if seeds > 1 else ""
     click.echo(
@@ -132,15 +158,12 @@ def measure(
         f"{'depth':>6}{'width':>6}{'batch':>6}" + 3 * f"{'ours':>7}{'twin':>7}" + f"{'ours':>9}{'twin':>9}"
     )
     found["updates"], found["steps"] = [], []
-    shapes = [(depth, width, rows) for rows in batch_sizes for width in widths for depth in depths]
     for depth, width, rows in shapes:
         row = _measure_updates(speed.Case(sizes, depth, width, rows, remat), depth <= twin_depth, seeds, seconds)
         found["updates"].append(row)
         click.echo(_line(row))
-    for depth, width, rows in shapes if step else []:
-        changes = {"actor.depth": depth, "critic.depth": depth, "actor.width": width, "critic.width": width}
-        counts = {"num_envs": num_envs, "window": window, "updates": updates, "batch_size": rows}
-        found["steps"].append(_measure_step(env, changes | counts, seconds))
+    for whole in wholes:
+        found["steps"].append(_measure_step(whole, seconds))
     return found
 
 
@@ -161,11 +184,9 @@ def _measure_updates(case: Any, twin: bool, seeds: int, seconds: float) -> dict[
     return row
 
 
-def _measure_step(env: str, changes: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    from training import config as configs
+def _measure_step(config: Any, seconds: float) -> dict[str, Any]:
     from training import speed
 
-    config = configs.from_options(env, "paper", dict(changes))
     parts = speed.in_its_own_process(speed.step_parts, config, seconds)
     total = sum(parts.values())
     click.echo(
@@ -241,19 +262,38 @@ def plot(found: Mapping[str, Any]) -> Any:
     )
 
 
-def _bench_compiling(ids: Sequence[str]) -> None:
+def _check_alone() -> None:
+    """Refuse what says nothing about compiling environments, rather than leave it out unsaid."""
+    from crlviz.errors import UsageError
+
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in ("ids", "data"):
+            raise UsageError(f"--compile measures compiling alone; {option.opts[0]} cannot be given beside it")
+
+
+def _bench_compiling(ids: Sequence[str]) -> dict[str, Any]:
+    import jax
+
     from crlviz import envs
     from training import speed
 
     for id in ids:
         envs.check(id)  # a wrong name is told before the first minute
+    # A cached program would make compiling look cheaper than it is.
+    jax.config.update("jax_enable_compilation_cache", False)
+    found: dict[str, Any] = {"machine": _machine(), "num_envs": speed.COMPILED, "compiled": []}
     click.echo(f"{speed.COMPILED} in parallel; seconds to trace and compile, and those of all cores together")
     click.echo(f"{'id':32}{'reset':>7}{'step':>7}{'cores':>7}{'steps/s':>9}")
     for row in map(speed.compile_speed, ids):
+        found["compiled"].append(row)
         click.echo(
             f"{row['id']:32}{row['reset_seconds']:7.1f}{row['step_seconds']:7.1f}{row['cpu_seconds']:7.1f}"
             f"{row['steps_per_second']:9,.0f}"
         )
+    return found
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -268,11 +308,16 @@ def _numbers(option: str, text: str) -> list[int]:
     return numbers
 
 
-def _cores() -> str:
+def _machine() -> dict[str, str]:
+    """What is measured on, printed before anything is."""
+    import jax
+
     from crlviz import processes
 
     count = len(processes.cores())
-    return f"{count} core{'s' * (count > 1)}"
+    device, cores = jax.devices()[0].device_kind, f"{count} core{'s' * (count > 1)}"
+    click.echo(f"{device}, {cores}, jax {jax.__version__}")
+    return {"device": device, "cores": cores, "jax": jax.__version__}
 
 
 def _size(count: float) -> str:

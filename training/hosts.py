@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from crlviz.errors import CrlvizError, UsageError
 
 _LINE = 4096  # bytes that an order is padded to a multiple of, so that most have one program
-_BY_HAND = re.compile(r"(\d+)/(\d+)@(.+:\d+)")
+_BY_HAND = re.compile(r"(\d+)/([1-9]\d*)@(.+:\d+)")
 
 
 def join(where: str) -> None:

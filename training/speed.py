@@ -172,6 +172,17 @@ class Sampling:
         state, action, goal = self.sizes
         return 4 * (state + action + 2 * goal + 1)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What can be measured: the twin, too, where its windows fill a batch."""
+        return ("ours", "twin") if self.twin_rows else ("ours",)
+
+    @property
+    def twin_rows(self) -> int:
+        """Rows of the twin's batches, which are whole: those of its windows but what is left over."""
+        rows = min(self.num_envs, TWIN_WINDOWS) * (self.window - 1)
+        return rows // self.batch_size * self.batch_size
+
 
 def _sampler(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], Any], Any, int]:
     """A program (ring, key) that samples a step's rows and looks at each once, its full ring, and how many rows."""
@@ -196,8 +207,7 @@ def _sampler(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], Any]
         starts = jax.random.randint(start_key, (environments,), 0, capacity - case.window)
         return look(twin_sample(ring.rows, starts, key, case.window, 0.99, case.batch_size))
 
-    twin_rows = environments * (case.window - 1) // case.batch_size * case.batch_size
-    count = twin_rows if kind == "twin" else case.batches * case.batch_size
+    count = case.twin_rows if kind == "twin" else case.batches * case.batch_size
     return jax.jit(twin if kind == "twin" else ours), ring, count
 
 
@@ -211,10 +221,10 @@ def sampling_peak(kind: str, case: Sampling) -> int:
 
 
 def sampling_rates(case: Sampling, seconds: float) -> dict[str, float]:
-    """Rows a second, sampled, relabelled and read, of ours and of the twin in turn."""
+    """Rows a second, sampled, relabelled and read, of each of the case's ``kinds`` in turn."""
     calls: dict[str, Callable[[], Any]] = {}
     counts = {}
-    for kind in ("ours", "twin"):
+    for kind in case.kinds:
         program, ring, counts[kind] = _sampler(kind, case)
         calls[kind] = functools.partial(program, ring, jax.random.key(0))
         jax.block_until_ready(calls[kind]())

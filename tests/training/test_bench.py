@@ -32,6 +32,16 @@ def run(monkeypatch, capsys):
     return typed
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    """Nothing but sampling is measured: what else takes seconds is of a machine that was measured before."""
+    row = {"depth": 4, "width": 8, "batch_size": 8, "of_ceiling": 0.5}
+    monkeypatch.setattr(speed, "env_steps_per_second", lambda *arguments: 100.0)
+    monkeypatch.setattr(ceiling, "copy_rate", lambda: 1e9)
+    monkeypatch.setattr(bench, "_measure_updates", lambda *arguments: row)
+    monkeypatch.setattr(speed, "sampling_peak", lambda *arguments: 2**30)
+
+
 @pytest.mark.slow
 def test_the_table_the_numbers_and_the_chart(run, tmp_path):
     sizes = ["--depth", 4, "--width", 8, "--batch-size", 8]
@@ -101,12 +111,50 @@ def test_a_depth_without_a_twin_has_a_row_and_a_place_in_the_chart():
         (["--env", "point_u_maize"], "point_u_maize"),
         (["--out", "picture.bmp"], "picture.bmp"),
         (["--depth", "6"], "depth 6 "),
+        (["--num-envs", "0"], "'--num-envs'"),
+        (["--window", "1"], "'--window'"),
+        (["--updates", "0"], "'--updates'"),
+        (["--seeds", "0"], "'--seeds'"),
+        (["--step", "--batch-size", "64,1024", "--num-envs", "4", "--window", "200"], "batch_size is 1,024 but replay"),
+        (["--compile", "point_u_maze", "--step"], "--step cannot be given beside it"),
+        (["--compile", "point_u_maze", "--remat"], "--remat cannot be given beside it"),
+        (["--compile", "point_u_maze", "--out", "picture.svg"], "--out cannot be given beside it"),
+        (["--compile", "point_u_maze", "--depth", "4"], "--depth cannot be given beside it"),
     ],
 )
 def test_what_cannot_be_measured_is_told_before_anything_is(run, arguments, words):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert words in err
+
+
+@pytest.mark.parametrize(("batch_size", "measured"), [(76, True), (77, False)])
+def test_the_twin_samples_where_its_windows_fill_a_batch(run, at_once, tmp_path, batch_size, measured):
+    """4 windows of 20 steps have 4 * 19 rows with a step after them."""
+    code, out, err = run("--depth", 4, "--batch-size", batch_size, *TINY, "--json", tmp_path / "a.json")
+    assert code == 0, err
+    found = json.loads((tmp_path / "a.json").read_text())["sampling"]
+    assert found["ours_rows_per_second"] > 0
+    assert (found["twin_rows_per_second"] is not None) == measured
+    assert found["twin_peak_bytes"] == (2**30 if measured else None)
+    assert ("times the twin (4 windows: 1.00 GiB), " in out) == measured
+    assert "1.00 GiB beyond the ring), " in out
+
+
+def test_seconds_to_compile_are_kept(run, monkeypatch, tmp_path):
+    row = {"reset_seconds": 1.0, "step_seconds": 2.0, "cpu_seconds": 3.0, "steps_per_second": 4.0}
+    monkeypatch.setattr(speed, "compile_speed", lambda id: {"id": id, **row})
+    cached = jax.config.jax_enable_compilation_cache
+    try:
+        code, out, err = run("--compile", "point_u_maze,ant", "--json", tmp_path / "a.json")
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cached)
+    assert code == 0, err
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["machine"]["jax"] == jax.__version__
+    assert found["num_envs"] == speed.COMPILED
+    assert found["compiled"] == [{"id": "point_u_maze", **row}, {"id": "ant", **row}]
+    assert [line.split()[0] for line in out.splitlines()[-2:]] == ["point_u_maze", "ant"]
 
 
 def test_the_ceiling_is_of_the_products_it_names():

@@ -191,6 +191,7 @@ def test_what_the_first_refuses_ends_all(alone):
     [
         (["--distributed", "auto"], "--distributed auto finds no cluster around this process"),
         (["--distributed", "2/2@127.0.0.1:4321"], "2 processes are numbered 0 to 1"),
+        (["--distributed", "0/0@127.0.0.1:4321"], "takes auto, or PROCESS/PROCESSES@HOST:PORT"),
         (["--distributed", "127.0.0.1:4321"], "takes auto, or PROCESS/PROCESSES@HOST:PORT"),
         (["--distributed", "auto", "--devices", "2"], "--distributed trains on all devices of all its processes"),
     ],
