@@ -120,7 +120,8 @@ def measure(
     for depth, width, rows in shapes if step else []:
         changes = {"depth": depth, "width": width, "batch_size": rows}
         changes |= {"num_envs": num_envs, "window": window, "updates": updates}
-        wholes.append(configs.from_options(env, "paper", changes))
+        whole = configs.from_options(env, "paper", changes)
+        wholes.append(configs.replace(whole, {"actor.remat": remat, "critic.remat": remat}))
         configs.schedule(wholes[-1])
     machine = _machine()
     world = envs.make(env)
@@ -130,6 +131,7 @@ def measure(
         "env": env,
         "num_envs": num_envs,
         "seeds": seeds,
+        "remat": remat,
         "env_steps_per_second": speed.env_steps_per_second(env, num_envs, seconds),
         "copy_bytes_per_second": ceiling.copy_rate(),
     }

@@ -91,14 +91,15 @@ def of_bench(found: Mapping[str, Any], config: Any, flops: int) -> Rates:
     rows = sorted(found["updates"], key=lambda row: row["flops"])
     counts, seconds = zip(*((row["flops"], 1 / row["ours_updates_per_second"]) for row in rows), strict=True)
     updating = float(np.interp(flops, counts, seconds)) * max(flops / counts[-1], 1.0)
-    envs = found["num_envs"]
+    envs, remat = found["num_envs"], found["remat"]
     sampling = config.batch_size / found["sampling"]["ours_rows_per_second"]
     return Rates(
         updates=1 / (updating + sampling),
         env_steps=found["env_steps_per_second"],
         source=f"by crlviz bench on {found['machine']['device']}, "
         + ("at this size" if flops in counts else f"from {len(counts)} other sizes")
-        + (f" and {envs} environments instead of {config.num_envs}" if envs != config.num_envs else ""),
+        + (f" and {envs} environments instead of {config.num_envs}" if envs != config.num_envs else "")
+        + (f", {'with' if remat else 'without'} rematerialisation" if remat != config.critic.remat else ""),
     )
 
 

@@ -13,6 +13,7 @@ MEASURED = {
     "machine": {"device": "toy accelerator"},
     "env": "point_u_maze",
     "num_envs": 4,
+    "remat": False,
     "env_steps_per_second": 500.0,
     "sampling": {"ours_rows_per_second": 1000.0},
     "updates": [
@@ -35,8 +36,8 @@ def test_an_update_of_a_measured_size(config):
     found = rates.of_bench(MEASURED, config, 8_000_000)
     assert found.env_steps == 500.0
     assert found.source == "by crlviz bench on toy accelerator, at this size"
-    elsewhere = rates.of_bench(MEASURED | {"num_envs": 512}, config, 8_000_000)
-    assert elsewhere.source.endswith("at this size and 512 environments instead of 4")
+    elsewhere = rates.of_bench(MEASURED | {"num_envs": 512, "remat": True}, config, 8_000_000)
+    assert elsewhere.source.endswith("at this size and 512 environments instead of 4, with rematerialisation")
 
 
 def test_an_update_between_beyond_and_below_the_measured_sizes(config):
