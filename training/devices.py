@@ -9,6 +9,7 @@ which sums are added up.
 How many devices there are is the machine's affair, not a setting of the run: a run goes on with any number of them.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,8 @@ def chosen(count: str) -> Devices:
     Raises:
       UsageError: no such number, or more than there are.
     """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        widen()
     found = jax.devices()
     if count != "all" and not (count.isdecimal() and int(count)):
         raise UsageError(f"--devices takes a number from 1 on, or all, not {count!r}")
@@ -113,6 +116,15 @@ def chosen(count: str) -> Devices:
             sentence += f"; to try several on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count={wanted}"
         raise UsageError(sentence)
     return Devices(Mesh(np.array(found[:wanted]), (_AXIS,)) if wanted > 1 else None)
+
+
+def widen() -> None:
+    """Have jax's CPU devices wait for each other in more threads than there are cores; jax reads it when it starts.
+
+    Of several things that devices tell each other in a program, each begins with whichever comes first. With a thread
+    for each device they can all wait for ever, each for what another has not begun.
+    """
+    os.environ.setdefault("NPROC", "64")
 
 
 def gathered(leaf: jax.Array) -> jax.Array:

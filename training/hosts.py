@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from crlviz.errors import CrlvizError, UsageError
+from training import devices
 
 _LINE = 4096  # bytes that an order is padded to a multiple of, so that most have one program
 _BY_HAND = re.compile(r"(\d+)/([1-9]\d*)@(.+:\d+)")
@@ -50,6 +51,7 @@ def join(where: str) -> None:
         raise UsageError(
             f"--distributed takes auto, or PROCESS/PROCESSES@HOST:PORT as in 0/2@node1:4321, not {where!r}"
         )
+    devices.widen()
     terminated = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
         jax.distributed.initialize(**place)

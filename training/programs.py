@@ -155,8 +155,12 @@ def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> P
             return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
     whole, lies = devices.lie(), places(devices)
-    renew = jax.jit(_each(loop.renew, members), out_shardings=lies.collector)
-    begin = jax.jit(_each(loop.begin, members), out_shardings=lies.replace(replay=None))
+    renew = jax.jit(_each(loop.renew, members), in_shardings=(whole,), out_shardings=lies.collector)
+    begin = jax.jit(
+        _each(loop.begin, members),
+        in_shardings=(whole, lies.collector),
+        out_shardings=lies.replace(replay=None),
+    )
     ring = jax.jit(
         lambda: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), loop.ring()),
         out_shardings=lies.replay,
