@@ -58,11 +58,8 @@ def read(path: Path, env: str) -> dict[str, Any]:
         of, sizes = found["env"], found["updates"]
         complete = bool(found["machine"]["device"] and sizes)
         complete &= all({"flops", "ours_updates_per_second"} <= row.keys() for row in sizes)
-        complete &= (
-            found["num_envs"] > 0
-            and found["env_steps_per_second"] > 0
-            and found["sampling"]["ours_rows_per_second"] > 0
-        )
+        complete &= found["num_envs"] > 0 and isinstance(found["remat"], bool)
+        complete &= found["env_steps_per_second"] > 0 and found["sampling"]["ours_rows_per_second"] > 0
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}); {again}") from None
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -22,7 +22,7 @@ from training import ceiling, guard
 from training import replay as replays
 from training.config import PRECISIONS, TrainConfig
 from training.crl import CRL, CRLConfig
-from training.loop import guarded_update
+from training.loop import exact, guarded_update
 from training.programs import build
 from training.twin import TwinCRL
 from training.twin import sample as twin_sample
@@ -264,7 +264,8 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
 
     @jax.jit
     def physics(states):
-        return jax.lax.scan(lambda s, _: (jax.vmap(env.step)(s, actions), None), states, None, length=steps)[0]
+        with exact():
+            return jax.lax.scan(lambda s, _: (jax.vmap(env.step)(s, actions), None), states, None, length=steps)[0]
 
     @jax.jit
     def policy(observation):
@@ -298,8 +299,8 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
         "updates": lambda: updates(_FEW),
     }
     if config.redraw_goals:
-        reset = jax.jit(jax.vmap(env.reset))
-        calls["reset"] = lambda: reset(keys)
+        renew = jax.jit(loop.renew)
+        calls["reset"] = lambda: renew(jax.random.key(0))
     jax.block_until_ready([call() for call in calls.values()])
     products = ceiling.products(config.batch_size, config.critic.width)
     best = ceiling.alternate({**calls, **products}, seconds)

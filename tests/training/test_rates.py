@@ -61,6 +61,8 @@ def test_what_is_written_is_read(tmp_path):
         (json.dumps({**MEASURED, "updates": []}), "is not what crlviz bench --json writes"),
         (json.dumps({**MEASURED, "updates": [{"flops": 1}]}), "is not what crlviz bench --json writes"),
         (json.dumps({**MEASURED, "env_steps_per_second": 0}), "is not what crlviz bench --json writes"),
+        (json.dumps({**MEASURED, "remat": None}), "is not what crlviz bench --json writes"),
+        (json.dumps({k: v for k, v in MEASURED.items() if k != "remat"}), "is not what crlviz bench --json writes"),
         (json.dumps({**MEASURED, "env": "ant"}), "has the environment steps of ant, not of point_u_maze"),
         (None, "cannot be read (No such file or directory)"),
     ],
