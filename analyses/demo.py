@@ -19,7 +19,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from crlviz import processes
+from crlviz import processes, statistics
 from crlviz.errors import CrlvizError
 from crlviz.processes import LOGS, Job
 
@@ -119,10 +119,10 @@ def train_all(runs: Sequence[Run], title: str) -> None:
 
 
 def _result(run: Path) -> str:
-    from analyses.runs import LAST, metrics
+    from analyses.runs import LAST, clock, metrics
 
     table = metrics(run)
-    return f"reaches {table.success.tail(LAST).mean():.0%} of goals, {table.train_seconds.iloc[-1]:.0f} s of training"
+    return f"reaches {table.success.tail(LAST).mean():.0%} of goals, {clock(table)[0][-1]:.0f} s of training"
 
 
 @click.command()
@@ -159,10 +159,10 @@ def command(out: Path | None, quick: bool) -> None:
 
 
 def _seconds(runs: Sequence[Run], kind: Kind) -> float:
-    """Mean seconds of training of a kind's runs."""
-    from analyses.runs import metrics
+    """Mean seconds of training of a kind's runs, a stalled machine's left out."""
+    from analyses.runs import clock, metrics
 
-    return float(np.mean([metrics(run.out).train_seconds.iloc[-1] for run in runs if run.kind == kind]))
+    return float(np.mean([clock(metrics(run.out))[0][-1] for run in runs if run.kind == kind]))
 
 
 def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path:
@@ -187,7 +187,7 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
     pictures = {
         "heatmaps": heatmap.plot(shown),
         "curves": alt.hconcat(*(scaling.curves(data, over=over) for over in ("gradient_steps", "train_seconds"))),
-        "efficiency": efficiency.plot(data, metric="success", costs=("updates", "parameters", "seconds")),
+        "efficiency": efficiency.panels(data, metric="success", costs=("updates", "parameters", "seconds")),
     }
     for name, picture in pictures.items():
         charts.save(picture, out / f"{name}.png")
@@ -213,6 +213,7 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
         commands=[shlex.join(["crlviz", *run.arguments]) for run in runs],
         out=out,
         first=[run.out for run in agents if run.seed == SHOWN_SEED],
+        stalls=run_data.stalls(data),
         seconds=time.perf_counter() - began,
         settings=agents[runs[0]].config,
         cores=os.cpu_count(),
@@ -225,30 +226,23 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
 
 
 def findings(table: Any, kinds: Sequence[Kind]) -> list[str]:
-    """What the table says of depth at equal updates, parameters and seconds, and no more than its intervals allow.
+    """What the table says of depth at equal updates, parameters and seconds: three comparisons, as few seeds allow.
 
     Args:
       table: of ``analyses.efficiency.table``.
       kinds: shallow, deep, as many parameters, as many seconds.
     """
     by_group = {row["group"]: row for row in table.to_dict("records")}
-    deep = by_group[kinds[1].title]
+    deep, others = by_group[kinds[1].title], (kinds[0], kinds[2], kinds[3])
     sentences = []
-    for what, kind in zip(("updates", "parameters", "seconds"), (kinds[0], kinds[2], kinds[3]), strict=True):
+    for what, kind in zip(("updates", "parameters", "seconds"), others, strict=True):
         other = by_group[kind.title]
-        sentence = (
+        found = statistics.compare(deep["scores"], other["scores"], len(others))
+        verdict = found.words("deeper is better here", "deeper is worse here")
+        sentences.append(
             f"At equal {what}, depth {kinds[1].depth} reaches {deep['score']:.0%} of the goals and depth "
-            f"{kind.depth} {other['score']:.0%}"
+            f"{kind.depth} {other['score']:.0%}: {verdict}."
         )
-        if len(deep["scores"]) < 2:
-            verdict = "one seed, so this is a picture and no claim"
-        elif deep["low"] > other["high"]:
-            verdict = "the intervals do not overlap: deeper is better here"
-        elif deep["high"] < other["low"]:
-            verdict = "the intervals do not overlap: deeper is worse here"
-        else:
-            verdict = "the intervals overlap: these seeds do not tell the two apart"
-        sentences.append(f"{sentence}; {verdict}.")
     return sentences
 
 

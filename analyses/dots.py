@@ -1,4 +1,4 @@
-"""Numbers of checkpoints side by side: every seed a small mark, their interquartile mean a large one, its interval."""
+"""Numbers of checkpoints side by side: every seed a small mark, their mean a large one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from crlviz import charts, statistics
+from crlviz import charts
 
 
 def panels(
@@ -28,26 +28,14 @@ def panels(
     x = alt.X("group:N", sort=order, title=None, axis=alt.Axis(labelAngle=0 if len(order) < 5 else -40))
     drawn = []
     for name, title in names.items():
-        seeds: list[dict[str, Any]] = []
-        means: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         for label, _, parts in groups:
             values = [float(part[name].mean()) for part in parts if part[name].notnull().any()]
-            if not values:
-                continue
-            seeds += [{"group": label, "value": value} for value in values]
-            low, high = statistics.interval(values) or (np.nan, np.nan)
-            means.append({"group": label, "value": statistics.interquartile_mean(values), "low": low, "high": high})
-        table = pd.DataFrame(means)
-        table["meaning"] = groups[0][2][0][name].attrs["long_name"]
+            if values:
+                rows.append({"group": label, "values": values, "value": float(np.mean(values))})
+        table = pd.DataFrame(rows).assign(meaning=groups[0][2][0][name].attrs["long_name"])
         y = alt.Y("value:Q", title=groups[0][2][0][name].attrs["units"].replace("1", "") or None)
-        tooltip = ["meaning:N", "group:N", "value:Q", "low:Q", "high:Q"]
-        drawn.append(
-            alt.layer(
-                alt.Chart(pd.DataFrame(seeds)).mark_point(size=25, opacity=0.6).encode(x=x, y=y, color=colour),
-                alt.Chart(table.dropna()).mark_rule(strokeWidth=1.5).encode(x=x, y="low:Q", y2="high:Q", color=colour),
-                alt.Chart(table)
-                .mark_point(size=110, filled=True, opacity=1)
-                .encode(x=x, y=y, color=colour, tooltip=tooltip),
-            ).properties(width=max(130, 65 * len(order)), height=130, title=alt.TitleParams(title, fontSize=12))
-        )
+        layers = charts.seed_marks(table, y, x=x, color=colour, tooltip=["meaning:N", "group:N", "value:Q"])
+        title_text = alt.TitleParams(title, fontSize=12)
+        drawn.append(alt.layer(*layers).properties(width=max(130, 65 * len(order)), height=130, title=title_text))
     return alt.concat(*drawn, columns=columns, spacing=28)

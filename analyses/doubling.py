@@ -1,8 +1,10 @@
 """What did doubling depth buy against doubling width, at equal updates, equal parameters and equal seconds?
 
-The three can disagree: a deeper network may score more after as many updates and less after as many seconds.
+The three can disagree: a deeper network may score more after as many updates and less after as many seconds. Networks
+that were trained are compared, of one task and trained for as long, and none between them.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,83 +16,98 @@ from crlviz import statistics
 
 Network = tuple[int, int]  # depth and width
 _WORDS = {"success": ("success", ".2f"), "time_at_goal": ("time at goal", ".3g")}
+_AS_MANY = 0.1  # two networks whose parameters differ by less have as many
 
 
 def lines(dataset: xr.Dataset) -> dict[str, dict[Network, xr.Dataset]]:
     """The runs over depth at one width and over width at one depth, by network, the smallest first.
 
+    All were trained for as many environment steps: of several such, those that make two lines, then the most networks,
+    then the longest trained.
+
     Args:
-      dataset: from ``analyses.runs.compute``.
+      dataset: from ``analyses.efficiency.compute``, of one task.
 
     Returns:
       ``{"depth": {(4, 64): ..., (8, 64): ...}, "width": ...}``; a line with a single network is left out.
     """
-    found = {}
-    for name in ("depth", "width"):
-        part = vary(dataset, name)
-        networks = list(zip(part.depth.values.tolist(), part.width.values.tolist(), strict=True))
-        line = {network: part.isel(run=[n == network for n in networks]) for network in sorted(set(networks))}
-        if len(line) > 1:
-            found[name] = line
-    return found
+    found = []
+    for trained in np.unique(dataset.trained):
+        alike = dataset.isel(run=dataset.trained.values == trained)
+        both = {name: line for name in ("depth", "width") if len(line := _line(alike, name)) > 1}
+        found.append((len(both), sum(map(len, both.values())), trained, both))
+    return max(found, key=lambda each: each[:3])[3]
+
+
+def _line(dataset: xr.Dataset, name: str) -> dict[Network, xr.Dataset]:
+    part = vary(dataset, name)
+    networks = list(zip(part.depth.values.tolist(), part.width.values.tolist(), strict=True))
+    return {network: part.isel(run=[n == network for n in networks]) for network in sorted(set(networks))}
 
 
 def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
-    """What doubling depth bought against doubling width.
+    """What doubling depth bought against doubling width, task by task.
 
-    Both lines start at the network that they share. Each is read at the farthest place that both reach, between two
-    networks by interpolation over the logarithm: after as many doublings (equal updates), with as many parameters, and
-    after as many doublings again with every run cut off at the seconds that the fastest took (equal seconds).
+    Both lines start at the network that they share. A deeper one is compared with a wider one: the largest two after as
+    many doublings (equal updates), the largest two whose parameters differ by less than a tenth (equal parameters), and
+    the first of these pairs that there is with every run cut off at the seconds that the fastest took (equal seconds).
+    What would take a network that was not trained is not compared.
 
     Args:
-      dataset: from ``analyses.runs.compute``.
+      dataset: from ``analyses.efficiency.compute``: runs that differ in shape and training time alone.
       metric: ``time_at_goal`` or ``success``.
 
     Returns:
-      A row for each of ``equal`` updates, parameters and seconds: the scores of the shared network (``base``), of
-      ``depth`` and of ``width``; ``gain_depth`` and ``gain_width`` over the base, and their ``difference``; the 95 %
-      intervals of these three (``..._low`` and ``..._high``, NaN with one seed); and the ``sentence``. No rows where
-      the runs hold no two lines from one network.
+      A row for each task (``env``) and what is ``equal`` (updates, parameters or seconds): the mean scores of the
+      shared network (``base``), of ``depth`` and of ``width``; the ``difference`` of the latter two with its ``low``,
+      ``high`` and ``verdict`` as ``statistics.compare`` tells them for so many rows; ``deep`` and ``wide``, the networks
+      in words; and the ``sentence``. No rows where there are no two lines from one network, or none equal in anything.
     """
+    tasks = {task: dataset.isel(run=dataset.env.values == task) for task in dict.fromkeys(dataset.env.values.tolist())}
+    pairs = [(task, equal, found) for task, part in tasks.items() for equal, found in _pairs(part).items()]
+    rows = []
+    for task, equal, (base, deep, wide, parts) in pairs:
+        networks = (base, deep, wide)
+        seconds = min(float(parts[network].train_seconds.max("evaluation").min()) for network in networks)
+        scores = [
+            score_at(parts[network], metric, seconds)
+            if equal == "seconds"
+            else parts[network][f"score_{metric}"].values
+            for network in networks
+        ]
+        found = statistics.compare(scores[1], scores[2], len(pairs))
+        row = {"env": task, "equal": equal} | dict(zip(("base", "depth", "width"), map(np.mean, scores), strict=True))
+        row |= {name: getattr(found, name) for name in ("difference", "low", "high", "verdict")}
+        row["deep"], row["wide"] = (f"depth {depth}, width {width}" for depth, width in (deep, wide))
+        fact = _fact(row, metric, networks, [float(parts[n].parameters.mean()) for n in networks], seconds)
+        form = _WORDS[metric][1]
+        verdict = found.words("deeper is better: depth minus width", "wider is better: depth minus width", form)
+        where = f"{task}: " if len(tasks) > 1 else ""
+        rows.append(row | {"sentence": f"{where}{fact}: {verdict}."})
+    return pd.DataFrame(rows)
+
+
+def _pairs(dataset: xr.Dataset) -> dict[str, tuple[Network, Network, Network, dict[Network, xr.Dataset]]]:
+    """The networks compared in one task, by what is equal: the shared one, the deeper, the wider, and all runs."""
     found = lines(dataset)
     shared = set(found.get("depth", {})) & set(found.get("width", {}))
     if not shared:
-        return pd.DataFrame()
+        return {}
     base = min(shared)
-    deep, wide = ([network for network in found[name] if network >= base] for name in ("depth", "width"))
-    parts = {**found["depth"], **found["width"]}
-    doublings = {(d, w): float(np.log2(d / base[0]) + np.log2(w / base[1])) for d, w in parts}
-    sizes = {network: float(np.log2(part.parameters.mean())) for network, part in parts.items()}
-    rows = []
-    for equal, place in (("updates", doublings), ("parameters", sizes), ("seconds", doublings)):
-        reach = min(place[deep[-1]], place[wide[-1]])
-        if reach <= place[base]:
-            return pd.DataFrame()
-        by_depth, by_width = (_weights(line, place, reach) for line in (deep, wide))
-        used = {network: parts[network] for network in {base: 1.0} | by_depth | by_width}
-        seconds = min(float(part.train_seconds.max("evaluation").min()) for part in used.values())
-        scores = {
-            network: score_at(part, metric, seconds) if equal == "seconds" else part[f"score_{metric}"].values
-            for network, part in used.items()
-        }
-        tasks = {network: part.env.values for network, part in used.items()}
-        row: dict = {"equal": equal}
-        for name, plus, minus in (
-            ("base", {base: 1.0}, {}),
-            ("depth", by_depth, {}),
-            ("width", by_width, {}),
-            ("gain_depth", by_depth, {base: 1.0}),
-            ("gain_width", by_width, {base: 1.0}),
-            ("difference", by_depth, by_width),
-        ):
-            weights = [plus.get(network, 0.0) - minus.get(network, 0.0) for network in used]
-            row[name], interval = statistics.contrast(list(scores.values()), weights, list(tasks.values()))
-            if minus:
-                row[f"{name}_low"], row[f"{name}_high"] = interval or (np.nan, np.nan)
-        ends = _end(by_depth)[0], _end(by_width)[1]
-        budget = {"updates": reach, "parameters": 2**reach, "seconds": seconds}[equal]
-        rows.append(row | {"sentence": _sentence(row, metric, budget, base, ends)})
-    return pd.DataFrame(rows)
+    deep, wide = ([network for network in found[name] if network > base] for name in ("depth", "width"))
+    parts = {**found["width"], **found["depth"]}
+
+    def largest(alike) -> tuple[Network, Network] | None:
+        return max(((d, w) for d, w in itertools.product(deep, wide) if alike(d, w)), default=None)
+
+    def as_many_parameters(d: Network, w: Network) -> bool:
+        sizes = [float(parts[network].parameters.mean()) for network in (d, w)]
+        return max(sizes) < (1 + _AS_MANY) * min(sizes)
+
+    updates = largest(lambda d, w: d[0] * base[1] == w[1] * base[0])
+    parameters = largest(as_many_parameters)
+    chosen = {"updates": updates, "parameters": parameters, "seconds": updates or parameters}
+    return {equal: (base, *pair, parts) for equal, pair in chosen.items() if pair}
 
 
 def score_at(dataset: xr.Dataset, metric: str, seconds: float) -> np.ndarray:
@@ -108,38 +125,22 @@ def score_at(dataset: xr.Dataset, metric: str, seconds: float) -> np.ndarray:
     return np.array(scores)
 
 
-def _weights(line: Sequence[Network], place: Mapping[Network, float], at: float) -> dict[Network, float]:
-    """How much each network of a line weighs in its interpolation at a place."""
-    places = [place[network] for network in line]
-    weights = {network: float(np.interp(at, places, row)) for network, row in zip(line, np.eye(len(line)), strict=True)}
-    return {network: weight for network, weight in weights.items() if weight}
-
-
-def _end(weights: Mapping[Network, float]) -> tuple[int, int]:
-    """Depth and width of the network at an interpolated place."""
-    logs = sum(weight * np.log2(network) for network, weight in weights.items())
-    depth, width = np.round(2**logs).astype(int).tolist()
-    return depth, width
-
-
-def _sentence(row: Mapping, metric: str, budget: float, base: Network, ends: Sequence[int]) -> str:
+def _fact(row: Mapping, metric: str, networks: Sequence[Network], sizes: Sequence[float], seconds: float) -> str:
+    """What was measured, without a verdict."""
+    (depth, width), deep, wide = networks
     word, form = _WORDS[metric]
-    start, depth, width = (format(row[name], form) for name in ("base", "depth", "width"))
-    deeper, wider = f"depth ({base[0]} to {ends[0]})", f"width ({base[1]} to {ends[1]})"
+    start, deeper, wider = (format(row[name], form) for name in ("base", "depth", "width"))
+    of_depth, of_width = f"depth ({depth} to {deep[0]})", f"width ({width} to {wide[1]})"
     if row["equal"] == "updates":
-        times = "a doubling" if budget == 1 else f"{budget:.2g} doublings"
-        fact = f"At equal updates, {times} of {deeper} took {word} from {start} to {depth}, of {wider} to {width}"
-    elif row["equal"] == "parameters":
-        fact = (
-            f"At equal parameters ({budget:,.0f}), {word} is {depth} when they go into {deeper}, {width} when they go "
+        doublings = np.log2(deep[0] / depth)
+        times = "a doubling" if doublings == 1 else f"{doublings:.2g} doublings"
+        return f"At equal updates, {times} of {of_depth} took {word} from {start} to {deeper}, of {of_width} to {wider}"
+    if row["equal"] == "parameters":
+        return (
+            f"At equal parameters ({sizes[1]:,.0f} and {sizes[2]:,.0f}), {word} is {deeper} when they go into "
+            f"{of_depth}, {wider} when they go into {of_width}, from {start}"
         )
-        fact += f"into {wider}, from {start}"
-    else:
-        fact = f"After equal training seconds ({budget:.3g}), {word} is {depth} at depth {ends[0]}, {width} at width "
-        fact += f"{ends[1]} and {start} at depth {base[0]} with width {base[1]}"
-    low, high = row["difference_low"], row["difference_high"]
-    if np.isnan(low):
-        return f"{fact}; one seed, so this is a picture and no claim."
-    verdict = "deeper is better" if low > 0 else "wider is better" if high < 0 else "no difference told"
-    gap = f"depth minus width {row['difference']:+{form}}, 95 % interval {low:+{form}} to {high:+{form}}"
-    return f"{fact}: {verdict} ({gap})."
+    return (
+        f"After equal training seconds ({seconds:.3g}), {word} is {deeper} at depth {deep[0]}, {wider} at width "
+        f"{wide[1]} and {start} at depth {depth} with width {width}"
+    )

@@ -13,6 +13,7 @@ import xarray as xr
 from analyses import doubling, outputs, runs
 from analyses.runs import LAST, METRICS, table
 from analyses.scaling import styles
+from crlviz import charts
 
 COSTS = {
     "updates": "updates",
@@ -23,10 +24,10 @@ COSTS = {
 _SHORT = {"updates": "updates", "parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
 _LINES = {"depth": "deeper, at one width", "width": "wider, at one depth"}
 _LINE_STYLE = alt.Scale(domain=list(_LINES.values()), range=[[1, 0], [5, 4]])
-_GAIN_COLOUR = alt.Scale(domain=["depth", "width"], range=["#333333", "#9a9a9a"])
 NEEDS = (
-    "To tell depth from width, runs over depth at one width and over width at one depth are needed: crlviz sweep ENV "
-    "--depth 4,8,16 --seed 0-4 --out RUNS; crlviz sweep ENV --depth 4 --width 128,256 --seed 0-4 --out RUNS"
+    "To tell depth from width, one task needs runs over depth at one width and over width at one depth, doubled as "
+    "often or with as many parameters: crlviz sweep ENV --depth 4,8,16 --seed 0-4 --out RUNS; "
+    "crlviz sweep ENV --depth 4 --width 128,256 --seed 0-4 --out RUNS"
 )
 
 
@@ -53,30 +54,52 @@ def plot(
 ) -> alt.TopLevelMixin:
     """Final score of each group against each cost, the depth and the width sweep as lines; and what doubling bought.
 
+    A row of panels a task: networks are compared within one, for tasks are not equally hard.
+
     Args:
       dataset: from ``compute``, or read back from netCDF.
       metric: a key of ``METRICS``.
       costs: keys of ``COSTS``, a panel each.
       size: width of a panel in pixels.
     """
-    groups = table(dataset, metric)
-    told = [cost for cost in costs if groups[cost].notna().any()]
-    panels = [_panel(dataset, groups, metric, cost, size) for cost in told]
     compared = doubling.compare(dataset, metric)
-    notes = [f"Mean of the last {LAST} evaluations, interquartile mean over runs; {runs.seeds(dataset)}."]
-    notes.append("A ring marks the Pareto front: no network here scores as much for less.")
-    notes += filter(None, [runs.shares(dataset)])
+    notes = [f"Mean of the last {LAST} evaluations; {runs.seeds(dataset)}."]
+    notes.append("A ring marks the Pareto front of these means: what was measured, and no claim of a difference.")
+    notes += filter(None, [runs.shares(dataset), runs.stalls(dataset)])
+    told = [cost for cost in costs if cost != "flops" or dataset.flops_per_update.notnull().any()]
     if len(told) < len(costs):
         notes.append("FLOPs are left out: these runs were trained before config.json told them.")
     notes += compared.sentence.tolist() if len(compared) else [NEEDS]
-    picture = alt.hconcat(*panels)
-    if len(compared):
-        picture = alt.hconcat(picture, _gains(dataset, compared, metric, size))
-        picture = picture.resolve_scale(color="independent", shape="independent", strokeDash="independent")
-    wide = textwrap.TextWrapper(max(60, 47 * (len(panels) + bool(len(compared)))))
+    tasks = list(dict.fromkeys(dataset.env.values.tolist()))
+    rows = []
+    for task in tasks:
+        row: alt.HConcatChart = panels(
+            dataset.isel(run=dataset.env.values == task), metric=metric, costs=told, size=size
+        )
+        if len(compared) and len(here := compared[compared.env == task]):
+            row = alt.hconcat(row, _differences(here, metric, size))
+            row = row.resolve_scale(color="independent", shape="independent", strokeDash="independent")
+        rows.append(row.properties(title=task) if len(tasks) > 1 else row)
+    wide = textwrap.TextWrapper(max(60, 47 * (len(told) + bool(len(compared)))))
     lines = [line for note in notes for line in wide.wrap(note)]
-    title = f"{METRICS[metric].capitalize()}, and what it cost"
-    return picture.properties(title=alt.TitleParams(title, subtitle=lines, subtitleLineHeight=16))
+    title = alt.TitleParams(f"{METRICS[metric].capitalize()}, and what it cost", subtitle=lines, subtitleLineHeight=16)
+    picture = rows[0] if len(rows) == 1 else alt.vconcat(*rows, spacing=30)
+    return picture.resolve_scale(color="independent", shape="independent", strokeDash="independent").properties(
+        title=title
+    )
+
+
+def panels(dataset: xr.Dataset, *, metric: str, costs: Sequence[str], size: int = 230) -> alt.HConcatChart:
+    """Final score of each group against each cost, a panel a cost, and no comparison.
+
+    Args:
+      dataset: from ``compute``, of one task.
+      metric: a key of ``METRICS``.
+      costs: keys of ``COSTS``; one that no run tells is left out.
+      size: width of a panel in pixels.
+    """
+    groups = table(dataset, metric).rename(columns={"score": "value", "scores": "values"})
+    return alt.hconcat(*(_panel(dataset, groups, metric, cost, size) for cost in costs if groups[cost].notna().any()))
 
 
 def _panel(
@@ -92,7 +115,7 @@ def _panel(
         axis=alt.Axis(format=".2~s", grid=False, tickCount=4),
     )
     domain = alt.Scale(domain=[0, 1]) if metric == "success" else alt.Scale(zero=True)
-    y = alt.Y("score:Q", title=METRICS[metric], scale=domain)
+    y = alt.Y("value:Q", title=METRICS[metric], scale=domain)
     legend = alt.Legend(orient="bottom", columns=1, title=None, labelLimit=400, symbolOpacity=1)
     colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
     shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
@@ -100,56 +123,31 @@ def _panel(
     for name, line in doubling.lines(dataset).items():
         for part in line.values():
             rows = groups[groups.group.isin(part.group.values)]
-            swept += [{"line": _LINES[name], cost: row[cost], "score": row["score"]} for _, row in rows.iterrows()]
-    seeds = groups.explode("scores").rename(columns={"scores": "seed_score"})
-    points = alt.Chart(groups[["group", cost, "score"]])
+            swept += [{"line": _LINES[name], cost: row[cost], "value": row["value"]} for _, row in rows.iterrows()]
     layers: list[alt.Chart] = []
     if swept:
         dash = alt.StrokeDash("line:N", scale=_LINE_STYLE, legend=alt.Legend(orient="bottom", title=None, columns=1))
         layers.append(
             alt.Chart(pd.DataFrame(swept)).mark_line(color="#777", strokeWidth=1.3).encode(x=x, y=y, strokeDash=dash)
         )
-    layers += [
-        alt.Chart(seeds[["group", cost, "seed_score"]])
-        .mark_point(size=22, opacity=0.5)
-        .encode(x=x, y=alt.Y("seed_score:Q", scale=domain), color=colour, shape=shape),
-        alt.Chart(groups.dropna(subset=["low"])[["group", cost, "low", "high"]])
-        .mark_rule(strokeWidth=1.5)
-        .encode(x=x, y="low:Q", y2="high:Q", color=colour),
-        points.mark_point(size=130, filled=True, opacity=1).encode(
-            x=x, y=y, color=colour, shape=shape, tooltip=["group:N", "score:Q", f"{cost}:Q"]
-        ),
-        alt.Chart(groups[pareto(groups[cost], groups.score)][[cost, "score"]])
-        .mark_point(size=420, color="#222", strokeWidth=1.2, opacity=1)
-        .encode(x=x, y=y),
-    ]
+    told = groups[["group", cost, "value", "values"]]
+    layers += charts.seed_marks(told, y, x=x, color=colour, shape=shape, tooltip=["group:N", "value:Q", f"{cost}:Q"])
+    ringed = groups[pareto(groups[cost], groups["value"])][[cost, "value"]]
+    layers.append(alt.Chart(ringed).mark_point(size=420, color="#222", strokeWidth=1.2, opacity=1).encode(x=x, y=y))
     return alt.layer(*layers).properties(width=size, height=240, title=f"against {_SHORT[cost]}")
 
 
-def _gains(dataset: xr.Dataset, compared: pd.DataFrame, metric: str, size: int) -> alt.LayerChart | alt.FacetChart:
-    """What depth and width gained over the network that both start from, at equal updates, parameters and seconds."""
-    rows = [
-        {"equal": f"equal {row['equal']}", "by": name}
-        | {key: row[f"gain_{name}{tail}"] for key, tail in (("gain", ""), ("low", "_low"), ("high", "_high"))}
-        for row in compared.to_dict("records")
-        for name in ("depth", "width")
-    ]
-    data = pd.DataFrame(rows)
-    y = alt.Y("equal:N", sort=list(dict.fromkeys(data.equal)), title=None, axis=alt.Axis(labelLimit=200))
-    offset = alt.YOffset("by:N", sort=["depth", "width"])
-    legend = alt.Legend(orient="bottom", title="doubled", columns=2)
-    colour = alt.Color("by:N", scale=_GAIN_COLOUR, legend=legend)
-    x = alt.X("gain:Q", title=f"gain in {METRICS[metric]}", axis=alt.Axis(tickCount=5))
-    base = next(iter(doubling.lines(dataset)["depth"]))
+def _differences(compared: pd.DataFrame, metric: str, size: int) -> alt.LayerChart | alt.FacetChart:
+    """The score of the deeper network minus that of the wider, with the interval that the verdict stands on."""
+    data = compared[["equal", "deep", "wide", "difference", "low", "high"]].assign(equal="equal " + compared.equal)
+    y = alt.Y("equal:N", sort=data.equal.tolist(), title=None, axis=alt.Axis(labelLimit=200))
+    x = alt.X("difference:Q", title=f"difference in {METRICS[metric]}", axis=alt.Axis(tickCount=5))
+    tooltip = ["equal:N", "deep:N", "wide:N", "difference:Q", "low:Q", "high:Q"]
     return alt.layer(
         alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color="#bbb").encode(x="zero:Q"),
-        alt.Chart(data.dropna(subset=["low"]))
-        .mark_rule(strokeWidth=2)
-        .encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset, color=colour),
-        alt.Chart(data)
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=x, y=y, yOffset=offset, color=colour, tooltip=["by:N", "equal:N", "gain:Q", "low:Q", "high:Q"]),
-    ).properties(width=size, height=240, title=f"gain over depth {base[0]}, width {base[1]}")
+        alt.Chart(data.dropna(subset=["low"])).mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", y=y),
+        alt.Chart(data).mark_point(filled=True, size=90, opacity=1, color="#333").encode(x=x, y=y, tooltip=tooltip),
+    ).properties(width=size, height=240, title="the deeper network minus the wider")
 
 
 @click.command()
@@ -157,7 +155,7 @@ def _gains(dataset: xr.Dataset, compared: pd.DataFrame, metric: str, size: int) 
 @outputs.out("efficiency.html")
 @outputs.metric
 def command(paths: Sequence[Path], out: Sequence[Path], metric: str) -> None:
-    """Tell what depth and width bought at equal updates, equal parameters and equal seconds.
+    """Tell what depth and width bought at equal updates, equal parameters and equal seconds, task by task.
 
     RUNS are run directories, or directories that hold some.
 
@@ -167,7 +165,8 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str) -> None:
     outputs.check(out)
     dataset = compute(paths)
     compared = doubling.compare(dataset, metric)
-    click.echo("\n".join(compared.sentence if len(compared) else [NEEDS]))
+    notes = filter(None, [runs.shares(dataset), runs.stalls(dataset)])
+    click.echo("\n".join([*(compared.sentence if len(compared) else [NEEDS]), *notes]))
     outputs.write(out, dataset, lambda: plot(dataset, metric=metric))
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 
 from analyses import outputs
 from analyses.scaling import styles
-from crlviz import charts, datasets, networks, statistics
+from crlviz import charts, datasets, networks
 from crlviz.errors import UsageError
 from crlviz.rollouts import rollout
 
@@ -84,7 +84,7 @@ def _norms(config: networks.NetworkConfig, params: Any, inputs: jax.Array) -> ja
 
 
 def table(dataset: xr.Dataset) -> pd.DataFrame:
-    """A row a group, part and block: ``norm`` (interquartile mean over seeds), its interval ``low``, ``high``."""
+    """A row a group, part and block: ``values``, the norm of each seed, and ``value``, their mean."""
     rows = []
     for label, depth, parts in datasets.groups(dataset):
         for name in NETWORKS:
@@ -92,17 +92,14 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
                 norms = [part.norm.sel(part=name, block=block).item() for part in parts]
                 if not np.isfinite(norms).all():
                     continue
-                low, high = statistics.interval(norms) or (np.nan, np.nan)
                 rows.append(
                     {
                         "group": label,
                         "depth": depth,
                         "part": name,
                         "block": int(block),
-                        "norm": statistics.interquartile_mean(norms),
-                        "low": low,
-                        "high": high,
-                        "seeds": len(norms),
+                        "values": norms,
+                        "value": float(np.mean(norms)),
                     }
                 )
     return pd.DataFrame(rows)
@@ -116,7 +113,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
       size: pixels of a panel's width.
     """
     rows = table(dataset)
-    style, order = styles(rows.to_xarray()), list(dict.fromkeys(rows.group))
+    style, order = styles(rows[["group", "depth"]].to_xarray()), list(dict.fromkeys(rows.group))
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
     colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
@@ -126,20 +123,15 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     ticks = alt.Undefined if last > 16 else list(range(1, last + 1))
     axis = alt.Axis(grid=False, format="d", values=ticks)
     x = alt.X("block:Q", title="block", axis=axis, scale=alt.Scale(type=kind, nice=False, padding=12))
-    y = alt.Y("norm:Q", title="L2 norm of what it adds", scale=alt.Scale(zero=True))
+    y = alt.Y("value:Q", title="L2 norm of what it adds", scale=alt.Scale(zero=True))
     panels = []
     for name in NETWORKS:
         here = rows[rows.part == name]
-        known = alt.Chart(here.dropna(subset=["low"]))
-        line = alt.Chart(here).mark_line(point=True)
-        panels.append(
-            alt.layer(
-                known.mark_area(opacity=0.2).encode(x=x, y="low:Q", y2="high:Q", color=colour),
-                known.mark_rule(strokeWidth=1).encode(x=x, y="low:Q", y2="high:Q", color=colour),
-                line.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=["group", "block", "norm", "low", "high"]),
-            ).properties(width=size, height=220, title=name)
-        )
-    note = f"Mean over states of {dataset.attrs['episodes']} episodes; {charts.seed_note(rows.seeds.tolist())}."
+        line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
+        marks = charts.seed_marks(here, y, x=x, color=colour, tooltip=["group", "block", "value"])
+        panels.append(alt.layer(line, *marks).properties(width=size, height=220, title=name))
+    counts = rows["values"].map(len).tolist()
+    note = f"Mean over states of {dataset.attrs['episodes']} episodes; {charts.seed_note(counts)}."
     return (
         alt.hconcat(*panels, spacing=24)
         .resolve_scale(y="shared")

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from crlviz import checkpoints, datasets, processes, statistics
+from crlviz import charts, checkpoints, datasets, processes
 from crlviz.errors import CrlvizError, UsageError
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
+_STALL = 3  # an interval that took so many times as long as the run's median for as many steps is no training
 METRICS = {"time_at_goal": "time at goal (steps)", "success": "goals reached (share)"}
 
 # What tells runs apart besides task and seed.
@@ -60,8 +61,9 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     Returns:
       Dataset. Over ``run`` and ``evaluation``: ``success`` (share of evaluation episodes that reach their goal),
       ``time_at_goal`` (steps), and with them ``env_steps``, ``gradient_steps``, ``train_seconds`` (collecting and
-      updating alone; of seeds that a GPU trained at once, each one's share). Over ``run``: ``score_success`` and
-      ``score_time_at_goal`` (means of the last five evaluations), ``parameters`` (of actor and critic) and
+      updating alone, stalls as ``clock`` counts them; of seeds that a GPU trained at once, each one's share). Over
+      ``run``: ``score_success`` and ``score_time_at_goal`` (means of the last five evaluations), ``stalled_seconds``
+      (measured, and left out of ``train_seconds``), ``parameters`` (of actor and critic) and
       ``flops_per_update`` (of an update's matrix products; NaN for runs whose config.json does not tell). Coordinates
       of ``run``: ``env``, ``seed``, the ``FACTORS``, ``together`` (how many seeds a GPU trained at once), and
       ``group``: the factors in which some runs differ, as words. Runs seldom form a full grid, so ``run`` is one
@@ -76,6 +78,8 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
 
     agents = load_all(paths)
     tables = [metrics(Path(path)) for path in paths]
+    clocks = [clock(table) for table in tables]
+    tables = [table.assign(train_seconds=seconds) for table, (seconds, _) in zip(tables, clocks, strict=True)]
     longest = max(len(table) for table in tables)
     others = _others(agents)
     facts = [agent.facts | {"others": other} for agent, other in zip(agents, others, strict=True)]
@@ -111,6 +115,11 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
             "train_seconds": curve("train_seconds", "seconds of collecting and updating", "s"),
             "score_success": score("success", f"success, mean of the last {LAST} evaluations", "1"),
             "score_time_at_goal": score("time_at_goal", f"time at goal, mean of the last {LAST} evaluations", "steps"),
+            "stalled_seconds": (
+                "run",
+                [stalled for _, stalled in clocks],
+                {"long_name": "seconds that the machine stalled, left out of train_seconds", "units": "s"},
+            ),
             "parameters": ("run", parameters, {"long_name": "parameters of actor and critic", "units": "1"}),
             "flops_per_update": ("run", flops, {"long_name": "FLOPs an update, matrix products", "units": "1"}),
         },
@@ -150,31 +159,49 @@ def metrics(run: Path) -> pd.DataFrame:
     return table
 
 
-def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
-    """A row a group: its runs' scores, their interquartile mean and 95 % interval, and what they cost on average.
+def clock(table: pd.DataFrame) -> tuple[np.ndarray, float]:
+    """Seconds of training at each evaluation [N], without those of a machine that stalled, and how many those were.
 
-    The interval is stratified: seeds are drawn anew within each task. It is NaN where a task has one seed.
+    Between two evaluations a run takes about as long for as many updates each time. An interval that took more than
+    three times the run's median for its updates (for its environment steps, in a run without updates) was interrupted:
+    another program had the core, or the machine slept. It is counted at the median.
 
     Args:
-      dataset: from ``compute``.
+      table: from ``metrics``; of fewer than three intervals none is called a stall.
+    """
+    seconds = table.train_seconds.to_numpy(float)
+    steps = np.diff(table.gradient_steps.to_numpy(float))
+    if not (steps > 0).any():
+        steps = np.diff(table.env_steps.to_numpy(float))
+    took, worked = np.diff(seconds), steps > 0
+    if worked.sum() < 3:
+        return seconds, 0.0
+    usual = steps * np.median(took[worked] / steps[worked])
+    stalls = worked & (took > _STALL * usual)
+    if not stalls.any():
+        return seconds, 0.0
+    counted = np.where(stalls, usual, took)
+    return seconds[0] + np.concatenate([[0.0], np.cumsum(counted)]), float((took - counted).sum())
+
+
+def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
+    """A row a group: its seeds' ``scores``, their mean ``score``, and what its runs cost on average.
+
+    Args:
+      dataset: from ``compute``, of one task.
       metric: a key of ``METRICS``.
     """
     rows = []
     for group in dict.fromkeys(dataset.group.values.tolist()):
         part = dataset.isel(run=dataset.group.values == group)
-        scores, tasks = part[f"score_{metric}"].values, part.env.values
-        low, high = statistics.interval(scores, tasks) or (np.nan, np.nan)
+        scores = part[f"score_{metric}"].values
         rows.append(
             {"group": group}
             | {name: part[name].values[0] for name in FACTORS if name != "others"}
             | {
                 "seeds": len(np.unique(part.seed)),
                 "scores": [float(score) for score in scores],
-                "score": statistics.interquartile_mean(scores),
-                "low": low,
-                "high": high,
-                "success": statistics.interquartile_mean(part.score_success.values),
-                "time_at_goal": statistics.interquartile_mean(part.score_time_at_goal.values),
+                "score": float(np.mean(scores)),
                 "updates": float(part.gradient_steps.max("evaluation").mean()),
                 "parameters": float(part.parameters.mean()),
                 "flops": float(part.flops_per_update.mean()),
@@ -223,13 +250,21 @@ def relabel(dataset: xr.Dataset, *names: str) -> xr.Dataset:
 
 
 def seeds(dataset: xr.Dataset) -> str:
-    """How many seeds stand behind a picture of runs, and what its bars are."""
+    """How many seeds stand behind a picture of runs, and what its marks are (``charts.seed_note``)."""
     pairs = [f"{group}\n{env}" for group, env in zip(dataset.group.values, dataset.env.values, strict=True)]
-    counts = np.unique(pairs, return_counts=True)[1]
-    if counts.max() == 1:
-        return "one seed, so no interval"
-    number = "-".join(map(str, sorted({counts.min(), counts.max()})))
-    return f"{number} seeds, bars are 95 % bootstrap intervals, which so few seeds make too short"
+    return charts.seed_note(np.unique(pairs, return_counts=True)[1].tolist())
+
+
+def stalls(dataset: xr.Dataset) -> str:
+    """How many of these runs the machine interrupted, and what became of those seconds; else nothing."""
+    if "stalled_seconds" not in dataset or not (dataset.stalled_seconds > 0).any():
+        return ""
+    found = dataset.stalled_seconds.values[dataset.stalled_seconds.values > 0]
+    number = "One run" if len(found) == 1 else f"{len(found)} runs"
+    return (
+        f"{number} stalled, for {found.sum():,.0f} s in all, which are not counted: between two evaluations lay more "
+        f"than {_STALL} times the run's median."
+    )
 
 
 def shares(dataset: xr.Dataset) -> str:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from analyses import final, outputs, runs
 from analyses.runs import LAST, METRICS, vary
-from crlviz import charts, datasets, files, statistics
+from crlviz import charts, datasets, files
 from crlviz.errors import CrlvizError
 
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
@@ -25,7 +25,7 @@ _SHAPES = ("circle", "square", "triangle-up", "diamond")
 def curves(
     dataset: xr.Dataset, *, metric: str = "success", over: str = "gradient_steps", size: int = 380, title: str = ""
 ) -> alt.LayerChart | alt.FacetChart:
-    """Scores over training, a line a group (interquartile mean over seeds) on thin lines of its seeds.
+    """Scores over training, a line a group (the mean over seeds) on thin lines of its seeds.
 
     Args:
       dataset: from ``analyses.runs.compute``, of one task.
@@ -44,7 +44,7 @@ def curves(
         for evaluation in range(part.sizes["evaluation"]):
             values = part[metric].values[:, evaluation]
             if np.isfinite(values).all():
-                x, y = part[over].values[:, evaluation].mean(), statistics.interquartile_mean(values)
+                x, y = part[over].values[:, evaluation].mean(), values.mean()
                 means.append({"group": group, "depth": depth, "x": x, "score": y})
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     style = styles(dataset)
@@ -56,7 +56,7 @@ def curves(
     thin = alt.Chart(pd.DataFrame(seeds).dropna()).mark_line(strokeWidth=0.8, opacity=0.45)
     thick = alt.Chart(pd.DataFrame(means)).mark_line(strokeWidth=2.6)
     note = runs.seeds(dataset).partition(",")[0]
-    note = "one seed, so no interval" if note == "one seed" else f"{note}; the thick line is their interquartile mean"
+    note = note if note == "one seed" else f"{note}; the thick line is their mean"
     return alt.layer(
         thin.encode(x=x, y=y, color=colour, strokeDash=dash, detail="run:N"),
         thick.encode(x=x, y=y, color=colour, strokeDash=dash),
@@ -101,7 +101,7 @@ class Panel:
     @property
     def command(self) -> str:
         """The sweep that makes them."""
-        return f"crlviz sweep ENV {self.options} --seed 0-4 --out RUNS" if self.options else "nothing trains them yet"
+        return f"crlviz sweep ENV {self.options} --seed 0-4 --out RUNS"
 
 
 def panels(dataset: xr.Dataset, metric: str = "time_at_goal", over: str = "env_steps") -> dict[str, alt.TopLevelMixin]:
@@ -137,6 +137,7 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_
         needs = "; ".join(panel.needs for panel in PANELS.values())
         raise CrlvizError(f"these runs differ in nothing that a panel shows: {needs}")
     lines = [f"Final scores are means of the last {LAST} evaluations; {runs.seeds(dataset)}."]
+    lines += filter(None, [runs.stalls(dataset)])
     lines += [f"Not drawn: {panel.needs}." for panel in missing(dataset)]
     subtitle = [line for text in lines for line in textwrap.wrap(text, 130)]
     return alt.vconcat(*blocks, spacing=30).properties(
@@ -157,20 +158,18 @@ def missing(dataset: xr.Dataset) -> list[Panel]:
 
 
 def _cells(part: xr.Dataset, names: Sequence[str], metric: str) -> pd.DataFrame:
-    """A row for each combination of factors: interquartile mean, 95 % interval, number of seeds."""
+    """A row for each combination of factors: ``values``, the score of each seed, and ``value``, their mean."""
     labels = pd.DataFrame({name: part[name].values for name in names}).assign(score=part[f"score_{metric}"].values)
     rows = []
     for key, group in labels.groupby(list(names), sort=True):
-        low, high = statistics.interval(group.score) or (np.nan, np.nan)
-        score = statistics.interquartile_mean(group.score)
-        rows.append(dict(zip(names, key, strict=True)) | {"score": score, "low": low, "high": high, "n": len(group)})
+        scores = group.score.tolist()
+        rows.append(dict(zip(names, key, strict=True)) | {"value": float(np.mean(scores)), "values": scores})
     return pd.DataFrame(rows)
 
 
 def _curves(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
-    name = "depth" if len(np.unique(part.depth)) > 1 else "algorithm"
-    part = runs.relabel(part, name).sortby("depth")
-    return curves(part, metric=metric, over=over, size=330, title=f"Learning curves by {name}")
+    part = runs.relabel(part, "depth").sortby("depth")
+    return curves(part, metric=metric, over=over, size=330, title="Learning curves by depth")
 
 
 def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.TopLevelMixin:
@@ -182,48 +181,43 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
     words = [datasets.FACTS[by].format(value) for value in values]
     data["line"] = data[by].map(dict(zip(values, words, strict=True)))
     ticks = sorted(set(data[x]))
-    # Lines stand a little apart, so that their bars can be told from one another.
+    # Lines stand a little apart, so that their seeds can be told from one another.
     apart = {line: 2 ** (0.05 * (n - (len(words) - 1) / 2)) if x != by else 1.0 for n, line in enumerate(words)}
     data["place"] = data[x] * data.line.map(apart)
     scale = alt.Scale(type="log", base=2, domain=[ticks[0] / 1.2, ticks[-1] * 1.2], nice=False)
     at = alt.X("place:Q", title=x.replace("_", " "), scale=scale, axis=alt.Axis(values=ticks, grid=False, format="d"))
-    height = alt.Y("score:Q", title=METRICS[metric], scale=_domain(metric))
+    height = alt.Y("value:Q", title=METRICS[metric], scale=_domain(metric))
     legend = alt.Legend(orient="bottom", columns=3, title=None, symbolOpacity=1) if x != by else None
     colour = alt.Color("line:N", sort=words, scale=alt.Scale(domain=words, range=colours), legend=legend)
     shapes = alt.Scale(domain=words, range=[_SHAPES[n % len(_SHAPES)] for n in range(len(words))])
     shape = alt.Shape("line:N", sort=words, scale=shapes, legend=legend) if not is_depth else alt.value("circle")
-    line = alt.Chart(data).mark_line(strokeWidth=1.8).encode(x=at, y=height)
+    line = alt.Chart(data.drop(columns="values")).mark_line(strokeWidth=1.8).encode(x=at, y=height)
     layers = [
         line.encode(color=colour) if x != by else line.encode(color=alt.value("#bbb")),
-        alt.Chart(data.dropna(subset=["low"]))
-        .mark_rule(strokeWidth=1.5)
-        .encode(x=at, y="low:Q", y2="high:Q", color=colour),
-        alt.Chart(data)
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=at, y=height, color=colour, shape=shape, tooltip=[x, by, "score", "low", "high", "n"]),
+        *charts.seed_marks(
+            data, height, x=at, color=colour, shape=shape, tooltip=list(dict.fromkeys([x, by, "value"]))
+        ),
     ]
-    return alt.layer(*layers).properties(
-        width=330, height=260, title=alt.TitleParams(title, subtitle=runs.seeds(part).partition(",")[0])
-    )
+    return alt.layer(*layers).properties(width=330, height=260, title=alt.TitleParams(title, subtitle=runs.seeds(part)))
 
 
 def _grid(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
     """Final scores of actor depths by critic depths, as numbers on colours."""
     data = _cells(part, ["depth", "actor_depth"], metric)
-    middle = (data.score.min() + data.score.max()) / 2
+    middle = (data.value.min() + data.value.max()) / 2
     form = ".2f" if metric == "success" else ".3~g"
     base = alt.Chart(data).encode(
         x=alt.X("depth:O", title="critic depth", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("actor_depth:O", title="actor depth", sort="descending"),
     )
     legend = alt.Legend(title=METRICS[metric], gradientLength=160, titleLimit=200)
-    cells = base.mark_rect().encode(color=alt.Color("score:Q", scale=alt.Scale(scheme="viridis"), legend=legend))
-    ink = alt.condition(f"datum.score < {middle}", alt.value("white"), alt.value("black"))
-    score = base.mark_text(fontSize=15, dy=-7).encode(text=alt.Text("score:Q", format=form), color=ink)
-    data["seeds"] = [f"{n} seed" + "s" * (n > 1) for n in data.n]
+    cells = base.mark_rect().encode(color=alt.Color("value:Q", scale=alt.Scale(scheme="viridis"), legend=legend))
+    ink = alt.condition(f"datum.value < {middle}", alt.value("white"), alt.value("black"))
+    score = base.mark_text(fontSize=15, dy=-7).encode(text=alt.Text("value:Q", format=form), color=ink)
+    data["seeds"] = [f"{n} seed" + "s" * (n > 1) for n in map(len, data.pop("values"))]
     count = base.mark_text(fontSize=10, dy=10).encode(text="seeds:N", color=ink)
     return alt.layer(cells, score, count).properties(
-        width=270, height=260, title=alt.TitleParams("Actor depth by critic depth", subtitle="interquartile means")
+        width=270, height=260, title=alt.TitleParams("Actor depth by critic depth", subtitle="means")
     )
 
 
@@ -257,7 +251,6 @@ PANELS = {
         _grid,
         "--actor-depth 4,16 --critic-depth 4,16",
     ),
-    "algorithms": Panel("learning curves by algorithm (figure 12)", ("algorithm",), _curves, ""),
 }
 
 
@@ -280,6 +273,8 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) 
     dataset = runs.collect(paths)
     table = final.table(dataset)
     click.echo(final.markdown(table))
+    for note in filter(None, [runs.stalls(dataset)]):
+        click.echo(note)
     for panel in missing(dataset):
         click.echo(f"Not drawn: {panel.needs}: {panel.command}")
     tables = {

@@ -13,7 +13,7 @@ import xarray as xr
 
 from analyses import outputs
 from analyses.scaling import styles
-from crlviz import charts, datasets, statistics
+from crlviz import charts, datasets
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.networks import Actor
@@ -143,8 +143,8 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
       over: ``cells`` or ``metres`` (rounded to whole cells' lengths).
 
     Returns:
-      Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``, ``number`` (of pairs), ``seeds``, ``value``
-      (interquartile mean over seeds of the mean over pairs) and its 95 % interval ``low``, ``high`` (NaN for one seed).
+      Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``, ``number`` (of pairs), ``values`` (of
+      each seed, its mean over pairs) and ``value`` (their mean).
     """
     for name, value, known in (("show", show, SHOW), ("over", over, OVER)):
         if value not in known:
@@ -160,7 +160,6 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
                 if not here.any():
                     continue
                 scores = [float(part[show].values[here].mean()) for part in parts]
-                low, high = statistics.interval(scores) or (np.nan, np.nan)
                 rows.append(
                     {
                         "group": label,
@@ -168,10 +167,8 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
                         "pairs": pairs,
                         "x": float(far),
                         "number": int(here.sum()),
-                        "seeds": len(scores),
-                        "value": statistics.interquartile_mean(scores),
-                        "low": low,
-                        "high": high,
+                        "values": scores,
+                        "value": float(np.mean(scores)),
                     }
                 )
     return pd.DataFrame(rows)
@@ -250,7 +247,7 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
 
 
 def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) -> Any:
-    style, order = styles(table.to_xarray()), list(dict.fromkeys(table.group))
+    style, order = styles(table[["group", "depth"]].to_xarray()), list(dict.fromkeys(table.group))
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
     colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
@@ -263,15 +260,10 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
     panels = []
     for pairs, title in (("seen", "pairs seen in training"), ("unseen", "pairs never seen")):
         here = table[table.pairs == pairs]
-        band = alt.Chart(here.dropna(subset=["low"])).mark_area(opacity=0.2)
-        line = alt.Chart(here).mark_line(point=True)
-        tooltip = ["group:N", "x:Q", "value:Q", "low:Q", "high:Q", "number:Q"]
-        panels.append(
-            alt.layer(
-                band.encode(x=x, y="low:Q", y2="high:Q", color=colour),
-                line.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tooltip),
-            ).properties(width=1.3 * size, height=200, title=title)
-        )
+        line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
+        tooltip = ["group:N", "x:Q", "value:Q", "number:Q"]
+        marks = charts.seed_marks(here, y, x=x, color=colour, tooltip=tooltip)
+        panels.append(alt.layer(line, *marks).properties(width=1.3 * size, height=200, title=title))
     return alt.hconcat(*panels, spacing=30).resolve_scale(y="shared")
 
 

@@ -129,12 +129,31 @@ def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, groun
     )
 
 
+def seed_marks(table: pd.DataFrame, y: alt.Y, *, tooltip: Sequence[str] = (), **channels: Any) -> list[alt.Chart]:
+    """Each seed as a small mark, and their mean as a large one, as two layers.
+
+    Intervals of one group are drawn nowhere: over a few seeds of skewed scores none covers what it says.
+
+    Args:
+      table: a row a group: ``values`` (a number a seed), ``value`` (their mean), and the columns of the channels.
+      y: the axis of ``value``.
+      tooltip: columns told of the mean.
+      channels: of both layers.
+    """
+    seeds = table.drop(columns="value").explode("values").rename(columns={"values": "value"})
+    means = table.drop(columns="values")
+    return [
+        alt.Chart(seeds).mark_point(size=22, opacity=0.5).encode(y=y, **channels),
+        alt.Chart(means).mark_point(size=100, filled=True, opacity=1).encode(y=y, tooltip=list(tooltip), **channels),
+    ]
+
+
 def seed_note(counts: Sequence[int]) -> str:
-    """How many seeds stand behind a picture, from the number behind each of its groups."""
+    """How many seeds stand behind a picture of ``seed_marks``, from the number behind each of its groups."""
     if max(counts) == 1:
-        return "one seed, so no interval"
+        return "one seed"
     number = "-".join(map(str, sorted({min(counts), max(counts)})))
-    return f"{number} seeds: interquartile mean and 95 % bootstrap interval"
+    return f"{number} seeds, small marks; the large ones are their means"
 
 
 def check_endings(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
