@@ -60,8 +60,8 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
     Returns:
       A row for each task (``env``) and what is ``equal`` (updates, parameters or seconds): the mean scores of the
       shared network (``base``), of ``depth`` and of ``width``; the ``difference`` of the latter two with its ``low``,
-      ``high`` and ``verdict`` as ``statistics.compare`` tells them for so many rows; ``deep`` and ``wide``, the networks
-      in words; and the ``sentence``. No rows where there are no two lines from one network, or none equal in anything.
+      ``high`` and ``verdict`` as ``statistics.compare`` tells them for so many rows; ``deep`` and ``wide``, both in
+      words; and the ``sentence``. No rows where there are no two lines from one network, or none equal in anything.
     """
     tasks = {task: dataset.isel(run=dataset.env.values == task) for task in dict.fromkeys(dataset.env.values.tolist())}
     pairs = [(task, equal, found) for task, part in tasks.items() for equal, found in _pairs(part).items()]

@@ -48,7 +48,7 @@ def hours(figure: Figure, runs: Runs, seconds: Sequence[float]) -> float:
     """About how long the figure's sweep takes, a cell after another.
 
     The seconds of a run are taken to grow linearly with the parameters and with the batch, from a constant for what
-    does not: collecting, and calls. That is exact nowhere.
+    does not: collecting, and calls; and in all, with the environment steps. That is exact nowhere.
 
     Args:
       figure: its ``sweep`` tells the cells.
@@ -58,8 +58,9 @@ def hours(figure: Figure, runs: Runs, seconds: Sequence[float]) -> float:
     from crlviz.networks import parameter_count
 
     known = np.array([parameter_count(agent.params) * agent.config["batch_size"] for agent in runs.agents], float)
-    slope, constant = _line(known, np.asarray(seconds, float))
     usual = runs.agents[0]
+    trained = np.array([agent.facts["env_steps"] for agent in runs.agents], float)
+    slope, constant = _line(known, np.asarray(seconds, float) * usual.facts["env_steps"] / trained)
     axes = _values(figure.sweep, usual)
     full = 1 + len(axes.pop("ablate", ()))  # a network that lacks something costs as much as the whole
     first, _, last = SEEDS.partition("-")

@@ -64,12 +64,12 @@ class Runs:
 
         Of the paper's whole network, where there are several depths of it: what another lacks must not stand for depth.
         """
-        factors = self.factors
+        factors, others = self.factors, run_data.others(self.agents)
         alike: dict[tuple, list[Agent]] = {}
         for index, agent in enumerate(self.agents):
             rest = [factors[name][index] for name in factors if "depth" not in name]
             apart = None if agent.facts["depth"] == agent.facts["actor_depth"] else agent.facts["actor_depth"]
-            alike.setdefault((*rest, apart), []).append(agent)
+            alike.setdefault((*rest, apart, agent.facts["env_steps"], others[index]), []).append(agent)
 
         def merit(agents: Sequence["Agent"]) -> tuple[bool, int, int]:
             depths = len({agent.facts["depth"] for agent in agents})

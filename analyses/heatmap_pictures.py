@@ -69,6 +69,16 @@ def _table(dataset: xr.Dataset, columns: Sequence[tuple[str, xr.Dataset]], scale
     return alt.vconcat(*rows, spacing=18).resolve_scale(color="independent")
 
 
+def _by_then(label: str, parts: dict[int, xr.Dataset], time: int) -> tuple[str, xr.Dataset]:
+    """The newest checkpoint that a run had at a time, and its label; without one, a part in which nothing is known."""
+    there = [steps for steps in parts if steps <= time]
+    if not there:
+        part = next(iter(parts.values()))
+        return f"{label} (none saved by then)", part.drop_vars("visits", errors="ignore").assign(q=part.q * np.nan)
+    newest = max(there)
+    return label if newest == time else f"{label} (at {newest:,} steps)", parts[newest]
+
+
 def _title(dataset: xr.Dataset) -> alt.TitleParams:
     fixed = dataset.geodesic.dims[0]
     action = "the policy's action" if dataset.attrs["action"] == "policy" else "action zero"
@@ -94,10 +104,8 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
     )
     # Each lies under the edges of those that are drawn after it, so that no background shines through between them.
     data[["x2", "y2"]] += _UNDERLAP * (extent[3] - extent[2]) / ground["width"]
-    low, high = (
-        bound if bound is not None else value
-        for bound, value in zip(domain, (q[i, j].min(), q[i, j].max()), strict=True)
-    )
+    known = (q[i, j].min(), q[i, j].max()) if len(i) else (0, 1)
+    low, high = (bound if bound is not None else value for bound, value in zip(domain, known, strict=True))
     colour = alt.Color(
         "q:Q",
         scale=alt.Scale(scheme="viridis", domain=[float(low), float(high)]),
@@ -127,6 +135,8 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
     caption = f"rank correlation: maze {way:.2f}, straight line {line:.2f}"
     if maze is None:
         caption = f"rank correlation: straight line {line:.2f}"
+    if not len(i):
+        caption = ""
     layers.append(
         alt.Chart()
         .mark_text(align="center", baseline="top", fontSize=12, clip=False)
@@ -142,7 +152,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
 
     Args:
       dataset: from ``compute``, of several checkpoints of each run. Where runs were saved at different times, each
-        shows the newest it had by then.
+        shows the newest that it had by then, and of when that is; one that had none yet shows its walls alone.
       scale: as for ``plot``; ``shared`` is one colour scale for all frames.
       size: pixels of a map's longer side.
 
@@ -157,9 +167,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
         raise UsageError("a GIF goes through training, and no run given has more than one checkpoint")
     images = []
     for time in tqdm(times, unit="frame", disable=None):
-        columns = [
-            (label, parts[max([s for s in parts if s <= time] or [min(parts)])]) for label, parts in runs.items()
-        ]
+        columns = [_by_then(label, parts, time) for label, parts in runs.items()]
         title = _title(dataset)
         title.text = f"{title.text}, after {time:,} environment steps"
         picture = charts.render(_table(dataset, columns, scale, size).properties(title=title), ".png")

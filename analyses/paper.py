@@ -96,7 +96,7 @@ def group(paths: Sequence[Path]) -> list[Runs]:
 
 def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[Entry]:
     """Write every figure that the runs support; one that fails loses no other."""
-    from analyses.runs import metrics
+    from analyses.runs import clock, metrics
     from crlviz import charts
 
     files.make_directory(out)
@@ -110,7 +110,7 @@ def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[
             if figure.sweep:
                 typed = checkpoints.read_config(runs.paths[0]).get("command") or []
                 entry.command = estimate.command(figure, runs, typed)
-                seconds = [float(metrics(path).train_seconds.iloc[-1]) for path in runs.paths]
+                seconds = [float(clock(metrics(path))[0][-1]) for path in runs.paths]
                 entry.hours = estimate.hours(figure, runs, seconds)
             continue
         if figure.draw is None:

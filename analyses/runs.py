@@ -81,8 +81,8 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     clocks = [clock(table) for table in tables]
     tables = [table.assign(train_seconds=seconds) for table, (seconds, _) in zip(tables, clocks, strict=True)]
     longest = max(len(table) for table in tables)
-    others = _others(agents)
-    facts = [agent.facts | {"others": other} for agent, other in zip(agents, others, strict=True)]
+    settings = others(agents)
+    facts = [agent.facts | {"others": other} for agent, other in zip(agents, settings, strict=True)]
     _refuse_twins(agents, facts)
     names = [name for name in datasets.differing(agents) if name not in ("seed", "env")]
     groups = []
@@ -287,7 +287,7 @@ def _refuse_twins(agents: Sequence["Agent"], facts: Sequence[Mapping[str, Any]])
             raise UsageError(f"{twin.source} and {agent.source} differ in nothing, not even the seed; give one of them")
 
 
-def _others(agents: Sequence["Agent"]) -> list[str]:
+def others(agents: Sequence["Agent"]) -> list[str]:
     """Of each agent, the other settings in which some agents of its task differ: ``gamma 0.9``."""
     from flax.traverse_util import flatten_dict
 

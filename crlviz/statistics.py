@@ -62,16 +62,16 @@ def compare(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, co
 
     Welch's interval is too short where few seeds vary unequally, or where one group's seeds happen to agree: at three
     seeds it claims a difference of nothing up to three times as often as it says. So both groups are taken to vary as
-    much as the one that varies more, and the degrees of freedom are those of the smaller group. And the standard
-    deviation is at least a twentieth of the difference: seeds that agree to the last digit are seldom so equal as they
-    look, and equal scores that differ by rounding are equal.
+    much as the one that varies more, and to be as few seeds as the smaller one. And the standard deviation is at least
+    a twentieth of the difference: seeds that agree to the last digit are seldom so equal as they look; and equal scores
+    that differ by rounding are equal.
 
     Of no difference, at most 5 % are claimed: for normal scores of any spreads and numbers; for skewed ones that both
-    groups have alike, all-or-nothing ones too; and for equally many skewed ones in [0, 1] whose spreads differ
-    threefold, such as Beta of mean 0.8. No test of few seeds holds for every shape, nor does this. Where one group has a
-    long tail that its seeds seldom show (Beta of mean 0.9 and concentration 3 against 30) it claims 3 to 9 %, and 6 to
-    8 % where the few of unequally many seeds lie at both ends of [0, 1]. Where each seed learns or does not, by the toss
-    of a coin, three seeds a group differ by chance once in 32 times, however many comparisons are allowed for.
+    groups have alike, all-or-nothing ones too; and for skewed ones in [0, 1] whose spreads differ threefold, such as
+    Beta of mean 0.8. No test of few seeds holds for every shape, nor does this. Where one group has a long tail that
+    its seeds seldom show (Beta of mean 0.9, concentration 3 against 30) it claims 4 to 8 %. And where each seed learns
+    or does not, by the toss of a coin, three seeds a group differ by chance once in 32 times, however many comparisons
+    are allowed for.
 
     Args:
       a: a score a seed [N].
@@ -82,34 +82,45 @@ def compare(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, co
       The comparison. With fewer than three seeds in a group, or a score that is not finite, its verdict is 0 and
       ``low``, ``high`` and ``detectable`` are NaN.
     """
-    from scipy.stats import t
-
     a, b = np.asarray(a, float), np.asarray(b, float)
     seeds = min(len(a), len(b))
     difference = float(a.mean() - b.mean()) if seeds else math.nan
     if seeds < FEWEST or not math.isfinite(difference):
         return Comparison(difference, math.nan, math.nan, 0, math.nan, seeds, comparisons)
-    rounding = _ROUNDING * max(abs(a).max(), abs(b).max())
-    spread = max(a.std(ddof=1), b.std(ddof=1), rounding, _LEAST_SPREAD * abs(difference))
-    error = spread * math.sqrt(1 / len(a) + 1 / len(b))
-    half = float(t.ppf(1 - ERROR / comparisons / 2, seeds - 1) * error)
-    low, high = difference - half, difference + half
-    pooled = math.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2))
-    found = pooled * _detectable(len(a), len(b), comparisons) if pooled > rounding else 0.0
+    low, high = map(float, interval(a, b, comparisons))
+    spread = math.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2))
+    varies = spread > _ROUNDING * max(abs(a).max(), abs(b).max())
+    found = spread * _detectable(len(a), len(b), comparisons) if varies else 0.0
     return Comparison(difference, low, high, int(low > 0) - int(high < 0), found, seeds, comparisons)
+
+
+def interval(a: np.ndarray, b: np.ndarray, comparisons: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of ``compare`` (low and high [...]) of many pairs of groups at once: a [..., N] and b [..., M]."""
+    n, m = a.shape[-1], b.shape[-1]
+    difference = a.mean(-1) - b.mean(-1)
+    rounding = _ROUNDING * np.maximum(abs(a).max(-1), abs(b).max(-1))
+    spread = np.maximum(a.std(-1, ddof=1), b.std(-1, ddof=1))
+    spread = np.maximum(np.maximum(spread, rounding), _LEAST_SPREAD * abs(difference))
+    half = _halves(min(n, m), comparisons) * spread
+    return difference - half, difference + half
+
+
+@cache
+def _halves(seeds: int, comparisons: int) -> float:
+    """Half an interval's length, in standard deviations of the scores, with so many seeds in the smaller group."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - ERROR / comparisons / 2, seeds - 1)) * math.sqrt(2 / seeds)
 
 
 @cache
 def _detectable(n: int, m: int, comparisons: int) -> float:
     """The difference, in standard deviations of normal scores, that n against m seeds find four times in five."""
-    from scipy.stats import t
-
     rng = np.random.default_rng(0)
-    wide = math.sqrt(1 / n + 1 / m)
     spread = np.sqrt(np.maximum(*(rng.chisquare(k - 1, 20_000) / (k - 1) for k in (n, m))))
-    # Found where the observed difference, which is normal about the true one, exceeds the interval's half.
-    needed = t.ppf(1 - ERROR / comparisons / 2, min(n, m) - 1) * wide * spread - wide * rng.normal(size=len(spread))
-    return float(np.quantile(needed, _POWER))
+    # Found where the observed difference, which is normal about the true one, exceeds half the interval.
+    missed = math.sqrt(1 / n + 1 / m) * rng.normal(size=len(spread))
+    return float(np.quantile(_halves(min(n, m), comparisons) * spread - missed, _POWER))
 
 
-__all__ = ["ERROR", "FEWEST", "Comparison", "compare"]
+__all__ = ["ERROR", "FEWEST", "Comparison", "compare", "interval"]

@@ -1,5 +1,6 @@
 """A configuration that trains in a second, and mazes small enough to reason about."""
 
+import csv
 import dataclasses
 import os
 import threading
@@ -16,11 +17,12 @@ import xarray as xr
 
 from crlviz import checkpoints, datasets
 from crlviz.envs.point import PointMaze
+from crlviz.networks import Actor, Critic, NetworkConfig
 from training import config as configs
 from training.guard import Trouble
 from training.loop import Loop, TrainState
 from training.run import Run
-from training.trainer import build
+from training.trainer import METRICS, build
 
 # 4 environments of 20-step episodes: 3 unrolls of prefill, then 2 epochs of 2 training steps.
 TOY: dict[str, Any] = {
@@ -62,6 +64,39 @@ def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: S
         networks = {"actor": jax.device_get(learner.actor), "critic": jax.device_get(learner.critic)}
         checkpoints.write(run, count, count // 10, networks)
     return run
+
+
+def planted_run(run: Path, curve: Sequence[float], seconds: float = 1.0, **changes: Any) -> Path:
+    """A run directory as a finished run of ``toy_config`` leaves it, with a learning curve of success that is given.
+
+    Its networks are zeros of their shapes: nothing is compiled. Its evaluations lie ``seconds`` apart.
+    """
+    config = toy_config(**changes)
+    shapes = NetworkConfig(**dataclasses.asdict(config.actor)), NetworkConfig(**dataclasses.asdict(config.critic))
+    networks = {"actor": Actor(shapes[0], 6, 2), "critic": Critic(shapes[1], 4, 2, 2)}  # of a point mass
+    shaped = {name: jax.eval_shape(network.init, jax.random.key(0)) for name, network in networks.items()}
+    parameters = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shaped)
+    checkpoints.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
+    checkpoints.write(run, config.env_steps, config.env_steps // 10, parameters)
+    plant_curve(run, curve, seconds)
+    return run
+
+
+def plant_curve(run: Path, curve: Sequence[float], seconds: float = 1.0) -> None:
+    """A metrics.csv with this success at its evaluations, so many seconds apart, in place of a run's own."""
+    with open(run / "metrics.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, METRICS)
+        table.writeheader()
+        for index, value in enumerate(curve):
+            table.writerow(
+                {
+                    "env_steps": 100 * index,
+                    "gradient_steps": 10 * index,
+                    "train_seconds": seconds * index,
+                    "success": value,
+                    "time_at_goal": 20 * value,
+                }
+            )
 
 
 def begun(loop: Loop, key: jax.Array) -> TrainState:

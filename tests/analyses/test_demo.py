@@ -11,12 +11,9 @@ from crlviz import cli
 from crlviz.errors import CrlvizError
 
 
-def rows(scores: dict[str, tuple[list[float], float | None, float | None]]) -> pd.DataFrame:
+def rows(scores: dict[str, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
-        [
-            {"group": group, "scores": values, "score": sum(values) / len(values), "low": low, "high": high}
-            for group, (values, low, high) in scores.items()
-        ]
+        [{"group": group, "scores": values, "score": sum(values) / len(values)} for group, values in scores.items()]
     )
 
 
@@ -28,26 +25,30 @@ KINDS = [
 ]
 
 
-def test_findings_claim_no_more_than_the_intervals():
+def test_findings():
     table = rows(
         {
-            "shallow": ([0.5, 0.6], 0.5, 0.6),
-            "deep": ([0.8, 0.9], 0.8, 0.9),
-            "wide": ([0.7, 0.85], 0.7, 0.85),
-            "long": ([0.95, 0.97], 0.95, 0.97),
+            "shallow": [0.05, 0.1, 0.12],
+            "deep": [0.8, 0.85, 0.81],
+            "wide": [0.7, 0.75, 0.77],
+            "long": [0.999, 1.0, 0.998, 0.999, 1.0],
         }
     )
     updates, parameters, seconds = demo.findings(table, KINDS)
-    assert updates.startswith("At equal updates, depth 16 reaches 85% of the goals and depth 4 55%;")
-    assert "deeper is better here" in updates
-    assert "do not tell the two apart" in parameters
-    assert "deeper is worse here" in seconds
+    assert updates.startswith(
+        "At equal updates, depth 16 reaches 82% of the goals and depth 4 9%: deeper is better here"
+    )
+    assert "for all 3 comparisons together" in updates
+    assert "no difference told" in parameters
+    assert "3 seeds would have found" in parameters
+    assert "deeper is worse here (-0.18, 95 % interval -0.34 to -0.01" in seconds
 
 
-def test_one_seed_claims_nothing():
-    table = rows({kind.title: ([0.1 * n], None, None) for n, kind in enumerate(KINDS)})
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_seed_or_two_claim_nothing(seeds):
+    table = rows({kind.title: [0.1 * n] * seeds for n, kind in enumerate(KINDS)})
     for sentence in demo.findings(table, KINDS):
-        assert sentence.endswith("one seed, so this is a picture and no claim.")
+        assert sentence.endswith(f"{'one seed' if seeds == 1 else '2 seeds'}, so this is a picture and no claim.")
 
 
 def test_the_wide_network_has_the_deep_ones_parameters():

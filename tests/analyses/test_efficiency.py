@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
+from scipy.stats import binom
 
-from analyses import efficiency
+from analyses import demo, doubling, efficiency, runs
 from crlviz import datasets
 from crlviz.charts import depth_colour
-from tests.toys import planted_runs
+from tests.toys import plant_curve, planted_run, planted_runs
 
 
 def grid(seeds=3, **more):
@@ -18,6 +20,12 @@ def grid(seeds=3, **more):
         for seed in range(seeds)
     ]
     return planted_runs(*(row | more for row in rows))
+
+
+def shape(depth, width):
+    return {
+        f"{name}__{side}": size for name in ("actor", "critic") for side, size in (("depth", depth), ("width", width))
+    }
 
 
 def test_a_planted_front():
@@ -44,8 +52,7 @@ def test_the_picture_tells_all_three_comparisons_and_the_seeds():
     assert "each one's share, one of 3" in efficiency.plot(grid(together=3)).to_json()
     assert "'type': 'log'" in text
     one = str(efficiency.plot(grid(seeds=1)).to_dict())
-    assert "one seed, so no interval" in one
-    assert "no claim" in one
+    assert "one seed, so this is a picture and no claim" in one
 
 
 def test_it_is_drawn_from_the_file_alone(tmp_path):
@@ -65,30 +72,94 @@ def test_what_is_missing_is_said():
 
 @pytest.mark.parametrize("metric", ["success", "time_at_goal"])
 def test_command(four_shapes, tmp_path, metric):
-    from click.testing import CliRunner
-
     out = [tmp_path / "e.svg", tmp_path / "e.nc"]
     done = CliRunner().invoke(
         efficiency.command, [str(four_shapes), "--metric", metric, *(f"--out={path}" for path in out)]
     )
     assert done.exit_code == 0, done.output
-    assert "At equal parameters" in done.output
+    assert "At equal updates" in done.output
     assert all(path.stat().st_size > 1000 for path in out)
 
 
 @pytest.fixture(scope="module")
 def four_shapes(tmp_path_factory):
-    from tests.analyses.test_runs import write_metrics
-    from tests.toys import toy_config, untrained_run
-
     folder = tmp_path_factory.mktemp("shapes")
     for depth, width, batch in ((4, 8, 8), (8, 8, 8), (4, 16, 8), (4, 8, 16)):
-        shape = {"actor__depth": depth, "critic__depth": depth, "actor__width": width, "critic__width": width}
-        run = untrained_run(folder / f"{depth}-{width}-{batch}", toy_config(batch_size=batch, **shape))
-        write_metrics(run, [0, *[depth / 10] * 5], seconds=depth)
+        planted_run(
+            folder / f"{depth}-{width}-{batch}", [0, *[depth / 10] * 5], depth, **shape(depth, width), batch_size=batch
+        )
     return folder
 
 
 def test_it_looks_at_shapes_alone(four_shapes):
     groups = efficiency.compute([four_shapes]).group.values.tolist()
     assert groups == ["depth 4, width 8", "depth 4, width 16", "depth 8, width 8"]
+
+
+SHAPES = ((4, 8), (8, 8), (16, 8), (4, 16), (4, 32))
+
+
+@pytest.fixture(scope="module")
+def three_seeds(tmp_path_factory):
+    """Run directories of five shapes and three seeds, by shape and seed."""
+    folder = tmp_path_factory.mktemp("seeds")
+    return {
+        (depth, width, seed): planted_run(
+            folder / f"{depth}-{width}-{seed}", [0, 0.5], seed=seed, **shape(depth, width)
+        )
+        for depth, width in SHAPES
+        for seed in range(3)
+    }
+
+
+def with_scores(data, draw):
+    """The same runs with other scores: flat curves, by depth and width."""
+    level = [draw(depth, width) for depth, width in zip(data.depth.values, data.width.values, strict=True)]
+    data = data.assign(score_success=data.score_success.copy(data=level))
+    return data.assign(success=data.success.copy(data=np.repeat(np.array(level)[:, None], data.sizes["evaluation"], 1)))
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_depth_is_not_told_from_width_where_nothing_differs(three_seeds, seeds):
+    """Of skewed scores in [0, 1] whose spread depends on the network: all claims are false, at most 5 % of pictures."""
+    data, rng = (
+        efficiency.compute([path for key, path in three_seeds.items() if key[2] < seeds]),
+        np.random.default_rng(0),
+    )
+    claims = 0
+    for _ in range(60):
+        found = doubling.compare(with_scores(data, lambda d, w: rng.beta(0.8 * d, 0.2 * d)), "success")
+        assert found.equal.tolist() == ["updates", "seconds"]
+        claims += (found.verdict != 0).any()
+        told = found.sentence.str.contains("is better")
+        assert (told == (found.verdict != 0)).all()
+    assert claims <= (0 if seeds == 2 else binom.ppf(0.999, 60, 0.05))
+
+
+def test_a_large_effect_is_found_in_run_directories(three_seeds, tmp_path):
+    rng = np.random.default_rng(1)
+    for (depth, _, _), path in three_seeds.items():
+        plant_curve(path, [0, *[{4: 0.2, 8: 0.5, 16: 0.8}[depth] + 0.03 * rng.normal()] * 5])
+    done = CliRunner().invoke(
+        efficiency.command, [*map(str, three_seeds.values()), "--metric", "success", "--out", str(tmp_path / "e.json")]
+    )
+    assert done.exit_code == 0, done.output
+    assert done.output.count("deeper is better") == 2
+    assert "At equal updates, 2 doublings of depth (4 to 16) took success from 0.2" in done.output
+
+
+def test_the_demo_finds_what_is_there_and_nothing_else(three_seeds):
+    kinds = [
+        demo.Kind("", name, d, w, 1) for name, (d, w) in zip("abcd", ((4, 8), (16, 8), (4, 16), (4, 32)), strict=True)
+    ]
+    titles = {(kind.depth, kind.width): kind.title for kind in kinds}
+    chosen = {path: titles[key[:2]] for key, path in three_seeds.items() if key[:2] in titles}
+    data = runs.compute(list(chosen)).assign_coords(group=("run", list(chosen.values())))
+    rng = np.random.default_rng(2)
+    false = 0
+    for _ in range(100):
+        table = efficiency.table(with_scores(data, lambda d, w: rng.beta(0.8 * w, 0.2 * w)), "success")
+        false += any("deeper is" in sentence for sentence in demo.findings(table, kinds))
+    assert false <= binom.ppf(0.999, 100, 0.05)
+    large = efficiency.table(with_scores(data, lambda d, w: d / 20 + 0.03 * rng.normal()), "success")
+    assert all("deeper is better here" in sentence for sentence in demo.findings(large, kinds))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from analyses import heatmap
 from analyses.heatmap_page import fitting, page
-from crlviz import datasets, envs
+from crlviz import charts, datasets, envs
 from tests.toys import Handmade
 
 ENV = "point_u4_maze"
@@ -191,6 +191,26 @@ def test_the_animation_has_a_frame_a_checkpoint(dataset):
     where = [np.argwhere(found).mean(0) for found in orange]
     np.testing.assert_allclose(where[0], where[1], atol=1)
     assert (np.abs(frames[0] - frames[1]).max(-1) > 40).mean() > 0.01
+
+
+def test_the_animation_tells_of_when_each_map_is(dataset, monkeypatch):
+    """Depth 16 was saved at the end alone and depth 8 at first alone: neither stands for the other time."""
+    frames = []
+
+    def drawn(chart, ending):
+        panels = chart.to_dict()["vconcat"][0]["hconcat"]
+        frames.append({panel["title"]["text"]: panel for panel in panels})
+        return charts_render(chart, ending)
+
+    charts_render = charts.render
+    monkeypatch.setattr(charts, "render", drawn)
+    goal = envs.make(ENV).maze.xy((4, 1))[None]
+    unlike = [known(4, 100), known(4, 200), known(16, 200), known(8, 100)]
+    heatmap.animate(heatmap.compute(unlike, goal, resolution=1), size=60)
+    assert [list(frame) for frame in frames] == [
+        ["depth 4", "depth 16 (none saved by then)", "depth 8"],
+        ["depth 4", "depth 16", "depth 8 (at 100 steps)"],
+    ]
 
 
 def test_without_a_maze_a_click_takes_the_nearest_place(open_page, tmp_path, monkeypatch):

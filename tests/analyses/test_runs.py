@@ -1,31 +1,13 @@
 """Curves, scores and costs of runs, against metrics written by hand."""
 
-import csv
-
 import numpy as np
+import pandas as pd
 import pytest
 
 from analyses import runs
 from crlviz.checkpoints import read_config
 from crlviz.errors import CrlvizError, UsageError
-from tests.toys import change_config, planted_runs, toy_config, untrained_run
-from training.trainer import METRICS
-
-
-def write_metrics(run, success, seconds):
-    with open(run / "metrics.csv", "w", newline="") as file:
-        table = csv.DictWriter(file, METRICS)
-        table.writeheader()
-        for index, value in enumerate(success):
-            table.writerow(
-                {
-                    "env_steps": 100 * index,
-                    "gradient_steps": 10 * index,
-                    "train_seconds": seconds * index,
-                    "success": value,
-                    "time_at_goal": 20 * value,
-                }
-            )
+from tests.toys import change_config, plant_curve, planted_run, planted_runs, toy_config, untrained_run
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +15,8 @@ def four_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("four")
     paths = []
     for depth, seed, level in ((4, 0, 0.2), (4, 1, 0.3), (8, 0, 0.7), (8, 1, 0.8)):
-        config = toy_config(actor__depth=depth, critic__depth=depth, seed=seed)
-        path = untrained_run(folder / f"d{depth}s{seed}", config)
-        write_metrics(path, [0, 1, *[level] * 5], seconds=depth)
+        changes = {"actor__depth": depth, "critic__depth": depth, "seed": seed}
+        path = planted_run(folder / f"d{depth}s{seed}", [0, 1, *[level] * 5], depth, **changes)
         paths.append(path)
     return paths
 
@@ -56,8 +37,7 @@ def test_scores_costs_and_groups(four_runs):
 def test_table(four_runs):
     table = runs.table(runs.compute(four_runs), "success").set_index("group")
     assert table.score["depth 4"] == pytest.approx(0.25)
-    assert table.low["depth 8"] == pytest.approx(0.7)
-    assert table.high["depth 8"] == pytest.approx(0.8)
+    assert table.scores["depth 8"] == pytest.approx([0.7, 0.8])
     assert table.updates["depth 4"] == 60
     assert table.seconds["depth 8"] == 48
 
@@ -67,7 +47,7 @@ def test_seeds_trained_at_once_say_so(four_runs, tmp_path):
     for seed in (0, 1):
         path = untrained_run(tmp_path / "both" / f"seed{seed}", toy_config(seed=seed))
         change_config(path, lambda content: content.update(together=[0, 1]))
-        write_metrics(path, [0, 0.5], seconds=1)
+        plant_curve(path, [0, 0.5], seconds=1)
     assert runs.find([tmp_path]) == runs.find([tmp_path / "both"]) == [tmp_path / "both" / f"seed{n}" for n in (0, 1)]
     data = runs.compute(runs.find([tmp_path]))
     assert data.together.values.tolist() == [2, 2]
@@ -79,7 +59,7 @@ def test_seeds_trained_at_once_say_so(four_runs, tmp_path):
 
 def test_runs_of_unequal_length(four_runs, tmp_path):
     short = untrained_run(tmp_path / "short", toy_config(seed=5))
-    write_metrics(short, [0, 0.5], seconds=1)
+    plant_curve(short, [0, 0.5], seconds=1)
     data = runs.compute([four_runs[0], short])
     assert data.score_success[1] == pytest.approx(0.25)  # of fewer than five evaluations, all
     assert np.isnan(data.success[1, 2:]).all()
@@ -122,7 +102,7 @@ def test_other_settings_part_groups(tmp_path):
     paths = []
     for gamma in (0.9, 0.99):
         paths.append(untrained_run(tmp_path / str(gamma), toy_config(gamma=gamma)))
-        write_metrics(paths[-1], [0, 1], seconds=1)
+        plant_curve(paths[-1], [0, 1], seconds=1)
     assert runs.compute(paths).group.values.tolist() == ["gamma 0.9", "gamma 0.99"]
 
 
@@ -130,7 +110,7 @@ def test_ablations_are_facts(tmp_path):
     paths = []
     for changes in ({}, {"actor__residual": "false", "critic__residual": "false"}, {"critic__activation": "relu"}):
         paths.append(untrained_run(tmp_path / str(len(paths)), toy_config(**changes)))
-        write_metrics(paths[-1], [0, 1], seconds=1)
+        plant_curve(paths[-1], [0, 1], seconds=1)
     words = ["full network", "no residual", "critic relu, actor full network"]
     assert runs.compute(paths).network.values.tolist() == words
 
@@ -151,11 +131,27 @@ def test_vary_takes_the_richest_sweep_of_each_task():
     assert runs.relabel(part.isel(run=[0]), "depth").group.values[0] == "depth 4"
 
 
-def test_intervals_draw_within_tasks():
-    """Two tasks far apart, seeds all alike in each: nothing varies when seeds are drawn within their task."""
-    rows = [{"env": env, "seed": seed, "score": level} for env, level in (("a", 0.1), ("b", 0.9)) for seed in range(3)]
-    row = runs.table(planted_runs(*rows), "success").iloc[0]
-    assert (row.low, row.high) == (pytest.approx(row.score), pytest.approx(row.score))
+def test_a_stalled_machine_is_not_counted(tmp_path):
+    """Ten intervals of a second, one of them of a hundred: counted as ten, and the rest is told."""
+    run = planted_run(tmp_path / "run", [0, *[0.5] * 10])
+    slow = planted_run(tmp_path / "slow", [0, *[0.5] * 10], seconds=2.0, seed=1)
+    table = pd.read_csv(run / "metrics.csv")
+    table.loc[table.index > 4, "train_seconds"] += 99
+    table.to_csv(run / "metrics.csv", index=False)
+    data = runs.compute([run, slow])
+    assert data.train_seconds.values[0] == pytest.approx(np.arange(11))
+    assert data.train_seconds.values[1] == pytest.approx(2.0 * np.arange(11))  # slow throughout is no stall
+    assert data.stalled_seconds.values.tolist() == pytest.approx([99, 0])
+    assert runs.stalls(data).startswith("One run stalled, for 99 s in all, which are not counted")
+    assert runs.stalls(runs.compute([slow])) == ""
+
+
+def test_a_longer_interval_of_more_updates_is_no_stall():
+    table = pd.DataFrame({"gradient_steps": [0, 10, 20, 30, 130], "env_steps": [0, 1, 2, 3, 13]})
+    seconds, stalled = runs.clock(table.assign(train_seconds=[0.0, 1, 2, 3, 13]))
+    assert (seconds.tolist(), stalled) == ([0, 1, 2, 3, 13], 0)
+    seconds, stalled = runs.clock(table.assign(train_seconds=[0.0, 1, 2, 3, 53]))
+    assert (seconds.tolist(), stalled) == ([0, 1, 2, 3, 13], 40)
 
 
 @pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n", "env_steps,success,time_at_goal\n"])

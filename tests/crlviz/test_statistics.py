@@ -1,61 +1,152 @@
-"""The interquartile mean and its interval, against their definitions."""
+"""How often a difference of nothing is claimed, and what is found; on shapes that scores of few seeds take."""
 
 import numpy as np
 import pytest
+from scipy.stats import binom, ttest_ind
 
 from crlviz import statistics
 
-
-def test_middle_half():
-    assert statistics.interquartile_mean([0, 10, 11, 100]) == 10.5
-    assert statistics.interquartile_mean([1, 2, 6]) == 3
+DRAWS = 20_000
 
 
-def test_interval_is_the_bootstraps():
-    scores = np.random.default_rng(0).normal(size=12)
+def normal(spread, mean=0.0):
+    return lambda rng, size: rng.normal(mean, spread, size)
+
+
+def beta(mean, concentration):
+    return lambda rng, size: rng.beta(mean * concentration, (1 - mean) * concentration, size)
+
+
+def all_or_nothing(share):
+    return lambda rng, size: (rng.random(size) < share).astype(float)
+
+
+SHAPES = {
+    "normal": (normal(1), normal(1)),
+    "normal, half the spread": (normal(1), normal(2)),
+    "normal, five times the spread": (normal(5), normal(1)),
+    "skewed": (beta(0.8, 4), beta(0.8, 4)),
+    "skewed, a third of the spread": (beta(0.8, 4), beta(0.8, 40)),
+    "skewed, three times the spread": (beta(0.8, 40), beta(0.8, 4)),
+    "very skewed": (beta(0.9, 3), beta(0.9, 3)),
+    "at both ends": (beta(0.5, 1), beta(0.5, 1)),
+    "at both ends and in the middle": (beta(0.5, 1), beta(0.5, 20)),
+    "half of all seeds learn": (all_or_nothing(0.5), all_or_nothing(0.5)),
+    "most seeds learn": (all_or_nothing(0.8), all_or_nothing(0.8)),
+}
+SEEDS = [(3, 3), (5, 5), (10, 10), (3, 5), (5, 3), (3, 10), (5, 10)]
+
+
+def rate(shapes, seeds, comparisons=1):
+    """Of DRAWS pairs of groups, how many are claimed to differ."""
+    rng = np.random.default_rng(0)
+    low, high = statistics.interval(
+        *(shape(rng, (DRAWS, n)) for shape, n in zip(shapes, seeds, strict=True)), comparisons
+    )
+    return int(((low > 0) | (high < 0)).sum())
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_nothing_is_claimed_more_often_than_stated(name):
+    """Means are equal, so every claim is false; chance allows a little more than 5 % of the draws (binomial, 1e-3)."""
+    claimed = {seeds: rate(SHAPES[name], seeds) for seeds in SEEDS}
+    assert max(claimed.values()) <= binom.ppf(0.999, DRAWS, 0.05), claimed
+
+
+@pytest.mark.parametrize("comparisons", [3, 6])
+def test_nor_is_it_over_all_comparisons_of_a_page(comparisons):
+    """Of scores that are not all-or-nothing, for which the docstring says what three seeds cannot do."""
+    allowed = binom.ppf(0.999, DRAWS, 0.05 / comparisons)
+    for name in ("normal", "normal, half the spread", "normal, five times the spread", "skewed", "very skewed"):
+        claimed = {seeds: rate(SHAPES[name], seeds, comparisons) for seeds in SEEDS}
+        assert max(claimed.values()) <= allowed, (name, claimed)
+
+
+def test_welchs_test_would_claim_more_often():
+    """So that the shapes above are hard enough to tell."""
+    rng = np.random.default_rng(0)
+    shape, other = SHAPES["skewed, a third of the spread"]
+    found = ttest_ind(shape(rng, (DRAWS, 3)), other(rng, (DRAWS, 10)), axis=1, equal_var=False)
+    assert (found.pvalue < 0.05).mean() > 0.1
+
+
+def test_the_interval_is_students_by_hand():
+    """Three seeds against five, of which the three vary more; t of 2 degrees of freedom at 97.5 % is 4.3027."""
+    found = statistics.compare([1.0, 2.0, 6.0], [5.0, 6.0, 6.0, 7.0, 6.0])
+    half = 4.3027 * np.sqrt(7) * np.sqrt(2 / 3)
+    assert found.difference == pytest.approx(-3)
+    assert (found.low, found.high) == (pytest.approx(-3 - half, abs=1e-3), pytest.approx(-3 + half, abs=1e-3))
+    wider = statistics.compare([1.0, 2.0, 6.0], [5.0, 6.0, 6.0, 7.0, 6.0], comparisons=3)  # at 1 - 0.05 / 3: 7.6488
+    assert wider.high == pytest.approx(-3 + half * 7.6488 / 4.3027, abs=1e-2)
+
+
+def test_a_verdict_is_the_intervals_side_of_zero():
     rng = np.random.default_rng(1)
-    resamples = np.sort(rng.choice(scores, (20_000, 12)), axis=1)[:, 3:9].mean(axis=1)
-    np.testing.assert_allclose(statistics.interval(scores), np.percentile(resamples, [2.5, 97.5]), atol=0.03)
+    seen = set()
+    for _ in range(300):
+        a, b = rng.normal(rng.normal(0, 5), 1, 5), rng.normal(0, 1, rng.integers(3, 9))
+        found = statistics.compare(a, b, comparisons=int(rng.integers(1, 4)))
+        assert found.low < found.difference == pytest.approx(a.mean() - b.mean())
+        assert found.difference < found.high
+        assert (found.verdict > 0, found.verdict < 0) == (found.low > 0, found.high < 0)
+        opposite = statistics.compare(b, a, comparisons=found.comparisons)
+        assert (opposite.verdict, opposite.low) == (-found.verdict, pytest.approx(-found.high))
+        seen.add(found.verdict)
+    assert seen == {-1, 0, 1}
 
 
-def brute_force(groups, weights, rng, count=20_000):
-    """Resamples a task's seeds apart from the other tasks', one draw at a time."""
-    values = np.zeros(count)
-    for draw in range(count):
-        for weight, tasks in zip(weights, groups, strict=True):
-            drawn = np.sort(np.concatenate([rng.choice(seeds, len(seeds)) for seeds in tasks]))
-            cut = len(drawn) // 4
-            values[draw] += weight * drawn[cut : len(drawn) - cut].mean()
-    return np.percentile(values, [2.5, 97.5])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("comparisons", [1, 3])
+def test_what_is_said_to_be_found_is_found_four_times_in_five(seeds, comparisons):
+    spread = 0.1
+    many = np.random.default_rng(2).normal(0, spread, 10_000)
+    # compare tells it from the seeds' own spread; here that is the true one.
+    effect = statistics.compare(many, many).detectable / statistics._detectable(10_000, 10_000, 1)
+    effect *= statistics._detectable(seeds, seeds, comparisons)
+    assert rate((normal(spread, effect), normal(spread)), (seeds, seeds), comparisons) / DRAWS == pytest.approx(
+        0.8, abs=0.02
+    )
 
 
-def test_a_contrast_is_stratified_over_tasks():
-    rng = np.random.default_rng(3)
-    groups = [[rng.normal(0, 1, 4), rng.normal(5, 2, 5)], [rng.normal(1, 1, 3), rng.normal(5, 1, 3)]]
-    weights = [1.0, -0.5]
-    flat = [np.concatenate(group) for group in groups]
-    tasks = [np.repeat(["a", "b"], [len(seeds) for seeds in group]) for group in groups]
-    order = rng.permutation(len(flat[0]))  # tasks need not lie together
-    flat[0], tasks[0] = flat[0][order], tasks[0][order]
-    value, found = statistics.contrast(flat, weights, tasks)
-    expected = statistics.interquartile_mean(flat[0]) - 0.5 * statistics.interquartile_mean(flat[1])
-    assert value == pytest.approx(expected)
-    np.testing.assert_allclose(found, brute_force(groups, weights, rng), atol=0.1)
-    pooled = statistics.interval(flat[0])  # blind to tasks it is far wider
-    low, high = statistics.interval(flat[0], tasks[0])
-    assert high - low < 0.7 * (pooled[1] - pooled[0])
+def test_the_power_that_is_told_is_that_of_the_pooled_spread():
+    found = statistics.compare([0.4, 0.5, 0.6], [0.4, 0.5, 0.6])
+    assert found.detectable == pytest.approx(0.1 * statistics._detectable(3, 3, 1))
+    assert 0.5 < found.detectable < 0.6  # 5.4 standard deviations
+    assert f"3 seeds would have found {found.detectable:.2f} or more" in found.words("deeper", "wider")
 
 
-def test_a_task_with_one_seed_has_no_interval():
-    assert statistics.interval([0.1, 0.2, 0.9], ["a", "a", "b"]) is None
-    assert statistics.contrast([[0.1, 0.2], [0.9]], [1, -1]) == (pytest.approx(-0.75), None)
+def test_seeds_that_do_not_vary():
+    same = statistics.compare([1.0] * 3, [1.0] * 3)
+    assert (same.verdict, same.difference) == (0, 0)
+    assert same.low <= 0 <= same.high
+    assert "would have found" not in same.words("deeper", "wider")
+    assert statistics.compare([0.0] * 3, [0.0] * 3).verdict == 0
+    assert statistics.compare([0.3] * 3, [0.1 + 0.2] * 3).verdict == 0  # apart by rounding
+    # Far apart without any spread: a difference, whose interval is no point.
+    apart = statistics.compare([1.0] * 3, [0.0] * 3)
+    assert apart.verdict == 1
+    assert 0 < apart.low < 0.9
+    assert statistics.compare([1.0] * 3, [0.0] * 3, comparisons=1000).verdict == 0
 
 
-def test_one_score_has_no_interval():
-    assert statistics.interval([0.5]) is None
+@pytest.mark.parametrize("seeds", [(1, 1), (2, 2), (2, 9), (9, 1)])
+def test_fewer_than_three_seeds_have_no_verdict(seeds):
+    found = statistics.compare(np.linspace(0.9, 1, seeds[0]), np.linspace(0, 0.1, seeds[1]))
+    assert found.verdict == 0
+    assert np.isnan([found.low, found.high, found.detectable]).all()
+    assert found.difference > 0.8
+    assert found.words("deeper", "wider").endswith("so this is a picture and no claim")
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(2)
-    covered = [low <= 0 <= high for low, high in (statistics.interval(rng.normal(size=20)) for _ in range(100))]
-    assert 0.85 < np.mean(covered) < 1
+def test_a_missing_score_claims_nothing():
+    found = statistics.compare([0.9, np.nan, 0.9], [0.1, 0.1, 0.2])
+    assert found.verdict == 0
+    assert np.isnan(found.low)
+    assert found.words("deeper", "wider") == "a score is missing, so no claim"
+
+
+def test_words():
+    found = statistics.compare([0.8, 0.81, 0.82], [0.1, 0.11, 0.12], comparisons=3)
+    assert found.words("deeper", "wider").startswith("deeper (+0.70, 95 % interval +0.")
+    assert found.words("deeper", "wider").endswith("for all 3 comparisons together)")
+    assert statistics.compare([0.1, 0.11, 0.12], [0.8, 0.81, 0.82]).words("deeper", "wider").startswith("wider (-0.70")
