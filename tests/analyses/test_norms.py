@@ -80,8 +80,8 @@ def test_depths_and_seeds_share_a_dataset(agents, tmp_path):
     assert len(rows) == (2 + 3 + 3) + (1 + 1 + 1)
     deep = next(group for group in rows.index.levels[0] if "12" in group)
     values = [part.norm.sel(part="phi", block=3).item() for label, _, part in datasets.each(dataset) if "12" in label]
-    assert rows.loc[(deep, "phi", 3)].norm == pytest.approx(np.mean(values))
-    assert rows.loc[(deep, "phi", 3)].low == pytest.approx(min(values))  # the interval of two seeds is their range
+    assert rows.loc[(deep, "phi", 3)].value == pytest.approx(np.mean(values))
+    assert rows.loc[(deep, "phi", 3)]["values"] == pytest.approx(values)
     for variable in dataset.data_vars.values():
         assert {"units", "long_name"} <= variable.attrs.keys()
     datasets.save(dataset, tmp_path / "norms.nc")
