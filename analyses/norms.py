@@ -117,6 +117,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
     colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
+    shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
     last = int(rows.block.max())
     kind: Any = "log" if last > 16 else "linear"
     # Vega would write a tick at block 1.5 as another 2.
@@ -128,7 +129,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     for name in NETWORKS:
         here = rows[rows.part == name]
         line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
-        marks = charts.seed_marks(here, y, x=x, color=colour, tooltip=["group", "block", "value"])
+        marks = charts.seed_marks(here, y, x=x, color=colour, shape=shape, tooltip=["group", "block", "value"])
         panels.append(alt.layer(line, *marks).properties(width=size, height=220, title=name))
     counts = rows["values"].map(len).tolist()
     note = f"Mean over states of {dataset.attrs['episodes']} episodes; {charts.seed_note(counts)}."

@@ -251,6 +251,7 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
     colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
+    shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
     ticks = sorted(table.x.unique().tolist())
     ticks = ticks[:: -(-len(ticks) // 12)]
     x = alt.X(
@@ -262,7 +263,7 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
         here = table[table.pairs == pairs]
         line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
         tooltip = ["group:N", "x:Q", "value:Q", "number:Q"]
-        marks = charts.seed_marks(here, y, x=x, color=colour, tooltip=tooltip)
+        marks = charts.seed_marks(here, y, x=x, color=colour, shape=shape, tooltip=tooltip)
         panels.append(alt.layer(line, *marks).properties(width=1.3 * size, height=200, title=title))
     return alt.hconcat(*panels, spacing=30).resolve_scale(y="shared")
 

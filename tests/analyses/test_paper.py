@@ -118,6 +118,15 @@ def test_figures_over_depth_take_runs_that_differ_in_depth_and_seed_alone(tmp_pa
     assert [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.one_a_depth] == [(4, 0), (8, 0)]
 
 
+def test_figures_over_depth_take_runs_that_are_alike_in_all_else():
+    """A depth 16 that was trained longer, or with another gamma, is no answer to what depth does."""
+    alike = [toys_agent(depth) for depth in (4, 8)]
+    longer = dataclasses.replace(toys_agent(16), env_steps=10_000)
+    other = toys_agent(32)
+    other = dataclasses.replace(other, config=other.config | {"gamma": 0.5})
+    assert figures.Runs([], [*alike, longer, other]).over_depth == alike
+
+
 def test_figures_over_depth_take_the_whole_network_where_there_is_one():
     lacking = [toys_agent(depth, seed, layer_norm=False) for depth in (4, 8, 16) for seed in (0, 1)]
     whole = [toys_agent(depth) for depth in (4, 8)]
@@ -175,6 +184,9 @@ def test_the_cost_is_the_line_through_the_runs(tmp_path):
         2 * 5 * (seconds(4) + seconds(4, times=4)) / 3600, rel=1e-4
     )
     assert "--depth 4,8 --width 8,16" in estimate.command(figure, runs, [])
+    # A run of ten times the steps took ten times as long; the sweep trains as long as the first.
+    longer = figures.Runs(runs.paths, [runs.agents[0], dataclasses.replace(runs.agents[1], env_steps=1000)])
+    assert estimate.hours(figure, longer, [took[0], 10 * took[1]]) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize(
