@@ -50,7 +50,8 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
 
     Both lines start at the network that they share. A deeper one is compared with a wider one: the largest two after as
     many doublings (equal updates), the largest two whose parameters differ by less than a tenth (equal parameters), and
-    the first of these pairs that there is with every run cut off at the seconds that the fastest took (equal seconds).
+    the first of these pairs that there is with every run cut off at the seconds that the fastest took (equal seconds,
+    where all were trained in as large groups of seeds at once).
     What would take a network that was not trained is not compared.
 
     Args:
@@ -106,7 +107,11 @@ def _pairs(dataset: xr.Dataset) -> dict[str, tuple[Network, Network, Network, di
 
     updates = largest(lambda d, w: d[0] * base[1] == w[1] * base[0])
     parameters = largest(as_many_parameters)
-    chosen = {"updates": updates, "parameters": parameters, "seconds": updates or parameters}
+    seconds = updates or parameters
+    if seconds and "together" in dataset.coords:  # seconds of seeds that a GPU trained at once are shares
+        at_once = {n for network in (base, *seconds) for n in parts[network].together.values.tolist()}
+        seconds = seconds if len(at_once) == 1 else None
+    chosen = {"updates": updates, "parameters": parameters, "seconds": seconds}
     return {equal: (base, *pair, parts) for equal, pair in chosen.items() if pair}
 
 
@@ -141,6 +146,6 @@ def _fact(row: Mapping, metric: str, networks: Sequence[Network], sizes: Sequenc
             f"{of_depth}, {wider} when they go into {of_width}, from {start}"
         )
     return (
-        f"After equal training seconds ({seconds:.3g}), {word} is {deeper} at depth {deep[0]}, {wider} at width "
-        f"{wide[1]} and {start} at depth {depth} with width {width}"
+        f"After equal training seconds ({seconds:.3g}), read off the learning curves, {word} is {deeper} at depth "
+        f"{deep[0]}, {wider} at width {wide[1]} and {start} at depth {depth} with width {width}"
     )

@@ -121,8 +121,15 @@ def test_equal_seconds_can_disagree_with_equal_updates():
     row = found.loc["seconds"]
     assert row.depth == pytest.approx(0.8 * 0.8 / 4)
     assert row.width == pytest.approx(0.5 * 0.8)
-    assert row.sentence.startswith("After equal training seconds (10), success is 0.16 at depth 16, 0.40 at width 256")
+    assert row.sentence.startswith(
+        "After equal training seconds (10), read off the learning curves, success is 0.16 at depth 16, 0.40 at"
+    )
     assert "and 0.40 at depth 4 with width 64" in row.sentence
+
+
+def test_seconds_of_unlike_numbers_of_seeds_at_once_are_not_compared():
+    data = sweep(lambda depth, width: 0.5, together=lambda depth, width: 5 if depth == 16 else 1)
+    assert by_equal(data).index.tolist() == ["updates", "parameters"]
 
 
 def test_the_score_of_a_whole_run_is_its_last_five_evaluations():
