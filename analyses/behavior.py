@@ -103,7 +103,12 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = Fa
             raise UsageError(
                 f"{agents[0].source} and {agent.source} have different bodies or worlds; look at them apart"
             )
-    attrs = {"env": agents[0].eval_env.id, "episodes": episodes, "sampled": int(sampled), "seed": seed}
+    attrs = {
+        "env": " and ".join(dict.fromkeys(agent.eval_env.id for agent in agents)),
+        "episodes": episodes,
+        "sampled": int(sampled),
+        "seed": seed,
+    }
     return datasets.combine(agents, each, xr.Dataset(attrs=attrs | each[0].attrs))
 
 

@@ -69,7 +69,7 @@ def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: 
         paths = [paths[best]] * len(agents)
     longest = max(path.sizes["time"] for path in paths)
     each = [_embedded(agent, path).reindex(time=np.arange(longest)) for agent, path in zip(agents, paths, strict=True)]
-    attrs = {"env": agents[0].env.id, "trajectory": trajectory}
+    attrs = {"env": datasets.worlds(agents), "trajectory": trajectory}
     return datasets.combine(agents, each, xr.Dataset(attrs=attrs))
 
 

@@ -42,7 +42,7 @@ def compute(
     """Q over positions for fixed goals, or over goals from fixed starts.
 
     Args:
-      agents: in the same maze.
+      agents: of one body, in mazes of the same walls; they may have been trained on different starts and goals.
       places: what stays fixed, [P, 2] in metres: goals, or starts where ``over`` is ``goals``. Default:
         ``default_places`` of the first agent.
       over: ``positions`` or ``goals``: what x and y are.
@@ -57,7 +57,7 @@ def compute(
       that distance: 1 where Q orders all points by it), and ``visits`` with coverage. Points inside walls are NaN.
 
     Raises:
-      UsageError: agents in different mazes, or a place inside a wall.
+      UsageError: agents among different walls or of different bodies, or a place inside a wall.
     """
     if over not in FIXED:
         raise UsageError(f"over {over!r} is unknown; take {' or '.join(FIXED)}")
@@ -69,8 +69,12 @@ def compute(
     if env.goal_dim < 2:
         raise UsageError(f"goals of {env.id} lie on a line; a map needs goals in a plane")
     for agent in agents[1:]:
-        if agent.env.maze != env.maze or agent.env.state_dim != env.state_dim:
-            raise UsageError(f"{agents[0].source} and {agent.source} walk in different environments; draw them apart")
+        alike = agent.env.maze is None if env.maze is None else env.maze.same_ground(agent.env.maze)
+        if not alike or agent.env.state_dim != env.state_dim:
+            raise UsageError(
+                f"{agents[0].source} walks in {env.id} and {agent.source} in {agent.env.id}, which differ in walls "
+                "or bodies; draw them apart"
+            )
     if places is None:
         places = default_places(agents[0], over)
     places = np.atleast_2d(places)
@@ -99,7 +103,12 @@ def compute(
             "y": ("y", y, {"long_name": "y", "units": "m"}),
             "distance_kind": ["geodesic", "straight"],
         },
-        attrs={"env": env.id, "over": over, "action": action, "spacing": float(x[1] - x[0]) if len(x) > 1 else 1.0}
+        attrs={
+            "env": datasets.worlds(agents),
+            "over": over,
+            "action": action,
+            "spacing": float(x[1] - x[0]) if len(x) > 1 else 1.0,
+        }
         | _maze_attrs(env.maze),
     )
     reset = np.asarray(jax.jit(env.reset)(jax.random.key(seed)).obs)  # jitted: one program, not one an operation
@@ -270,7 +279,7 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
              crlviz heatmap runs/d4 runs/d16 --out q.gif
     """
     from analyses.heatmap_page import fitting, page
-    from crlviz.agent import load_all
+    from crlviz.agent import load_all, load_each
     from crlviz.checkpoints import through_training
 
     outputs.check(out, also=(".gif",))
@@ -283,10 +292,10 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
         raise UsageError(f"--checkpoints {count}: at least one is needed")
     places = np.array([_read_place(place, FIXED[over]) for place in given]) if given else None
     options = {"over": over, "action": action, "coverage": coverage}
-    newest = load_all(checkpoints)
+    runs, newest = zip(*load_each(checkpoints), strict=True)
     endings = {path.suffix for path in out}
     paged, moving = ".html" in endings and places is None, ".gif" in endings
-    agents = load_all([p for path in checkpoints for p in through_training(path, count)]) if paged or moving else []
+    agents = load_all([p for path in runs for p in through_training(path, count)]) if paged or moving else []
     made: list[xr.Dataset] = []
     others: dict[str, Callable[[Path], None]] = {}
     if paged:

@@ -47,7 +47,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> 
     each = [_one(agent, episodes, seed) for agent in agents]
     most = max(part.sizes["block"] for part in each)
     each = [part.reindex(block=np.arange(1, most + 1)) for part in each]
-    return datasets.combine(agents, each, xr.Dataset(attrs={"env": agents[0].env.id, "episodes": episodes}))
+    return datasets.combine(agents, each, xr.Dataset(attrs={"env": datasets.worlds(agents), "episodes": episodes}))
 
 
 def _parameters(agent: "Agent") -> dict[str, Any]:

@@ -15,7 +15,6 @@ import xarray as xr
 from analyses import final, outputs, runs
 from analyses.runs import LAST, METRICS, vary
 from crlviz import charts, datasets, files, statistics
-from crlviz.errors import CrlvizError
 
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
 _COLOURS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of what is not a depth
@@ -118,7 +117,7 @@ def panels(dataset: xr.Dataset, metric: str = "time_at_goal", over: str = "env_s
 
 
 def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_steps") -> alt.TopLevelMixin:
-    """Every panel that the runs support, a block a task, and what each missing one would need.
+    """Every panel that the runs support, a block a task; of runs that support none, their learning curves.
 
     Args:
       dataset: from ``analyses.runs.compute``, or read back from netCDF.
@@ -128,16 +127,14 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     blocks = []
     for task in tasks:
-        found = panels(dataset.isel(run=dataset.env.values == task), metric, over)
-        if found:
-            pictures: list[Any] = list(found.values())
-            block = alt.concat(*pictures, columns=2, spacing=30, title=task)
-            blocks.append(block.resolve_scale(color="independent", shape="independent", strokeDash="independent"))
-    if not blocks:
-        needs = "; ".join(panel.needs for panel in PANELS.values())
-        raise CrlvizError(f"these runs differ in nothing that a panel shows: {needs}")
+        part = dataset.isel(run=dataset.env.values == task)
+        pictures: list[Any] = list(panels(part, metric, over).values())
+        pictures = pictures or [curves(part, metric=metric, over=over, title="Learning curves")]
+        block = alt.concat(*pictures, columns=2, spacing=30, title=task)
+        blocks.append(block.resolve_scale(color="independent", shape="independent", strokeDash="independent"))
     lines = [f"Final scores are means of the last {LAST} evaluations; {runs.seeds(dataset)}."]
-    lines += [f"Not drawn: {panel.needs}." for panel in missing(dataset)]
+    lacking = "; ".join(panel.title for panel in missing(dataset))
+    lines += [f"Not drawn, for want of runs that differ in it: {lacking}."] * bool(lacking)
     subtitle = [line for text in lines for line in textwrap.wrap(text, 130)]
     return alt.vconcat(*blocks, spacing=30).properties(
         title=alt.TitleParams(

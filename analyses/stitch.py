@@ -74,7 +74,7 @@ def compute(
             for side in ("start", "goal")
             for k, axis in enumerate("xy")
         },
-        attrs={"env": agents[0].env.id, "episodes": episodes, "cell_size": maze.cell_size},
+        attrs={"env": datasets.worlds(agents), "episodes": episodes, "cell_size": maze.cell_size},
     ).assign_coords(start=np.arange(len(cells)), goal=np.arange(len(cells)))
     pairs = np.argwhere(steps > 0)
     return datasets.combine(

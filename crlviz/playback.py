@@ -79,15 +79,16 @@ def alone(runs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labels(agents: Any) -> list[str]:
-    """Captions: what the agents differ in, and depth and seed always."""
+    """Captions: what the agents differ in, and depth and seed always.
+
+    Raises:
+      UsageError: two that differ in nothing.
+    """
     from crlviz import datasets
 
-    names = [name for name in datasets.FACTS if name in {*datasets.differing(agents), "depth", "seed"}]
-    texts = [datasets.label({name: agent.facts[name] for name in names}) for agent in agents]
-    for index, text in enumerate(texts):
-        if text in texts[:index]:
-            raise UsageError(f"{agents[index].source} and {agents[texts.index(text)].source} are the same; give one")
-    return texts
+    differing = datasets.check_differing(agents)
+    names = ["depth"] * ("depth" not in differing) + differing + ["seed"] * ("seed" not in differing)
+    return datasets.labels([{name: agent.facts.get(name, "unknown") for name in names} for agent in agents])
 
 
 def run(agent: Any, episodes: int, seed: int, goal: str | None, steps: int | None, sampled: bool) -> Any:

@@ -84,9 +84,6 @@ class TrainConfig:
 # What jax calls each precision.
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
 
-# What may change when a run is resumed: none of it changes what an update computes.
-KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay")
-
 # What each preset changes, by dotted field name.
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's own values are the defaults; its code also keeps each environment's first start and goal.

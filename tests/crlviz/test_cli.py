@@ -12,7 +12,7 @@ import xarray as xr
 
 from crlviz import cli
 from crlviz.errors import CrlvizError
-from tests.toys import ROOM, toy_config
+from tests.toys import ROOM, toy_config, untrained_run
 
 QUICK = [f"--set={name}" for name in ("num_envs=4", "unroll=10", "updates=2", "window=30", "replay_steps=60")]
 QUICK += ["--set=evaluations=2", "--set=eval_episodes=4", "--batch-size=8", "--env-steps=280", "--width=8"]
@@ -305,11 +305,41 @@ def test_a_html_is_a_page_of_all_training_unless_a_goal_is_given(crlviz, toy_run
 
 
 def test_heatmap_across_mazes(crlviz, toy_run, tmp_path):
-    from tests.toys import untrained_run
-
     other = untrained_run(tmp_path / "other", toy_config(env="point_u2_maze"))
     result = crlviz("heatmap", toy_run, other, "--out", tmp_path / "map.json")
-    assert "different environments" in complaint(result, 2)
+    words = "walks in point_u_maze and"
+    assert words in complaint(result, 2)
+
+
+def test_near_pairs_beside_all_pairs_of_a_maze(crlviz, toy_run, tmp_path):
+    """Which pairs were trained is a setting: the maze is the same."""
+    near = untrained_run(tmp_path / "near", toy_config(env="point_u_maze_gen_1f2f"))
+    options = {"heatmap": ["--goal=1,0", "--resolution=2", "--no-coverage"], "behavior": ["--episodes=2"]}
+    options |= {"stitch": [], "norms": ["--episodes=2"], "embed": ["--episodes=2"]}
+    for verb, more in options.items():
+        data, picture = tmp_path / f"{verb}.nc", tmp_path / f"{verb}.json"
+        code, _, err = crlviz(verb, toy_run, near, *more, "--out", data, "--out", picture)
+        assert code == 0, err
+        assert "point_u_maze_gen_1f2f" in picture.read_text()
+        with xr.open_dataset(data) as read:
+            assert sorted(read.env.values.tolist()) == ["point_u_maze", "point_u_maze_gen_1f2f"]
+
+
+def test_runs_that_differ_in_any_setting_are_compared(crlviz, tmp_path):
+    settings = [{"gamma": 0.9}, {"gamma": 0.95}, {"gamma": 0.95, "crl__learning_rate": 0.001}]
+    runs = [untrained_run(tmp_path / str(n), toy_config(**changes)) for n, changes in enumerate(settings)]
+    for verb, more in {"heatmap": ["--goal=1,0", "--resolution=2", "--no-coverage"], "norms": ["--episodes=2"]}.items():
+        data, picture = tmp_path / f"{verb}.nc", tmp_path / f"{verb}.json"
+        code, out, err = crlviz(verb, *runs, *more, "--out", data, "--out", picture)
+        assert code == 0, err
+        assert "crl.learning_rate 0.001, gamma 0.95" in out
+        assert "crl.learning_rate 0.0003, gamma 0.9" in picture.read_text()
+        with xr.open_dataset(data) as read:
+            assert read["gamma"].values.tolist() == [0.9, 0.95, 0.95]
+    code, out, _ = crlviz("rollout", *runs[:2], "--steps", 3, "--out", tmp_path / "walk.nc")
+    assert (code, out.splitlines()[0].split(":")[0]) == (0, "depth 4, gamma 0.9, seed 0")
+    with xr.open_dataset(tmp_path / "walk.nc") as read:
+        assert read.sizes["gamma"] == 2
 
 
 def test_debug_shows_the_traceback(crlviz, tmp_path):
