@@ -15,6 +15,7 @@ from analyses import critical, dots, outputs
 from analyses.descriptors import DESCRIPTORS, describe
 from crlviz import charts, datasets, video
 from crlviz.errors import UsageError
+from crlviz.options import check_count
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ def command(checkpoints, out, episodes, sampled, seed) -> None:
     from crlviz.agent import load_all
 
     outputs.check(out, also=video.ENDINGS)
+    check_count(episodes, "episodes")
     agents = load_all(checkpoints)
     dataset = compute(agents, episodes=episodes, sampled=sampled, seed=seed)
     click.echo(summary(dataset))

@@ -12,6 +12,7 @@ import xarray as xr
 from analyses import dots, outputs
 from crlviz import charts, datasets
 from crlviz.errors import UsageError
+from crlviz.options import check_choice, check_count
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: 
     Raises:
       UsageError: unknown trajectory, no episode, or agents of different environments that should share one.
     """
-    if trajectory not in ("shared", "own"):
-        raise UsageError(f"trajectory {trajectory!r} is unknown; take shared or own")
+    check_choice("trajectory", trajectory, ("shared", "own"))
     for agent in agents[1:] if trajectory == "shared" else ():
         shape, first = (agent.env.state_dim, agent.env.goal_dim), agents[0].env
         if shape != (first.state_dim, first.goal_dim):
@@ -228,6 +228,8 @@ def command(checkpoints, out, trajectory, episodes, seed) -> None:
     from crlviz.agent import load_all
 
     outputs.check(out)
+    check_choice("trajectory", trajectory, ("shared", "own"))
+    check_count(episodes, "episodes")
     dataset = compute(load_all(checkpoints), trajectory=trajectory, episodes=episodes, seed=seed)
     click.echo(summary(dataset))
     outputs.write(out, dataset, lambda: plot(dataset))

@@ -17,9 +17,10 @@ import xarray as xr
 from tqdm import tqdm
 
 from analyses import outputs
-from analyses.heatmap_pictures import COVERAGE_EPISODES, animate, plot
+from analyses.heatmap_pictures import COVERAGE_EPISODES, STILL, animate, is_shared, plot
 from crlviz import datasets, envs, files, mazes
 from crlviz.errors import UsageError
+from crlviz.options import check_choice
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
@@ -59,12 +60,7 @@ def compute(
     Raises:
       UsageError: agents among different walls or of different bodies, or a place inside a wall.
     """
-    if over not in FIXED:
-        raise UsageError(f"over {over!r} is unknown; take {' or '.join(FIXED)}")
-    if action not in ("policy", "zeros"):
-        raise UsageError(f"action {action!r} is unknown; take policy or zeros")
-    if resolution < 1:
-        raise UsageError(f"resolution {resolution}: a cell needs at least one point")
+    _check(over, action, resolution)
     env, fixed = agents[0].env, FIXED[over]
     if env.goal_dim < 2:
         raise UsageError(f"goals of {env.id} lie on a line; a map needs goals in a plane")
@@ -125,6 +121,13 @@ def compute(
             part = part.assign(visits=(("x", "y"), visits, text))
         each.append(part)
     return datasets.combine(agents, each, shared)
+
+
+def _check(over: str, action: str, resolution: int) -> None:
+    check_choice("over", over, FIXED)
+    check_choice("action", action, ("policy", "zeros"))
+    if resolution < 1:
+        raise UsageError(f"resolution {resolution}: a cell needs at least one point")
 
 
 def default_goals(agent: "Agent") -> np.ndarray:
@@ -283,8 +286,8 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
     from crlviz.checkpoints import through_training
 
     outputs.check(out, also=(".gif",))
-    if over not in FIXED:
-        raise UsageError(f"over {over!r} is unknown; take {' or '.join(FIXED)}")
+    _check(over, action, resolution)
+    is_shared(scale)
     given, other = (goals, starts) if over == "positions" else (starts, goals)
     if other:
         raise UsageError(f"--over {over} keeps the {FIXED[over]} fixed: give --{FIXED[over]}")
@@ -295,7 +298,10 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
     runs, newest = zip(*load_each(checkpoints), strict=True)
     endings = {path.suffix for path in out}
     paged, moving = ".html" in endings and places is None, ".gif" in endings
-    agents = load_all([p for path in runs for p in through_training(path, count)]) if paged or moving else []
+    through = [through_training(path, count) for path in runs]
+    if moving and max(map(len, through)) < 2:
+        raise UsageError(STILL)
+    agents = load_all([path for paths in through for path in paths]) if paged or moving else []
     made: list[xr.Dataset] = []
     others: dict[str, Callable[[Path], None]] = {}
     if paged:
@@ -333,6 +339,8 @@ def summary(dataset: xr.Dataset) -> str:
 def _read_place(text: str, option: str) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in text.split(","))
+        if not np.isfinite([x, y]).all():
+            raise ValueError
     except ValueError:
         raise UsageError(f"--{option} takes X,Y in metres, for example 2.5,-1, not {text!r}") from None
     return x, y

@@ -15,6 +15,7 @@ from analyses import outputs
 from analyses.scaling import styles
 from crlviz import charts, datasets, networks, statistics
 from crlviz.errors import UsageError
+from crlviz.options import check_count
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ def command(checkpoints, out, episodes, seed) -> None:
     from crlviz.agent import load_all
 
     outputs.check(out)
+    check_count(episodes, "episodes")
     dataset = compute(load_all(checkpoints), episodes=episodes, seed=seed)
     click.echo(summary(dataset))
     outputs.write(out, dataset, lambda: plot(dataset))

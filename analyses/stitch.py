@@ -17,6 +17,7 @@ from crlviz import charts, datasets, statistics
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.networks import Actor
+from crlviz.options import check_choice, check_count
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ def compute(
       UsageError: an environment without a maze, mazes with different walls, or no episode.
     """
     maze = agents[0].env.maze
-    if episodes < 1:
-        raise UsageError(f"{episodes} episodes: at least one is needed")
+    check_count(episodes, "episodes")
     for agent in agents:
         if agent.env.maze is None:
             raise UsageError(f"{agent.env.id} has no maze, so no cells to start from")
@@ -146,9 +146,7 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
       Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``, ``number`` (of pairs), ``seeds``, ``value``
       (interquartile mean over seeds of the mean over pairs) and its 95 % interval ``low``, ``high`` (NaN for one seed).
     """
-    for name, value, known in (("show", show, SHOW), ("over", over, OVER)):
-        if value not in known:
-            raise UsageError(f"{name} {value!r} is unknown; take {' or '.join(known)}")
+    _check(show, over)
     size = dataset.attrs["cell_size"]
     x = dataset.cells.values if over == "cells" else np.round(dataset.distance.values / size) * size
     rows = []
@@ -175,6 +173,11 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _check(show: str, over: str) -> None:
+    check_choice("show", show, SHOW)
+    check_choice("over", over, OVER)
 
 
 def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", size: int = 260) -> alt.TopLevelMixin:
@@ -292,6 +295,8 @@ def command(checkpoints, out, episodes, sampled, show, over, seed) -> None:
     from crlviz.agent import load_all
 
     outputs.check(out)
+    _check(show, over)
+    check_count(episodes, "episodes")
     dataset = compute(load_all(checkpoints), episodes=episodes, sampled=sampled, seed=seed)
     click.echo(summary(dataset))
     outputs.write(out, dataset, lambda: plot(dataset, show=show, over=over))

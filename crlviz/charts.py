@@ -142,12 +142,12 @@ def check_endings(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
 
     Raises:
       UsageError: an ending that no format has, or a directory that does not exist.
+      WriteError: a directory that takes no files.
     """
     for path in paths:
         if path.suffix not in (*ENDINGS, *also):
             raise UsageError(f"cannot tell the format of {path}: its name should end in {' '.join((*ENDINGS, *also))}")
-        if not path.parent.is_dir():
-            raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
+        files.check_writable(path)
 
 
 def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
