@@ -13,6 +13,7 @@ import xarray as xr
 from analyses import doubling, outputs, runs
 from analyses.runs import LAST, METRICS, table
 from analyses.scaling import styles
+from crlviz.options import check_choice
 
 COSTS = {
     "updates": "updates",
@@ -59,6 +60,9 @@ def plot(
       costs: keys of ``COSTS``, a panel each.
       size: width of a panel in pixels.
     """
+    check_choice("metric", metric, METRICS)
+    for cost in costs:
+        check_choice("cost", cost, COSTS)
     groups = table(dataset, metric)
     told = [cost for cost in costs if groups[cost].notna().any()]
     panels = [_panel(dataset, groups, metric, cost, size) for cost in told]

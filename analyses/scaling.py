@@ -15,10 +15,16 @@ import xarray as xr
 from analyses import final, outputs, runs
 from analyses.runs import LAST, METRICS, vary
 from crlviz import charts, datasets, files, statistics
+from crlviz.options import check_choice
 
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
 _COLOURS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of what is not a depth
 _SHAPES = ("circle", "square", "triangle-up", "diamond")
+
+
+def compute(paths: Sequence[str | Path]) -> xr.Dataset:
+    """Curves, scores and costs (``analyses.runs.compute``) of run directories, and of those that directories hold."""
+    return runs.collect(paths)
 
 
 def curves(
@@ -124,6 +130,8 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_
       metric: a key of ``METRICS``.
       over: a key of ``AXES``: what learning curves go over.
     """
+    check_choice("metric", metric, METRICS)
+    check_choice("over", over, AXES)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     blocks = []
     for task in tasks:
@@ -132,9 +140,11 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_
         pictures = pictures or [curves(part, metric=metric, over=over, title="Learning curves")]
         block = alt.concat(*pictures, columns=2, spacing=30, title=task)
         blocks.append(block.resolve_scale(color="independent", shape="independent", strokeDash="independent"))
+    lacking = [panel.title for panel in missing(dataset)]
+    if len(lacking) == len(PANELS):
+        return alt.vconcat(*blocks, spacing=30).properties(title=f"{METRICS[metric].capitalize()}, over training")
     lines = [f"Final scores are means of the last {LAST} evaluations; {runs.seeds(dataset)}."]
-    lacking = "; ".join(panel.title for panel in missing(dataset))
-    lines += [f"Not drawn, for want of runs that differ in it: {lacking}."] * bool(lacking)
+    lines += [f"Not drawn, for want of runs that differ in it: {'; '.join(lacking)}."] * bool(lacking)
     subtitle = [line for text in lines for line in textwrap.wrap(text, 130)]
     return alt.vconcat(*blocks, spacing=30).properties(
         title=alt.TitleParams(
@@ -274,11 +284,11 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) 
     Example: crlviz scaling runs --metric success --out scaling.png --out table.md
     """
     outputs.check(out, also=(".csv", ".md"))
-    dataset = runs.collect(paths)
+    dataset = compute(paths)
     table = final.table(dataset)
     click.echo(final.markdown(table))
     for panel in missing(dataset):
-        click.echo(f"Not drawn: {panel.needs}: {panel.command}")
+        click.echo(f"Not drawn: {panel.title}; its runs: {panel.command}")
     tables = {
         ".csv": lambda path: files.write(path, table.to_csv(index=False, float_format="%.6g").encode()),
         ".md": lambda path: files.write(path, final.markdown(table).encode()),
@@ -286,4 +296,4 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) 
     outputs.write(out, dataset, lambda: plot(dataset, metric=metric, over=over), tables)
 
 
-__all__ = ["AXES", "LAST", "PANELS", "command", "curves", "missing", "panels", "plot", "styles"]
+__all__ = ["AXES", "LAST", "PANELS", "command", "compute", "curves", "missing", "panels", "plot", "styles"]
