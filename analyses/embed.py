@@ -209,7 +209,7 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
     ).properties(
         width=size,
         height=size,
-        title=alt.TitleParams(label + (", first seed" if seeds > 1 else ""), anchor="middle", fontSize=13),
+        title=charts.panel_title(label + (", first seed" if seeds > 1 else ""), size),
     )
 
 
@@ -237,11 +237,12 @@ def command(checkpoints, out, trajectory, episodes, seed) -> None:
 
 def summary(dataset: xr.Dataset) -> str:
     """The two numbers of each checkpoint as a table of text."""
-    rows = [f"{'checkpoint':28} {'near/elsewhere':>15} {'effective rank':>15} {'first two':>10}"]
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {'near/elsewhere':>15} {'effective rank':>15} {'first two':>10}"]
     for label, _, part in datasets.each(dataset):
         ratio = part.spread_ratio.item()
         rows.append(
-            f"{label:28} {format(ratio, '15.2f') if np.isfinite(ratio) else 'never near':>15} "
+            f"{label:{wide}} {format(ratio, '15.2f') if np.isfinite(ratio) else 'never near':>15} "
             f"{part.effective_rank.item():15.2f} "
             f"{part.explained.values.sum():10.0%}"
         )

@@ -323,7 +323,8 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
 def summary(dataset: xr.Dataset) -> str:
     """The rank correlations of each run's newest checkpoint as a table of text; of many places, their mean."""
     fixed = dataset.geodesic.dims[0]
-    rows = [f"{'checkpoint':28} {fixed:>14} {'maze':>6} {'line':>6}"]
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {fixed:>14} {'maze':>6} {'line':>6}"]
     for label, parts in datasets.runs(dataset).items():
         correlation = parts[max(parts)].rank_correlation.transpose(fixed, "distance_kind")
         places = [
@@ -332,7 +333,7 @@ def summary(dataset: xr.Dataset) -> str:
         if len(places) > MOST_PLACES:
             correlation, places = correlation.mean(fixed, keepdims=True), [f"mean of {len(places)}"]
         for place, (way, line) in zip(places, correlation.values, strict=True):
-            rows.append(f"{label:28} {place:>14} {way:6.2f} {line:6.2f}")
+            rows.append(f"{label:{wide}} {place:>14} {way:6.2f} {line:6.2f}")
     return "\n".join(rows)
 
 

@@ -134,7 +134,9 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
         .encode(x=alt.value(ground["width"] / 2), y=alt.value(ground["height"] + 40), text=alt.value(caption))
     )
     return alt.layer(*layers).properties(
-        width=ground["width"], height=ground["height"], title=alt.TitleParams(label, anchor="middle", fontSize=13)
+        width=ground["width"],
+        height=ground["height"],
+        title=charts.panel_title(label, size),
     )
 
 

@@ -170,14 +170,15 @@ def command(checkpoints, out, episodes, seed) -> None:
 
 def summary(dataset: xr.Dataset) -> str:
     """Each network's first, largest and last block as a table of text."""
-    rows = [f"{'checkpoint':28} {'part':8} {'first':>8} {'largest':>18} {'last':>8}"]
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {'part':8} {'first':>8} {'largest':>18} {'last':>8}"]
     for label, _, part in datasets.each(dataset):
         for name in NETWORKS:
             norms = part.norm.sel(part=name).values
             norms = norms[np.isfinite(norms)]
             top = int(norms.argmax())
             largest = f"{norms[top]:.2f} (block {top + 1})"
-            rows.append(f"{label:28} {name:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")
+            rows.append(f"{label:{wide}} {name:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")
     return "\n".join(rows)
 
 

@@ -249,7 +249,7 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
     return alt.layer(
         alt.Chart(data).mark_rect(strokeWidth=1).encode(**place, color=colour, stroke=edge, tooltip=tooltip),
         alt.Chart(data[data.seen]).mark_point(filled=True, opacity=1, **dots).encode(**place),
-    ).properties(width=size, height=size, title=alt.TitleParams(label, anchor="middle", fontSize=13))
+    ).properties(width=size, height=size, title=charts.panel_title(label, size))
 
 
 def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) -> Any:
@@ -304,12 +304,13 @@ def command(checkpoints, out, episodes, sampled, show, over, seed) -> None:
 
 def summary(dataset: xr.Dataset) -> str:
     """Success over seen and over unseen pairs as a table of text."""
-    rows = [f"{'checkpoint':28} {'seen':>14} {'unseen':>14}"]
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {'seen':>14} {'unseen':>14}"]
     for label, _, part in datasets.each(dataset):
         seen, task = part.seen.values.astype(bool), np.isfinite(part.success.values)
         shares = [part.success.values[task & chosen] for chosen in (seen, ~seen)]
         cells = [f"{share.mean():.2f} of {len(share):5,}" if len(share) else "none" for share in shares]
-        rows.append(f"{label:28} {cells[0]:>14} {cells[1]:>14}")
+        rows.append(f"{label:{wide}} {cells[0]:>14} {cells[1]:>14}")
     return "\n".join(rows)
 
 

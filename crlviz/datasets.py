@@ -29,7 +29,7 @@ FACTS = {
     "env_steps": "{:,} steps",
 }
 _LAST = ("seed", "env_steps")
-_MOST_WORDS = 5  # settings in a label; more would not be read
+_MOST_WORDS = 4  # settings in a label; more would not be read
 
 
 def differing(agents: Sequence["Agent"]) -> list[str]:
