@@ -15,6 +15,7 @@ from analyses import critical, dots, outputs
 from analyses.descriptors import DESCRIPTORS, describe
 from crlviz import charts, datasets, video
 from crlviz.errors import UsageError
+from crlviz.options import check_count
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -103,7 +104,12 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = Fa
             raise UsageError(
                 f"{agents[0].source} and {agent.source} have different bodies or worlds; look at them apart"
             )
-    attrs = {"env": agents[0].eval_env.id, "episodes": episodes, "sampled": int(sampled), "seed": seed}
+    attrs = {
+        "env": " and ".join(dict.fromkeys(agent.eval_env.id for agent in agents)),
+        "episodes": episodes,
+        "sampled": int(sampled),
+        "seed": seed,
+    }
     return datasets.combine(agents, each, xr.Dataset(attrs=attrs | each[0].attrs))
 
 
@@ -224,12 +230,13 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
         ]
     )
     data = data[data.share > 0]
+    axis = charts.label_axis([label for label, _, _ in groups], 90)
     seen = [rule for rule in RULES if rule.name in set(data.behaviour)]
     return (
         alt.Chart(data)
         .mark_bar(size=46)
         .encode(
-            x=alt.X("group:N", sort=[label for label, _, _ in groups], title=None, axis=alt.Axis(labelAngle=0)),
+            x=alt.X("group:N", sort=[label for label, _, _ in groups], title=None, axis=axis),
             y=alt.Y("share:Q", title="share of episodes", scale=alt.Scale(domain=[0, 1])),
             color=alt.Color(
                 "behaviour:N",
@@ -259,6 +266,7 @@ def command(checkpoints, out, episodes, sampled, seed) -> None:
     from crlviz.agent import load_all
 
     outputs.check(out, also=video.ENDINGS)
+    check_count(episodes, "episodes")
     agents = load_all(checkpoints)
     dataset = compute(agents, episodes=episodes, sampled=sampled, seed=seed)
     click.echo(summary(dataset))
@@ -268,11 +276,12 @@ def command(checkpoints, out, episodes, sampled, seed) -> None:
 
 def summary(dataset: xr.Dataset) -> str:
     """Time at goal and the three most frequent behaviours of each checkpoint, and the critical depth."""
-    rows = [f"{'checkpoint':28} {'time at goal':>12}  behaviours"]
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {'time at goal':>12}  behaviours"]
     for label, _, part in datasets.each(dataset):
         order = np.argsort(-part.share.values, kind="stable")[:3]
         named = [f"{NAMES[k]} {part.share.values[k]:.0%}" for k in order if part.share.values[k] > 0]
-        rows.append(f"{label:28} {part.time_at_goal.values.mean():12.1f}  {', '.join(named)}")
+        rows.append(f"{label:{wide}} {part.time_at_goal.values.mean():12.1f}  {', '.join(named)}")
     return "\n".join([*rows, critical_depth(dataset).sentence])
 
 

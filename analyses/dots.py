@@ -25,7 +25,7 @@ def panels(
     order = [label for label, _, _ in groups]
     colours = [charts.depth_colour(depth) for _, depth, _ in groups]
     colour = alt.Color("group:N", scale=alt.Scale(domain=order, range=colours), legend=None)
-    x = alt.X("group:N", sort=order, title=None, axis=alt.Axis(labelAngle=0 if len(order) < 5 else -40))
+    x = alt.X("group:N", sort=order, title=None, axis=charts.label_axis(order, 65))
     drawn = []
     for name, title in names.items():
         rows: list[dict[str, Any]] = []

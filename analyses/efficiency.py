@@ -14,6 +14,7 @@ from analyses import doubling, outputs, runs
 from analyses.runs import LAST, METRICS, table
 from analyses.scaling import styles
 from crlviz import charts
+from crlviz.options import check_choice
 
 COSTS = {
     "updates": "updates",
@@ -62,6 +63,9 @@ def plot(
       costs: keys of ``COSTS``, a panel each.
       size: width of a panel in pixels.
     """
+    check_choice("metric", metric, METRICS)
+    for cost in costs:
+        check_choice("cost", cost, COSTS)
     compared = doubling.compare(dataset, metric)
     notes = [f"Mean of the last {LAST} evaluations; {runs.seeds(dataset)}."]
     notes.append("A ring marks the Pareto front of these means: what was measured, and no claim of a difference.")

@@ -12,6 +12,7 @@ import xarray as xr
 from analyses import dots, outputs
 from crlviz import charts, datasets
 from crlviz.errors import UsageError
+from crlviz.options import check_choice, check_count
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: 
     Raises:
       UsageError: unknown trajectory, no episode, or agents of different environments that should share one.
     """
-    if trajectory not in ("shared", "own"):
-        raise UsageError(f"trajectory {trajectory!r} is unknown; take shared or own")
+    check_choice("trajectory", trajectory, ("shared", "own"))
     for agent in agents[1:] if trajectory == "shared" else ():
         shape, first = (agent.env.state_dim, agent.env.goal_dim), agents[0].env
         if shape != (first.state_dim, first.goal_dim):
@@ -69,7 +69,7 @@ def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: 
         paths = [paths[best]] * len(agents)
     longest = max(path.sizes["time"] for path in paths)
     each = [_embedded(agent, path).reindex(time=np.arange(longest)) for agent, path in zip(agents, paths, strict=True)]
-    attrs = {"env": agents[0].env.id, "trajectory": trajectory}
+    attrs = {"env": datasets.worlds(agents), "trajectory": trajectory}
     return datasets.combine(agents, each, xr.Dataset(attrs=attrs))
 
 
@@ -209,7 +209,7 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
     ).properties(
         width=size,
         height=size,
-        title=alt.TitleParams(label + (", first seed" if seeds > 1 else ""), anchor="middle", fontSize=13),
+        title=charts.panel_title(label + (", first seed" if seeds > 1 else ""), size),
     )
 
 
@@ -228,6 +228,8 @@ def command(checkpoints, out, trajectory, episodes, seed) -> None:
     from crlviz.agent import load_all
 
     outputs.check(out)
+    check_choice("trajectory", trajectory, ("shared", "own"))
+    check_count(episodes, "episodes")
     dataset = compute(load_all(checkpoints), trajectory=trajectory, episodes=episodes, seed=seed)
     click.echo(summary(dataset))
     outputs.write(out, dataset, lambda: plot(dataset))
@@ -235,11 +237,12 @@ def command(checkpoints, out, trajectory, episodes, seed) -> None:
 
 def summary(dataset: xr.Dataset) -> str:
     """The two numbers of each checkpoint as a table of text."""
-    rows = [f"{'checkpoint':28} {'near/elsewhere':>15} {'effective rank':>15} {'first two':>10}"]
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {'near/elsewhere':>15} {'effective rank':>15} {'first two':>10}"]
     for label, _, part in datasets.each(dataset):
         ratio = part.spread_ratio.item()
         rows.append(
-            f"{label:28} {format(ratio, '15.2f') if np.isfinite(ratio) else 'never near':>15} "
+            f"{label:{wide}} {format(ratio, '15.2f') if np.isfinite(ratio) else 'never near':>15} "
             f"{part.effective_rank.item():15.2f} "
             f"{part.explained.values.sum():10.0%}"
         )

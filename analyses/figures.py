@@ -16,6 +16,7 @@ import numpy as np
 
 from analyses import behavior, efficiency, embed, heatmap, heatmap_page, norms, scaling, stitch
 from analyses import runs as run_data
+from crlviz import datasets
 from crlviz.errors import CrlvizError, UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ FACTORS = {
     "layer_norm": "networks with and without LayerNorm",
     "activation": "activations (Swish and ReLU)",
 }
+# What runs of a sweep over depth may differ in; a run that still trains has fewer steps than the others.
+_OVER_DEPTH = ("depth", "actor_depth", "seed", "env_steps")
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,15 @@ class Runs:
     def over_depth(self) -> list["Agent"]:
         """The most agents that differ in depth (of actor and critic alike) and seed alone, shallow to deep.
 
-        Of the paper's whole network, where there are several depths of it: what another lacks must not stand for depth.
+        Of the paper's whole network, where there are several depths of it: what another lacks must not stand for depth,
+        nor must another setting.
         """
-        factors, others = self.factors, run_data.others(self.agents)
+        differing = [name for name in datasets.differing(self.agents) if name not in _OVER_DEPTH]
         alike: dict[tuple, list[Agent]] = {}
-        for index, agent in enumerate(self.agents):
-            rest = [factors[name][index] for name in factors if "depth" not in name]
+        for agent in self.agents:
+            rest = [agent.facts.get(name) for name in differing]
             apart = None if agent.facts["depth"] == agent.facts["actor_depth"] else agent.facts["actor_depth"]
-            alike.setdefault((*rest, apart, agent.facts["env_steps"], others[index]), []).append(agent)
+            alike.setdefault((*rest, apart, agent.facts["env_steps"]), []).append(agent)
 
         def merit(agents: Sequence["Agent"]) -> tuple[bool, int, int]:
             depths = len({agent.facts["depth"] for agent in agents})

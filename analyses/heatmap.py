@@ -17,9 +17,10 @@ import xarray as xr
 from tqdm import tqdm
 
 from analyses import outputs
-from analyses.heatmap_pictures import COVERAGE_EPISODES, animate, plot
+from analyses.heatmap_pictures import COVERAGE_EPISODES, STILL, animate, is_shared, plot
 from crlviz import datasets, envs, files, mazes
 from crlviz.errors import UsageError
+from crlviz.options import check_choice
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def compute(
     """Q over positions for fixed goals, or over goals from fixed starts.
 
     Args:
-      agents: in the same maze.
+      agents: of one body, in mazes of the same walls; they may have been trained on different starts and goals.
       places: what stays fixed, [P, 2] in metres: goals, or starts where ``over`` is ``goals``. Default:
         ``default_places`` of the first agent.
       over: ``positions`` or ``goals``: what x and y are.
@@ -57,20 +58,19 @@ def compute(
       that distance: 1 where Q orders all points by it), and ``visits`` with coverage. Points inside walls are NaN.
 
     Raises:
-      UsageError: agents in different mazes, or a place inside a wall.
+      UsageError: agents among different walls or of different bodies, or a place inside a wall.
     """
-    if over not in FIXED:
-        raise UsageError(f"over {over!r} is unknown; take {' or '.join(FIXED)}")
-    if action not in ("policy", "zeros"):
-        raise UsageError(f"action {action!r} is unknown; take policy or zeros")
-    if resolution < 1:
-        raise UsageError(f"resolution {resolution}: a cell needs at least one point")
+    _check(over, action, resolution)
     env, fixed = agents[0].env, FIXED[over]
     if env.goal_dim < 2:
         raise UsageError(f"goals of {env.id} lie on a line; a map needs goals in a plane")
     for agent in agents[1:]:
-        if agent.env.maze != env.maze or agent.env.state_dim != env.state_dim:
-            raise UsageError(f"{agents[0].source} and {agent.source} walk in different environments; draw them apart")
+        alike = agent.env.maze is None if env.maze is None else env.maze.same_ground(agent.env.maze)
+        if not alike or agent.env.state_dim != env.state_dim:
+            raise UsageError(
+                f"{agents[0].source} walks in {env.id} and {agent.source} in {agent.env.id}, which differ in walls "
+                "or bodies; draw them apart"
+            )
     if places is None:
         places = default_places(agents[0], over)
     places = np.atleast_2d(places)
@@ -99,7 +99,12 @@ def compute(
             "y": ("y", y, {"long_name": "y", "units": "m"}),
             "distance_kind": ["geodesic", "straight"],
         },
-        attrs={"env": env.id, "over": over, "action": action, "spacing": float(x[1] - x[0]) if len(x) > 1 else 1.0}
+        attrs={
+            "env": datasets.worlds(agents),
+            "over": over,
+            "action": action,
+            "spacing": float(x[1] - x[0]) if len(x) > 1 else 1.0,
+        }
         | _maze_attrs(env.maze),
     )
     reset = np.asarray(jax.jit(env.reset)(jax.random.key(seed)).obs)  # jitted: one program, not one an operation
@@ -116,6 +121,13 @@ def compute(
             part = part.assign(visits=(("x", "y"), visits, text))
         each.append(part)
     return datasets.combine(agents, each, shared)
+
+
+def _check(over: str, action: str, resolution: int) -> None:
+    check_choice("over", over, FIXED)
+    check_choice("action", action, ("policy", "zeros"))
+    if resolution < 1:
+        raise UsageError(f"resolution {resolution}: a cell needs at least one point")
 
 
 def default_goals(agent: "Agent") -> np.ndarray:
@@ -270,12 +282,12 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
              crlviz heatmap runs/d4 runs/d16 --out q.gif
     """
     from analyses.heatmap_page import fitting, page
-    from crlviz.agent import load_all
+    from crlviz.agent import load_all, load_each
     from crlviz.checkpoints import through_training
 
     outputs.check(out, also=(".gif",))
-    if over not in FIXED:
-        raise UsageError(f"over {over!r} is unknown; take {' or '.join(FIXED)}")
+    _check(over, action, resolution)
+    is_shared(scale)
     given, other = (goals, starts) if over == "positions" else (starts, goals)
     if other:
         raise UsageError(f"--over {over} keeps the {FIXED[over]} fixed: give --{FIXED[over]}")
@@ -283,10 +295,13 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
         raise UsageError(f"--checkpoints {count}: at least one is needed")
     places = np.array([_read_place(place, FIXED[over]) for place in given]) if given else None
     options = {"over": over, "action": action, "coverage": coverage}
-    newest = load_all(checkpoints)
+    runs, newest = zip(*load_each(checkpoints), strict=True)
     endings = {path.suffix for path in out}
     paged, moving = ".html" in endings and places is None, ".gif" in endings
-    agents = load_all([p for path in checkpoints for p in through_training(path, count)]) if paged or moving else []
+    through = [through_training(path, count) for path in runs]
+    if moving and max(map(len, through)) < 2:
+        raise UsageError(STILL)
+    agents = load_all([path for paths in through for path in paths]) if paged or moving else []
     made: list[xr.Dataset] = []
     others: dict[str, Callable[[Path], None]] = {}
     if paged:
@@ -308,7 +323,8 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
 def summary(dataset: xr.Dataset) -> str:
     """The rank correlations of each run's newest checkpoint as a table of text; of many places, their mean."""
     fixed = dataset.geodesic.dims[0]
-    rows = [f"{'checkpoint':28} {fixed:>14} {'maze':>6} {'line':>6}"]
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {fixed:>14} {'maze':>6} {'line':>6}"]
     for label, parts in datasets.runs(dataset).items():
         correlation = parts[max(parts)].rank_correlation.transpose(fixed, "distance_kind")
         places = [
@@ -317,13 +333,15 @@ def summary(dataset: xr.Dataset) -> str:
         if len(places) > MOST_PLACES:
             correlation, places = correlation.mean(fixed, keepdims=True), [f"mean of {len(places)}"]
         for place, (way, line) in zip(places, correlation.values, strict=True):
-            rows.append(f"{label:28} {place:>14} {way:6.2f} {line:6.2f}")
+            rows.append(f"{label:{wide}} {place:>14} {way:6.2f} {line:6.2f}")
     return "\n".join(rows)
 
 
 def _read_place(text: str, option: str) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in text.split(","))
+        if not np.isfinite([x, y]).all():
+            raise ValueError
     except ValueError:
         raise UsageError(f"--{option} takes X,Y in metres, for example 2.5,-1, not {text!r}") from None
     return x, y

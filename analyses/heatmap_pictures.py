@@ -11,7 +11,9 @@ from tqdm import tqdm
 
 from crlviz import charts, datasets, mazes
 from crlviz.errors import UsageError
+from crlviz.options import check_choice
 
+STILL = "a GIF goes through training, and no run given has more than one checkpoint"
 COVERAGE_EPISODES = 128  # of each checkpoint, whose places the outline holds
 _FRAME_MILLISECONDS = 500
 _UNDERLAP = 2.0  # pixels
@@ -31,8 +33,7 @@ def is_shared(scale: str) -> bool:
     Raises:
       UsageError: neither ``own`` nor ``shared``.
     """
-    if scale not in ("own", "shared"):
-        raise UsageError(f"scale {scale!r} is unknown; take own or shared")
+    check_choice("scale", scale, ("own", "shared"))
     return scale == "shared"
 
 
@@ -143,7 +144,9 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
         .encode(x=alt.value(ground["width"] / 2), y=alt.value(ground["height"] + 40), text=alt.value(caption))
     )
     return alt.layer(*layers).properties(
-        width=ground["width"], height=ground["height"], title=alt.TitleParams(label, anchor="middle", fontSize=13)
+        width=ground["width"],
+        height=ground["height"],
+        title=charts.panel_title(label, size),
     )
 
 
@@ -164,7 +167,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
     runs = datasets.runs(dataset)
     times = sorted({steps for parts in runs.values() for steps in parts})
     if len(times) < 2:
-        raise UsageError("a GIF goes through training, and no run given has more than one checkpoint")
+        raise UsageError(STILL)
     images = []
     for time in tqdm(times, unit="frame", disable=None):
         columns = [_by_then(label, parts, time) for label, parts in runs.items()]

@@ -15,6 +15,7 @@ from analyses import outputs
 from analyses.scaling import styles
 from crlviz import charts, datasets, networks
 from crlviz.errors import UsageError
+from crlviz.options import check_count
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> 
     each = [_one(agent, episodes, seed) for agent in agents]
     most = max(part.sizes["block"] for part in each)
     each = [part.reindex(block=np.arange(1, most + 1)) for part in each]
-    return datasets.combine(agents, each, xr.Dataset(attrs={"env": agents[0].env.id, "episodes": episodes}))
+    return datasets.combine(agents, each, xr.Dataset(attrs={"env": datasets.worlds(agents), "episodes": episodes}))
 
 
 def _parameters(agent: "Agent") -> dict[str, Any]:
@@ -154,6 +155,7 @@ def command(checkpoints, out, episodes, seed) -> None:
     from crlviz.agent import load_all
 
     outputs.check(out)
+    check_count(episodes, "episodes")
     dataset = compute(load_all(checkpoints), episodes=episodes, seed=seed)
     click.echo(summary(dataset))
     outputs.write(out, dataset, lambda: plot(dataset))
@@ -161,14 +163,15 @@ def command(checkpoints, out, episodes, seed) -> None:
 
 def summary(dataset: xr.Dataset) -> str:
     """Each network's first, largest and last block as a table of text."""
-    rows = [f"{'checkpoint':28} {'part':8} {'first':>8} {'largest':>18} {'last':>8}"]
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {'part':8} {'first':>8} {'largest':>18} {'last':>8}"]
     for label, _, part in datasets.each(dataset):
         for name in NETWORKS:
             norms = part.norm.sel(part=name).values
             norms = norms[np.isfinite(norms)]
             top = int(norms.argmax())
             largest = f"{norms[top]:.2f} (block {top + 1})"
-            rows.append(f"{label:28} {name:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")
+            rows.append(f"{label:{wide}} {name:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")
     return "\n".join(rows)
 
 

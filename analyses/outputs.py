@@ -40,6 +40,11 @@ def check(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
     charts.check_endings(paths, also=(*also, ".nc"))
 
 
+def label_width(dataset: xr.Dataset) -> int:
+    """Columns that the labels of a Dataset's checkpoints take in a table of text."""
+    return max(28, *(len(label) for label, _, _ in datasets.each(dataset)))
+
+
 def write(
     paths: Sequence[Path],
     dataset: xr.Dataset,

@@ -1,5 +1,6 @@
 """``crlviz paper``: every figure of the paper that runs support, on one page; for the others, what would make them."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from analyses import estimate, figures, outputs
 from analyses.figures import Figure, Runs
+from analyses.runs import clock, find, metrics
 from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError
 
@@ -26,7 +28,7 @@ class Entry:
       env: the environment's id.
       missing: what the runs lack for it; empty where they lack nothing.
       command: the sweep that would make it, where one would.
-      hours: about how long that sweep takes.
+      hours: about how long that sweep takes; None where no run tells how long it took.
       error: why it could not be drawn although the runs have it all.
       chart: the HTML that draws it.
       files: what was written, in the directory of the page.
@@ -36,14 +38,16 @@ class Entry:
     env: str
     missing: str = ""
     command: str = ""
-    hours: float = 0.0
+    hours: float | None = None
     error: str = ""
     chart: str = ""
     files: tuple[str, ...] = ()
 
     @property
     def time(self) -> str:
-        """The hours in words."""
+        """The hours in words; empty where no run tells how long it took."""
+        if self.hours is None:
+            return ""
         return f"{max(1, round(60 * self.hours))} min" if self.hours < 1 else f"{self.hours:,.1f} h"
 
     @property
@@ -67,10 +71,10 @@ def command(paths: Sequence[Path], out: Path, only: str | None) -> None:
     \b
     Example: crlviz paper runs --out figures
     """
-    from analyses.runs import find
-
     began = time.perf_counter()
-    entries = draw(group(find(paths)), out, figures.choose(only))
+    wanted = figures.choose(only)
+    files.make_directory(out)
+    entries = draw(group(find(paths)), out, wanted)
     index = write_index(entries, paths, out)
     for entry in entries:
         if entry.error:
@@ -85,18 +89,17 @@ def command(paths: Sequence[Path], out: Path, only: str | None) -> None:
 
 
 def group(paths: Sequence[Path]) -> list[Runs]:
-    """Runs by the environment they were trained in."""
-    from crlviz.agent import load_all
+    """Runs by the environment they were trained in; one that cannot be loaded is left out with a warning."""
+    from crlviz.agent import load, readable
 
     together: dict[tuple, list] = {}
-    for path, agent in zip(paths, load_all(paths), strict=True):
+    for path, agent in readable(paths, load):
         together.setdefault((agent.env.id, agent.env.maze), []).append((path, agent))
     return [Runs(*map(list, zip(*members, strict=True))) for members in together.values()]
 
 
 def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[Entry]:
     """Write every figure that the runs support; one that fails loses no other."""
-    from analyses.runs import clock, metrics
     from crlviz import charts
 
     files.make_directory(out)
@@ -110,8 +113,8 @@ def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[
             if figure.sweep:
                 typed = checkpoints.read_config(runs.paths[0]).get("command") or []
                 entry.command = estimate.command(figure, runs, typed)
-                seconds = [float(clock(metrics(path))[0][-1]) for path in runs.paths]
-                entry.hours = estimate.hours(figure, runs, seconds)
+                if timed := _seconds(runs):
+                    entry.hours = estimate.hours(figure, *timed)
             continue
         if figure.draw is None:
             entry.missing = "an analysis that draws it"
@@ -127,6 +130,18 @@ def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[
         except Exception as error:  # whatever an analysis may raise, its sentence takes the figure's place
             entry.error = str(error) if isinstance(error, CrlvizError) else f"{type(error).__name__}: {error}"
     return entries
+
+
+def _seconds(runs: Runs) -> tuple[Runs, list[float]] | None:
+    """The runs that tell how long they trained, and their seconds; an imported one does not."""
+    told = []
+    for path, agent in zip(runs.paths, runs.agents, strict=True):
+        with contextlib.suppress(CrlvizError):
+            told.append((path, agent, float(clock(metrics(path))[0][-1])))
+    if not told:
+        return None
+    paths, agents, seconds = zip(*told, strict=True)
+    return Runs(paths, agents), list(seconds)
 
 
 def write_index(entries: Sequence[Entry], paths: Sequence[Path], out: Path) -> Path:

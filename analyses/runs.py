@@ -1,16 +1,16 @@
 """Runs as data: learning curves, final scores and costs of run directories, grouped over seeds."""
 
-import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from crlviz import charts, checkpoints, datasets, processes
-from crlviz.errors import CrlvizError, UsageError
+from crlviz.errors import CrlvizError
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
@@ -21,30 +21,32 @@ METRICS = {"time_at_goal": "time at goal (steps)", "success": "goals reached (sh
 
 # What tells runs apart besides task and seed.
 FACTORS = ("algorithm", "depth", "width", "actor_depth", "actor_width", "network", "batch_size", "others", "trained")
-# Settings that the factors and the dimensions stand for already.
-_TOLD = re.compile(r"algorithm|env|layout|seed|batch_size|env_steps|(actor|critic)\..*")
 
 
 def find(paths: Sequence[str | Path]) -> list[Path]:
     """The run directories at paths, in the order of their names, 4 before 16.
 
     Args:
-      paths: run directories, or directories that hold some, as ``crlviz sweep`` and ``train --seeds`` make them.
+      paths: run directories, or directories that hold some, as ``crlviz sweep`` and ``train --seeds`` make them. One
+        that holds none is left out with a warning, as a star of the shell may give it.
 
     Raises:
-      CrlvizError: a path that holds no run.
+      CrlvizError: nothing at a path, or no path holds a run.
     """
     found: list[Path] = []
+    without = []
     for path in map(Path, paths):
-        inside = [path]
-        if not (path / "config.json").is_file():  # runs that a sweep has only begun have no checkpoint yet
-            # Those of a sweep lie in it, those of train --seeds a level deeper.
-            configs = [*path.glob("*/config.json"), *path.glob("*/*/config.json")]
-            inside = [run.parent for run in configs if checkpoints.all_steps(run.parent)]
-        if not inside and path.name != processes.LOGS:
-            raise CrlvizError(f"{path} is no run directory (no config.json) and holds none with a checkpoint")
+        if not path.exists():
+            raise CrlvizError(f"there is no {path}")
+        inside = [path] if (path / "config.json").is_file() else checkpoints.runs_in(path)
         found += inside
-    return sorted(found, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", str(path))])
+        if not inside and path.name != processes.LOGS:
+            without.append(f"{path} is no run directory (no config.json) and holds none")
+    if without and not found:
+        raise CrlvizError(without[0])
+    for words in without:
+        warnings.warn(f"left out: {words}", stacklevel=2)
+    return sorted(found, key=checkpoints.by_number)
 
 
 def collect(paths: Sequence[str | Path]) -> xr.Dataset:
@@ -56,7 +58,7 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     """Curves, scores and costs of runs.
 
     Args:
-      paths: run directories.
+      paths: run directories. One that cannot be read, or has no learning curve, is left out with a warning.
 
     Returns:
       Dataset. Over ``run`` and ``evaluation``: ``success`` (share of evaluation episodes that reach their goal),
@@ -65,26 +67,30 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
       ``run``: ``score_success`` and ``score_time_at_goal`` (means of the last five evaluations), ``stalled_seconds``
       (measured, and left out of ``train_seconds``), ``parameters`` (of actor and critic) and
       ``flops_per_update`` (of an update's matrix products; NaN for runs whose config.json does not tell). Coordinates
-      of ``run``: ``env``, ``seed``, the ``FACTORS``, ``together`` (how many seeds a GPU trained at once), and
-      ``group``: the factors in which some runs differ, as words. Runs seldom form a full grid, so ``run`` is one
-      dimension. Runs with fewer evaluations end in NaN.
+      of ``run``: ``env``, ``seed``, the ``FACTORS``, every other setting in which some runs differ, ``together`` (how
+      many seeds a GPU trained at once), and ``group``: the factors in which some runs differ, as words. Runs seldom
+      form a full grid, so ``run`` is one dimension. Runs with fewer evaluations end in NaN.
 
     Raises:
-      CrlvizError: a path is not a run directory with a metrics.csv.
+      CrlvizError: no path is a run directory with a metrics.csv.
       UsageError: two runs that differ in nothing.
     """
-    from crlviz.agent import load_all  # jax, which reading a table does not need
+    from crlviz.agent import load, readable  # jax, which reading a table does not need
     from crlviz.networks import parameter_count
 
-    agents = load_all(paths)
-    tables = [metrics(Path(path)) for path in paths]
+    whole = readable(list(map(Path, paths)), lambda path: (load(path), metrics(path)))
+    paths, agents, tables = (list(column) for column in zip(*((path, *read) for path, read in whole), strict=True))
     clocks = [clock(table) for table in tables]
     tables = [table.assign(train_seconds=seconds) for table, (seconds, _) in zip(tables, clocks, strict=True)]
     longest = max(len(table) for table in tables)
-    settings = others(agents)
-    facts = [agent.facts | {"others": other} for agent, other in zip(agents, settings, strict=True)]
-    _refuse_twins(agents, facts)
-    names = [name for name in datasets.differing(agents) if name not in ("seed", "env")]
+    differing = datasets.check_differing(agents)  # a run given twice would count as two seeds
+    # Two mazes of one's own are two tasks, though both are called point_maze.
+    tasks = [" ".join(filter(None, [agent.facts["env"], agent.facts.get("layout", "")])) for agent in agents]
+    others = _others(agents, tasks)
+    facts = [
+        agent.facts | {"env": task, "others": other} for agent, task, other in zip(agents, tasks, others, strict=True)
+    ]
+    names = [name for name in differing if name in datasets.FACTS and name not in ("seed", "env")]
     groups = []
     for fact in facts:
         follows = [f"actor_{shape}" for shape in ("depth", "width") if fact[shape] == fact[f"actor_{shape}"]]
@@ -138,6 +144,11 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
             "others": each("others", "other settings in which runs of a task differ"),
             "trained": each("env_steps", "environment steps of the newest checkpoint"),
             "together": ("run", together, {"long_name": "seeds trained at once", "units": "1"}),
+        }
+        | {
+            name: ("run", datasets.values(agents, name), {"long_name": f"the setting {name}", "units": "1"})
+            for name in differing
+            if name not in datasets.FACTS
         },
         attrs={
             "checkpoints": "\n".join(str(agent.source) for agent in agents),
@@ -278,26 +289,17 @@ def shares(dataset: xr.Dataset) -> str:
     return f"{note}; here {' or '.join(map(str, counts))} trained at once, so seconds do not compare between them."
 
 
-def _refuse_twins(agents: Sequence["Agent"], facts: Sequence[Mapping[str, Any]]) -> None:
-    """A run given twice would count as two seeds."""
-    first: dict[tuple, Agent] = {}
-    for agent, fact in zip(agents, facts, strict=True):
-        twin = first.setdefault(tuple(fact.values()), agent)
-        if twin is not agent:
-            raise UsageError(f"{twin.source} and {agent.source} differ in nothing, not even the seed; give one of them")
-
-
-def others(agents: Sequence["Agent"]) -> list[str]:
+def _others(agents: Sequence["Agent"], tasks: Sequence[str]) -> list[str]:
     """Of each agent, the other settings in which some agents of its task differ: ``gamma 0.9``."""
-    from flax.traverse_util import flatten_dict
-
-    flat = [flatten_dict(agent.config, sep=".") for agent in agents]
-    words = []
-    for settings in flat:
-        rivals = [other for other in flat if other["env"] == settings["env"]]
-        names = [name for name in settings if len({str(rival.get(name)) for rival in rivals}) > 1]
-        words.append(", ".join(f"{name} {settings[name]}" for name in names if not _TOLD.fullmatch(name)))
-    return words
+    rivals = {task: [agent for agent, its in zip(agents, tasks, strict=True) if its == task] for task in tasks}
+    names = {
+        task: [name for name in datasets.differing(them) if name not in datasets.FACTS] for task, them in rivals.items()
+    }
+    facts = [
+        {name: agent.facts.get(name, "unknown") for name in names[task] if name != "layout"}
+        for agent, task in zip(agents, tasks, strict=True)
+    ]
+    return datasets.labels(facts)
 
 
 def _flops(run: Path) -> float:

@@ -15,11 +15,16 @@ import xarray as xr
 from analyses import final, outputs, runs
 from analyses.runs import LAST, METRICS, vary
 from crlviz import charts, datasets, files
-from crlviz.errors import CrlvizError
+from crlviz.options import check_choice
 
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
 _COLOURS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of what is not a depth
 _SHAPES = ("circle", "square", "triangle-up", "diamond")
+
+
+def compute(paths: Sequence[str | Path]) -> xr.Dataset:
+    """Curves, scores and costs (``analyses.runs.compute``) of run directories, and of those that directories hold."""
+    return runs.collect(paths)
 
 
 def curves(
@@ -118,27 +123,29 @@ def panels(dataset: xr.Dataset, metric: str = "time_at_goal", over: str = "env_s
 
 
 def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_steps") -> alt.TopLevelMixin:
-    """Every panel that the runs support, a block a task, and what each missing one would need.
+    """Every panel that the runs support, a block a task; of runs that support none, their learning curves.
 
     Args:
       dataset: from ``analyses.runs.compute``, or read back from netCDF.
       metric: a key of ``METRICS``.
       over: a key of ``AXES``: what learning curves go over.
     """
+    check_choice("metric", metric, METRICS)
+    check_choice("over", over, AXES)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     blocks = []
     for task in tasks:
-        found = panels(dataset.isel(run=dataset.env.values == task), metric, over)
-        if found:
-            pictures: list[Any] = list(found.values())
-            block = alt.concat(*pictures, columns=2, spacing=30, title=task)
-            blocks.append(block.resolve_scale(color="independent", shape="independent", strokeDash="independent"))
-    if not blocks:
-        needs = "; ".join(panel.needs for panel in PANELS.values())
-        raise CrlvizError(f"these runs differ in nothing that a panel shows: {needs}")
+        part = dataset.isel(run=dataset.env.values == task)
+        pictures: list[Any] = list(panels(part, metric, over).values())
+        pictures = pictures or [curves(part, metric=metric, over=over, title="Learning curves")]
+        block = alt.concat(*pictures, columns=2, spacing=30, title=task)
+        blocks.append(block.resolve_scale(color="independent", shape="independent", strokeDash="independent"))
+    lacking = [panel.title for panel in missing(dataset)]
+    if len(lacking) == len(PANELS):
+        return alt.vconcat(*blocks, spacing=30).properties(title=f"{METRICS[metric].capitalize()}, over training")
     lines = [f"Final scores are means of the last {LAST} evaluations; {runs.seeds(dataset)}."]
     lines += filter(None, [runs.stalls(dataset)])
-    lines += [f"Not drawn: {panel.needs}." for panel in missing(dataset)]
+    lines += [f"Not drawn, for want of runs that differ in it: {'; '.join(lacking)}."] * bool(lacking)
     subtitle = [line for text in lines for line in textwrap.wrap(text, 130)]
     return alt.vconcat(*blocks, spacing=30).properties(
         title=alt.TitleParams(
@@ -270,13 +277,13 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) 
     Example: crlviz scaling runs --metric success --out scaling.png --out table.md
     """
     outputs.check(out, also=(".csv", ".md"))
-    dataset = runs.collect(paths)
+    dataset = compute(paths)
     table = final.table(dataset)
     click.echo(final.markdown(table))
     for note in filter(None, [runs.stalls(dataset)]):
         click.echo(note)
     for panel in missing(dataset):
-        click.echo(f"Not drawn: {panel.needs}: {panel.command}")
+        click.echo(f"Not drawn: {panel.title}; its runs: {panel.command}")
     tables = {
         ".csv": lambda path: files.write(path, table.to_csv(index=False, float_format="%.6g").encode()),
         ".md": lambda path: files.write(path, final.markdown(table).encode()),
@@ -284,4 +291,4 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) 
     outputs.write(out, dataset, lambda: plot(dataset, metric=metric, over=over), tables)
 
 
-__all__ = ["AXES", "LAST", "PANELS", "command", "curves", "missing", "panels", "plot", "styles"]
+__all__ = ["AXES", "LAST", "PANELS", "command", "compute", "curves", "missing", "panels", "plot", "styles"]

@@ -17,6 +17,7 @@ from crlviz import charts, datasets
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.networks import Actor
+from crlviz.options import check_choice, check_count
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ def compute(
       UsageError: an environment without a maze, mazes with different walls, or no episode.
     """
     maze = agents[0].env.maze
-    if episodes < 1:
-        raise UsageError(f"{episodes} episodes: at least one is needed")
+    check_count(episodes, "episodes")
     for agent in agents:
         if agent.env.maze is None:
             raise UsageError(f"{agent.env.id} has no maze, so no cells to start from")
@@ -74,7 +74,7 @@ def compute(
             for side in ("start", "goal")
             for k, axis in enumerate("xy")
         },
-        attrs={"env": agents[0].env.id, "episodes": episodes, "cell_size": maze.cell_size},
+        attrs={"env": datasets.worlds(agents), "episodes": episodes, "cell_size": maze.cell_size},
     ).assign_coords(start=np.arange(len(cells)), goal=np.arange(len(cells)))
     pairs = np.argwhere(steps > 0)
     return datasets.combine(
@@ -146,9 +146,7 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
       Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``, ``number`` (of pairs), ``values`` (of
       each seed, its mean over pairs) and ``value`` (their mean).
     """
-    for name, value, known in (("show", show, SHOW), ("over", over, OVER)):
-        if value not in known:
-            raise UsageError(f"{name} {value!r} is unknown; take {' or '.join(known)}")
+    _check(show, over)
     size = dataset.attrs["cell_size"]
     x = dataset.cells.values if over == "cells" else np.round(dataset.distance.values / size) * size
     rows = []
@@ -172,6 +170,11 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _check(show: str, over: str) -> None:
+    check_choice("show", show, SHOW)
+    check_choice("over", over, OVER)
 
 
 def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", size: int = 260) -> alt.TopLevelMixin:
@@ -243,7 +246,7 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
     return alt.layer(
         alt.Chart(data).mark_rect(strokeWidth=1).encode(**place, color=colour, stroke=edge, tooltip=tooltip),
         alt.Chart(data[data.seen]).mark_point(filled=True, opacity=1, **dots).encode(**place),
-    ).properties(width=size, height=size, title=alt.TitleParams(label, anchor="middle", fontSize=13))
+    ).properties(width=size, height=size, title=charts.panel_title(label, size))
 
 
 def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) -> Any:
@@ -285,6 +288,8 @@ def command(checkpoints, out, episodes, sampled, show, over, seed) -> None:
     from crlviz.agent import load_all
 
     outputs.check(out)
+    _check(show, over)
+    check_count(episodes, "episodes")
     dataset = compute(load_all(checkpoints), episodes=episodes, sampled=sampled, seed=seed)
     click.echo(summary(dataset))
     outputs.write(out, dataset, lambda: plot(dataset, show=show, over=over))
@@ -292,12 +297,13 @@ def command(checkpoints, out, episodes, sampled, show, over, seed) -> None:
 
 def summary(dataset: xr.Dataset) -> str:
     """Success over seen and over unseen pairs as a table of text."""
-    rows = [f"{'checkpoint':28} {'seen':>14} {'unseen':>14}"]
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {'seen':>14} {'unseen':>14}"]
     for label, _, part in datasets.each(dataset):
         seen, task = part.seen.values.astype(bool), np.isfinite(part.success.values)
         shares = [part.success.values[task & chosen] for chosen in (seen, ~seen)]
         cells = [f"{share.mean():.2f} of {len(share):5,}" if len(share) else "none" for share in shares]
-        rows.append(f"{label:28} {cells[0]:>14} {cells[1]:>14}")
+        rows.append(f"{label:{wide}} {cells[0]:>14} {cells[1]:>14}")
     return "\n".join(rows)
 
 

@@ -1,19 +1,31 @@
 """The Agent: what an analysis sees of a checkpoint, whatever trained it."""
 
+import hashlib
+import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from crlviz import checkpoints, envs
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import Actor, Critic, NetworkConfig
+
+_Read = TypeVar("_Read")
+
+# Settings of a run that older configs lack, beside those of networks and environments: what they trained with.
+_LATER = {"precision": "float32"}
+# Settings that another fact tells.
+_TOLD = re.compile(
+    r"algorithm|env|seed|batch_size|env_steps|(actor|critic)\.(depth|width|layer_norm|activation|residual)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +70,14 @@ class Agent:
         env = self.env
         return Critic(_network(self.config["critic"]), env.state_dim, env.action_size, env.goal_dim)
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
-        """What checkpoints are told apart by: algorithm, env, depth, width, ablation, batch size, seed, env_steps."""
+        """What checkpoints are told apart by: algorithm, env, depth, width, ablation, batch size, seed, env_steps.
+
+        Then every other setting by its name in config.json, such as ``gamma`` or ``crl.learning_rate``, as a number or
+        text. One that crlviz did not have yet when the run was trained has its default; of an imported run those are
+        absent that its code does not tell.
+        """
         config = self.config
         networks = self.critic.config.ablation, self.actor.config.ablation
         return {
@@ -74,7 +91,18 @@ class Agent:
             "batch_size": config["batch_size"],
             "seed": config["seed"],
             "env_steps": self.env_steps,
-        }
+        } | self._settings
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The settings that no other fact tells."""
+        config = _LATER | self.config
+        config |= {name: asdict(network.config) for name, network in (("actor", self.actor), ("critic", self.critic))}
+        config["env_options"] = envs.options(config["env"]) | config.get("env_options", {})
+        config["eval_env"] = "" if config["eval_env"] == config["env"] else config["eval_env"]
+        config["layout"] = _named(config["layout"])
+        plain = {name: value for name, value in flatten_dict(config, sep=".").items() if not _TOLD.fullmatch(name)}
+        return {name: value if isinstance(value, bool | int | float) else str(value) for name, value in plain.items()}
 
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
         """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or drawn with a key."""
@@ -100,6 +128,13 @@ def _network(values: dict[str, Any]) -> NetworkConfig:
         if type(value := getattr(config, field.name)) is not type(field.default):
             raise UsageError(f"{field.name} is {value!r}")
     return config
+
+
+def _named(layout: Sequence[str]) -> str:
+    """A short name of a maze of one's own, other for each: its size and the beginning of its checksum."""
+    if not layout:
+        return ""
+    return f"{len(layout)}x{len(layout[0])}-{hashlib.sha256('/'.join(layout).encode()).hexdigest()[:6]}"
 
 
 @cache
@@ -191,8 +226,45 @@ def _warn_once(text: str) -> None:
 
 
 def load_all(paths: Sequence[str | Path]) -> list[Agent]:
-    """Load several checkpoints, in order."""
-    return [load(path) for path in paths]
+    """Load several checkpoints, in order; of a directory that holds runs, the newest of each. As ``load_each``."""
+    return [agent for _, agent in load_each(paths)]
+
+
+def load_each(paths: Sequence[str | Path]) -> list[tuple[Path, Agent]]:
+    """Where each agent was found, and the agent.
+
+    Args:
+      paths: run directories, checkpoints, or directories that hold runs, as ``crlviz sweep`` and ``train --seeds`` make
+        them. Of those a run that cannot be loaded is left out with a warning.
+
+    Raises:
+      CrlvizError: as ``load`` does; a directory none of whose runs can be loaded.
+    """
+    found: list[tuple[Path, Agent]] = []
+    for path in map(Path, paths):
+        alone = (path / "config.json").exists() or (path / "manifest.json").exists()
+        inside = [] if alone else checkpoints.runs_in(path)
+        found += readable(inside, load) if inside else [(path, load(path))]
+    return found
+
+
+def readable(paths: Sequence[Path], read: Callable[[Path], _Read]) -> list[tuple[Path, _Read]]:
+    """What can be read of several, with a warning for each that cannot.
+
+    Raises:
+      CrlvizError: none can; the first one's reason.
+    """
+    found, errors = [], []
+    for path in paths:
+        try:
+            found.append((path, read(path)))
+        except CrlvizError as error:
+            errors.append(error)
+    if not found and errors:
+        raise errors[0]
+    for error in errors:
+        warnings.warn(f"left out: {error}", stacklevel=2)
+    return found
 
 
 def _check_shapes(params: Any, expected: Any, name: str, agent: Agent) -> None:

@@ -3,6 +3,7 @@
 import html
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def _theme() -> alt.theme.ThemeConfig:
             "background": "white",
             "title": {"anchor": "start", "fontSize": 14, "subtitleFontSize": 12, "subtitleColor": "#555", "offset": 8},
             "axis": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e8e8e8"},
-            "legend": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"},
+            "legend": {"labelFontSize": 11, "labelLimit": 600, "titleFontSize": 12, "titleFontWeight": "normal"},
             "view": {"stroke": "transparent"},
         }
     }
@@ -148,6 +149,21 @@ def seed_marks(table: pd.DataFrame, y: alt.Y, *, tooltip: Sequence[str] = (), **
     ]
 
 
+def panel_title(label: str, pixels: float) -> alt.TitleParams:
+    """The title over a panel, in lines no wider than it, for a label may name many settings."""
+    return alt.TitleParams(textwrap.wrap(label, max(16, int(pixels / 7.5))), anchor="middle", fontSize=13)
+
+
+def label_axis(labels: Sequence[str], room: float) -> alt.Axis:
+    """The axis of groups by their labels, a line a setting; they stand on end where one has not so many pixels."""
+    lines = [label.split(", ") for label in labels]
+    split = {"labelExpr": "split(datum.label, ', ')", "labelLimit": 0}
+    if 6.5 * max(len(line) for label in lines for line in label) <= room:
+        return alt.Axis(labelAngle=0, **split)
+    # On end, the first line stands at the tick and the others right of it.
+    return alt.Axis(labelAngle=-90, labelOffset=-6.5 * (max(map(len, lines)) - 1), **split)
+
+
 def seed_note(counts: Sequence[int]) -> str:
     """How many seeds stand behind a picture of ``seed_marks``, from the number behind each of its groups."""
     if max(counts) == 1:
@@ -161,12 +177,12 @@ def check_endings(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
 
     Raises:
       UsageError: an ending that no format has, or a directory that does not exist.
+      WriteError: a directory that takes no files.
     """
     for path in paths:
         if path.suffix not in (*ENDINGS, *also):
             raise UsageError(f"cannot tell the format of {path}: its name should end in {' '.join((*ENDINGS, *also))}")
-        if not path.parent.is_dir():
-            raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
+        files.check_writable(path)
 
 
 def save(chart: alt.TopLevelMixin, path: str | Path) -> None:

@@ -40,6 +40,9 @@ _FIXED = (
     "gamma",
     "updates",
 )
+# Settings that change nothing of what an update computes: those of a run may change when it is resumed, and runs that
+# differ in these alone are alike.
+KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay")
 _MOST_HEADER = 1 << 20  # bytes of names and shapes in a safetensors file; the same
 
 
@@ -164,11 +167,29 @@ def places_at(path: Path) -> tuple[Path, list[Path]]:
     if (path / "config.json").is_file():
         return path, numbered(path / "checkpoints")
     if not (path / "manifest.json").is_file():
-        raise CrlvizError(f"{path} is neither a run directory (no config.json) nor a checkpoint (no manifest.json)")
+        neither = f"{path} is neither a run directory (no config.json) nor a checkpoint (no manifest.json)"
+        held = [str(run.relative_to(path)) for run in runs_in(path)]
+        some = ", ".join(held[:4]) + f" and {len(held) - 4} more" * (len(held) > 4)
+        raise CrlvizError(f"{neither}; it holds {some}: give one of them" if held else neither)
     run = path.resolve().parent.parent
     if not (run / "config.json").is_file():
         raise CrlvizError(f"{path} is a checkpoint without its run: config.json is missing from {run}")
     return run, [path]
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run directories that a directory holds, as ``crlviz sweep`` and ``train --seeds`` make them: 4 before 16.
+
+    Those of a sweep lie in it, those of ``train --seeds`` a level deeper.
+    """
+    configs = [*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]
+    found = [config.parent for config in configs if not config.relative_to(folder).as_posix().startswith(".")]
+    return sorted(found, key=by_number)
+
+
+def by_number(path: Path) -> list[tuple[int, str]]:
+    """Sorts paths by their names, numbers in them by their value."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def all_steps(run: Path) -> list[int]:

@@ -9,7 +9,8 @@ import warnings
 import click
 import platformdirs
 
-from crlviz.errors import CrlvizError
+from crlviz.errors import CrlvizError, UsageError
+from crlviz.options import nearest
 
 # Verb -> where its click command lives, and its line in the list (kept here so that --help imports nothing).
 VERBS: dict[str, tuple[str, str]] = {
@@ -38,6 +39,11 @@ VERBS: dict[str, tuple[str, str]] = {
 class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            raise UsageError(f"no verb is called {args[0]!r}{nearest(args[0], VERBS)}; crlviz --help lists them")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
@@ -69,9 +75,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     warnings.showwarning = _warn  # type: ignore[assignment]
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="crlviz", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        click.echo(_sentence(error), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
@@ -82,6 +88,15 @@ def main() -> None:
             traceback.print_exc()
         click.echo(f"Error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What click has to say, on one line, and where to read on; without a verb, the help."""
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message()
+    words = " ".join(error.format_message().split()).rstrip(".")
+    return f"Error: {words}" + (f"; see {context.command_path} --help" if context else "")
 
 
 def _warn(message: Warning | str, *_: object) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from crlviz import files
+from crlviz.checkpoints import KEEPING
 from crlviz.errors import UsageError
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-# Facts of an agent that tell checkpoints apart, and what a label calls them.
+# Facts of an agent that tell checkpoints apart, and what a label calls them. All its other settings do so too: they
+# stand before the seed in a label, by their own names.
 FACTS = {
     "env": "{}",
     "algorithm": "{}",
@@ -26,15 +28,60 @@ FACTS = {
     "seed": "seed {}",
     "env_steps": "{:,} steps",
 }
+_LAST = ("seed", "env_steps")
+_MOST_WORDS = 4  # settings in a label; more would not be read
 
 
 def differing(agents: Sequence["Agent"]) -> list[str]:
-    """The facts in which some of the agents differ; the actor's shape only where it is not the critic's."""
+    """The facts in which some of the agents differ, in the order of a label.
+
+    The actor's shape is left out where it is the critic's. What does not change an update (``KEEPING``), or is known of
+    some agents only, as of an imported run, is there only where nothing else tells two agents apart.
+    """
     facts = [agent.facts for agent in agents]
-    names = [name for name in FACTS if len({f.get(name) for f in facts}) > 1]
+    settings = [name for name in dict.fromkeys(name for fact in facts for name in fact) if name not in FACTS]
+    order = [*(name for name in FACTS if name not in _LAST), *settings, *_LAST]
+
+    def different(name: str) -> int:
+        return len({fact[name] for fact in facts if fact.get(name) is not None})
+
+    found = [name for name in order if name not in KEEPING and different(name) > 1]
     for shape in ("depth", "width"):
-        if f"actor_{shape}" in names and all(f[shape] == f[f"actor_{shape}"] for f in facts):
-            names.remove(f"actor_{shape}")
+        if f"actor_{shape}" in found and all(fact[shape] == fact[f"actor_{shape}"] for fact in facts):
+            found.remove(f"actor_{shape}")
+
+    def apart(names: Sequence[str]) -> int:
+        return len({tuple(fact.get(name) for name in names) for fact in facts})
+
+    for name in order:
+        if apart(found) < len(facts) and apart([*found, name]) > apart(found):
+            found.append(name)
+    return sorted(found, key=order.index)
+
+
+def values(agents: Sequence["Agent"], name: str) -> list[Any]:
+    """A fact of each agent, all of one type, as a coordinate has it; ``unknown`` where an agent does not tell it."""
+    found = [agent.facts.get(name) for agent in agents]
+    if {type(value) for value in found} <= {int, float}:
+        return found
+    if len({type(value) for value in found}) == 1:
+        return found
+    return ["unknown" if value is None else str(value) for value in found]
+
+
+def check_differing(agents: Sequence["Agent"]) -> list[str]:
+    """``differing``, of agents no two of which are the same.
+
+    Raises:
+      UsageError: the same checkpoint twice, or two that differ in nothing.
+    """
+    names, first = differing(agents), {}
+    for agent in agents:
+        twin = first.setdefault(tuple(agent.facts.get(name) for name in names), agent)
+        if twin is not agent:
+            raise UsageError(
+                f"{twin.source} and {agent.source} do not differ in any setting, seed or steps; give one of them"
+            )
     return names
 
 
@@ -42,45 +89,47 @@ def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Da
     """One Dataset of one Dataset an agent, and of what all agents share.
 
     Where the agents form a full grid over the facts they differ in, each such fact is a dimension (depth, seed, ...);
-    otherwise the dimension is ``checkpoint`` with the facts as its coordinates. Attrs ``checkpoints`` names them all;
-    ``depth`` is theirs where they do not differ in it.
+    otherwise the dimension is ``checkpoint`` with the facts as its coordinates. Attrs ``checkpoints`` names them all,
+    ``differing`` the facts; ``depth`` is theirs where they do not differ in it.
 
     Raises:
       UsageError: the same checkpoint twice, or checkpoints that differ in nothing.
     """
-    names = differing(agents)
-    values = [tuple(agent.facts[name] for name in names) for agent in agents]
-    if len(set(values)) < len(agents):
-        same = next(i for i, value in enumerate(values) if value in values[:i])
-        other = agents[values.index(values[same])]
-        raise UsageError(
-            f"{other.source} and {agents[same].source} do not differ in depth, width, seed or steps; give one"
-        )
-    if not names:  # one agent
-        names, values = ["depth"], [(agents[0].facts["depth"],)]
-    whole = xr.concat(each, dim="checkpoint")
-    axes = [sorted({value[k] for value in values}) for k in range(len(names))]
-    full = len(values) == math.prod(len(axis) for axis in axes)
-    coords = {name: ("checkpoint", [value[k] for value in values]) for k, name in enumerate(names)}
-    whole = whole.assign_coords(coords)
+    names = check_differing(agents) or ["depth"]  # of one agent, its depth
+    coords = {name: ("checkpoint", values(agents, name)) for name in names}
+    whole = xr.concat(each, dim="checkpoint").assign_coords(coords)
+    full = len(agents) == math.prod(len(set(column)) for _, column in coords.values())
     if full and len(names) == 1:
-        whole = whole.swap_dims(checkpoint=names[0]).sortby(names[0])
+        whole = whole.swap_dims({"checkpoint": names[0]}).sortby(names[0])
     elif full:
         whole = whole.set_index(checkpoint=names).unstack("checkpoint")
     sources = "\n".join(str(agent.source) for agent in agents)
     depths = {agent.facts["depth"] for agent in agents}
     depth = {"depth": depths.pop()} if len(depths) == 1 else {}
-    return shared.merge(whole).assign_attrs(shared.attrs, checkpoints=sources, **depth)
+    told = {"checkpoints": sources, "differing": "\n".join(names)}
+    return shared.merge(whole).assign_attrs(shared.attrs | told | depth)
+
+
+def worlds(agents: Sequence["Agent"]) -> str:
+    """The environments that agents were trained in, in words."""
+    return " and ".join(dict.fromkeys(agent.env.id for agent in agents))
 
 
 def each(dataset: xr.Dataset) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
     """Every checkpoint of a Dataset that ``combine`` made: its label ("depth 4, seed 0"), its facts, its part."""
-    dims = [dim for dim in dataset.dims if dim in FACTS or dim == "checkpoint"]
+    yield from _labelled(dataset, ())
+
+
+def _labelled(dataset: xr.Dataset, unsaid: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
+    """``each``, its labels without the facts ``unsaid``."""
+    # Older crlviz did not write what its checkpoints differ in, and knew these facts only.
+    told = dataset.attrs["differing"].split("\n") if "differing" in dataset.attrs else list(FACTS)
+    dims = [dim for dim in dataset.dims if dim in told or dim == "checkpoint"]
     stacked = dataset.stack(each=dims, create_index=False) if dims else dataset.expand_dims("each")
-    for index in range(stacked.sizes["each"]):
-        part = stacked.isel(each=index)
-        facts = {name: part[name].item() for name in FACTS if name in part.coords}
-        yield label(facts), facts, part
+    parts = [stacked.isel(each=index) for index in range(stacked.sizes["each"])]
+    facts = [{name: part[name].item() for name in told if name in part.coords} for part in parts]
+    said = labels([{name: value for name, value in fact.items() if name not in unsaid} for fact in facts])
+    yield from zip(said, facts, parts, strict=True)
 
 
 def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
@@ -89,10 +138,9 @@ def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
     Shallow ones first.
     """
     found: dict[str, tuple[int, list[xr.Dataset]]] = {}
-    for _, facts, part in each(dataset):
-        depth = int(facts.get("depth", dataset.attrs.get("depth", 4)))
-        shared = {name: value for name, value in facts.items() if name != "seed"} or {"depth": depth}
-        found.setdefault(label(shared), (depth, []))[1].append(part)
+    for words, facts, part in _labelled(dataset, ("seed",)):
+        depth = int(facts["depth"] if "depth" in facts else dataset.attrs["depth"])
+        found.setdefault(words or label({"depth": depth}), (depth, []))[1].append(part)
     for name, (depth, parts) in sorted(found.items(), key=lambda item: item[1][0]):
         yield name, depth, parts
 
@@ -103,16 +151,34 @@ def runs(dataset: xr.Dataset) -> dict[str, dict[int, xr.Dataset]]:
     A single run has the name of its directory.
     """
     result: dict[str, dict[int, xr.Dataset]] = {}
-    for _, facts, part in each(dataset):
-        steps = int(facts.pop("env_steps", 0))
-        name = label(facts) or Path(dataset.attrs["checkpoints"].splitlines()[0]).absolute().parent.parent.name
-        result.setdefault(name, {})[steps] = part
+    for words, facts, part in _labelled(dataset, ("env_steps",)):
+        name = words or Path(dataset.attrs["checkpoints"].splitlines()[0]).absolute().parent.parent.name
+        result.setdefault(name, {})[int(facts.get("env_steps", 0))] = part
     return {name: dict(sorted(parts.items())) for name, parts in result.items()}
 
 
 def label(facts: Mapping[str, Any]) -> str:
-    """Facts as words: "depth 4, seed 0"."""
-    return ", ".join(FACTS[name].format(value) for name, value in facts.items())
+    """Facts as words: "depth 4, gamma 0.9, seed 0"; what is empty, as the layout of a named maze, goes unsaid."""
+    words = [
+        FACTS[name].format(value) if name in FACTS else f"{name} {str(value).lower()}"
+        for name, value in facts.items()
+        if value != ""
+    ]
+    return ", ".join(words)
+
+
+def labels(facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """``label`` of several checkpoints, the last of very many settings counted where the others tell them apart."""
+
+    def shortened(fact: Mapping[str, Any]) -> str:
+        others = [name for name in fact if name not in FACTS]
+        cut = others[max(0, _MOST_WORDS - len(fact) + len(others)) :]
+        if len(cut) < 2:  # it takes no more room than its number
+            return label(fact)
+        return f"{label({name: value for name, value in fact.items() if name not in cut})}, {len(cut)} settings more"
+
+    whole, short = list(map(label, facts)), list(map(shortened, facts))
+    return short if len(set(short)) == len(set(whole)) else whole
 
 
 def save(dataset: xr.Dataset, path: str | Path) -> None:

@@ -40,6 +40,7 @@ def command(checkpoint: Path, out: Path) -> None:
     """
     from crlviz.agent import load
 
+    _check(out)
     for path in export(load(checkpoint), out):
         click.echo(f"wrote {path}")
 
@@ -66,17 +67,17 @@ def export(agent: "Agent", out: str | Path) -> list[Path]:
       CrlvizError: a network is too large for ONNX.
     """
     out = Path(out)
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no directory {out.parent}")
-    if out.suffix == ".safetensors":
-        contents = {out: _safetensors(agent)}
-    elif out.suffix == ".onnx":
-        contents = _onnx(agent, out)
-    else:
-        raise UsageError(f"cannot tell the format of {out}; end it in .safetensors or .onnx")
+    _check(out)
+    contents = {out: _safetensors(agent)} if out.suffix == ".safetensors" else _onnx(agent, out)
     for path, data in contents.items():
         files.write(path, data)
     return list(contents)
+
+
+def _check(out: Path) -> None:
+    if out.suffix not in (".safetensors", ".onnx"):
+        raise UsageError(f"cannot tell the format of {out}; end it in .safetensors or .onnx")
+    files.check_writable(out)
 
 
 def _facts(agent: "Agent") -> dict[str, str]:

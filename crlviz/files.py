@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from crlviz.errors import CrlvizError
+from crlviz.errors import CrlvizError, UsageError
 
 PART = ".part"
 
@@ -39,6 +39,22 @@ def write(path: Path, data: bytes) -> None:
                 os.unlink(temporary)
             raise
         _flush(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before there is anything to write; nothing is left behind.
+
+    Raises:
+      UsageError: its directory is not there, or it is a directory itself.
+      WriteError: its directory takes no files: no permission, a disk that is only read.
+    """
+    with naming(path):
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a directory; name a file in it")
+        if not path.parent.is_dir():
+            what = "is a file" if path.parent.is_file() else "is missing"
+            raise UsageError(f"cannot write {path}: there is no directory {path.parent}, it {what}")
+        tempfile.TemporaryFile(dir=path.parent).close()  # has no name where the system can do without
 
 
 def make_directory(path: Path) -> None:

@@ -81,6 +81,11 @@ class Maze:
         """Boolean [rows, columns], true where a cell is wall."""
         return np.array([[c == "#" for c in row] for row in self.rows])
 
+    def same_ground(self, other: "Maze | None") -> bool:
+        """Whether another has the same walls at the same place; which starts and goals each draws does not count."""
+        mine = (self.cell_size, self.origin)
+        return other is not None and mine == (other.cell_size, other.origin) and np.array_equal(self.walls, other.walls)
+
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.rows), len(self.rows[0])

@@ -1,5 +1,6 @@
 """``crlviz rollout``: run agents and show what they do."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,21 +36,28 @@ def command(checkpoints, out, goal, episodes, seed, steps, sampled, camera, fps,
     \b
     Example: crlviz rollout runs/d4 runs/d16 --goal 2.5,-1 --out walk.mp4
     """
-    from crlviz import datasets, replay, video
+    from crlviz import datasets, files, options, replay, video
     from crlviz.agent import load_all
     from crlviz.cameras import CAMERAS
-    from crlviz.options import read_size
 
     known = (*video.ENDINGS, PAGE, DATA)
     for path in out:
         if path.suffix not in known:
             raise UsageError(f"{path}: a rollout ends in {', '.join(known)}")
+        files.check_writable(path)
     if camera not in CAMERAS:
         raise UsageError(f"no camera is called {camera!r}; take {', '.join(CAMERAS)}")
-    pixels = read_size(size)
+    pixels = options.read_size(size)
+    options.check_rate(fps)
+    options.check_count(episodes, "episodes")
+    options.check_count(steps, "steps")
     agents = load_all(checkpoints)
     runs = {}
-    for label, agent in zip(labels(agents), agents, strict=True):
+    captions = labels(agents)
+    if PAGE in {path.suffix for path in out}:
+        for label, agent in zip(captions, agents, strict=True):
+            replay.check_world(agents[0].eval_env, agent.eval_env.id, label)
+    for label, agent in zip(captions, agents, strict=True):
         runs[label] = run(agent, episodes, seed, goal, steps, sampled)
         click.echo(summary(label, runs[label]))
     for path in out:
@@ -79,15 +87,16 @@ def alone(runs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labels(agents: Any) -> list[str]:
-    """Captions: what the agents differ in, and depth and seed always."""
+    """Captions: what the agents differ in, and depth and seed always.
+
+    Raises:
+      UsageError: two that differ in nothing.
+    """
     from crlviz import datasets
 
-    names = [name for name in datasets.FACTS if name in {*datasets.differing(agents), "depth", "seed"}]
-    texts = [datasets.label({name: agent.facts[name] for name in names}) for agent in agents]
-    for index, text in enumerate(texts):
-        if text in texts[:index]:
-            raise UsageError(f"{agents[index].source} and {agents[texts.index(text)].source} are the same; give one")
-    return texts
+    differing = datasets.check_differing(agents)
+    names = ["depth"] * ("depth" not in differing) + differing + ["seed"] * ("seed" not in differing)
+    return datasets.labels([{name: agent.facts.get(name, "unknown") for name in names} for agent in agents])
 
 
 def run(agent: Any, episodes: int, seed: int, goal: str | None, steps: int | None, sampled: bool) -> Any:
@@ -121,7 +130,7 @@ def _read_goal(text: str, most: int) -> list[float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if not min(2, most) <= len(numbers) <= most:
+    if not min(2, most) <= len(numbers) <= most or not all(map(math.isfinite, numbers)):
         wanted = "X" if most == 1 else "X,Y" if most < 3 else f"X,Y or up to {most} numbers"
         raise UsageError(f"--goal takes {wanted} in metres, not {text!r}")
     return numbers

@@ -12,10 +12,9 @@ import mujoco
 import numpy as np
 
 from crlviz.envs import looks
-from crlviz.errors import UsageError
+from crlviz.options import check_size
 
 FOVY = 45.0  # degrees, MuJoCo's own
-_SMALLEST, _LARGEST = 16, 4096  # pixels of a side
 # Ways to OpenGL without a window, by operating system, the quickest first.
 _PLATFORMS = {"darwin": ("cgl",), "win32": ("glfw",)}
 _LINUX = ("egl", "osmesa")
@@ -62,8 +61,7 @@ def open_renderer(model: mujoco.MjModel, width: int, height: int, *, fine: bool 
     Raises:
       UsageError: an impossible size.
     """
-    if not all(_SMALLEST <= side <= _LARGEST for side in (width, height)):
-        raise UsageError(f"a picture of {width}x{height} pixels: each side takes {_SMALLEST} to {_LARGEST}")
+    check_size(width, height)
     platform = working_platform()
     return GLRenderer(model, width, height, platform, fine) if platform else RayRenderer(model, width, height)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
-from crlviz import files
+from crlviz import files, mazes
 from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv
-from crlviz.errors import CrlvizError, UsageError
+from crlviz.errors import UsageError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -39,16 +39,22 @@ def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *,
     import jinja2
 
     path = Path(path)
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
+    files.check_writable(path)
     # "<" could end the script element early, or open a comment in it, if a caption held it.
     data = json.dumps(page_data(env, panels, every=every), allow_nan=False).replace("<", "\\u003c")
     template = resources.files("crlviz").joinpath("replay.html").read_text(encoding="utf-8")
     page = jinja2.Template(template, autoescape=True).render(env=env.id, data=data)
-    try:
-        files.write(path, page.encode())
-    except OSError as error:
-        raise CrlvizError(f"cannot write {path}: {error.strerror}") from None
+    files.write(path, page.encode())
+
+
+def check_world(env: GoalEnv, other: str, caption: str) -> None:
+    """Refuse an episode of an environment that looks otherwise than the page's; other starts and goals do not.
+
+    Raises:
+      UsageError: another body or maze.
+    """
+    if mazes.split_pairs(other)[0] != mazes.split_pairs(env.id)[0]:
+        raise UsageError(f"{caption!r} is an episode of {other}, not of {env.id}; a page shows one of them")
 
 
 def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 1) -> dict[str, Any]:
@@ -64,8 +70,7 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
         raise UsageError("no episode to replay")
     model = env.model
     for caption, episode in panels.items():
-        if episode.attrs.get("env", env.id) != env.id:
-            raise UsageError(f"{caption!r} is an episode of {episode.attrs['env']}, not of {env.id}")
+        check_world(env, episode.attrs.get("env", env.id), caption)
         if episode["pose"].dims != ("time", "joint") or episode.sizes["joint"] != model.nq:
             raise UsageError(f"{caption!r} is not one episode of {env.id}; choose one, as in rollout.isel(episode=0)")
     seen = [geom for geom in range(model.ngeom) if model.geom_rgba[geom, 3] > 0]

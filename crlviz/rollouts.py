@@ -11,6 +11,7 @@ import numpy as np
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
 from crlviz.networks import Actor, Critic
+from crlviz.options import check_count
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -112,10 +113,8 @@ def rollout(
 
     env = env or agent.env
     length = env.episode_length if length is None else length
-    if episodes < 1:
-        raise UsageError(f"{episodes} episodes: at least one is needed")
-    if length < 1:
-        raise UsageError(f"{length} steps: at least one is needed")
+    check_count(episodes, "episodes")
+    check_count(length, "steps")
     _check_places(env, "goals", goals, (episodes, env.goal_dim))
     _check_places(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)

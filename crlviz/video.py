@@ -15,6 +15,7 @@ from crlviz import animation, files
 from crlviz.cameras import Cameraman
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
+from crlviz.options import check_rate
 from crlviz.rendering import GLRenderer, RayRenderer, open_renderer
 
 ENDINGS = (".mp4", ".gif")
@@ -90,8 +91,7 @@ def write(
     path = Path(path)
     if path.suffix not in ENDINGS:
         raise UsageError(f"{path} is no video; its name must end in {' or '.join(ENDINGS)}")
-    if fps is not None and not 0 < fps <= 240:
-        raise UsageError(f"{fps:g} frames a second; --fps takes more than 0 and at most 240")
+    check_rate(fps)
     panels = [panel for row in rows for panel in row]
     fps = fps or _frame_rate(min(panel.env.dt for panel in panels))
     count = math.floor(max(panel.seconds for panel in panels) * fps) + 1

@@ -1,6 +1,8 @@
 """The house's rules: imports go one way, and nothing that a checkpoint holds can run."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +74,7 @@ def test_nothing_that_is_read_can_run(path):
 def test_modules_are_named_by_us(path):
     """Imports by name happen where a table of the program holds the names: verbs, bodies, engines, OpenGL platforms."""
     tables = (
+        "analyses/__init__.py",
         "crlviz/__init__.py",
         "crlviz/cli.py",
         "crlviz/envs/__init__.py",
@@ -98,3 +101,14 @@ def test_the_commands_table_names_real_modules():
         names = {getattr(node, "name", None) for node in ast.parse(path.read_text(encoding="utf-8")).body}
         assert attribute in names
         assert line.endswith(".")
+
+
+def test_each_analysis_is_there_by_its_name_without_jax():
+    """As a notebook reaches it: import analyses; analyses.heatmap.compute(...)."""
+    code = "import sys, analyses; assert not {'jax', 'altair'} & set(sys.modules)\n"
+    code += "for name in analyses.__all__: assert getattr(analyses, name).__name__ == f'analyses.{name}'\n"
+    code += "for name in set(analyses.__all__) - {'paper', 'runs'}:\n"
+    code += "    module = getattr(analyses, name); module.compute, module.plot\n"
+    code += "try: analyses.heatmapp\nexcept AttributeError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "module 'analyses' has no attribute 'heatmapp'\n"

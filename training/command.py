@@ -162,8 +162,8 @@ def _directories(seeds: str | None, seed: int | None, out: Path) -> dict[int, Pa
 def _resume(
     places: Sequence[Path], env: str | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]
 ) -> None:
+    from crlviz.checkpoints import KEEPING
     from crlviz.errors import UsageError
-    from training.config import KEEPING
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
     fixed = [name for name in given if name not in KEEPING]

@@ -12,6 +12,7 @@ from typing import Any
 from crlviz import envs, mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import NetworkConfig
+from crlviz.options import nearest
 from training.crl import CRLConfig
 
 
@@ -83,9 +84,6 @@ class TrainConfig:
 
 # What jax calls each precision.
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
-
-# What may change when a run is resumed: none of it changes what an update computes.
-KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay")
 
 # What each preset changes, by dotted field name.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -198,7 +196,9 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
             value = {**options, tail: _literal(value)}
             tail = ""
         elif head not in fields or dataclasses.is_dataclass(getattr(config, head)) != bool(tail):
-            raise UsageError(f"no setting is called {prefix + name!r}; known are {', '.join(known)}")
+            raise UsageError(
+                f"no setting is called {prefix + name!r}{nearest(prefix + name, known)}; known are {', '.join(known)}"
+            )
         if tail:
             value = _replace(getattr(config, head), {tail: value}, f"{head}.", known)
         elif isinstance(value, str):

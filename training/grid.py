@@ -90,7 +90,7 @@ class Cell:
         )
         for name in {**here, **there}:
             then, now = there.get(name), here.get(name)  # an environment's options may be on one side alone
-            if name not in configs.KEEPING and then != now:
+            if name not in checkpoints.KEEPING and then != now:
                 raise UsageError(
                     f"{self.out} holds a run with other settings: {name} is {then} there and {now} in this "
                     "sweep; give another directory to --out"

@@ -126,7 +126,7 @@ def resume(
 
     Args:
       run: the run directory.
-      changes: settings of ``config.KEEPING`` to change.
+      changes: settings of ``crlviz.checkpoints.KEEPING`` to change.
       command: kept in config.json beside the first one.
       progress: show a bar; None: where there is a terminal.
       devices: that train it from here on; they need not be as many as before.
@@ -163,9 +163,9 @@ def resume_together(
     """
     began = time.perf_counter()
     contents = {run: checkpoints.read_config(run) for run in runs}
-    fixed = [name for name in changes or {} if name not in configs.KEEPING]
+    fixed = [name for name in changes or {} if name not in checkpoints.KEEPING]
     if fixed:
-        raise UsageError(f"{fixed[0]} is fixed once a run has begun; it may change {', '.join(configs.KEEPING)}")
+        raise UsageError(f"{fixed[0]} is fixed once a run has begun; it may change {', '.join(checkpoints.KEEPING)}")
     with _locked(*runs):
         members: list[Member] = []
         failed: dict[Path, CrlvizError] = {}

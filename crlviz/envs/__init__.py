@@ -109,11 +109,20 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
     made: Any = kind(id)
     if backend is not None:
         options["backend"] = backend
-    known = [p.name for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = _options(made)
     for option in options:
         if option not in known:
             raise UsageError(f"{id} has no option {option!r}; known: {', '.join(known) or 'none'}")
     return made(id, maze, **options) if maze else made(id, **options)
+
+
+def options(id: str) -> dict[str, Any]:
+    """The further options of ``make`` that this environment knows, with their defaults. Raises as ``check`` does."""
+    return _options(kind(id))
+
+
+def _options(made: Any) -> dict[str, Any]:
+    return {p.name: p.default for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
 def kind(id: str) -> "type[GoalEnv]":
@@ -164,4 +173,4 @@ def _split(id: str) -> tuple[str, str]:
     raise UsageError(f"no environment is called {id!r}; nearest: {', '.join(near) or ', '.join(known)}")
 
 
-__all__ = ["BODIES", "CUSTOM", "PAPER", "Body", "check", "ids", "kind", "make", "paper_options"]
+__all__ = ["BODIES", "CUSTOM", "PAPER", "Body", "check", "ids", "kind", "make", "options", "paper_options"]

@@ -23,7 +23,7 @@ def command(ids: tuple[str, ...], out: Path | None, seed: int, size: str) -> Non
     Example: crlviz envs
     Example: crlviz envs ant_u4_maze --out ant.png
     """
-    from crlviz import envs
+    from crlviz import envs, files
     from crlviz.options import read_size
 
     for id in ids:
@@ -33,6 +33,7 @@ def command(ids: tuple[str, ...], out: Path | None, seed: int, size: str) -> Non
             raise UsageError("name the environments to draw, for example crlviz envs ant_u4_maze --out ant.png")
         if out.suffix not in PICTURES:
             raise UsageError(f"{out} is no picture; its name must end in {' or '.join(PICTURES)}")
+        files.check_writable(out)
         pixels = read_size(size)
         from crlviz.envs.picture import draw
 

@@ -28,9 +28,9 @@ def a_run(path, depth: int, seconds: float = 10.0, **changes):
     return run
 
 
-def toys_agent(depth: int, seed: int = 0, width: int = 8, layer_norm: bool = True) -> Agent:
+def toys_agent(depth: int, seed: int = 0, width: int = 8, layer_norm: bool = True, gamma: float = 0.99) -> Agent:
     """An agent without parameters, for what is asked of its config alone."""
-    changes = {"seed": seed} | {
+    changes = {"seed": seed, "gamma": gamma} | {
         f"{network}__{name}": value
         for network in ("actor", "critic")
         for name, value in {"depth": depth, "width": width, "layer_norm": layer_norm}.items()
@@ -110,7 +110,7 @@ def test_two_factors_must_vary_apart(tmp_path):
 
 def test_figures_over_depth_take_runs_that_differ_in_depth_and_seed_alone(tmp_path):
     kinds = [{"depth": depth, "seed": seed} for depth in (8, 4) for seed in (1, 0)]
-    kinds += [{"depth": 4, "width": 16}, {"depth": 8, "seed": 2, "layer_norm": False}]
+    kinds += [{"depth": 4, "width": 16}, {"depth": 8, "seed": 2, "layer_norm": False}, {"depth": 16, "gamma": 0.9}]
     agents = [toys_agent(**kind) for kind in kinds]
     runs = figures.Runs([], agents)
     found = [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.over_depth]

@@ -88,13 +88,41 @@ def test_find(four_runs, tmp_path):
         (tmp_path / name / "config.json").touch()
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.json").touch()
-    assert [path.name for path in runs.find([tmp_path])] == ["d4", "d16"]
+    (tmp_path / ".d8-half.part").mkdir()
+    (tmp_path / ".d8-half.part" / "config.json").touch()
+    assert [path.name for path in runs.find([tmp_path])] == ["begun", "d4", "d16"]
+    with pytest.raises(CrlvizError, match="there is no "):
+        runs.find([tmp_path, tmp_path / "nothing"])
     with pytest.raises(CrlvizError, match="is no run directory"):
-        runs.find([tmp_path / "begun" / "nothing"])
+        runs.find([tmp_path / "d4" / "checkpoints"])
+
+
+def test_a_bad_run_among_many_is_left_out(four_runs, tmp_path):
+    """Only begun, imported without a learning curve, damaged; and what a star of the shell gives beside runs."""
+    begun = untrained_run(tmp_path / "begun", toy_config(), steps=())
+    imported = untrained_run(tmp_path / "imported", toy_config())
+    damaged = untrained_run(tmp_path / "damaged", toy_config())
+    (damaged / "config.json").write_text("{}")
+    (tmp_path / "table.md").touch()
+    with pytest.warns(UserWarning, match="left out") as warned:
+        data = runs.collect([*tmp_path.iterdir(), *four_runs])
+    assert data.sizes["run"] == 4
+    words = sorted(str(warning.message) for warning in warned)
+    reasons = [
+        "begun holds no checkpoint yet",
+        "is not a file of crlviz",
+        "imported has no metrics.csv",
+        "table.md is no",
+    ]
+    for reason, word in zip(reasons, words, strict=True):
+        assert reason in word
+        assert word.startswith("left out: ")
+    with pytest.raises(CrlvizError, match="begun holds no checkpoint yet"):
+        runs.collect([begun, imported])
 
 
 def test_a_run_given_twice_is_no_second_seed(four_runs):
-    with pytest.raises(UsageError, match="differ in nothing"):
+    with pytest.raises(UsageError, match="do not differ in any setting, seed or steps"):
         runs.compute([*four_runs, four_runs[0]])
 
 

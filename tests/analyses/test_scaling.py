@@ -7,7 +7,6 @@ import pytest
 
 from analyses import final, scaling
 from crlviz.charts import depth_colour
-from crlviz.errors import CrlvizError
 from tests.toys import planted_runs
 
 
@@ -44,9 +43,16 @@ def test_a_diagonal_is_no_grid():
     assert "batch" not in scaling.panels(data)
 
 
-def test_runs_that_differ_in_nothing_drawn():
-    with pytest.raises(CrlvizError, match="differ in nothing that a panel shows"):
-        scaling.plot(planted_runs({"width": 64}, {"width": 128}))
+@pytest.mark.parametrize("rows", [[{}], over(seed=(0,)), over(width=(64, 128))])
+def test_runs_that_support_no_panel_have_their_learning_curves(rows):
+    data = planted_runs(*rows)
+    (block,) = scaling.plot(data).to_dict()["vconcat"]
+    (picture,) = block["concat"]
+    assert picture["title"]["text"] == "Learning curves"
+    lines, mean = (layer["encoding"]["y"]["field"] for layer in picture["layer"])
+    assert (lines, mean) == ("score", "score")
+    domain = picture["layer"][1]["encoding"]["color"]["scale"]["domain"]
+    assert domain == list(dict.fromkeys(data.group.values.tolist()))
 
 
 def test_numbers_in_the_grid_and_a_block_a_task():

@@ -1,7 +1,9 @@
 """The Agent: shapes, agreement of its parts, and what it tells of itself."""
 
+import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 import crlviz
+from crlviz import datasets
 from tests.toys import ROOM, toy_config, untrained_run
+from training.config import names
 
 BATCHES = [(), (1,), (5,), (2, 3)]
 
@@ -76,7 +80,7 @@ def test_actions(toy_agent):
 
 
 def test_an_agent_tells_what_it_is(toy_agent, toy_run):
-    assert toy_agent.facts == {
+    assert {name: toy_agent.facts[name] for name in datasets.FACTS} == {
         "algorithm": "crl",
         "env": "point_u_maze",
         "network": "full network",
@@ -92,6 +96,36 @@ def test_an_agent_tells_what_it_is(toy_agent, toy_run):
     assert toy_agent.eval_env is toy_agent.env
     assert toy_agent.source == toy_run / "checkpoints" / "280"
     assert toy_agent.config["gamma"] == 0.99
+
+
+def test_a_setting_that_an_older_config_lacks_has_its_default(toy_agent):
+    kept = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay")
+    config = {
+        name: value for name, value in toy_agent.config.items() if name not in (*kept, "precision", "env_options")
+    }
+    for network in ("actor", "critic"):
+        config[network] = {name: value for name, value in config[network].items() if name not in ("tail", "remat")}
+    old = dataclasses.replace(toy_agent, config=config, source=Path("old"))
+    assert old.facts.items() <= toy_agent.facts.items()
+    assert toy_agent.facts.keys() - old.facts.keys() == set(kept)
+    assert datasets.differing([old, dataclasses.replace(toy_agent, env_steps=7)]) == ["env_steps"]
+    new = dataclasses.replace(toy_agent, config=toy_agent.config | {"precision": "bfloat16"})
+    assert datasets.values([old, new], "precision") == ["float32", "bfloat16"]
+    assert datasets.differing([old, new]) == ["precision"]
+
+
+def test_every_setting_is_a_fact(toy_agent):
+    """Of the run's own config, whatever its trainer has; an option of an environment too."""
+    config = toy_config(gamma=0.5, crl__learning_rate=0.25, critic__remat=True)
+    facts = dataclasses.replace(toy_agent, config=dataclasses.asdict(config)).facts
+    assert (facts["gamma"], facts["crl.learning_rate"], facts["critic.remat"]) == (0.5, 0.25, True)
+    told = {"actor.depth", "actor.width", "critic.depth", "critic.width"}  # as depth, width, network
+    told |= {
+        f"{network}.{name}" for network in ("actor", "critic") for name in ("layer_norm", "activation", "residual")
+    }
+    assert set(names(config)) - facts.keys() == told | {"env_options"}
+    ant = dataclasses.replace(toy_agent, config=dataclasses.asdict(toy_config(env="ant")))
+    assert ant.facts["env_options.backend"] == "spring"
 
 
 def test_shapes_come_from_the_config(tmp_path):

@@ -12,7 +12,7 @@ import xarray as xr
 
 from crlviz import cli
 from crlviz.errors import CrlvizError
-from tests.toys import ROOM, toy_config
+from tests.toys import ROOM, toy_config, untrained_run
 
 QUICK = [f"--set={name}" for name in ("num_envs=4", "unroll=10", "updates=2", "window=30", "replay_steps=60")]
 QUICK += ["--set=evaluations=2", "--set=eval_episodes=4", "--batch-size=8", "--env-steps=280", "--width=8"]
@@ -305,11 +305,41 @@ def test_a_html_is_a_page_of_all_training_unless_a_goal_is_given(crlviz, toy_run
 
 
 def test_heatmap_across_mazes(crlviz, toy_run, tmp_path):
-    from tests.toys import untrained_run
-
     other = untrained_run(tmp_path / "other", toy_config(env="point_u2_maze"))
     result = crlviz("heatmap", toy_run, other, "--out", tmp_path / "map.json")
-    assert "different environments" in complaint(result, 2)
+    words = "walks in point_u_maze and"
+    assert words in complaint(result, 2)
+
+
+def test_near_pairs_beside_all_pairs_of_a_maze(crlviz, toy_run, tmp_path):
+    """Which pairs were trained is a setting: the maze is the same."""
+    near = untrained_run(tmp_path / "near", toy_config(env="point_u_maze_gen_1f2f"))
+    options = {"heatmap": ["--goal=1,0", "--resolution=2", "--no-coverage"], "behavior": ["--episodes=2"]}
+    options |= {"stitch": [], "norms": ["--episodes=2"], "embed": ["--episodes=2"]}
+    for verb, more in options.items():
+        data, picture = tmp_path / f"{verb}.nc", tmp_path / f"{verb}.json"
+        code, _, err = crlviz(verb, toy_run, near, *more, "--out", data, "--out", picture)
+        assert code == 0, err
+        assert "point_u_maze_gen_1f2f" in picture.read_text()
+        with xr.open_dataset(data) as read:
+            assert sorted(read.env.values.tolist()) == ["point_u_maze", "point_u_maze_gen_1f2f"]
+
+
+def test_runs_that_differ_in_any_setting_are_compared(crlviz, tmp_path):
+    settings = [{"gamma": 0.9}, {"gamma": 0.95}, {"gamma": 0.95, "crl__learning_rate": 0.001}]
+    runs = [untrained_run(tmp_path / str(n), toy_config(**changes)) for n, changes in enumerate(settings)]
+    for verb, more in {"heatmap": ["--goal=1,0", "--resolution=2", "--no-coverage"], "norms": ["--episodes=2"]}.items():
+        data, picture = tmp_path / f"{verb}.nc", tmp_path / f"{verb}.json"
+        code, out, err = crlviz(verb, *runs, *more, "--out", data, "--out", picture)
+        assert code == 0, err
+        assert "crl.learning_rate 0.001, gamma 0.95" in out
+        assert "crl.learning_rate 0.0003, gamma 0.9" in picture.read_text()
+        with xr.open_dataset(data) as read:
+            assert read["gamma"].values.tolist() == [0.9, 0.95, 0.95]
+    code, out, _ = crlviz("rollout", *runs[:2], "--steps", 3, "--out", tmp_path / "walk.nc")
+    assert (code, out.splitlines()[0].split(":")[0]) == (0, "depth 4, gamma 0.9, seed 0")
+    with xr.open_dataset(tmp_path / "walk.nc") as read:
+        assert read.sizes["gamma"] == 2
 
 
 def test_debug_shows_the_traceback(crlviz, tmp_path):
@@ -318,11 +348,85 @@ def test_debug_shows_the_traceback(crlviz, tmp_path):
     assert "Traceback" in err
 
 
-def test_unknown_verb_and_option(crlviz):
-    code, _, err = crlviz("heatmapp")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["heatmp"], "no verb is called 'heatmp' (did you mean heatmap?); crlviz --help lists them"),
+        (["qqq"], "no verb is called 'qqq'; crlviz --help lists them"),
+        (["train", "point_u_maze", "--depht", 4], "--depth"),
+        (["train", "point_u_maze", "--set", "gama=0.9", "--out", "run"], "'gama' (did you mean gamma?); known are"),
+        (["train", "point_u_maze", "--set", "crl.learning_rat=1", "--out", "run"], "(did you mean crl.learning_rate"),
+        (["scaling", "runs", "--metric", "sucess"], "'success'"),
+        (["heatmap"], "Missing argument 'CKPT...'; see crlviz heatmap --help"),
+    ],
+)
+def test_what_is_misspelled_or_missing_gets_one_sentence(crlviz, arguments, words):
+    assert words in complaint(crlviz(*arguments), 2)
+
+
+def test_no_verb_is_the_help(crlviz):
+    code, out, err = crlviz()
     assert code == 2
-    assert "No such command 'heatmapp'" in err
-    assert crlviz("train", "point_u_maze", "--depht", 4)[0] == 2
+    assert "Start with: crlviz demo" in out + err
+
+
+CHECKED = {
+    "heatmap": [["--scale", "log"], ["--resolution", "0"], ["--action", "jump"], ["--goal", "nan,1"]],
+    "stitch": [["--show", "all"], ["--over", "miles"], ["--episodes", "0"]],
+    "embed": [["--trajectory", "none"], ["--episodes", "0"]],
+    "norms": [["--episodes", "0"]],
+    "behavior": [["--episodes", "-1"]],
+    "rollout": [["--size", "1x1"], ["--size", "big"], ["--fps", "0"], ["--steps", "0"], ["--episodes", "0"]],
+    "export": [],
+    "bench": [],
+    "envs": [["--size", "1x1"]],
+    "scaling": [["--over", "miles"]],
+    "efficiency": [],
+}
+
+
+@pytest.mark.parametrize("verb", list(CHECKED))
+def test_options_are_checked_before_any_work(crlviz, tmp_path, monkeypatch, verb):
+    """Nothing is loaded, measured or run for a picture that could not be drawn or written."""
+    monkeypatch.setattr("crlviz.agent.load", lambda _: pytest.fail("a checkpoint was loaded"))
+    monkeypatch.setattr("training.bench.measure", lambda **_: pytest.fail("something was measured"))
+    monkeypatch.setattr("crlviz.envs.picture.draw", lambda *_: pytest.fail("something was drawn"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "dir.html").mkdir()
+    ending = {"rollout": "mp4", "export": "onnx", "envs": "png"}.get(verb, "svg")
+    what = {"bench": [], "envs": ["point_u_maze"]}.get(verb, [tmp_path])
+    faults = {f"missing/p.{ending}": "there is no directory missing", f"file/p.{ending}": "it is a file"}
+    for name, words in (faults | {"p.txt": "p.txt"}).items():
+        assert words in complaint(crlviz(verb, *what, "--out", name), 2)
+    for options in CHECKED[verb]:
+        complaint(crlviz(verb, *what, *options, "--out", f"p.{ending}"), 2)
+    if ending == "svg":
+        assert "it is a directory" in complaint(crlviz(verb, *what, "--out", "dir.html"), 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.html", "file"]
+
+
+def test_a_directory_that_takes_no_files_is_refused_before_any_work(crlviz, tmp_path, monkeypatch):
+    """The system's own refusal: of the kernel's directory even to root."""
+    monkeypatch.setattr("crlviz.agent.load", lambda _: pytest.fail("a checkpoint was loaded"))
+    where = Path("/proc/self/fd") if Path("/proc/self/fd").is_dir() else Path("/dev")
+    assert "cannot write" in complaint(crlviz("norms", tmp_path, "--out", where / "p.svg"), 1)
+
+
+def test_a_directory_of_runs_stands_for_them(crlviz, tmp_path):
+    """What train --seeds and sweep make; a verb that takes one run names what there is."""
+    for seed in (0, 1, 10):
+        untrained_run(tmp_path / "five" / f"seed{seed}", toy_config(seed=seed))
+    (tmp_path / "five" / "logs").mkdir()
+    untrained_run(tmp_path / "five" / "seed2", toy_config(seed=2), steps=())
+    code, out, err = crlviz("norms", tmp_path / "five", "--episodes", 2, "--out", tmp_path / "n.svg")
+    assert code == 0, err
+    assert [line.split(",")[0].split("  ")[0] for line in out.splitlines()[1:-1:3]] == ["seed 0", "seed 1", "seed 10"]
+    assert err == f"Warning: left out: {tmp_path / 'five' / 'seed2'} holds no checkpoint yet\n"
+    for verb in ("inspect", "export"):
+        more = ["--out", tmp_path / "a.safetensors"] * (verb == "export")
+        words = complaint(crlviz(verb, tmp_path / "five", *more), 1)
+        assert words.endswith("it holds seed0, seed1, seed2, seed10: give one of them")
 
 
 def test_envs_lists_what_make_knows(crlviz):

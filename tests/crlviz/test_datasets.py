@@ -43,7 +43,7 @@ def test_a_grid_of_depths_and_seeds():
     assert whole.q.sel(depth=16, seed=1).values.tolist() == [0, 0.5]
     assert whole.q.sel(depth=4, seed=1).values.tolist() == [2, 2.5]
     assert whole.way.dims == ("x",)
-    assert whole.attrs == {"env": "e", "checkpoints": "run0\nrun1\nrun2\nrun3"}
+    assert whole.attrs == {"env": "e", "checkpoints": "run0\nrun1\nrun2\nrun3", "differing": "depth\nseed"}
 
 
 def test_what_is_no_grid_keeps_one_dimension():
@@ -70,6 +70,57 @@ def test_each_visits_every_cell_of_a_grid():
     some = agents(*(deep(depth, seed=seed) for depth in (4, 8) for seed in (0, 1)))
     found = {label: part.q.values[0] for label, _, part in datasets.each(combined(some))}
     assert found == {"depth 4, seed 0": 0, "depth 4, seed 1": 1, "depth 8, seed 0": 2, "depth 8, seed 1": 3}
+
+
+SETTINGS = [
+    ("gamma", 0.9, 0.99, "gamma 0.9"),
+    ("crl.learning_rate", 1e-4, 3e-4, "crl.learning_rate 0.0001"),
+    ("redraw_goals", False, True, "redraw_goals false"),
+    ("precision", "bfloat16", "float32", "precision bfloat16"),
+]
+
+
+@pytest.mark.parametrize(("name", "low", "high", "words"), SETTINGS)
+def test_any_setting_becomes_a_dimension(tmp_path, name, low, high, words):
+    """Also in what is read back from a file."""
+    whole = combined(agents(*(deep(4, seed=seed, **{name: value}) for value in (high, low) for seed in (0, 1))))
+    assert set(whole.q.dims) == {name, "seed", "x"}
+    assert whole.q.sel({name: low, "seed": 1}).values.tolist() == [3, 3.5]
+    datasets.save(whole, tmp_path / "whole.nc")
+    with xr.open_dataset(tmp_path / "whole.nc") as read:
+        for dataset in (whole, read):
+            assert {f"{words}, seed 0", f"{words}, seed 1"} < {label for label, _, _ in datasets.each(dataset)}
+            found = {label: len(parts) for label, _, parts in datasets.groups(dataset)}
+            assert (found[words], len(found)) == (2, 2)
+
+
+def test_how_a_run_is_kept_tells_apart_only_what_nothing_else_does():
+    assert datasets.differing(agents({"seed": 0, "keep": 1}, {"seed": 1, "keep": 0})) == ["seed"]
+    assert datasets.differing(agents({"keep": 1}, {"keep": 0})) == ["keep"]
+
+
+def test_what_is_not_known_is_not_made_up():
+    """An imported run does not tell its gamma."""
+    assert datasets.differing(agents({"depth": 4, "gamma": 0.9}, {"depth": 8})) == ["depth"]
+    some = agents({"gamma": 0.9}, {"gamma": 0.99}, {"seed": 1})
+    assert datasets.differing(some) == ["gamma", "seed"]
+    labels = [label for label, _, _ in datasets.each(combined(some))]
+    assert labels == ["gamma 0.9, seed 0", "gamma 0.99, seed 0", "gamma unknown, seed 1"]
+
+
+def test_labels_count_what_is_too_much_to_read():
+    many = {f"crl.number{n}": n for n in range(9)}
+    both = [{"depth": depth} | {name: value * depth for name, value in many.items()} for depth in (4, 8)]
+    words = datasets.labels(both)
+    assert words[0] == "depth 4, crl.number0 0, crl.number1 4, crl.number2 8, 6 settings more"
+    both[1] = both[0] | {"crl.number8": 1}  # told by the last alone: nothing is left out
+    assert datasets.labels(both)[1].endswith("crl.number8 1")
+
+
+def test_a_dataset_of_an_older_crlviz_has_its_labels():
+    whole = combined(agents(deep(16), deep(4)))
+    del whole.attrs["differing"]
+    assert [label for label, _, _ in datasets.each(whole)] == ["depth 4", "depth 16"]
 
 
 def test_twice_the_same():
