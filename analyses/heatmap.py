@@ -83,7 +83,7 @@ def compute(
     straight = np.where(free, np.linalg.norm(points[None] - places[:, None, None], axis=-1), np.nan)
     geodesic = straight
     if env.maze is not None:
-        geodesic = np.stack([env.maze.geodesic(points, place) for place in places])
+        geodesic = env.maze.geodesics(points, places)
         geodesic = np.where(free & np.isfinite(geodesic), geodesic, np.nan)
     each_point = (fixed, "x", "y")
     shared = xr.Dataset(

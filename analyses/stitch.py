@@ -62,7 +62,7 @@ def compute(
     order = [k for k in np.argsort(way, kind="stable") if np.isfinite(way[k])]
     cells = np.array(maze.free)[order]
     places = maze.xy(cells)
-    distance = np.stack([maze.geodesic(places, place) for place in places], axis=1)
+    distance = maze.geodesics(places, places)
     steps = maze.steps(cells)
     shared = xr.Dataset(
         {
