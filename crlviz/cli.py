@@ -1,10 +1,13 @@
 """The ``crlviz`` command: names each verb's module and imports it when that verb runs."""
 
 import importlib
+import io
 import os
+import stat
 import sys
 import traceback
 import warnings
+from typing import TextIO
 
 import click
 import platformdirs
@@ -68,6 +71,7 @@ def main() -> None:
     """Run the command; a mistake of the user's becomes one sentence and an exit code."""
     debug = "--debug" in sys.argv
     warnings.showwarning = _warn  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (_unbroken(stream) for stream in (sys.stdout, sys.stderr))
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -82,6 +86,28 @@ def main() -> None:
             traceback.print_exc()
         click.echo(f"Error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+
+
+class _Pipe(io.FileIO):
+    """A pipe that takes what nobody reads any more."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _unbroken(stream: TextIO) -> TextIO:
+    """The stream; of a pipe, one that its reader may leave (``| head -1``) without ending what the command does."""
+    try:
+        number = stream.fileno()
+        if not stat.S_ISFIFO(os.fstat(number).st_mode):
+            return stream
+    except (OSError, AttributeError):  # none at all, or no file
+        return stream
+    pipe = io.BufferedWriter(_Pipe(number, "wb", closefd=False))
+    return io.TextIOWrapper(pipe, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
 
 
 def _warn(message: Warning | str, *_: object) -> None:

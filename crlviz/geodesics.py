@@ -47,10 +47,10 @@ class _Beams(NamedTuple):
 
 
 class _Places(NamedTuple):
-    """Positions [N, 2] in the order of their cells, their indices [N], and each cell's first and number."""
+    """Positions [N, 2] in the order of their cells, whose they are [N], and of each cell the first and how many."""
 
     xy: np.ndarray
-    index: np.ndarray
+    whose: np.ndarray
     first: np.ndarray
     number: np.ndarray
 
@@ -143,11 +143,11 @@ class Geodesics:
                 parts.append(beams)
         return _Beams(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
 
-    def _placed(self, xy: np.ndarray, cells: np.ndarray, index: np.ndarray) -> _Places:
+    def _placed(self, xy: np.ndarray, cells: np.ndarray, whose: np.ndarray) -> _Places:
         flat = cells @ [self._walls.shape[1], 1]
         order = np.argsort(flat, kind="stable")
         number = np.bincount(flat, minlength=self._walls.size)
-        return _Places(xy[order], index[order], np.cumsum(number) - number, number)
+        return _Places(xy[order], whose[order], np.cumsum(number) - number, number)
 
 
 def _cells(xy: np.ndarray) -> np.ndarray:
@@ -181,7 +181,7 @@ def _lit(light: _Beams, origins: np.ndarray, places: _Places) -> Iterator[tuple[
         angle = np.arctan2(along[:, 1], along[:, 0])
         meets = (angle >= beams.low[beam] - _ROUNDING) & (angle <= beams.high[beam] + _ROUNDING)
         if meets.any():
-            yield beams.origin[beam[meets]], places.index[place[meets]], np.linalg.norm(way[meets], axis=1)
+            yield beams.origin[beam[meets]], places.whose[place[meets]], np.linalg.norm(way[meets], axis=1)
 
 
 def _runs(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crlviz.errors import UsageError
 from crlviz.geodesics import Geodesics
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 # Names and grids as in the paper's code (ant_maze and humanoid_maze there); "_eval" lists the far goals,
 # "_single_eval" the farthest, "_eval_1f2f3f" the goals that lie 1, 2 or 3 cells along the corridor ("5f6f": 5 or 6).
@@ -128,21 +132,45 @@ class Maze:
 
     def steps(self, cells: np.ndarray) -> np.ndarray:
         """Cells that the shortest walk between each two of cells [N, 2] takes: [N, N], inf where none leads."""
-        from scipy.sparse import csr_array
         from scipy.sparse.csgraph import dijkstra
 
-        index = np.cumsum(~self.walls).reshape(self.shape) - 1  # of free cells, in reading order
-        pairs = [
-            np.stack([near[open], far[open]])
-            for near, far, open in (
-                (index[:-1], index[1:], ~self.walls[:-1] & ~self.walls[1:]),
-                (index[:, :-1], index[:, 1:], ~self.walls[:, :-1] & ~self.walls[:, 1:]),
-            )
-        ]
-        edges = np.concatenate(pairs, axis=1)
-        graph = csr_array((np.ones(edges.shape[1]), edges), shape=(len(self.free),) * 2)
-        at = index[tuple(np.asarray(cells).T)]
-        return dijkstra(graph, directed=False, unweighted=True, indices=at)[:, at]
+        at = self._free_index[tuple(np.asarray(cells).T)]
+        return dijkstra(self._doors, directed=False, unweighted=True, indices=at)[:, at]
+
+    def spread(self, cells: np.ndarray, count: int, away_from: Cell) -> np.ndarray:
+        """Indices [count] of cells [N, 2] that lie far apart: each as far as can be from those before and from a cell.
+
+        Far is by steps; all of ``cells``, the farthest first, where there are no more than ``count``.
+        """
+        from scipy.sparse.csgraph import dijkstra
+
+        at = self._free_index[tuple(np.asarray(cells).T)]
+
+        def steps(index: int) -> np.ndarray:
+            return dijkstra(self._doors, directed=False, unweighted=True, indices=index)[at]
+
+        nearest, chosen = steps(self._free_index[away_from]), []
+        for _ in range(min(count, len(at))):
+            nearest[chosen[-1:]] = -1  # taken
+            chosen.append(int(np.argmax(nearest)))
+            nearest = np.where(nearest < 0, nearest, np.minimum(nearest, steps(at[chosen[-1]])))
+        return np.array(chosen, int)
+
+    @cached_property
+    def _free_index(self) -> np.ndarray:
+        """Of free cells, their place in ``free``: [rows, columns]."""
+        return np.cumsum(~self.walls).reshape(self.shape) - 1
+
+    @cached_property
+    def _doors(self) -> "csr_array":
+        """Which free cells have a side in common, a sparse [N, N], one way."""
+        from scipy.sparse import csr_array
+
+        index, free = self._free_index, ~self.walls
+        down, right = free[:-1] & free[1:], free[:, :-1] & free[:, 1:]
+        one = np.concatenate([index[:-1][down], index[:, :-1][right]])
+        other = np.concatenate([index[1:][down], index[:, 1:][right]])
+        return csr_array((np.ones(len(one)), (one, other)), shape=(free.sum(),) * 2)
 
     def _neighbours(self, cell: Cell) -> list[Cell]:
         return [(cell[0] + i, cell[1] + j) for i, j in _NEIGHBOURS if not self.walls[cell[0] + i, cell[1] + j]]
