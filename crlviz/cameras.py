@@ -84,7 +84,7 @@ class Cameraman:
             return True
         _, right, _ = shot.axes
         ends = body + np.array([-1, 0, 1])[:, None] * _ASIDE * maze.cell_size * right
-        ends = ends[maze.is_free(ends[:, :2])]
+        ends = ends[maze.is_free(ends[:, :2])] * [1, 1, 0.4]  # most of the body, not its top alone
         way = np.linspace(0, 1, 1 + int(20 * shot.distance / maze.cell_size))[:, None, None]
         points = ends + way * (shot.eye - ends)
         # Beyond the grid nothing is free, nor is anything in the way.
