@@ -25,7 +25,7 @@ def panels(
     order = [label for label, _, _ in groups]
     colours = [charts.depth_colour(depth) for _, depth, _ in groups]
     colour = alt.Color("group:N", scale=alt.Scale(domain=order, range=colours), legend=None)
-    x = alt.X("group:N", sort=order, title=None, axis=alt.Axis(labelAngle=0 if len(order) < 5 else -40))
+    x = alt.X("group:N", sort=order, title=None, axis=charts.names(len(order)))
     drawn = []
     for name, title in names.items():
         seeds: list[dict[str, Any]] = []
@@ -42,7 +42,7 @@ def panels(
         y = alt.Y("value:Q", title=groups[0][2][0][name].attrs["units"].replace("1", "") or None)
         tooltip = ["meaning:N", "group:N", "value:Q", "low:Q", "high:Q"]
         drawn.append(
-            alt.layer(
+            charts.layers(
                 alt.Chart(pd.DataFrame(seeds)).mark_point(size=25, opacity=0.6).encode(x=x, y=y, color=colour),
                 alt.Chart(table.dropna()).mark_rule(strokeWidth=1.5).encode(x=x, y="low:Q", y2="high:Q", color=colour),
                 alt.Chart(table)

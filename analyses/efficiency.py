@@ -13,6 +13,7 @@ import xarray as xr
 from analyses import doubling, outputs, runs
 from analyses.runs import LAST, METRICS, table
 from analyses.scaling import styles
+from crlviz import charts
 
 COSTS = {
     "updates": "updates",
@@ -22,7 +23,7 @@ COSTS = {
 }
 _SHORT = {"updates": "updates", "parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
 _LINES = {"depth": "deeper, at one width", "width": "wider, at one depth"}
-_LINE_STYLE = alt.Scale(domain=list(_LINES.values()), range=[[1, 0], [5, 4]])
+_LINE_STYLE = alt.Scale(domain=list(_LINES.values()), range=[charts.SOLID, [5, 4]])
 _GAIN_COLOUR = alt.Scale(domain=["depth", "width"], range=["#333333", "#9a9a9a"])
 NEEDS = (
     "To tell depth from width, runs over depth at one width and over width at one depth are needed: crlviz sweep ENV "
@@ -89,7 +90,7 @@ def _panel(
         f"{cost}:Q",
         title=COSTS[cost],
         scale=alt.Scale(type="log", nice=False, padding=25),
-        axis=alt.Axis(format=".2~s", grid=False, tickCount=4),
+        axis=charts.amounts(tickCount=4),
     )
     domain = alt.Scale(domain=[0, 1]) if metric == "success" else alt.Scale(zero=True)
     y = alt.Y("score:Q", title=METRICS[metric], scale=domain)
@@ -123,7 +124,7 @@ def _panel(
         .mark_point(size=420, color="#222", strokeWidth=1.2, opacity=1)
         .encode(x=x, y=y),
     ]
-    return alt.layer(*layers).properties(width=size, height=240, title=f"against {_SHORT[cost]}")
+    return charts.layers(*layers).properties(width=size, height=240, title=f"against {_SHORT[cost]}")
 
 
 def _gains(dataset: xr.Dataset, compared: pd.DataFrame, metric: str, size: int) -> alt.LayerChart | alt.FacetChart:
@@ -141,7 +142,7 @@ def _gains(dataset: xr.Dataset, compared: pd.DataFrame, metric: str, size: int) 
     colour = alt.Color("by:N", scale=_GAIN_COLOUR, legend=legend)
     x = alt.X("gain:Q", title=f"gain in {METRICS[metric]}", axis=alt.Axis(tickCount=5))
     base = next(iter(doubling.lines(dataset)["depth"]))
-    return alt.layer(
+    return charts.layers(
         alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color="#bbb").encode(x="zero:Q"),
         alt.Chart(data.dropna(subset=["low"]))
         .mark_rule(strokeWidth=2)

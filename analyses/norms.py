@@ -133,7 +133,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
         known = alt.Chart(here.dropna(subset=["low"]))
         line = alt.Chart(here).mark_line(point=True)
         panels.append(
-            alt.layer(
+            charts.layers(
                 known.mark_area(opacity=0.2).encode(x=x, y="low:Q", y2="high:Q", color=colour),
                 known.mark_rule(strokeWidth=1).encode(x=x, y="low:Q", y2="high:Q", color=colour),
                 line.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=["group", "block", "norm", "low", "high"]),

@@ -286,11 +286,13 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
     panels = []
     for pairs, title in (("seen", "pairs seen in training"), ("unseen", "pairs never seen")):
         here = table[table.pairs == pairs]
+        if here.empty:
+            continue
         band = alt.Chart(here.dropna(subset=["low"])).mark_area(opacity=0.2)
         line = alt.Chart(here).mark_line(point=True)
         tooltip = ["group:N", "x:Q", "value:Q", "low:Q", "high:Q", "number:Q"]
         panels.append(
-            alt.layer(
+            charts.layers(
                 band.encode(x=x, y="low:Q", y2="high:Q", color=colour),
                 line.encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tooltip),
             ).properties(width=1.3 * size, height=200, title=title)

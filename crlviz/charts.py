@@ -29,6 +29,7 @@ _VIRIDIS = (
     "440154470e61481a6c482575472f7d443a834144873d4e8a39568c35608d31688e2d708e2a788e27818e23888e21918d1f988b1fa08822a884"
     "2ab07f35b77943bf7154c56866cc5d7ad1518fd744a5db36bcdf27d2e21be9e51afde725"
 )
+SOLID: list[int] = []  # no dash; [1, 0] is drawn as the finest of hatches by some readers of PDF
 VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
 _RASTER = 600  # pixels of a raster's longer side, at least, so that its values stay squares whatever draws it
 
@@ -178,6 +179,24 @@ def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, groun
     )
 
 
+def amounts(**options: Any) -> alt.Axis:
+    """An axis of numbers of any size: 0.8, 200, 200k, 0.2M never beside 0M; no 800m, which is not metres."""
+    text = "format(datum.value, abs(datum.value) < 1000 ? '.3~g' : '.3~s')"
+    return alt.Axis(**{"grid": False, "labelExpr": text, "labelOverlap": "greedy", "labelSeparation": 6} | options)
+
+
+def names(count: int) -> alt.Axis:
+    """An axis of ``count`` groups: each fact of a label ("depth 4, 200,000 steps") on a line of its own, or aslant."""
+    if count < 5:
+        return alt.Axis(labelAngle=0, labelExpr="split(datum.label, ', ')", labelLimit=0)
+    return alt.Axis(labelAngle=-40, labelLimit=300)
+
+
+def layers(*charts: alt.Chart) -> alt.LayerChart:
+    """Charts over each other, without those that have no data: Vega warns of them in the console of every page."""
+    return alt.layer(*(chart for chart in charts if len(chart.data)))
+
+
 def seed_note(counts: Sequence[int]) -> str:
     """How many seeds stand behind a picture, from the number behind each of its groups."""
     if max(counts) == 1:
@@ -217,7 +236,8 @@ def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
 
     spec = chart.to_dict()
     if ending == ".html":
-        return vl_convert.vegalite_to_html(spec, bundle=True).encode()
+        page = vl_convert.vegalite_to_html(spec, bundle=True)
+        return page.replace("<title>Chart</title>", f"<title>{html.escape(_title(spec))}</title>", 1).encode()
     if ending == ".png":
         return vl_convert.vegalite_to_png(spec, scale=2)
     if ending == ".svg":
@@ -225,6 +245,16 @@ def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
     if ending == ".pdf":
         return vl_convert.vegalite_to_pdf(spec)
     return (json.dumps(spec, indent=1) + "\n").encode()
+
+
+def _title(spec: Mapping[str, Any]) -> str:
+    """A chart's title, or the first of what it is put together from."""
+    title = spec.get("title", "")
+    text = title["text"] if isinstance(title, dict) else title
+    if text:
+        return text if isinstance(text, str) else " ".join(text)
+    parts = (part for kind in ("vconcat", "hconcat", "concat", "layer") for part in spec.get(kind, []))
+    return next(filter(None, map(_title, parts)), "crlviz")
 
 
 def embed_script() -> str:
