@@ -37,5 +37,5 @@ def panels(
         y = alt.Y("value:Q", title=groups[0][2][0][name].attrs["units"].replace("1", "") or None)
         layers = charts.seed_marks(table, y, x=x, color=colour, tooltip=["meaning:N", "group:N", "value:Q"])
         title_text = alt.TitleParams(title, fontSize=12)
-        drawn.append(alt.layer(*layers).properties(width=max(130, 65 * len(order)), height=130, title=title_text))
+        drawn.append(charts.layers(*layers).properties(width=max(130, 65 * len(order)), height=130, title=title_text))
     return alt.concat(*drawn, columns=columns, spacing=28)

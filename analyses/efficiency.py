@@ -24,7 +24,7 @@ COSTS = {
 }
 _SHORT = {"updates": "updates", "parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
 _LINES = {"depth": "deeper, at one width", "width": "wider, at one depth"}
-_LINE_STYLE = alt.Scale(domain=list(_LINES.values()), range=[[1, 0], [5, 4]])
+_LINE_STYLE = alt.Scale(domain=list(_LINES.values()), range=[charts.SOLID, [5, 4]])
 NEEDS = (
     "To tell depth from width, one task needs runs over depth at one width and over width at one depth, doubled as "
     "often or with as many parameters: crlviz sweep ENV --depth 4,8,16 --seed 0-4 --out RUNS; "
@@ -116,7 +116,7 @@ def _panel(
         f"{cost}:Q",
         title=COSTS[cost],
         scale=alt.Scale(type="log", nice=False, padding=25),
-        axis=alt.Axis(format=".2~s", grid=False, tickCount=4),
+        axis=charts.amounts(tickCount=4),
     )
     domain = alt.Scale(domain=[0, 1]) if metric == "success" else alt.Scale(zero=True)
     y = alt.Y("value:Q", title=METRICS[metric], scale=domain)
@@ -138,7 +138,7 @@ def _panel(
     layers += charts.seed_marks(told, y, x=x, color=colour, shape=shape, tooltip=["group:N", "value:Q", f"{cost}:Q"])
     ringed = groups[pareto(groups[cost], groups["value"])][[cost, "value"]]
     layers.append(alt.Chart(ringed).mark_point(size=420, color="#222", strokeWidth=1.2, opacity=1).encode(x=x, y=y))
-    return alt.layer(*layers).properties(width=size, height=240, title=f"against {_SHORT[cost]}")
+    return charts.layers(*layers).properties(width=size, height=240, title=f"against {_SHORT[cost]}")
 
 
 def _differences(compared: pd.DataFrame, metric: str, size: int) -> alt.LayerChart | alt.FacetChart:
@@ -147,7 +147,7 @@ def _differences(compared: pd.DataFrame, metric: str, size: int) -> alt.LayerCha
     y = alt.Y("equal:N", sort=data.equal.tolist(), title=None, axis=alt.Axis(labelLimit=200))
     x = alt.X("difference:Q", title=f"difference in {METRICS[metric]}", axis=alt.Axis(tickCount=5))
     tooltip = ["equal:N", "deep:N", "wide:N", "difference:Q", "low:Q", "high:Q"]
-    return alt.layer(
+    return charts.layers(
         alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color="#bbb").encode(x="zero:Q"),
         alt.Chart(data.dropna(subset=["low"])).mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", y=y),
         alt.Chart(data).mark_point(filled=True, size=90, opacity=1, color="#333").encode(x=x, y=y, tooltip=tooltip),

@@ -167,10 +167,7 @@ def _heatmap(runs: Runs) -> alt.TopLevelMixin:
 
 
 def _heatmap_page(runs: Runs) -> bytes:
-    agents = runs.one_a_depth
-    places = heatmap.all_places(agents[0].env)
-    resolution = heatmap_page.fitting(len(places), len(agents), 8)
-    return heatmap_page.page(heatmap.compute(agents, places, resolution=resolution, coverage=True)).encode()
+    return heatmap_page.page(heatmap.on_a_page(runs.one_a_depth, coverage=True)).encode()
 
 
 _DEPTHS = "4,8,16,32"

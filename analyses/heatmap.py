@@ -13,20 +13,23 @@ import click
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
 from analyses import outputs
 from analyses.heatmap_pictures import COVERAGE_EPISODES, STILL, animate, is_shared, plot
-from crlviz import datasets, envs, files, mazes
+from crlviz import charts, datasets, envs, files, mazes
 from crlviz.errors import UsageError
-from crlviz.options import check_choice
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 MOST_PLACES = 4
+MOST_ON_A_PAGE = 256  # places to choose from
+_PAPER = (".png", ".svg", ".pdf")  # no mouse comes to these
+_MOST_POINTS = 256  # along a map's longer side, unless told: a picture shows no more
 FIXED = {"positions": "goal", "goals": "start"}  # what Q is drawn over -> what stays fixed
 
 
@@ -36,7 +39,7 @@ def compute(
     *,
     over: str = "positions",
     action: str = "policy",
-    resolution: int = 8,
+    resolution: int | None = None,
     coverage: bool = False,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -48,7 +51,8 @@ def compute(
         ``default_places`` of the first agent.
       over: ``positions`` or ``goals``: what x and y are.
       action: ``policy`` (the policy's own at that position, for that goal) or ``zeros``.
-      resolution: points along a side of a cell; without a maze, along a tenth of the plane's side.
+      resolution: points along a side of a cell; without a maze, along a tenth of the plane's side. Default: 8, and in
+        large mazes as many as a picture shows.
       coverage: also run 128 training episodes by the sampled policy and count the points they pass.
       seed: of the reset that gives the other state coordinates, and of those episodes.
 
@@ -62,6 +66,7 @@ def compute(
     """
     _check(over, action, resolution)
     env, fixed = agents[0].env, FIXED[over]
+    resolution = default_resolution(env) if resolution is None else resolution
     if env.goal_dim < 2:
         raise UsageError(f"goals of {env.id} lie on a line; a map needs goals in a plane")
     for agent in agents[1:]:
@@ -83,7 +88,7 @@ def compute(
     straight = np.where(free, np.linalg.norm(points[None] - places[:, None, None], axis=-1), np.nan)
     geodesic = straight
     if env.maze is not None:
-        geodesic = np.stack([env.maze.geodesic(points, place) for place in places])
+        geodesic = env.maze.geodesics(points, places)
         geodesic = np.where(free & np.isfinite(geodesic), geodesic, np.nan)
     each_point = (fixed, "x", "y")
     shared = xr.Dataset(
@@ -123,45 +128,77 @@ def compute(
     return datasets.combine(agents, each, shared)
 
 
-def _check(over: str, action: str, resolution: int) -> None:
+def _check(over: str, action: str, resolution: int | None) -> None:
     check_choice("over", over, FIXED)
     check_choice("action", action, ("policy", "zeros"))
-    if resolution < 1:
+    if resolution is not None and resolution < 1:
         raise UsageError(f"resolution {resolution}: a cell needs at least one point")
 
 
-def default_goals(agent: "Agent") -> np.ndarray:
-    """Goal positions [G, 2] of the agent's evaluation, at most four: the farthest through the maze.
+def default_goals(agent: "Agent", most: int = MOST_PLACES) -> np.ndarray:
+    """Goal positions [G, 2] of the agent's evaluation, the farthest through the maze first.
 
     The evaluation environment's; where that is the training one and the maze has an evaluation layout, that layout's.
+    Of more than ``most``, those that lie farthest from the start and from each other.
     """
-    env = agent.eval_env
-    if env.maze is None:
-        state = jax.jit(env.reset)(jax.random.key(0))
-        return np.asarray(state.obs[env.state_dim : env.state_dim + 2])[None]
-    maze, far_goals = env.maze, f"{env.id}_eval"
-    if env is agent.env and far_goals in envs.ids():
-        maze = envs.check(far_goals) or maze
-    goals = maze.xy(maze.goals if not maze.hops else sorted({tuple(cell) for cell in maze.pairs[0][:, 1].tolist()}))
-    far = np.argsort(-maze.geodesic(goals, maze.xy(maze.starts[0])), kind="stable")
-    return goals[far[:MOST_PLACES]]
+    maze = _evaluation_maze(agent)
+    if maze is None:
+        state = jax.jit(agent.eval_env.reset)(jax.random.key(0))
+        return np.asarray(state.obs[agent.eval_env.state_dim : agent.eval_env.state_dim + 2])[None]
+    cells = _goal_cells(maze)
+    if len(cells) > most:
+        return maze.xy(cells[maze.spread(cells, most, maze.starts[0])])
+    far = np.argsort(-maze.geodesic(maze.xy(cells), maze.xy(maze.starts[0])), kind="stable")
+    return maze.xy(cells[far])
 
 
-def default_places(agent: "Agent", over: str) -> np.ndarray:
-    """What stays fixed [P, 2] unless told: ``default_goals``; over goals, the maze's starts (at most four)."""
+def _evaluation_maze(agent: "Agent") -> mazes.Maze | None:
+    env, far_goals = agent.eval_env, f"{agent.eval_env.id}_eval"
+    return (envs.check(far_goals) if env is agent.env and far_goals in envs.ids() else None) or env.maze
+
+
+def _goal_cells(maze: mazes.Maze) -> np.ndarray:
+    return np.array(sorted({tuple(cell) for cell in maze.pairs[0][:, 1].tolist()}) if maze.hops else maze.goals)
+
+
+def default_places(agent: "Agent", over: str, most: int = MOST_PLACES) -> np.ndarray:
+    """What stays fixed [P, 2] unless told: ``default_goals``; over goals, the maze's first starts."""
     if over == "positions":
-        return default_goals(agent)
+        return default_goals(agent, most)
     env = agent.env
     if env.maze is not None:
-        return env.maze.xy(env.maze.starts[:MOST_PLACES])
+        return env.maze.xy(env.maze.starts[:most])
     state = jax.jit(env.reset)(jax.random.key(0))
     return np.asarray(state.obs)[None, list(env.goal_indices[:2])]
 
 
+def on_a_page(agents: Sequence["Agent"], *, resolution: int | None = None, **options: Any) -> xr.Dataset:
+    """What ``heatmap_page.page`` takes: ``compute`` for ``all_places``, as fine as fits a page, or as asked."""
+    from analyses.heatmap_page import fitting
+
+    env = agents[0].env
+    places, cells = all_places(env), len(env.maze.free) if env.maze else 100
+    finest = default_resolution(env) if resolution is None else resolution
+    return compute(agents, places, resolution=fitting(len(places) * cells, len(agents), finest), **options)
+
+
 def all_places(env: Any) -> np.ndarray:
-    """Places [P, 2] that a page lets one choose from: the middle of every free cell; without a maze, ten by ten."""
+    """Places [P, 2] that a page lets one choose from: the middle of every free cell; without a maze, ten by ten.
+
+    Of more than ``MOST_ON_A_PAGE`` cells, the start and those that lie farthest from it and from each other.
+    """
+    maze = env.maze
+    if maze is not None and len(maze.free) > MOST_ON_A_PAGE:
+        start, cells = maze.starts[0], np.array(maze.free)
+        chosen = maze.spread(cells, MOST_ON_A_PAGE - 1, start)
+        return maze.xy(sorted({start, *map(tuple, cells[chosen].tolist())}))
     x, y, free = _grid(env, 1, 0)
     return np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)[free]
+
+
+def default_resolution(env: Any) -> int:
+    """Points along a cell's side unless told: 8, in large mazes as many as a picture shows."""
+    return min(8, max(1, _MOST_POINTS // max(env.maze.shape))) if env.maze else 8
 
 
 def _grid(env: Any, resolution: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -195,14 +232,8 @@ def _q(agent: "Agent", reset: np.ndarray, positions: np.ndarray, goals: np.ndarr
 
 def _with_correlations(q: np.ndarray, shared: xr.Dataset) -> xr.Dataset:
     """A checkpoint's q [P, X, Y] and its rank correlation with each distance."""
-    from scipy.stats import spearmanr
-
     kinds = shared.distance_kind.values
-    correlation = np.zeros((len(q), len(kinds)))
-    for k, kind in enumerate(kinds):
-        for index, distance in enumerate(shared[kind].values):
-            known = np.isfinite(distance)
-            correlation[index, k] = spearmanr(q[index][known], -distance[known]).statistic
+    correlation = np.stack([_spearman(q, -shared[kind].values) for kind in kinds], axis=-1)
     meaning = {"long_name": "Spearman correlation of Q with minus the distance", "units": "1"}
     fixed = shared.geodesic.dims[0]
     return xr.Dataset(
@@ -211,6 +242,17 @@ def _with_correlations(q: np.ndarray, shared: xr.Dataset) -> xr.Dataset:
             "rank_correlation": ((fixed, "distance_kind"), correlation, meaning),
         }
     )
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's correlation [P] of each of a [P, ...] with that of b, where b is finite; NaN where one is constant."""
+    result = np.full(len(a), np.nan)
+    for index, known in enumerate(np.isfinite(b)):
+        # By pandas: importing scipy.stats takes longer than a heatmap's ranks.
+        ranks = [pd.Series(values[index][known]).rank().to_numpy() for values in (a, b)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result[index] = np.corrcoef(*ranks)[0, 1]
+    return result
 
 
 def _visits(agent: "Agent", shared: xr.Dataset, seed: int) -> np.ndarray:
@@ -248,8 +290,16 @@ def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
     "goals",
     multiple=True,
     metavar="X,Y",
-    help="Goal in metres; may be given again. Default: in html all cells, else the four evaluation goals farthest away "
+    help="Goal in metres; may be given again. Default: in html all cells, at most 256, else evaluation goals far apart "
     "(in gif the farthest).",
+)
+@click.option(
+    "--goals",
+    "most",
+    type=int,
+    default=MOST_PLACES,
+    show_default=True,
+    help="Goals (or starts) that a still picture shows at most where none is given.",
 )
 @click.option("--start", "starts", multiple=True, metavar="X,Y", help="The same for the start of --over goals.")
 @click.option(
@@ -268,9 +318,9 @@ def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
 )
 @click.option("--action", default="policy", show_default=True, help="policy or zeros.")
 @click.option("--scale", default="own", show_default=True, help="Colour scale of each map: own or shared.")
-@click.option("--resolution", type=int, default=8, show_default=True, help="Points along a cell's side.")
+@click.option("--resolution", type=int, help="Points along a cell's side. Default: 8, fewer in large mazes.")
 @click.option("--coverage/--no-coverage", default=True, show_default=True, help="Outline where the policy goes.")
-def command(checkpoints, out, goals, starts, over, count, action, scale, resolution, coverage) -> None:
+def command(checkpoints, out, goals, most, starts, over, count, action, scale, resolution, coverage) -> None:
     """Draw Q over the positions of a maze, one map a checkpoint and goal.
 
     An html without --goal is a page to play with: click a cell to move the goal, slide through training. All other
@@ -281,7 +331,7 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
              crlviz heatmap runs/d4 runs/d16 --goal 2.5,2.5 --out maps.png --out maps.nc
              crlviz heatmap runs/d4 runs/d16 --out q.gif
     """
-    from analyses.heatmap_page import fitting, page
+    from analyses.heatmap_page import page
     from crlviz.agent import load_all, load_each
     from crlviz.checkpoints import through_training
 
@@ -291,8 +341,9 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
     given, other = (goals, starts) if over == "positions" else (starts, goals)
     if other:
         raise UsageError(f"--over {over} keeps the {FIXED[over]} fixed: give --{FIXED[over]}")
-    if count < 1:
-        raise UsageError(f"--checkpoints {count}: at least one is needed")
+    for option, number in (("checkpoints", count), ("goals", most)):
+        if number < 1:
+            raise UsageError(f"--{option} {number}: at least one is needed")
     places = np.array([_read_place(place, FIXED[over]) for place in given]) if given else None
     options = {"over": over, "action": action, "coverage": coverage}
     runs, newest = zip(*load_each(checkpoints), strict=True)
@@ -305,8 +356,7 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
     made: list[xr.Dataset] = []
     others: dict[str, Callable[[Path], None]] = {}
     if paged:
-        cells = all_places(newest[0].env)
-        made.append(compute(agents, cells, resolution=fitting(len(cells), len(agents), resolution), **options))
+        made.append(on_a_page(agents, resolution=resolution, **options))
         html = page(made[0], scale=scale).encode()
         others[".html"] = lambda path: files.write(path, html)
     if moving:
@@ -315,7 +365,12 @@ def command(checkpoints, out, goals, starts, over, count, action, scale, resolut
         gif = animate(made[-1], scale=scale)
         others[".gif"] = lambda path: files.write(path, gif)
     if endings - others.keys() - {".nc"} or not made:
-        made.append(compute(newest, places, resolution=resolution, **options))
+        shown = default_places(newest[0], over, most) if places is None else places
+        made.append(compute(newest, shown, resolution=resolution, **options))
+        others |= dict.fromkeys(_PAPER, lambda path: charts.save(plot(made[-1], scale=scale, tips=False), path))
+        maze = _evaluation_maze(newest[0])
+        if places is None and over == "positions" and maze and len(shown) < (count := len(_goal_cells(maze))):
+            click.echo(f"{len(shown)} of {count} goals, far from the start and from each other; --goals {count}: all")
     click.echo(summary(made[0]))
     outputs.write(out, made[0], lambda: plot(made[-1], scale=scale), others)
 

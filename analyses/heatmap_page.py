@@ -16,13 +16,16 @@ import xarray as xr
 from analyses.heatmap_pictures import COVERAGE_EPISODES, is_shared, maze_of, passed
 from crlviz import charts, datasets
 
-MOST_BYTES = 6_000_000  # of maps; in the page, as text, a third more
+MOST_BYTES = 6_000_000  # of maps and distances; in the page, as text, a third more
 _UNREACHED = 2**16 - 1
 
 
-def fitting(places: int, checkpoints: int, most: int) -> int:
-    """Points along a cell's side, at most ``most``, so that a page of all places and positions stays small."""
-    return min(most, max(1, int((MOST_BYTES / (places**2 * checkpoints)) ** 0.5)))
+def fitting(maps: int, checkpoints: int, most: int) -> int:
+    """Points along a cell's side, at most ``most``, so that a page stays small; ``maps``: its places times its cells.
+
+    A point takes a byte for each checkpoint and two for the way to it.
+    """
+    return min(most, max(1, int((MOST_BYTES / (maps * (checkpoints + 2))) ** 0.5)))
 
 
 def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
@@ -36,7 +39,8 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
     free = np.isfinite(dataset.straight.values[0])
     maze = maze_of(dataset)
     spacing, x, y = dataset.attrs["spacing"], dataset.x.values, dataset.y.values
-    centimetres = np.nan_to_num(100 * dataset.geodesic.values[:, free], nan=_UNREACHED).round()
+    ways = dataset.geodesic.values[:, free]
+    unit = max(0.01, np.nanmax(ways) / (_UNREACHED - 1))  # metres
     places = np.stack([dataset[f"{fixed}_x"].values, dataset[f"{fixed}_y"].values], axis=1)
     content = {
         "fixed": fixed,
@@ -44,14 +48,13 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "spacing": spacing,
         "corner": [x[0] - spacing / 2, y[0] - spacing / 2],
         "free": _packed(free),
-        "geodesic": _packed(centimetres.clip(0, _UNREACHED).astype("<u2")),
+        "geodesic": _packed(np.nan_to_num(ways / unit, nan=_UNREACHED).round().astype("<u2")),
+        "unit": unit,
         "places": places.round(4).tolist(),
         "first": _first(fixed, places, maze),
-        # Without a maze a click takes the nearest place; with one, only a click into its cell.
-        "reach": maze.cell_size / 2 if maze else None,
         "ticks": [_ticks(maze, axis) if maze else [] for axis in (0, 1)],
         "starts": maze.xy(maze.starts).tolist() if maze and fixed == "goal" else [],
-        "colours": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL},
+        "colours": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL, "scale": charts.VIRIDIS},
         "panels": _panels(dataset, free, fixed),
     }
     words = {
@@ -61,6 +64,7 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "coverage": COVERAGE_EPISODES if "visits" in dataset else 0,
         "shared": is_shared(scale),
         "has_maze": maze is not None,
+        "few": len(places) if maze and len(places) < len(maze.free) else 0,
         "font": charts.FONT,
     }
     template = resources.files("analyses").joinpath("heatmap_page.html").read_text(encoding="utf-8")
@@ -79,7 +83,7 @@ def _panels(dataset: xr.Dataset, free: np.ndarray, fixed: str) -> list[dict[str,
         correlation = np.stack(
             [part.rank_correlation.transpose("distance_kind", fixed).values for part in parts.values()]
         )
-        outlines = [passed(part.visits.values)[free] for part in parts.values()] if "visits" in dataset else []
+        outlines = [passed(part.visits.values, free)[free] for part in parts.values()] if "visits" in dataset else []
         result.append(
             {
                 "label": label,

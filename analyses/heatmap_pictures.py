@@ -16,7 +16,6 @@ from crlviz.options import check_choice
 STILL = "a GIF goes through training, and no run given has more than one checkpoint"
 COVERAGE_EPISODES = 128  # of each checkpoint, whose places the outline holds
 _FRAME_MILLISECONDS = 500
-_UNDERLAP = 2.0  # pixels
 
 
 def maze_of(dataset: xr.Dataset) -> mazes.Maze | None:
@@ -37,33 +36,42 @@ def is_shared(scale: str) -> bool:
     return scale == "shared"
 
 
-def passed(visits: np.ndarray) -> np.ndarray:
-    """Where the policy goes, [X, Y]: the points it passed and the small gaps between them."""
+def passed(visits: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Where the policy goes, [X, Y]: the free points it passed and the small gaps between them.
+
+    Args:
+      visits: steps on each point [X, Y].
+      free: which points are no wall [X, Y]: a gap that closes is never one in a wall.
+    """
     from scipy.ndimage import binary_closing
 
-    return binary_closing(visits > 0, iterations=2)
+    return binary_closing(visits > 0, iterations=2) & free
 
 
-def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> alt.TopLevelMixin:
+def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool = True) -> alt.TopLevelMixin:
     """Draw what ``compute`` returned: a column a checkpoint, a row a goal (or a start).
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
       scale: ``own``: each map from its lowest to its highest Q; ``shared``: one colour scale for all.
       size: pixels of a map's longer side.
+      tips: tell Q and the distances of the point under the mouse, which takes a row of data a point; pictures that no
+        mouse comes to do without.
     """
     columns = [(label, part) for label, _, part in datasets.each(dataset)]
-    return _table(dataset, columns, scale, size).properties(title=_title(dataset))
+    return _table(dataset, columns, scale, size, tips).properties(title=_title(dataset))
 
 
-def _table(dataset: xr.Dataset, columns: Sequence[tuple[str, xr.Dataset]], scale: str, size: int) -> alt.VConcatChart:
+def _table(
+    dataset: xr.Dataset, columns: Sequence[tuple[str, xr.Dataset]], scale: str, size: int, tips: bool
+) -> alt.VConcatChart:
     """The maps of some checkpoints of a Dataset, each with its caption; a shared scale is the whole Dataset's."""
     shared = is_shared(scale)
     bounds = (float(dataset.q.min()), float(dataset.q.max())) if shared else (None, None)
     fixed = dataset.geodesic.dims[0]
     rows = []
     for index in range(dataset.sizes[fixed]):
-        maps = [_map(part.isel({fixed: index}), label, bounds, size) for label, part in columns]
+        maps = [_map(part.isel({fixed: index}), label, bounds, size, tips) for label, part in columns]
         # Flush: the width of a legend's numbers does not move what stands right of it, from row to row or in time.
         row = alt.hconcat(*maps, bounds="flush", spacing=70 if shared else 125)
         rows.append(row.resolve_scale(color="shared" if shared else "independent"))
@@ -91,7 +99,7 @@ def _title(dataset: xr.Dataset) -> alt.TitleParams:
     return alt.TitleParams(f"Q(s, a, g) over {dataset.attrs['over']} in {dataset.attrs['env']}", subtitle=notes)
 
 
-def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None], size: int) -> Any:
+def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None], size: int, tips: bool) -> Any:
     maze = maze_of(part)
     spacing, x, y = part.attrs["spacing"], part.x.values, part.y.values
     extent = (x[0] - spacing / 2, x[-1] + spacing / 2, y[0] - spacing / 2, y[-1] + spacing / 2)
@@ -103,31 +111,18 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
     data = charts.tiles(x[i], y[j], spacing).assign(
         q=q[i, j].round(4), geodesic=part.geodesic.values[i, j].round(3), straight=part.straight.values[i, j].round(3)
     )
-    # Each lies under the edges of those that are drawn after it, so that no background shines through between them.
-    data[["x2", "y2"]] += _UNDERLAP * (extent[3] - extent[2]) / ground["width"]
-    known = (q[i, j].min(), q[i, j].max()) if len(i) else (0, 1)
-    low, high = (bound if bound is not None else value for bound, value in zip(domain, known, strict=True))
-    colour = alt.Color(
-        "q:Q",
-        scale=alt.Scale(scheme="viridis", domain=[float(low), float(high)]),
-        legend=alt.Legend(title="Q", gradientLength=120),
+    low, high = (
+        bound if bound is not None else value
+        for bound, value in zip(domain, (q[i, j].min(), q[i, j].max()), strict=True)
     )
-    layers = [
-        alt.Chart(data)
-        .mark_rect(strokeWidth=0, clip=True)
-        .encode(
-            x=ground["x"],
-            x2="y2:Q",
-            y=ground["y"],
-            y2="x2:Q",
-            color=colour,
-            tooltip=["x:Q", "y:Q", "q:Q", "geodesic:Q", "straight:Q"],
-        )
-    ]
+    layers = [charts.raster(q, (float(low), float(high)), "Q", ground)]
+    if tips:
+        tiles = alt.Chart(data).mark_rect(opacity=0).encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
+        layers.append(tiles.encode(tooltip=["x:Q", "y:Q", "q:Q", "geodesic:Q", "straight:Q"]))
     if maze is not None:
         layers.append(charts.walls(maze, ground))
     if "visits" in part:
-        layers.append(charts.outline(passed(part.visits.values), x, y, spacing, ground))
+        layers.append(charts.outline(passed(part.visits.values, np.isfinite(q)), x, y, spacing, ground))
     fixed = "goal" if "goal_x" in part.coords else "start"
     if maze is not None and fixed == "goal":
         layers.append(charts.marker(maze.xy(maze.starts), ground, "start"))
@@ -173,7 +168,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
         columns = [_by_then(label, parts, time) for label, parts in runs.items()]
         title = _title(dataset)
         title.text = f"{title.text}, after {time:,} environment steps"
-        picture = charts.render(_table(dataset, columns, scale, size).properties(title=title), ".png")
+        picture = charts.render(_table(dataset, columns, scale, size, False).properties(title=title), ".png")
         # A png is drawn at twice the size.
         images.append(Image.open(io.BytesIO(picture)).convert("RGB").reduce(2))
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))

@@ -131,7 +131,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
         here = rows[rows.part == name]
         line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
         marks = charts.seed_marks(here, y, x=x, color=colour, shape=shape, tooltip=["group", "block", "value"])
-        panels.append(alt.layer(line, *marks).properties(width=size, height=220, title=name))
+        panels.append(charts.layers(line, *marks).properties(width=size, height=220, title=name))
     counts = rows["values"].map(len).tolist()
     note = f"Mean over states of {dataset.attrs['episodes']} episodes; {charts.seed_note(counts)}."
     return (

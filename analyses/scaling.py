@@ -53,7 +53,7 @@ def curves(
                 means.append({"group": group, "depth": depth, "x": x, "score": y})
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     style = styles(dataset)
-    x = alt.X("x:Q", title=AXES[over], axis=alt.Axis(format="~s", grid=False, tickCount=6))
+    x = alt.X("x:Q", title=AXES[over], axis=charts.amounts(tickCount=6))
     y = alt.Y("score:Q", title=METRICS[metric], scale=_domain(metric))
     legend = alt.Legend(orient="bottom", columns=1, title=None, labelLimit=400, symbolOpacity=1, symbolSize=400)
     colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
@@ -62,7 +62,7 @@ def curves(
     thick = alt.Chart(pd.DataFrame(means)).mark_line(strokeWidth=2.6)
     note = runs.seeds(dataset).partition(",")[0]
     note = note if note == "one seed" else f"{note}; the thick line is their mean"
-    return alt.layer(
+    return charts.layers(
         thin.encode(x=x, y=y, color=colour, strokeDash=dash, detail="run:N"),
         thick.encode(x=x, y=y, color=colour, strokeDash=dash),
     ).properties(width=size, height=260, title=alt.TitleParams(title or f"against {AXES[over]}", subtitle=note))
@@ -73,7 +73,7 @@ def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     depths = [int(dataset.depth.values[dataset.group.values == group][0]) for group in order]
     nth = [depths[:index].count(depth) for index, depth in enumerate(depths)]
-    dashes = ([1, 0], [7, 3], [2, 3], [9, 3, 2, 3])
+    dashes = (charts.SOLID, [7, 3], [2, 3], [9, 3, 2, 3])
     return {
         "colour": alt.Scale(domain=order, range=[charts.depth_colour(depth) for depth in depths]),
         "dash": alt.Scale(domain=order, range=[dashes[n % len(dashes)] for n in nth]),
@@ -205,7 +205,9 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
             data, height, x=at, color=colour, shape=shape, tooltip=list(dict.fromkeys([x, by, "value"]))
         ),
     ]
-    return alt.layer(*layers).properties(width=330, height=260, title=alt.TitleParams(title, subtitle=runs.seeds(part)))
+    return charts.layers(*layers).properties(
+        width=330, height=260, title=alt.TitleParams(title, subtitle=runs.seeds(part))
+    )
 
 
 def _grid(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:

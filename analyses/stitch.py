@@ -23,13 +23,20 @@ from crlviz.rollouts import simulate
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
+MOST_CELLS = 100  # more make more pairs than a picture shows, each an episode
 _AT_ONCE = 1024  # episodes in one program: bounds its memory
 OVER = {"cells": "cells from start to goal", "metres": "way from start to goal (m)"}
 SHOW = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
 def compute(
-    agents: Sequence["Agent"], *, episodes: int = 1, sampled: bool = False, length: int | None = None, seed: int = 0
+    agents: Sequence["Agent"],
+    *,
+    episodes: int = 1,
+    most: int = MOST_CELLS,
+    sampled: bool = False,
+    length: int | None = None,
+    seed: int = 0,
 ) -> xr.Dataset:
     """Run every start cell to every goal cell of a maze.
 
@@ -37,6 +44,7 @@ def compute(
       agents: in mazes of the same walls; they may have been trained on different pairs.
       episodes: for each pair. Starting at a cell's very centre and acting by its mean, a point mass or a humanoid does
         the same each time; an ant starts with noise, and a sampled policy differs.
+      most: cells to start from and go to; of a maze with more, its start and those that lie farthest apart.
       sampled: draw actions instead of taking the mean.
       length: steps of an episode; default: the environment's.
       seed: of the bodies' first states and the policy's noise.
@@ -58,11 +66,19 @@ def compute(
         if maze is None or not np.array_equal(agent.env.maze.walls, maze.walls):
             raise UsageError(f"{agents[0].source} and {agent.source} walk in different mazes; stitch them apart")
     assert maze is not None
-    way = maze.geodesic(maze.xy(maze.free), maze.xy(maze.starts[0]))
-    order = [k for k in np.argsort(way, kind="stable") if np.isfinite(way[k])]
-    cells = np.array(maze.free)[order]
+    if most < 2:
+        raise UsageError(f"{most} cells: a start and a goal are at least two")
+    start, cells = maze.starts[0], np.array(maze.free)
+    way = maze.geodesic(maze.xy(cells), maze.xy(start))
+    reached = np.isfinite(way)
+    cells, way = cells[reached], way[reached]
+    count = len(cells)
+    if count > most:
+        chosen = np.append(maze.spread(cells, most - 1, start), np.flatnonzero((cells == start).all(1)))
+        cells, way = cells[chosen], way[chosen]
+    cells = cells[np.argsort(way, kind="stable")]
     places = maze.xy(cells)
-    distance = np.stack([maze.geodesic(places, place) for place in places], axis=1)
+    distance = maze.geodesics(places, places)
     steps = maze.steps(cells)
     shared = xr.Dataset(
         {
@@ -74,7 +90,7 @@ def compute(
             for side in ("start", "goal")
             for k, axis in enumerate("xy")
         },
-        attrs={"env": datasets.worlds(agents), "episodes": episodes, "cell_size": maze.cell_size},
+        attrs={"env": datasets.worlds(agents), "episodes": episodes, "cell_size": maze.cell_size, "free_cells": count},
     ).assign_coords(start=np.arange(len(cells)), goal=np.arange(len(cells)))
     pairs = np.argwhere(steps > 0)
     return datasets.combine(
@@ -106,7 +122,8 @@ def _one(
         return whole
 
     drawn = {(tuple(start), tuple(goal)) for start, goal in env.maze.pairs[0].tolist()}
-    seen = [[(tuple(start), tuple(goal)) in drawn for goal in cells.tolist()] for start in cells.tolist()]
+    named = [tuple(cell) for cell in cells.tolist()]
+    seen = [[(start, goal) in drawn for goal in named] for start in named]
     both = ("start", "goal")
     return xr.Dataset(
         {
@@ -199,12 +216,18 @@ def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", siz
             title=alt.TitleParams(
                 f"Every start to every goal of {dataset.attrs['env']}",
                 subtitle=[
-                    "Cells are numbered by their way from the maze's start. Dots: pairs drawn in training.",
+                    f"{_cells(dataset)} numbered by their way from the maze's start. Dots: pairs drawn in training.",
                     f"Curves: mean over the pairs so far apart; {note}.",
                 ],
             )
         )
     )
+
+
+def _cells(dataset: xr.Dataset) -> str:
+    """Which cells there are, in words."""
+    count, of = dataset.sizes["start"], dataset.attrs.get("free_cells", dataset.sizes["start"])
+    return "Cells are" if count == of else f"{count} of {of} cells, far apart,"
 
 
 def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size: int) -> Any:
@@ -264,10 +287,12 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
     panels = []
     for pairs, title in (("seen", "pairs seen in training"), ("unseen", "pairs never seen")):
         here = table[table.pairs == pairs]
+        if here.empty:
+            continue
         line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
         tooltip = ["group:N", "x:Q", "value:Q", "number:Q"]
         marks = charts.seed_marks(here, y, x=x, color=colour, shape=shape, tooltip=tooltip)
-        panels.append(alt.layer(line, *marks).properties(width=1.3 * size, height=200, title=title))
+        panels.append(charts.layers(line, *marks).properties(width=1.3 * size, height=200, title=title))
     return alt.hconcat(*panels, spacing=30).resolve_scale(y="shared")
 
 
@@ -275,11 +300,19 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
 @outputs.checkpoints
 @outputs.out("stitch.html")
 @click.option("--episodes", type=int, default=1, show_default=True, help="Episodes of each pair.")
+@click.option(
+    "--cells",
+    "most",
+    type=int,
+    default=MOST_CELLS,
+    show_default=True,
+    help="Cells to start from and go to, at most; of more, those that lie farthest apart.",
+)
 @click.option("--sampled", is_flag=True, help="Draw actions instead of taking the mean.")
 @click.option("--show", default="success", show_default=True, help="success or time_at_goal.")
 @click.option("--over", default="cells", show_default=True, help="Axis of the curves: cells or metres.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of first states and sampled actions.")
-def command(checkpoints, out, episodes, sampled, show, over, seed) -> None:
+def command(checkpoints, out, episodes, most, sampled, show, over, seed) -> None:
     """Run every start cell to every goal cell of a maze: does success reach beyond the pairs of training?
 
     \b
@@ -290,7 +323,7 @@ def command(checkpoints, out, episodes, sampled, show, over, seed) -> None:
     outputs.check(out)
     _check(show, over)
     check_count(episodes, "episodes")
-    dataset = compute(load_all(checkpoints), episodes=episodes, sampled=sampled, seed=seed)
+    dataset = compute(load_all(checkpoints), episodes=episodes, most=most, sampled=sampled, seed=seed)
     click.echo(summary(dataset))
     outputs.write(out, dataset, lambda: plot(dataset, show=show, over=over))
 

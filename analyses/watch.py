@@ -138,7 +138,9 @@ def _curves(table: "pd.DataFrame") -> "alt.HConcatChart":
     """Small panels of what metrics.csv tells, over environment steps."""
     import altair as alt
 
-    x = alt.X("env_steps:Q", title="environment steps", axis=alt.Axis(format="~s", grid=False, tickCount=4))
+    from crlviz import charts
+
+    x = alt.X("env_steps:Q", title="environment steps", axis=charts.amounts(tickCount=4))
     panels = []
     for column, title in _CURVES.items():
         domain: dict[str, Any] = {"domain": [0, 1]} if column == "success" else {"zero": column != "critic_loss"}
@@ -159,7 +161,7 @@ def _heatmap(agent: "Agent") -> dict[str, str]:
         dataset = heatmap.compute([agent], goals, coverage=agent.env.id.startswith("point"))
     except UsageError as error:
         return {"no_map": str(error)}
-    return {"map": base64.b64encode(charts.render(heatmap.plot(dataset), ".png")).decode()}
+    return {"map": base64.b64encode(charts.render(heatmap.plot(dataset, tips=False), ".png")).decode()}
 
 
 def _clip(agent: "Agent") -> dict[str, Any]:

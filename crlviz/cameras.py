@@ -13,6 +13,8 @@ CAMERAS = ("follow", "side", "top")
 _LAG = 0.4  # seconds in which the camera makes up most of its way
 _REACH = 1.8  # times the view's distance: how far a goal may be for both to be shown
 _SIDE_ELEVATION = -10.0
+_STEEPEST = -89.0
+_ASIDE = 0.08  # of a cell: how far to each side of the body's middle it is seen past walls, too
 
 
 class Cameraman:
@@ -20,7 +22,8 @@ class Cameraman:
 
     ``follow`` stays behind the body on its side away from the goal and shows both where they are near each other;
     ``side`` goes along beside it; ``top`` sees the whole world from above, x down and y to the right as maps have it.
-    A body that stays at its place (an arm) is filmed from the environment's own view by both of the first.
+    A body that stays at its place (an arm) is filmed from the environment's own view by both of the first. Where a wall
+    would hide a body, they rise until they see it over the wall, at once, and come down slowly.
     """
 
     def __init__(self, env: GoalEnv, pose: np.ndarray, goal: np.ndarray, camera: str, aspect: float):
@@ -40,7 +43,8 @@ class Cameraman:
         self._env, self._camera = env, camera
         self._model, self._data = env.model, mujoco.MjData(env.model)
         self._goal = np.array([goal[0], goal[1] if len(goal) > 1 else 0.0])
-        self._last: tuple[np.ndarray, float] | None = None
+        self._wall_height = _wall_height(env)
+        self._last: tuple[np.ndarray, float, float] | None = None
         start = self._body(pose)
         self._bearing = float(np.degrees(np.arctan2(*(self._goal - start[:2])[::-1]))) if env.view.body else 0.0
         self._top = _from_above(env, start, self._goal, aspect)
@@ -49,7 +53,8 @@ class Cameraman:
         """The camera for joint positions [nq], ``seconds`` after the shot before."""
         if self._camera == "top":
             return self._top
-        view, lookat = self._env.view, self._body(pose)
+        view, body = self._env.view, self._body(pose)
+        lookat = body.copy()
         distance, elevation = view.distance, view.elevation
         if view.body and self._camera == "side":
             azimuth, elevation = self._bearing + 90, max(elevation, _SIDE_ELEVATION)
@@ -66,8 +71,26 @@ class Cameraman:
             keep = np.exp(-seconds / _LAG)
             lookat = keep * self._last[0] + (1 - keep) * lookat
             distance = keep * self._last[1] + (1 - keep) * distance
-        self._last = lookat, distance
-        return Camera(lookat, distance, azimuth, elevation)
+            elevation = keep * self._last[2] + (1 - keep) * elevation
+        shots = (Camera(lookat, distance, azimuth, lower) for lower in np.arange(elevation, _STEEPEST, -1.0))
+        shot = next((shot for shot in shots if self._sees(shot, body)), Camera(lookat, distance, azimuth, _STEEPEST))
+        self._last = lookat, distance, shot.elevation
+        return shot
+
+    def _sees(self, shot: Camera, body: np.ndarray) -> bool:
+        """Whether no wall stands between a camera and the body [3]."""
+        maze = self._env.maze
+        if maze is None or not self._env.view.body:
+            return True
+        _, right, _ = shot.axes
+        ends = body + np.array([-1, 0, 1])[:, None] * _ASIDE * maze.cell_size * right
+        ends = ends[maze.is_free(ends[:, :2])] * [1, 1, 0.4]  # most of the body, not its top alone
+        way = np.linspace(0, 1, 1 + int(20 * shot.distance / maze.cell_size))[:, None, None]
+        points = ends + way * (shot.eye - ends)
+        # Beyond the grid nothing is free, nor is anything in the way.
+        cell = maze.cell(points[..., :2])
+        outside = ((cell < 0) | (cell >= maze.shape)).any(-1)
+        return bool((maze.is_free(points[..., :2]) | outside | (points[..., 2] > self._wall_height)).all())
 
     def _body(self, pose: np.ndarray) -> np.ndarray:
         """What the view looks at [3], for joint positions."""
@@ -77,6 +100,15 @@ class Cameraman:
         self._data.qpos[:] = pose
         mujoco.mj_kinematics(self._model, self._data)
         return self._data.body(view.body).xpos + np.array(view.lookat)
+
+
+def _wall_height(env: GoalEnv) -> float:
+    """Metres from the floor to the top of a maze's walls; 0 without."""
+    if env.maze is None:
+        return 0.0
+    i, j = env.maze.cells("#")[0]
+    wall = env.model.geom(f"wall_{i}_{j}")
+    return float(wall.pos[2] + wall.size[2])
 
 
 def overview(env: GoalEnv, pose: np.ndarray, goal: np.ndarray, aspect: float) -> Camera:

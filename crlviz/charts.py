@@ -1,6 +1,8 @@
 """How crlviz draws: one theme, one colour for a depth everywhere, mazes as mazes, and files by their ending."""
 
+import base64
 import html
+import io
 import json
 import math
 import textwrap
@@ -22,6 +24,15 @@ WALL = "#d5d8dc"
 START = "#ffffff"
 GOAL = "#e4572e"
 STAR = "M0,-1L0.29,-0.4L0.95,-0.31L0.48,0.15L0.59,0.81L0,0.5L-0.59,0.81L-0.48,0.15L-0.95,-0.31L-0.29,-0.4Z"
+
+# Vega's viridis: straight between these, rrggbb.
+_VIRIDIS = (
+    "440154470e61481a6c482575472f7d443a834144873d4e8a39568c35608d31688e2d708e2a788e27818e23888e21918d1f988b1fa08822a884"
+    "2ab07f35b77943bf7154c56866cc5d7ad1518fd744a5db36bcdf27d2e21be9e51afde725"
+)
+SOLID: list[int] = []  # no dash; [1, 0] is drawn as the finest of hatches by some readers of PDF
+VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
+_RASTER = 600  # pixels of a raster's longer side, at least, so that its values stay squares whatever draws it
 
 alt.data_transformers.disable_max_rows()  # a map has a row a point; Altair refuses more than 5,000
 
@@ -89,6 +100,45 @@ def tiles(x: np.ndarray, y: np.ndarray, side: float) -> pd.DataFrame:
     """Corners of square tiles about centres x, y, for ``mark_rect``."""
     half = side / 2
     return pd.DataFrame({"x": x - half, "x2": x + half, "y": y - half, "y2": y + half}).round(4)
+
+
+def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: Mapping[str, Any]) -> alt.LayerChart:
+    """Values [X, Y] on a grid that fills the ground as a layer, in viridis, with its legend; NaN is left out.
+
+    An image: a rectangle a value would make a picture of a large maze slow to draw and large to keep.
+
+    Args:
+      values: to be drawn.
+      domain: what the ends of the colours stand for.
+      title: of the legend.
+      ground: from ``in_metres``.
+    """
+    from PIL import Image
+
+    low, high = domain
+    known = np.isfinite(values)
+    share = np.where(known, (values - low) / (high - low or 1), 0).clip(0, 1)
+    stops = np.array([[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in VIRIDIS])
+    ramp = np.linspace(0, 1, len(stops))
+    channels = [np.interp(share, ramp, stop) for stop in stops.T] + [255.0 * known]
+    pixels = np.stack(channels, axis=-1).round().astype(np.uint8)
+    times = -(-_RASTER // max(values.shape))
+    file = io.BytesIO()
+    Image.fromarray(pixels.repeat(times, 0).repeat(times, 1)).save(file, "PNG", compress_level=1)
+    data = pd.DataFrame({"url": ["data:image/png;base64," + base64.b64encode(file.getvalue()).decode()]})
+    image = (
+        alt.Chart(data)
+        .mark_image(align="left", baseline="top", aspect=False, width=ground["width"], height=ground["height"])
+        .encode(x=alt.value(0), y=alt.value(0), url="url:N")
+    )
+    colour = alt.Color(
+        "value:Q",
+        scale=alt.Scale(scheme="viridis", domain=[low, high]),
+        legend=alt.Legend(title=title, gradientLength=120),
+    )
+    # The legend belongs to points that are not there.
+    legend = alt.Chart(pd.DataFrame({"value": [low, high]})).mark_point(size=0, opacity=0).encode(color=colour)
+    return alt.layer(image, legend)
 
 
 def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.Chart:
@@ -164,6 +214,17 @@ def label_axis(labels: Sequence[str], room: float) -> alt.Axis:
     return alt.Axis(labelAngle=-90, labelOffset=-6.5 * (max(map(len, lines)) - 1), **split)
 
 
+def amounts(**options: Any) -> alt.Axis:
+    """An axis of numbers of any size: 0.8, 200, 200k, 0.2M never beside 0M; no 800m, which is not metres."""
+    text = "format(datum.value, abs(datum.value) < 1000 ? '.3~g' : '.3~s')"
+    return alt.Axis(**{"grid": False, "labelExpr": text, "labelOverlap": "greedy", "labelSeparation": 6} | options)
+
+
+def layers(*charts: alt.Chart) -> alt.LayerChart:
+    """Charts over each other, without those that have no data: Vega warns of them in the console of every page."""
+    return alt.layer(*(chart for chart in charts if len(chart.data)))
+
+
 def seed_note(counts: Sequence[int]) -> str:
     """How many seeds stand behind a picture of ``seed_marks``, from the number behind each of its groups."""
     if max(counts) == 1:
@@ -203,7 +264,8 @@ def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
 
     spec = chart.to_dict()
     if ending == ".html":
-        return vl_convert.vegalite_to_html(spec, bundle=True).encode()
+        page = vl_convert.vegalite_to_html(spec, bundle=True)
+        return page.replace("<title>Chart</title>", f"<title>{html.escape(_title(spec))}</title>", 1).encode()
     if ending == ".png":
         return vl_convert.vegalite_to_png(spec, scale=2)
     if ending == ".svg":
@@ -211,6 +273,16 @@ def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
     if ending == ".pdf":
         return vl_convert.vegalite_to_pdf(spec)
     return (json.dumps(spec, indent=1) + "\n").encode()
+
+
+def _title(spec: Mapping[str, Any]) -> str:
+    """A chart's title, or the first of what it is put together from."""
+    title = spec.get("title", "")
+    text = title["text"] if isinstance(title, dict) else title
+    if text:
+        return text if isinstance(text, str) else " ".join(text)
+    parts = (part for kind in ("vconcat", "hconcat", "concat", "layer") for part in spec.get(kind, []))
+    return next(filter(None, map(_title, parts)), "crlviz")
 
 
 def embed_script() -> str:

@@ -1,10 +1,13 @@
 """The ``crlviz`` command: names each verb's module and imports it when that verb runs."""
 
 import importlib
+import io
 import os
+import stat
 import sys
 import traceback
 import warnings
+from typing import TextIO
 
 import click
 import platformdirs
@@ -74,6 +77,7 @@ def main() -> None:
     """Run the command; a mistake of the user's becomes one sentence and an exit code."""
     debug = "--debug" in sys.argv
     warnings.showwarning = _warn  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (_unbroken(stream) for stream in (sys.stdout, sys.stderr))
     try:
         cli.main(prog_name="crlviz", standalone_mode=False)
     except click.ClickException as error:
@@ -97,6 +101,28 @@ def _sentence(error: click.ClickException) -> str:
         return error.format_message()
     words = " ".join(error.format_message().split()).rstrip(".")
     return f"Error: {words}" + (f"; see {context.command_path} --help" if context else "")
+
+
+class _Pipe(io.FileIO):
+    """A pipe that takes what nobody reads any more."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _unbroken(stream: TextIO) -> TextIO:
+    """The stream; of a pipe, one that its reader may leave (``| head -1``) without ending what the command does."""
+    try:
+        number = stream.fileno()
+        if not stat.S_ISFIFO(os.fstat(number).st_mode):
+            return stream
+    except (OSError, AttributeError):  # none at all, or no file
+        return stream
+    pipe = io.BufferedWriter(_Pipe(number, "wb", closefd=False))
+    return io.TextIOWrapper(pipe, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
 
 
 def _warn(message: Warning | str, *_: object) -> None:

@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crlviz.errors import UsageError
+from crlviz.geodesics import Geodesics
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 # Names and grids as in the paper's code (ant_maze and humanoid_maze there); "_eval" lists the far goals,
 # "_single_eval" the farthest, "_eval_1f2f3f" the goals that lie 1, 2 or 3 cells along the corridor ("5f6f": 5 or 6).
@@ -132,14 +137,45 @@ class Maze:
 
     def steps(self, cells: np.ndarray) -> np.ndarray:
         """Cells that the shortest walk between each two of cells [N, 2] takes: [N, N], inf where none leads."""
-        from scipy.sparse.csgraph import shortest_path
+        from scipy.sparse.csgraph import dijkstra
 
-        index = {cell: k for k, cell in enumerate(self.free)}
-        graph = np.zeros((len(index), len(index)))
-        for cell, k in index.items():
-            graph[k, [index[neighbour] for neighbour in self._neighbours(cell)]] = 1
-        at = [index[tuple(cell)] for cell in np.asarray(cells).tolist()]
-        return shortest_path(graph, unweighted=True)[np.ix_(at, at)]
+        at = self._free_index[tuple(np.asarray(cells).T)]
+        return dijkstra(self._doors, directed=False, unweighted=True, indices=at)[:, at]
+
+    def spread(self, cells: np.ndarray, count: int, away_from: Cell) -> np.ndarray:
+        """Indices [count] of cells [N, 2] that lie far apart: each as far as can be from those before and from a cell.
+
+        Far is by steps; all of ``cells``, the farthest first, where there are no more than ``count``.
+        """
+        from scipy.sparse.csgraph import dijkstra
+
+        at = self._free_index[tuple(np.asarray(cells).T)]
+
+        def steps(index: int) -> np.ndarray:
+            return dijkstra(self._doors, directed=False, unweighted=True, indices=index)[at]
+
+        nearest, chosen = steps(self._free_index[away_from]), []
+        for _ in range(min(count, len(at))):
+            nearest[chosen[-1:]] = -1  # taken
+            chosen.append(int(np.argmax(nearest)))
+            nearest = np.where(nearest < 0, nearest, np.minimum(nearest, steps(at[chosen[-1]])))
+        return np.array(chosen, int)
+
+    @cached_property
+    def _free_index(self) -> np.ndarray:
+        """Of free cells, their place in ``free``: [rows, columns]."""
+        return np.cumsum(~self.walls).reshape(self.shape) - 1
+
+    @cached_property
+    def _doors(self) -> "csr_array":
+        """Which free cells have a side in common, a sparse [N, N], one way."""
+        from scipy.sparse import csr_array
+
+        index, free = self._free_index, ~self.walls
+        down, right = free[:-1] & free[1:], free[:, :-1] & free[:, 1:]
+        one = np.concatenate([index[:-1][down], index[:, :-1][right]])
+        other = np.concatenate([index[1:][down], index[:, 1:][right]])
+        return csr_array((np.ones(len(one)), (one, other)), shape=(free.sum(),) * 2)
 
     def _neighbours(self, cell: Cell) -> list[Cell]:
         return [(cell[0] + i, cell[1] + j) for i, j in _NEIGHBOURS if not self.walls[cell[0] + i, cell[1] + j]]
@@ -176,79 +212,26 @@ class Maze:
         return x, y, np.repeat(np.repeat(~self.walls, per_cell, 0), per_cell, 1)
 
     def geodesic(self, points: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Length in metres of the shortest path inside the maze from points [..., 2] to target [2].
+        """Length in metres of the shortest path inside the maze from points [..., 2] to a target [2]."""
+        return self.geodesics(points, np.asarray(target)[None])[0]
 
-        Exact: a shortest path among square walls is straight between corners of walls, so it is found on the graph of
-        corners that see each other. Infinite where there is no path or the point lies inside a wall.
+    def geodesics(self, points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Lengths in metres of the shortest paths inside the maze from targets [T, 2] to points [..., 2]: [T, ...].
+
+        Exact. Infinite where there is no path, or where an end lies inside a wall.
         """
-        from scipy.sparse.csgraph import dijkstra
-
-        points = np.asarray(points, dtype=float)
-        flat = (points.reshape(-1, 2) - self.origin) / self.cell_size
-        goal = (np.asarray(target, dtype=float) - self.origin) / self.cell_size
-        nodes = np.concatenate([goal[None], self._corners])
-        graph = _lengths(nodes, nodes, self._obstacles)
-        # csgraph takes zeros for missing edges, so only the finite ones count.
-        to_goal = dijkstra(np.where(np.isfinite(graph), graph, 0), directed=False, indices=0)
-        distance = np.full(len(flat), np.inf)
-        free = self.is_free(points.reshape(-1, 2))
-        distance[free] = np.min(_lengths(flat[free], nodes, self._obstacles) + to_goal, axis=1, initial=np.inf)
-        if not self.is_free(np.asarray(target)):
-            distance[:] = np.inf
-        return distance.reshape(points.shape[:-1]) * self.cell_size
+        points, targets = np.asarray(points, dtype=float), np.asarray(targets, dtype=float)
+        flat = points.reshape(-1, 2)
+        free, reachable = self.is_free(flat), self.is_free(targets)
+        lengths = np.full((len(targets), len(flat)), np.inf)
+        lengths[np.ix_(reachable, free)] = self.cell_size * self._geodesics.lengths(
+            (flat[free] - self.origin) / self.cell_size, (targets[reachable] - self.origin) / self.cell_size
+        )
+        return lengths.reshape(len(targets), *points.shape[:-1])
 
     @cached_property
-    def _corners(self) -> np.ndarray:
-        """Corners that a shortest path may bend around, [C, 2] in cells: one wall of the four cells that meet there."""
-        around = _four_around(self.walls)
-        return np.argwhere(around.sum(0) == 1) + 0.5
-
-    @cached_property
-    def _obstacles(self) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes that block sight, as low and high corners [B, 2] in cells.
-
-        A box is an unbroken run of walls in a row or a column, so that no path slips between walls that touch; it is a
-        hair smaller than its cells so that a path may graze it. Where two walls touch at a corner only, a speck closes
-        the gap between them.
-        """
-        runs = [((i, j), (i, j + n - 1)) for i, row in enumerate(self.walls) for j, n in _runs(row)]
-        runs += [((i, j), (i + n - 1, j)) for j, column in enumerate(self.walls.T) for i, n in _runs(column)]
-        first, last = np.array(runs).transpose(1, 0, 2)
-        a, b, c, d = _four_around(self.walls)
-        pinches = np.argwhere((a & d & ~b & ~c) | (b & c & ~a & ~d)) + 0.5
-        low = np.concatenate([first - (0.5 - 1e-7), pinches - 1e-6])
-        high = np.concatenate([last + (0.5 - 1e-7), pinches + 1e-6])
-        return low, high
-
-
-def _runs(walls: np.ndarray) -> list[tuple[int, int]]:
-    """Where each unbroken run of true in a line [N] begins, and how long it is."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], walls.astype(int), [0]])))
-    return [(int(begin), int(end - begin)) for begin, end in edges.reshape(-1, 2)]
-
-
-def _four_around(walls: np.ndarray) -> np.ndarray:
-    """The four cells around each inner corner: [4, rows - 1, columns - 1], cell (i, j)'s far corner at [i, j]."""
-    return np.stack([walls[:-1, :-1], walls[:-1, 1:], walls[1:, :-1], walls[1:, 1:]])
-
-
-def _lengths(a: np.ndarray, b: np.ndarray, obstacles: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Straight-line length from each point of a [A, 2] to each of b [B, 2], infinite where a wall is between."""
-    result = np.full((len(a), len(b)), np.inf)
-    low, high = obstacles
-    for start in range(0, len(a), 256):  # bounds the memory of the [points, nodes, walls] table
-        p = a[start : start + 256, None, None]
-        step = b[None, :, None] - p
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t1, t2 = (low - p) / step, (high - p) / step
-        # A line parallel to an axis divides by zero: it is inside that slab for all t or for none.
-        parallel = step == 0
-        inside = (p > low) & (p < high)
-        enter = np.where(parallel, np.where(inside, -np.inf, np.inf), np.minimum(t1, t2)).max(-1)
-        leave = np.where(parallel, np.where(inside, np.inf, -np.inf), np.maximum(t1, t2)).min(-1)
-        blocked = ((enter < leave) & (enter < 1) & (leave > 0)).any(-1)
-        result[start : start + 256] = np.where(blocked, np.inf, np.linalg.norm(step[:, :, 0], axis=-1))
-    return result
+    def _geodesics(self) -> Geodesics:
+        return Geodesics(self.walls)
 
 
 def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tuple[str, ...]:
@@ -288,7 +271,10 @@ def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tupl
         raise UsageError(f"{name} has no start: mark a free cell with 'r'")
     if not maze.goals:
         raise UsageError(f"{name} has no goal: mark at least one free cell with 'g'")
+    reached: set[Cell] = set()
     for start in maze.starts:
+        if start in reached:
+            continue  # as the start before
         reached = _reachable(maze, start)
         for goal in maze.goals:
             if goal not in reached:
@@ -300,10 +286,10 @@ def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tupl
 
 
 def _reachable(maze: Maze, start: Cell) -> set[Cell]:
-    seen, frontier = {start}, [start]
+    seen, frontier = {start}, {start}
     while frontier:
-        frontier = [c for cell in frontier for c in maze._neighbours(cell) if c not in seen]
-        seen.update(frontier)
+        frontier = {c for cell in frontier for c in maze._neighbours(cell)} - seen
+        seen |= frontier
     return seen
 
 

@@ -1,7 +1,7 @@
 """``crlviz rollout``: run agents and show what they do."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,23 @@ DATA, PAGE = ".nc", ".html"
     show_default=True,
     help="mp4 or gif for a video, html for a replay in 3-D, nc for the data; may be given again.",
 )
-@click.option("--goal", metavar="X,Y", help="Goal in metres. Default: drawn by the environment.")
-@click.option("--episodes", default=1, show_default=True, help="Episodes of each agent, one under the other.")
+@click.option(
+    "--goal",
+    "goals",
+    multiple=True,
+    metavar="X,Y",
+    help="Goal in metres; several are as many episodes. Default: drawn by the environment, another each while it can.",
+)
+@click.option(
+    "--episodes", type=int, help="Episodes of each agent, one under the other. Default: one, or one for each --goal."
+)
 @click.option("--seed", default=0, show_default=True, help="Of starts and goals, the same for all agents.")
 @click.option("--steps", type=int, help="Steps of an episode. Default: the environment's.")
 @click.option("--sampled", is_flag=True, help="Draw actions; by default the policy's mean is taken.")
 @click.option("--camera", default="follow", show_default=True, help="follow, side or top.")
 @click.option("--fps", type=float, help="Frames a second; it stays real time. Default: about 30.")
 @click.option("--size", default="320x240", show_default=True, metavar="WxH", help="Pixels of each picture.")
-def command(checkpoints, out, goal, episodes, seed, steps, sampled, camera, fps, size) -> None:
+def command(checkpoints, out, goals, episodes, seed, steps, sampled, camera, fps, size) -> None:
     """Run agents in their evaluation environment and film them, side by side and in step with each other.
 
     \b
@@ -49,7 +57,10 @@ def command(checkpoints, out, goal, episodes, seed, steps, sampled, camera, fps,
         raise UsageError(f"no camera is called {camera!r}; take {', '.join(CAMERAS)}")
     pixels = options.read_size(size)
     options.check_rate(fps)
+    episodes = max(len(goals), 1) if episodes is None else episodes
     options.check_count(episodes, "episodes")
+    if episodes < len(goals):
+        raise UsageError(f"--episodes {episodes}: {len(goals)} goals take at least {len(goals)}")
     options.check_count(steps, "steps")
     agents = load_all(checkpoints)
     runs = {}
@@ -58,7 +69,7 @@ def command(checkpoints, out, goal, episodes, seed, steps, sampled, camera, fps,
         for label, agent in zip(captions, agents, strict=True):
             replay.check_world(agents[0].eval_env, agent.eval_env.id, label)
     for label, agent in zip(captions, agents, strict=True):
-        runs[label] = run(agent, episodes, seed, goal, steps, sampled)
+        runs[label] = run(agent, episodes, seed, goals, steps, sampled)
         click.echo(summary(label, runs[label]))
     for path in out:
         drawn = ""
@@ -99,21 +110,32 @@ def labels(agents: Any) -> list[str]:
     return datasets.labels([{name: agent.facts.get(name, "unknown") for name in names} for agent in agents])
 
 
-def run(agent: Any, episodes: int, seed: int, goal: str | None, steps: int | None, sampled: bool) -> Any:
-    """Episodes of one agent in its evaluation environment, all to one goal where it is given."""
+def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int | None, sampled: bool) -> Any:
+    """Episodes of one agent in its evaluation environment, to the goals in turn; without, to drawn ones that differ."""
     import jax
     import numpy as np
 
     from crlviz.rollouts import rollout
 
-    env, goals = agent.eval_env, None
-    if goal is not None:
-        numbers = _read_goal(goal, env.goal_dim)
+    env, commanded = agent.eval_env, None
+    if goals:
         # Further numbers of a goal (a height) are those of one that the environment draws.
-        whole = np.array(jax.jit(env.reset)(jax.random.key(seed)).obs[env.state_dim :])
-        whole[: len(numbers)] = numbers
-        goals = np.repeat(whole[None], max(episodes, 1), axis=0)
-    return rollout(agent, episodes, seed=seed, goals=goals, deterministic=not sampled, length=steps, env=env)
+        drawn = np.array(jax.jit(env.reset)(jax.random.key(seed)).obs[env.state_dim :])
+        whole = []
+        for goal in goals:
+            numbers = _read_goal(goal, env.goal_dim)
+            whole.append(np.concatenate([numbers, drawn[len(numbers) :]]))
+        commanded = np.resize(np.array(whole, drawn.dtype), (max(episodes, 1), env.goal_dim))
+    return rollout(
+        agent,
+        episodes,
+        seed=seed,
+        goals=commanded,
+        deterministic=not sampled,
+        length=steps,
+        env=env,
+        distinct=not goals,
+    )
 
 
 def summary(label: str, episodes: Any) -> str:

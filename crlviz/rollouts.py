@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from crlviz.agent import Agent
 
+_DRAWS = 16  # resets for each episode that is to have a goal of its own
+
 Policy = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -88,6 +90,7 @@ def rollout(
     deterministic: bool = True,
     length: int | None = None,
     env: GoalEnv | None = None,
+    distinct: bool = False,
 ) -> "xr.Dataset":
     """Run an agent and keep what happened.
 
@@ -100,6 +103,8 @@ def rollout(
       deterministic: act by the mean, or draw actions.
       length: steps; default: the environment's episode.
       env: another environment than the agent's own.
+      distinct: pass over drawn goals that an earlier episode has, to within the success distance, as long as there are
+        others.
 
     Raises:
       UsageError: no episode or step, goals or starts of another shape, or in a wall.
@@ -119,7 +124,11 @@ def rollout(
     _check_places(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)
     networks = agent.actor, agent.critic, agent.params
-    records = _rollout(env, episodes, length, deterministic, *networks, key, starts, goals)
+    drawn, draws = episodes, np.arange(episodes)
+    if distinct and episodes > 1:
+        drawn = _DRAWS * episodes
+        draws = _distinct(np.asarray(_goals(env, drawn, key)), episodes, env.goal_distance)
+    records = _rollout(env, drawn, length, deterministic, *networks, key, draws, starts, goals)
     steps = {name: np.asarray(jnp.swapaxes(leaf, 0, 1)) for name, leaf in records.items()}
     observation = steps["observation"]
     each = ("episode", "time")
@@ -161,19 +170,23 @@ def rollout(
 @partial(jax.jit, static_argnums=range(6))
 def _rollout(
     env: GoalEnv,
-    episodes: int,
+    drawn: int,
     length: int,
     deterministic: bool,
     actor: Actor,
     critic: Critic,
     params: dict[str, Any],
     key: jax.Array,
+    draws: Any,
     starts: Any,
     goals: Any,
 ) -> dict[str, jax.Array]:
-    """What ``rollout`` keeps of each step, [length, episodes, ...]. Traced once for agents of one shape."""
+    """What ``rollout`` keeps of each step, [length, episodes, ...]. Traced once for agents of one shape.
+
+    Its episodes are the ``draws`` [episodes] of ``drawn`` resets.
+    """
     reset_key, policy_key = jax.random.split(key)
-    states = jax.vmap(env.reset)(jax.random.split(reset_key, episodes), starts, goals)
+    states = jax.vmap(env.reset)(jax.random.split(reset_key, drawn)[draws], starts, goals)
 
     def policy(observation, key):
         return actor.act(params["actor"], observation, None if deterministic else key)
@@ -192,6 +205,26 @@ def _rollout(
         }
 
     return simulate(env, policy, states, policy_key, length, record)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _goals(env: GoalEnv, drawn: int, key: jax.Array) -> jax.Array:
+    """The goals [drawn, goal] that ``_rollout``'s resets draw."""
+    keys = jax.random.split(jax.random.split(key)[0], drawn)
+    return jax.vmap(lambda key: env.reset(key).obs[env.state_dim :])(keys)
+
+
+def _distinct(goals: np.ndarray, count: int, apart: float) -> np.ndarray:
+    """Indices [count] of goals [N, goal], those farther apart than that first; where all are taken, anew."""
+    left, chosen = list(range(len(goals))), []
+    while len(chosen) < count:
+        taken: list[int] = []
+        for index in left:
+            if all(np.linalg.norm(goals[index] - goals[other]) > apart for other in taken):
+                taken.append(index)
+        chosen += taken
+        left = [index for index in left if index not in taken]
+    return np.array(chosen[:count])
 
 
 def _check_places(env: GoalEnv, name: str, places: np.ndarray | None, shape: tuple[int, int]) -> None:

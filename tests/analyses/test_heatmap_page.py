@@ -84,11 +84,11 @@ def test_checkpoints_of_unlike_schedules_share_the_slider():
 
 
 def test_a_large_page_is_drawn_more_coarsely():
-    assert fitting(26, 16, 8) == 8
-    points = fitting(60, 64, 8)
+    assert fitting(26 * 26, 16, 8) == 8
+    points = fitting(60 * 60, 64, 8)
     assert points < 8
-    assert (60 * points) ** 2 * 64 < 6e6
-    assert fitting(10_000, 100, 8) == 1
+    assert (60 * points) ** 2 * 66 < 6e6
+    assert fitting(10_000**2, 100, 8) == 1
 
 
 # What the browser shows of a panel: the brightest pixel's position in metres, from the canvas that is on the screen.

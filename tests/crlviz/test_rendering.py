@@ -185,6 +185,33 @@ def test_the_camera_lags_and_arrives():
     assert ways[-1] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("camera", ["side", "follow"])
+@pytest.mark.parametrize("env_id", ["point_u4_maze", "point_hardest_maze"])
+def test_no_wall_hides_the_body(camera, env_id):
+    """Along every corridor, in its middle and beside its walls, the first thing on the way to the body is the body."""
+    env = envs.make(env_id)
+    data, ball = mujoco.MjData(env.model), env.model.body("point").id
+    path = env.maze.xy(sorted(env.maze.free))
+    goal = env.maze.xy(env.maze.goals[-1])
+    man, hidden, elevations = Cameraman(env, np.append(path[0], goal), goal, camera, 4 / 3), [], []
+    for aside in (0, 0.3, -0.3):
+        for place in path:
+            pose = np.array([*(place + aside), *goal])
+            shot = man.shot(pose, 0.3)
+            data.qpos[:] = pose
+            mujoco.mj_kinematics(env.model, data)
+            way = data.body("point").xpos - shot.eye
+            # No goal's ball, which is glass, in the way: it has a body of its own.
+            hit = np.array([-1], np.int32)
+            target = env.model.body("target").id
+            mujoco.mj_ray(env.model, data, shot.eye, way / np.linalg.norm(way), None, 1, target, hit)
+            elevations.append(shot.elevation)
+            if env.model.geom_bodyid[hit[0]] != ball:
+                hidden.append(place + aside)
+    assert not hidden
+    assert max(elevations) > (-50 if camera == "side" else -65)  # where nothing is in the way it stays down
+
+
 def test_unknown_camera():
     with pytest.raises(UsageError, match=r"'drone'; take follow, side, top"):
         Cameraman(envs.make("point_u_maze"), np.zeros(4), np.zeros(2), "drone", 1.0)

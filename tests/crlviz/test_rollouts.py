@@ -140,3 +140,18 @@ def test_evaluate_against_numpy(falls):
         assert ds.alive[:, 0].all()
     else:
         assert expected["episode_steps"] == 50
+
+
+def test_distinct_episodes_go_to_all_goals_before_any_comes_again():
+    agent = Handmade(envs.make("point_u_maze"), _stay)
+    goals = {tuple(cell) for cell in agent.env.maze.goals}
+    count = len(goals)
+    for seed in range(3):
+        plain = rollout(agent, 2 * count, length=1, seed=seed)
+        ds = rollout(agent, 2 * count, length=1, seed=seed, distinct=True)
+        cells = [tuple(cell) for cell in agent.env.maze.cell(ds.goal.values).tolist()]
+        assert set(cells[:count]) == set(cells[count:]) == goals
+        # The first is the one that it was, start and goal.
+        np.testing.assert_array_equal(ds.state.values[0], plain.state.values[0])
+        np.testing.assert_array_equal(ds.goal.values[0], plain.goal.values[0])
+        assert len({tuple(cell) for cell in agent.env.maze.cell(plain.goal.values[:count]).tolist()}) < count

@@ -176,9 +176,21 @@ def test_the_command(toy_run, tmp_path, monkeypatch, capsys):
     assert json.dumps("depth 4, seed 0, episode 2")[1:-1] in outs[2].read_text()
 
 
+def test_several_goals_are_several_episodes(toy_run, tmp_path, monkeypatch):
+    out = tmp_path / "v.nc"
+    for more, expected in (([], [(1, 1), (-1, 1)]), (["--episodes", "3"], [(1, 1), (-1, 1), (1, 1)])):
+        goals = ["--goal", "1,1", "--goal", "-1,1"]
+        run = ["crlviz", "rollout", str(toy_run), *goals, *more, "--steps", "3", "--out", str(out)]
+        monkeypatch.setattr("sys.argv", run)
+        main()
+        with xr.open_dataset(out) as data:
+            assert [tuple(goal) for goal in data.goal.values.reshape(-1, 2).tolist()] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--goal", "1,1", "--goal", "-1,1", "--episodes", "1"], "2 goals take at least 2"),
         (["--goal", "99,99"], "99,99"),
         (["--goal", "north"], "--goal takes X,Y"),
         (["--size", "large"], "--size takes WIDTHxHEIGHT"),
