@@ -14,6 +14,7 @@ from crlviz import checkpoints, envs
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import Actor, Critic, NetworkConfig
+from crlviz.precision import exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,22 +112,26 @@ def _environment(id: str, layout: tuple[str, ...], options: tuple[tuple[str, Any
 # Jitted once for a network shape, not once an agent: the seeds of a sweep share their programs.
 @partial(jax.jit, static_argnums=0)
 def _act(actor: Actor, params, observation, key):
-    return actor.act(params, observation, key)
+    with exact():
+        return actor.act(params, observation, key)
 
 
 @partial(jax.jit, static_argnums=0)
 def _phi(critic: Critic, params, state, action):
-    return critic.phi(params, state, action)
+    with exact():
+        return critic.phi(params, state, action)
 
 
 @partial(jax.jit, static_argnums=0)
 def _psi(critic: Critic, params, goal):
-    return critic.psi(params, goal)
+    with exact():
+        return critic.psi(params, goal)
 
 
 @partial(jax.jit, static_argnums=0)
 def _q(critic: Critic, params, state, action, goal):
-    return critic.q(params, state, action, goal)
+    with exact():
+        return critic.q(params, state, action, goal)
 
 
 def load(path: str | Path) -> Agent:

@@ -11,6 +11,7 @@ import numpy as np
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
 from crlviz.networks import Actor, Critic
+from crlviz.precision import exact
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,7 +48,8 @@ def simulate(
         return (following, alive & (following.done == 0), key), kept
 
     alive = jnp.ones(states.obs.shape[0], bool)
-    _, records = jax.lax.scan(step, (states, alive, key), length=length)
+    with exact():
+        _, records = jax.lax.scan(step, (states, alive, key), length=length)
     return records
 
 
