@@ -170,7 +170,10 @@ def _described(checkpoint: checkpoints.Checkpoint) -> tuple[Agent, dict[str, Any
     agent = Agent(config, {}, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
     try:
         networks: dict[str, Actor | Critic] = {"actor": agent.actor, "critic": agent.critic}
-        _ = agent.eval_env, agent.facts
+        facts = agent.facts  # names and numbers that stand in every table and picture
+        if not facts["algorithm"].isprintable() or not all(type(facts[name]) is int for name in ("seed", "batch_size")):
+            raise UsageError("its algorithm, seed or batch_size is no name or number")
+        _ = agent.eval_env
         return agent, {name: _shapes(network) for name, network in networks.items()}
     except (UsageError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0][:300]

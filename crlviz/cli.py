@@ -10,6 +10,7 @@ import click
 import platformdirs
 
 from crlviz.errors import CrlvizError
+from crlviz.escaping import printable
 
 # Verb -> where its click command lives, and its line in the list (kept here so that --help imports nothing).
 VERBS: dict[str, tuple[str, str]] = {
@@ -80,13 +81,13 @@ def main() -> None:
     except (CrlvizError, OSError) as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {printable(str(error).strip())}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 
 def _warn(message: Warning | str, *_: object) -> None:
     """A warning as one line, without the line of code that gave it."""
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(f"Warning: {printable(message)}", err=True)
 
 
 def _cache_compiled_programs() -> None:

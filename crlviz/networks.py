@@ -229,6 +229,8 @@ def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Ar
 
     A pass of its own beside ``ResidualNetwork``'s, so that training does not pay for it (paper figure 17).
     """
+    if "blocks" not in params:  # fewer than four layers, of JaxGCRL
+        return jnp.zeros((0, *x.shape[:-1]))
     alone = replace(config, residual=False)
 
     def block(x, params):

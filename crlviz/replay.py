@@ -1,7 +1,6 @@
 """Episodes to walk around in: one HTML file that shows the bodies moving in 3-D and opens without a network."""
 
 import base64
-import json
 import math
 from collections.abc import Mapping
 from importlib import resources
@@ -15,6 +14,7 @@ from crlviz import files
 from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
+from crlviz.escaping import script_json
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,8 +41,7 @@ def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *,
     path = Path(path)
     if not path.parent.is_dir():
         raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
-    # "<" could end the script element early, or open a comment in it, if a caption held it.
-    data = json.dumps(page_data(env, panels, every=every), allow_nan=False).replace("<", "\\u003c")
+    data = script_json(page_data(env, panels, every=every))
     template = resources.files("crlviz").joinpath("replay.html").read_text(encoding="utf-8")
     page = jinja2.Template(template, autoescape=True).render(env=env.id, data=data)
     try:
