@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crlviz.agent import as_numbers
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
 from crlviz.networks import Actor, Critic
@@ -103,7 +104,7 @@ def rollout(
       env: another environment than the agent's own.
 
     Raises:
-      UsageError: no episode or step, goals or starts of another shape, or in a wall.
+      UsageError: no episode or step, goals or starts of another shape, not finite, or in a wall.
 
     Returns:
       Dataset with dimensions ``episode``, ``time``: ``state`` and ``pose`` (before the step; the pose is what
@@ -114,12 +115,14 @@ def rollout(
 
     env = env or agent.env
     length = env.episode_length if length is None else length
+    if not all(isinstance(count, (int, np.integer)) for count in (episodes, length)):
+        raise UsageError(f"{episodes!r} episodes of {length!r} steps: give whole numbers")
     if episodes < 1:
         raise UsageError(f"{episodes} episodes: at least one is needed")
     if length < 1:
         raise UsageError(f"{length} steps: at least one is needed")
-    _check_places(env, "goals", goals, (episodes, env.goal_dim))
-    _check_places(env, "starts", starts, (episodes, 2))
+    goals = _places(env, "goals", goals, (episodes, env.goal_dim))
+    starts = _places(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)
     networks = agent.actor, agent.critic, agent.params
     records = _rollout(env, episodes, length, deterministic, *networks, key, starts, goals)
@@ -197,11 +200,14 @@ def _rollout(
     return simulate(env, policy, states, policy_key, length, record)
 
 
-def _check_places(env: GoalEnv, name: str, places: np.ndarray | None, shape: tuple[int, int]) -> None:
+def _places(env: GoalEnv, name: str, places: Any, shape: tuple[int, int]) -> Any:
+    """The places as an array of that shape, or none."""
     if places is None:
-        return
-    if np.shape(places) != shape:
-        raise UsageError(f"{name} have shape {np.shape(places)}; {shape[0]} episodes of {env.id} take {shape}")
+        return None
+    places = as_numbers(name, places)
+    if places.shape != shape:
+        raise UsageError(f"{name} have shape {places.shape}; {shape[0]} episodes of {env.id} take {shape}")
     if env.maze is not None and not np.all(free := env.maze.is_free(np.asarray(places)[:, :2])):
         x, y = np.asarray(places)[~free][0, :2]
         raise UsageError(f"{name} hold {x:g},{y:g}, which is not in a free cell of {env.id}")
+    return places

@@ -84,6 +84,6 @@ def test_a_chart_of_hostile_labels_draws_them(tmp_path, open_page, text):
     chart = alt.Chart({"values": [{"a": 1, "b": text}]}, title=text).mark_point().encode(x="a:Q", y="b:N")
     charts.save(chart, tmp_path / "chart.html")
     page = open_page(tmp_path / "chart.html")
-    page.wait_for_selector("svg")
+    page.wait_for_selector("svg.marks")
     assert page.title() == "crlviz"
-    assert text in page.locator("svg").text_content()
+    assert text in page.locator("svg.marks").text_content()
