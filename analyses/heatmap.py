@@ -21,6 +21,7 @@ from analyses import outputs
 from analyses.heatmap_pictures import COVERAGE_EPISODES, STILL, animate, is_shared, plot
 from crlviz import charts, datasets, envs, files, mazes
 from crlviz.errors import UsageError
+from crlviz.options import check_choice
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ def compute(
                 f"{agents[0].source} walks in {env.id} and {agent.source} in {agent.env.id}, which differ in walls "
                 "or bodies; draw them apart"
             )
+    state = jax.jit(env.reset)(jax.random.key(seed))  # jitted: one program, not one an operation
     if places is None:
-        places = default_places(agents[0], over)
+        places = default_places(agents[0], over) if env.placeable or over == "positions" else _own_place(env, state)
     places = np.atleast_2d(places)
     x, y, free = _grid(env, resolution, seed)
     points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
@@ -112,13 +114,12 @@ def compute(
         }
         | _maze_attrs(env.maze),
     )
-    reset = np.asarray(jax.jit(env.reset)(jax.random.key(seed)).obs)  # jitted: one program, not one an operation
+    observations = _observations(env, state, places, points[free], over)
     each = []
     for agent in tqdm(agents, unit="checkpoint", disable=None if len(agents) > 2 else True):
         q = np.full((len(places), *free.shape), np.nan, np.float32)
-        for index, place in enumerate(places):
-            ends = (points[free], place) if over == "positions" else (place, points[free])
-            q[index][free] = _q(agent, reset, *ends, action=action)
+        for index, observation in enumerate(observations):
+            q[index][free] = _q(agent, observation, action=action)
         part = _with_correlations(q, shared)
         if coverage:
             visits = _visits(agent, shared, seed)
@@ -168,18 +169,23 @@ def default_places(agent: "Agent", over: str, most: int = MOST_PLACES) -> np.nda
     env = agent.env
     if env.maze is not None:
         return env.maze.xy(env.maze.starts[:most])
-    state = jax.jit(env.reset)(jax.random.key(0))
-    return np.asarray(state.obs)[None, list(env.goal_indices[:2])]
+    return _own_place(env, jax.jit(env.reset)(jax.random.key(0)))[None]
 
 
-def on_a_page(agents: Sequence["Agent"], *, resolution: int | None = None, **options: Any) -> xr.Dataset:
+def _own_place(env: Any, state: Any) -> np.ndarray:
+    return np.asarray(state.obs)[list(env.goal_indices[:2])]
+
+
+def on_a_page(agents: Sequence["Agent"], *, over: str, resolution: int | None = None, **options: Any) -> xr.Dataset:
     """What ``heatmap_page.page`` takes: ``compute`` for ``all_places``, as fine as fits a page, or as asked."""
     from analyses.heatmap_page import fitting
 
     env = agents[0].env
-    places, cells = all_places(env), len(env.maze.free) if env.maze else 100
+    places = all_places(env) if over == "positions" or env.placeable else default_places(agents[0], over)
+    cells = len(env.maze.free) if env.maze else 100
     finest = default_resolution(env) if resolution is None else resolution
-    return compute(agents, places, resolution=fitting(len(places) * cells, len(agents), finest), **options)
+    resolution = fitting(len(places) * cells, len(agents), finest)
+    return compute(agents, places, over=over, resolution=resolution, **options)
 
 
 def all_places(env: Any) -> np.ndarray:
@@ -216,18 +222,44 @@ def _grid(env: Any, resolution: int, seed: int) -> tuple[np.ndarray, np.ndarray,
     return centre[0] + half * steps, centre[1] + half * steps, np.ones((len(steps), len(steps)), bool)
 
 
-def _q(agent: "Agent", reset: np.ndarray, positions: np.ndarray, goals: np.ndarray, *, action: str) -> np.ndarray:
-    """Q [N] of positions and goals, [N, 2] or [2]; all other coordinates as in the reset's observation."""
+def _observations(env: Any, state: Any, places: np.ndarray, points: np.ndarray, over: str) -> list[np.ndarray]:
+    """Observations [N, state + goal] for each place that stays fixed and points [N, 2].
+
+    Raises:
+      UsageError: the body cannot be put there.
+    """
+    if over == "positions":
+        if not env.placeable:
+            raise UsageError(
+                f"where {env.id} is follows from its joints: it has no Q over positions; take --over goals"
+            )
+        return [np.asarray(_placed(env, state, points, place)) for place in places]
+    # Where it stands already it need not be put, which not every body can be.
+    own = _own_place(env, state)
+    starts = [None if not env.placeable and np.allclose(place, own, atol=1e-6) else place for place in places]
+    return [np.asarray(_placed(env, state, start, points)) for start in starts]
+
+
+def _q(agent: "Agent", observation: np.ndarray, *, action: str) -> np.ndarray:
+    """Q [N] of observations [N, state + goal]."""
     env = agent.env
-    count = np.broadcast_shapes(positions.shape[:-1], goals.shape[:-1])
-    states = np.tile(reset[: env.state_dim], (*count, 1))
-    states[:, list(env.goal_indices[:2])] = positions
-    commanded = np.tile(reset[env.state_dim :], (*count, 1))  # a goal's further coordinates (a height) stay as drawn
-    commanded[:, :2] = goals
-    actions = np.zeros((*count, env.action_size), np.float32)
+    states, goals = observation[:, : env.state_dim], observation[:, env.state_dim :]
+    actions = np.zeros((len(states), env.action_size), np.float32)
     if action == "policy":
-        actions = np.asarray(agent.act(np.concatenate([states, commanded], axis=1)))
-    return np.asarray(agent.q(states, actions, commanded))
+        actions = np.asarray(agent.act(observation))
+    return np.asarray(agent.q(states, actions, goals))
+
+
+@partial(jax.jit, static_argnums=0)
+def _placed(env: Any, state: Any, positions: Any, goals: Any) -> jax.Array:
+    """Observations [N, state + goal] at positions and for goals, [N, 2] or [2]; all else as in the state."""
+    drawn = state.obs[env.state_dim :]  # a goal's further coordinates (a height) stay as drawn
+
+    def one(position, goal):
+        return env.placed(state, position, drawn.at[:2].set(goal))
+
+    axes = [None if value is None or value.ndim == 1 else 0 for value in (positions, goals)]
+    return jax.vmap(one, axes)(positions, goals)
 
 
 def _with_correlations(q: np.ndarray, shared: xr.Dataset) -> xr.Dataset:

@@ -5,7 +5,6 @@ So it opens from disk, without a network, and answers at once. ``heatmap_page.ht
 """
 
 import base64
-import json
 from importlib import resources
 from typing import Any
 
@@ -15,6 +14,7 @@ import xarray as xr
 
 from analyses.heatmap_pictures import COVERAGE_EPISODES, is_shared, maze_of, passed
 from crlviz import charts, datasets
+from crlviz.escaping import script_json
 
 MOST_BYTES = 6_000_000  # of maps and distances; in the page, as text, a third more
 _UNREACHED = 2**16 - 1
@@ -68,9 +68,7 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "font": charts.FONT,
     }
     template = resources.files("analyses").joinpath("heatmap_page.html").read_text(encoding="utf-8")
-    # "</" would end the script element early if a label held it.
-    data = json.dumps(content, separators=(",", ":")).replace("</", "<\\/")
-    return jinja2.Template(template, autoescape=True).render(fixed=fixed, data=data, **words)
+    return jinja2.Template(template, autoescape=True).render(fixed=fixed, data=script_json(content), **words)
 
 
 def _panels(dataset: xr.Dataset, free: np.ndarray, fixed: str) -> list[dict[str, Any]]:

@@ -36,15 +36,19 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> 
 
     Returns:
       Dataset over what the agents differ in, ``part`` (actor, phi, psi) and ``block`` (from 1, in order): ``norm``,
-      the mean over states of the L2 norm. NaN behind a shallower network's last block.
+      the mean over states of the L2 norm. NaN behind a shallower network's last block, all of them where it has
+      none.
 
     Raises:
-      UsageError: no episode, or an agent that has no such networks.
+      UsageError: no episode, or an agent that has no such networks, or no block in any.
     """
     for agent in agents:
         missing = [name for name in NETWORKS if name not in _parameters(agent)]
         if missing:
             raise UsageError(f"{agent.source} has no residual network called {' or '.join(missing)}")
+        if not any("blocks" in params for params in _parameters(agent).values()):
+            depth = max(agent.actor.config.depth, agent.critic.config.depth)
+            raise UsageError(f"{agent.source} has no block of four layers: its networks have depth {depth} at most")
     each = [_one(agent, episodes, seed) for agent in agents]
     most = max(part.sizes["block"] for part in each)
     each = [part.reindex(block=np.arange(1, most + 1)) for part in each]
@@ -169,6 +173,8 @@ def summary(dataset: xr.Dataset) -> str:
         for name in NETWORKS:
             norms = part.norm.sel(part=name).values
             norms = norms[np.isfinite(norms)]
+            if not norms.size:
+                continue
             top = int(norms.argmax())
             largest = f"{norms[top]:.2f} (block {top + 1})"
             rows.append(f"{label:{wide}} {name:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from crlviz import checkpoints, envs
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import Actor, Critic, NetworkConfig
+from crlviz.precision import exact
 
 _Read = TypeVar("_Read")
 
@@ -28,9 +30,11 @@ _TOLD = re.compile(
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Agent:
-    """A trained policy and critic. Every function is pure, jitted and batch-first, with numpy or jax arrays.
+    """A trained policy and critic. Every function is pure, jitted and batch-first, with arrays or lists of numbers.
+
+    They raise UsageError where an input has another size than the environment's, or a number that is not finite.
 
     Attributes:
       config: the run's settings, as in config.json.
@@ -104,21 +108,78 @@ class Agent:
         plain = {name: value for name, value in flatten_dict(config, sep=".").items() if not _TOLD.fullmatch(name)}
         return {name: value if isinstance(value, bool | int | float) else str(value) for name, value in plain.items()}
 
+    def __repr__(self) -> str:
+        facts = self.facts
+        shape = f"depth {facts['depth']}, width {facts['width']}"
+        trained = f"{self.env_steps:,} environment steps, seed {facts['seed']}"
+        return f"Agent({facts['env']}, {shape}, {trained}, from {self.source})"
+
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
         """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or drawn with a key."""
-        return _act(self.actor, self.params["actor"], observation, key)
+        if key is not None and not hasattr(key, "dtype"):
+            raise UsageError(f"key is {key!r}; give a random key, such as jax.random.key(0), or none")
+        return _act(self.actor, self.params["actor"], self._input("observation", observation), key)
 
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal]: 0 at the goal, lower farther."""
+        state, action = self._inputs(state, action)
+        goal = self._input("goal", goal)
+        try:
+            np.broadcast_shapes(state.shape[:-1], goal.shape[:-1])
+        except ValueError:
+            raise UsageError(
+                f"states of shape {state.shape} and goals of shape {goal.shape} are not of one batch"
+            ) from None
         return _q(self.critic, self.params["critic"], state, action, goal)
 
     def embed(self, state: Any, action: Any) -> jax.Array:
         """phi [..., 64] of states [..., state] with actions [..., action]."""
-        return _phi(self.critic, self.params["critic"], state, action)
+        return _phi(self.critic, self.params["critic"], *self._inputs(state, action))
 
     def embed_goal(self, goal: Any) -> jax.Array:
         """psi [..., 64] of goals [..., goal]."""
-        return _psi(self.critic, self.params["critic"], goal)
+        return _psi(self.critic, self.params["critic"], self._input("goal", goal))
+
+    def _inputs(self, state: Any, action: Any) -> tuple[Any, Any]:
+        """Both as arrays of one batch."""
+        state, action = self._input("state", state), self._input("action", action)
+        if state.shape[:-1] != action.shape[:-1]:
+            raise UsageError(f"states of shape {state.shape} and actions of shape {action.shape} are not of one batch")
+        return state, action
+
+    def _input(self, name: str, value: Any) -> Any:
+        """An array [..., n] of finite numbers, n the environment's size of what has that name."""
+        env = self.env
+        sizes = {
+            "observation": (env.observation_size, f": {env.state_dim} of the state and {env.goal_dim} of the goal"),
+            "state": (env.state_dim, ""),
+            "action": (env.action_size, ""),
+            "goal": (env.goal_dim, ""),
+        }
+        size, parts = sizes[name]
+        array = as_numbers(name, value)
+        if array.shape[-1:] != (size,):
+            raise UsageError(f"{name} has shape {array.shape}; {env.id} takes [..., {size}]{parts}")
+        return array
+
+
+def as_numbers(name: str, value: Any) -> Any:
+    """A value as an array of finite numbers; what jax traces is taken as it is.
+
+    Raises:
+      UsageError: it is none; ``name`` is what the message calls it.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(value, np.float32)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} is no array of numbers") from None
+    if not np.isfinite(array).all():
+        raise UsageError(f"{name} holds numbers that are not finite: {array[~np.isfinite(array)][0]}")
+    # Of a jax array the array itself, which lies where it is used.
+    return value if isinstance(value, jax.Array) else array
 
 
 def _network(values: dict[str, Any]) -> NetworkConfig:
@@ -146,22 +207,26 @@ def _environment(id: str, layout: tuple[str, ...], options: tuple[tuple[str, Any
 # Jitted once for a network shape, not once an agent: the seeds of a sweep share their programs.
 @partial(jax.jit, static_argnums=0)
 def _act(actor: Actor, params, observation, key):
-    return actor.act(params, observation, key)
+    with exact():
+        return actor.act(params, observation, key)
 
 
 @partial(jax.jit, static_argnums=0)
 def _phi(critic: Critic, params, state, action):
-    return critic.phi(params, state, action)
+    with exact():
+        return critic.phi(params, state, action)
 
 
 @partial(jax.jit, static_argnums=0)
 def _psi(critic: Critic, params, goal):
-    return critic.psi(params, goal)
+    with exact():
+        return critic.psi(params, goal)
 
 
 @partial(jax.jit, static_argnums=0)
 def _q(critic: Critic, params, state, action, goal):
-    return critic.q(params, state, action, goal)
+    with exact():
+        return critic.q(params, state, action, goal)
 
 
 def load(path: str | Path) -> Agent:
@@ -200,7 +265,10 @@ def _described(checkpoint: checkpoints.Checkpoint) -> tuple[Agent, dict[str, Any
     agent = Agent(config, {}, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
     try:
         networks: dict[str, Actor | Critic] = {"actor": agent.actor, "critic": agent.critic}
-        _ = agent.eval_env, agent.facts
+        facts = agent.facts  # names and numbers that stand in every table and picture
+        if not facts["algorithm"].isprintable() or not all(type(facts[name]) is int for name in ("seed", "batch_size")):
+            raise UsageError("its algorithm, seed or batch_size is no name or number")
+        _ = agent.eval_env
         return agent, {name: _shapes(network) for name, network in networks.items()}
     except (UsageError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0][:300]

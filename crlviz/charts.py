@@ -16,6 +16,7 @@ import pandas as pd
 
 from crlviz import files
 from crlviz.errors import UsageError
+from crlviz.escaping import script_json
 from crlviz.mazes import Maze
 
 ENDINGS = (".html", ".png", ".svg", ".pdf", ".json")
@@ -264,8 +265,9 @@ def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
 
     spec = chart.to_dict()
     if ending == ".html":
-        page = vl_convert.vegalite_to_html(spec, bundle=True)
-        return page.replace("<title>Chart</title>", f"<title>{html.escape(_title(spec))}</title>", 1).encode()
+        head = f'<meta charset="utf-8"><title>{html.escape(_title(spec))}</title><script>{embed_script()}</script>'
+        body = embed(chart, "chart", menu=True)
+        return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
     if ending == ".png":
         return vl_convert.vegalite_to_png(spec, scale=2)
     if ending == ".svg":
@@ -292,9 +294,8 @@ def embed_script() -> str:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
-def embed(chart: alt.TopLevelMixin, name: str) -> str:
-    """HTML that draws a chart in a page that holds ``embed_script``."""
-    # "</" would end the script element early if a label held it.
-    spec = json.dumps(chart.to_dict()).replace("</", "<\\/")
-    name = html.escape(name)
-    return f'<div id="{name}"></div><script>vegaEmbed("#{name}", {spec}, {{actions: false, renderer: "svg"}});</script>'
+def embed(chart: alt.TopLevelMixin, name: str, *, menu: bool = False) -> str:
+    """HTML that draws a chart in a page that holds ``embed_script``; ``menu``: with one to save it as a picture."""
+    name, options = html.escape(name), script_json({"actions": menu, "renderer": "svg"})
+    script = f'vegaEmbed("#{name}", {script_json(chart.to_dict())}, {options});'
+    return f'<div id="{name}"></div><script>{script}</script>'

@@ -285,6 +285,8 @@ def read(checkpoint: Checkpoint, name: str, most_bytes: int | None = None) -> di
     # Whole files of other makers: of types numpy has not, of names that are both a leaf and a branch.
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as error:
         raise CrlvizError(f"{path} cannot be read: {error}") from None
+    except RecursionError:
+        raise CrlvizError(f"{path} cannot be read: its names are too deep") from None
 
 
 def read_checked(checkpoint: Checkpoint, name: str, most_bytes: int | None = None) -> bytes:

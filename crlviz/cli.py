@@ -13,6 +13,7 @@ import click
 import platformdirs
 
 from crlviz.errors import CrlvizError, UsageError
+from crlviz.escaping import printable
 from crlviz.options import nearest
 
 # Verb -> where its click command lives, and its line in the list (kept here so that --help imports nothing).
@@ -90,7 +91,7 @@ def main() -> None:
     except (CrlvizError, OSError) as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {printable(str(error).strip())}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 
@@ -127,7 +128,7 @@ def _unbroken(stream: TextIO) -> TextIO:
 
 def _warn(message: Warning | str, *_: object) -> None:
     """A warning as one line, without the line of code that gave it."""
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(f"Warning: {printable(message)}", err=True)
 
 
 def _cache_compiled_programs() -> None:

@@ -245,7 +245,11 @@ class _Layers:
             raise CrlvizError(f"{path} is damaged: its {name} is no network of Dense and LayerNorm layers") from None
         self.shape = Shape(count - 1, width, norms > 0, (count - 1) % LAYERS_PER_BLOCK)
         self.bytes = sum(value.nbytes for value in arrays)
-        self.finite = all(np.isfinite(value).all() for value in arrays)
+        self._arrays = arrays
+
+    @property
+    def finite(self) -> bool:
+        return all(np.isfinite(value).all() for value in self._arrays)
 
     def tree(self) -> dict[str, Any]:
         plain = {

@@ -11,6 +11,7 @@ import click
 
 from crlviz import __version__, checkpoints, envs, files, foreign
 from crlviz.errors import CrlvizError, UsageError
+from crlviz.escaping import printable
 from crlviz.foreign import JAXGCRL, Parameters, Settings, Sizes
 from crlviz.networks import LAYERS_PER_BLOCK, NetworkConfig
 
@@ -46,9 +47,9 @@ def command(paths: tuple[Path, ...], out: Path, env: str | None) -> None:
         config = checkpoints.read_config(run)
         settings, steps = config["config"], [f"{count:,}" for count in checkpoints.all_steps(run)]
         shape = f"depth {settings['critic']['depth']}, width {settings['critic']['width']}"
-        click.echo(f"wrote {run}: {settings['env']}, {shape}, after {', '.join(steps)} environment steps")
+        click.echo(printable(f"wrote {run}: {settings['env']}, {shape}, after {', '.join(steps)} environment steps"))
         for note in config["imported"]["notes"]:
-            click.echo(f"  {note}")
+            click.echo(printable(f"  {note}"))
 
 
 def import_runs(paths: Sequence[Path], out: Path, env: str | None = None) -> list[Path]:

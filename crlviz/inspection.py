@@ -9,6 +9,7 @@ import numpy as np
 
 from crlviz import checkpoints
 from crlviz.errors import CrlvizError
+from crlviz.escaping import printable
 
 
 @click.command()
@@ -25,7 +26,7 @@ def command(checkpoint: Path, verify: bool) -> None:
         return
     bad = count = 0
     for path, fault in check(checkpoint):
-        click.echo(f"BAD  {fault}" if fault else f"ok   {path}")
+        click.echo(printable(f"BAD  {fault}" if fault else f"ok   {path}"))
         bad, count = bad + bool(fault), count + 1
     if bad:
         raise CrlvizError(f"{bad} of {count} checks of {checkpoint} failed")
@@ -65,7 +66,8 @@ def describe(path: Path) -> str:
     if "temperature.safetensors" in found.files:
         (log_alpha,) = checkpoints.read(found, "temperature", most_bytes=8).values()
         lines.append(f"temperature {np.exp(log_alpha).item():12.4g}")
-    return "\n".join(lines + _origin(found))
+    # A file from elsewhere shall not write to the terminal what it likes.
+    return "\n".join(map(printable, lines + _origin(found)))
 
 
 def _origin(found: checkpoints.Checkpoint) -> list[str]:
@@ -78,10 +80,10 @@ def _origin(found: checkpoints.Checkpoint) -> list[str]:
         lines.append(f"source      {_words(git)}")
     if isinstance(origin := config.get("imported"), dict):
         lines.append(f"imported    from {_words(origin.get('code'))}: {_words(origin.get('files'))}")
-        lines += [f"            {_words(note)}" for note in origin.get("notes", ())]
+        lines += [f"            {_words(note)}" for note in _list(origin.get("notes"))]
     if command := config.get("command"):
         lines.append(f"by          {_words(command)}")
-    for part in config.get("resumed", ()) if isinstance(config.get("resumed"), list) else ():
+    for part in _list(config.get("resumed")):
         if isinstance(part, dict):
             lines.append(
                 f"resumed     at environment step {_words(part.get('env_steps'))}: {_words(part.get('command'))}"
@@ -176,14 +178,17 @@ def _fault(read: Callable[..., Any], *arguments: Any) -> str:
     return ""
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _words(value: Any) -> str:
     """A value of config.json on one line, whatever it holds; what is not known is left out."""
     if isinstance(value, dict):
         return ", ".join(f"{_words(name)} {_words(part)}" for name, part in value.items() if part is not None)
     if isinstance(value, list):
         return " ".join(map(_words, value))
-    # A file from elsewhere shall not write to the terminal what it likes.
-    return "unknown" if value is None else "".join(c if c.isprintable() else "?" for c in str(value))
+    return "unknown" if value is None else str(value)
 
 
 def _size(tree) -> int:

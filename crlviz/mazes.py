@@ -59,6 +59,9 @@ LAYOUTS: dict[str, str] = {
 }
 
 _PAIRS_SUFFIX = re.compile(r"^(?P<base>(?:\w+_)?maze)_gen_(?P<hops>(?:\d+f)+)$")
+_MOST_LETTERS = 1 << 20  # of a file
+_MOST_CELLS = 10_000
+_MOST_PAIRS = 1_000_000  # of a start and a goal: each is held, a reset draws from them
 _NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 Cell = tuple[int, int]
@@ -251,13 +254,19 @@ def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tupl
     if isinstance(layout, str | Path):
         path, name = Path(layout), str(layout)
         try:
-            layout = path.read_text(encoding="utf-8").splitlines()
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_MOST_LETTERS + 1)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise UsageError(f"cannot read the maze file {path}: {reason}") from None
+        if len(text) > _MOST_LETTERS:
+            raise UsageError(f"{path} is no maze file: it has more than {_MOST_LETTERS:,} letters")
+        layout = text.splitlines()
     rows = tuple(row.strip() for row in layout if row.strip())
     if not rows:
         raise UsageError(f"{name} is empty: a maze is rows of '#' wall, '.' free, 'r' start, 'g' goal")
+    if sum(map(len, rows)) > _MOST_CELLS:
+        raise UsageError(f"{name} has {sum(map(len, rows)):,} cells; a maze has at most {_MOST_CELLS:,}")
     for i, row in enumerate(rows):
         if len(row) != len(rows[0]):
             raise UsageError(f"{name}: row {i + 1} has {len(row)} cells where row 1 has {len(rows[0])}")
@@ -271,12 +280,17 @@ def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tupl
         raise UsageError(f"{name} has no start: mark a free cell with 'r'")
     if not maze.goals:
         raise UsageError(f"{name} has no goal: mark at least one free cell with 'g'")
+    starts, goals = maze.starts, maze.goals
+    if len(starts) * len(goals) > _MOST_PAIRS:
+        raise UsageError(
+            f"{name} has {len(starts):,} starts and {len(goals):,} goals; their pairs may be {_MOST_PAIRS:,} at most"
+        )
     reached: set[Cell] = set()
-    for start in maze.starts:
-        if start in reached:
-            continue  # as the start before
+    for start in starts:
+        if start in reached:  # and so reaches what is reached from there
+            continue
         reached = _reachable(maze, start)
-        for goal in maze.goals:
+        for goal in goals:
             if goal not in reached:
                 raise UsageError(
                     f"{name}: the goal at row {goal[0] + 1}, column {goal[1] + 1} cannot be reached from the start "
@@ -288,6 +302,7 @@ def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tupl
 def _reachable(maze: Maze, start: Cell) -> set[Cell]:
     seen, frontier = {start}, {start}
     while frontier:
+        # A set: in an open room the ways to a cell are many more than the cells.
         frontier = {c for cell in frontier for c in maze._neighbours(cell)} - seen
         seen |= frontier
     return seen

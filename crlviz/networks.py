@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from crlviz.errors import UsageError
-from crlviz.layers import chain
+from crlviz.layers import Precision, chain
+from crlviz.precision import EXACT, exact
 
 LAYERS_PER_BLOCK = 4
 EMBEDDING = 64
@@ -70,24 +71,27 @@ class NetworkConfig:
 
 
 class Layer(nn.Module):
-    """Dense -> LayerNorm -> activation."""
+    """Dense -> LayerNorm -> activation; the Dense of this precision, or of the surrounding one."""
 
     config: NetworkConfig
+    precision: Precision = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.Dense(self.config.width, name="dense")(x)
+        x = nn.Dense(self.config.width, precision=self.precision, name="dense")(x)
         if self.config.layer_norm:
             x = nn.LayerNorm(name="norm")(x)
         return _ACTIVATIONS[self.config.activation](x)
 
 
-def _layers(module: nn.Module, config: NetworkConfig, x: jax.Array, names: Sequence[str]) -> jax.Array:
+def _layers(
+    module: nn.Module, config: NetworkConfig, x: jax.Array, names: Sequence[str], precision: Precision = None
+) -> jax.Array:
     """A module's layers of these names, one after the other."""
     if config.layer_norm and config.activation == "swish" and names and not module.is_initializing():
-        return chain([module.variables["params"][name] for name in names], x)
+        return chain([module.variables["params"][name] for name in names], x, precision)
     for name in names:
-        x = Layer(config, name=name)(x)
+        x = Layer(config, precision, name=name)(x)
     return x
 
 
@@ -110,13 +114,13 @@ class ResidualNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
-        x = _layers(self, self.config, x, ["stem"])
+        x = _layers(self, self.config, x, ["stem"], EXACT)
         if count := self.config.depth // LAYERS_PER_BLOCK:
             block = nn.remat(Block, prevent_cse=False) if self.config.remat else Block
             blocks = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)
             x, _ = blocks(self.config, name="blocks")(x, None)
         x = _layers(self, self.config, x, [f"tail_{index}" for index in range(self.config.tail)])
-        return tuple(nn.Dense(size, name=f"head_{index}")(x) for index, size in enumerate(self.heads))
+        return tuple(nn.Dense(size, precision=EXACT, name=f"head_{index}")(x) for index, size in enumerate(self.heads))
 
 
 def _shapes(network: ResidualNetwork, inputs: int) -> Any:
@@ -225,14 +229,17 @@ def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Ar
 
     A pass of its own beside ``ResidualNetwork``'s, so that training does not pay for it (paper figure 17).
     """
+    if "blocks" not in params:  # fewer than four layers, of JaxGCRL
+        return jnp.zeros((0, *x.shape[:-1]))
     alone = replace(config, residual=False)
 
     def block(x, params):
         y, _ = Block(alone).apply({"params": params}, x, None)
         return x + y if config.residual else y, jnp.linalg.norm(y, axis=-1)
 
-    stem: Any = Layer(config).apply({"params": params["stem"]}, x)
-    return jax.lax.scan(block, stem, params["blocks"])[1]
+    with exact():
+        stem: Any = Layer(config).apply({"params": params["stem"]}, x)
+        return jax.lax.scan(block, stem, params["blocks"])[1]
 
 
 def distance(a: jax.Array, b: jax.Array) -> jax.Array:

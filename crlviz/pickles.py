@@ -19,6 +19,7 @@ import numpy as np
 from crlviz.errors import CrlvizError
 
 _MOST_OPCODES = 1_000_000  # depth 1,024 takes about 200,000
+_MOST_VALUES = 1_000_000  # that a pickle stands for, where what it shares is counted as often as it stands
 _MOST_DIMENSIONS = 8
 _NUMBERS = re.compile("[fiu][1248]|b1")
 
@@ -109,6 +110,7 @@ class _Machine:
         self.size = size
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.copied = 0  # fields, from the dicts they are given in
 
     def run(self, data: Any) -> Any:
         for _ in range(_MOST_OPCODES):
@@ -120,7 +122,9 @@ class _Machine:
             argument = opcode.arg.reader(data) if opcode.arg else None
             if name == "STOP":
                 (result,) = self.stack
-                return self._whole(result)
+                result = self._whole(result)
+                _measure(result)
+                return result
             if name in _ARGUMENTS:
                 self.stack.append(argument)
             elif name in _VALUES:
@@ -198,7 +202,9 @@ class _Machine:
         """What would set an object's state."""
         state, target = self.pop(), self.pop()
         if isinstance(target, _Fields):
-            target.update(_a(dict, state))
+            self.copied += len(_a(dict, state))
+            _bound(self.copied)
+            target.update(state)
         elif isinstance(target, _DType):
             order = _a(tuple, state)[1]
             if order not in ("<", ">", "|", "="):
@@ -219,6 +225,37 @@ class _Machine:
         if strict and (isinstance(value, (_Name, _DType)) or value is _MARK):
             raise _Refused("it holds functions or types, not plain data")
         return value
+
+
+def _measure(value: Any) -> None:
+    """Refuse a value that would be endless or too much if it were written out.
+
+    A few bytes may say that each of many tuples holds the one before it twice. As long as they are shared they take no
+    room, but whoever goes through them goes through all.
+    """
+    sizes: dict[int, int] = {}
+    within: set[int] = set()  # what holds the value at hand
+    ahead = [(value, False)]
+    while ahead:
+        here, counted = ahead.pop()
+        if not isinstance(here, (dict, list, tuple)):
+            continue
+        parts = here.values() if isinstance(here, dict) else here
+        if counted:
+            within.remove(id(here))
+            sizes[id(here)] = 1 + sum(sizes.get(id(part), 1) for part in parts)
+            _bound(sizes[id(here)])
+        elif id(here) in within:
+            raise _Refused("a value in it holds itself")
+        elif id(here) not in sizes:
+            within.add(id(here))
+            ahead.append((here, True))
+            ahead.extend((part, False) for part in parts)
+
+
+def _bound(count: int) -> None:
+    if count > _MOST_VALUES:
+        raise _Refused(f"written out it would be more than {_MOST_VALUES:,} values")
 
 
 def _contents(state: Any) -> np.ndarray:

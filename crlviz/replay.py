@@ -1,7 +1,6 @@
 """Episodes to walk around in: one HTML file that shows the bodies moving in 3-D and opens without a network."""
 
 import base64
-import json
 import math
 from collections.abc import Mapping
 from importlib import resources
@@ -15,6 +14,7 @@ from crlviz import files, mazes
 from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
+from crlviz.escaping import script_json
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,8 +40,7 @@ def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *,
 
     path = Path(path)
     files.check_writable(path)
-    # "<" could end the script element early, or open a comment in it, if a caption held it.
-    data = json.dumps(page_data(env, panels, every=every), allow_nan=False).replace("<", "\\u003c")
+    data = script_json(page_data(env, panels, every=every))
     template = resources.files("crlviz").joinpath("replay.html").read_text(encoding="utf-8")
     page = jinja2.Template(template, autoescape=True).render(env=env.id, data=data)
     files.write(path, page.encode())

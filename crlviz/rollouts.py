@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crlviz.agent import as_numbers
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
 from crlviz.networks import Actor, Critic
 from crlviz.options import check_count
+from crlviz.precision import exact
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,7 +52,8 @@ def simulate(
         return (following, alive & (following.done == 0), key), kept
 
     alive = jnp.ones(states.obs.shape[0], bool)
-    _, records = jax.lax.scan(step, (states, alive, key), length=length)
+    with exact():
+        _, records = jax.lax.scan(step, (states, alive, key), length=length)
     return records
 
 
@@ -107,7 +110,7 @@ def rollout(
         others.
 
     Raises:
-      UsageError: no episode or step, goals or starts of another shape, or in a wall.
+      UsageError: no episode or step, goals or starts of another shape, not finite, or in a wall.
 
     Returns:
       Dataset with dimensions ``episode``, ``time``: ``state`` and ``pose`` (before the step; the pose is what
@@ -118,10 +121,12 @@ def rollout(
 
     env = env or agent.env
     length = env.episode_length if length is None else length
+    if not all(isinstance(count, (int, np.integer)) for count in (episodes, length)):
+        raise UsageError(f"{episodes!r} episodes of {length!r} steps: give whole numbers")
     check_count(episodes, "episodes")
     check_count(length, "steps")
-    _check_places(env, "goals", goals, (episodes, env.goal_dim))
-    _check_places(env, "starts", starts, (episodes, 2))
+    goals = _places(env, "goals", goals, (episodes, env.goal_dim))
+    starts = _places(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)
     networks = agent.actor, agent.critic, agent.params
     drawn, draws = episodes, np.arange(episodes)
@@ -227,11 +232,14 @@ def _distinct(goals: np.ndarray, count: int, apart: float) -> np.ndarray:
     return np.array(chosen[:count])
 
 
-def _check_places(env: GoalEnv, name: str, places: np.ndarray | None, shape: tuple[int, int]) -> None:
+def _places(env: GoalEnv, name: str, places: Any, shape: tuple[int, int]) -> Any:
+    """The places as an array of that shape, or none."""
     if places is None:
-        return
-    if np.shape(places) != shape:
-        raise UsageError(f"{name} have shape {np.shape(places)}; {shape[0]} episodes of {env.id} take {shape}")
+        return None
+    places = as_numbers(name, places)
+    if places.shape != shape:
+        raise UsageError(f"{name} have shape {places.shape}; {shape[0]} episodes of {env.id} take {shape}")
     if env.maze is not None and not np.all(free := env.maze.is_free(np.asarray(places)[:, :2])):
         x, y = np.asarray(places)[~free][0, :2]
         raise UsageError(f"{name} hold {x:g},{y:g}, which is not in a free cell of {env.id}")
+    return places

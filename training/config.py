@@ -13,6 +13,7 @@ from crlviz import envs, mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import NetworkConfig
 from crlviz.options import nearest
+from crlviz.precision import PRECISIONS
 from training.crl import CRLConfig
 
 
@@ -35,8 +36,9 @@ class TrainConfig:
       gamma: discount of the hindsight goals.
       replay_steps: steps of each environment that replay keeps, at least; rounded up to whole unrolls.
       window: steps of each environment that a training step samples from, all collected before the first update.
-      precision: of matrix products in training: float32, tf32 or bfloat16, which sum in float32. Accelerators are
-        quicker with less; a CPU computes float32 whatever this says.
+      precision: of the networks' matrix products in training, but for those that ``crlviz.precision`` keeps exact:
+        float32, tf32 or bfloat16, which sum in float32. Accelerators are quicker with less; a CPU computes float32
+        whatever this says.
       env_steps: steps in total over all environments, prefill included; rounded up to whole epochs.
       evaluations: how often to evaluate and save, besides the start.
       eval_episodes: episodes of an evaluation.
@@ -81,9 +83,6 @@ class TrainConfig:
     keep: int = 0
     save_replay: bool = True
 
-
-# What jax calls each precision.
-PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
 
 # What each preset changes, by dotted field name.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -209,7 +208,7 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
 
 def _literal(value: Any) -> Any:
     """An option of an environment: true, false or a number where the text is one."""
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
         return json.loads(value)
     return value
 

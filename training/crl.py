@@ -10,6 +10,7 @@ from flax import struct
 
 from crlviz import flops
 from crlviz.networks import Actor, Critic, Params, distance, parameter_count
+from crlviz.precision import EXACT
 from training.devices import ONE, Devices
 from training.guard import norm
 
@@ -72,7 +73,9 @@ def _logits_backward(kept: tuple[jax.Array, ...], slope: jax.Array) -> tuple[jax
     # Only differences count, and the smaller the numbers the better the digits of theirs.
     centre = psi.mean(0)
     phi, psi = phi - centre, psi - centre
-    return weight.sum(1)[:, None] * phi - weight @ psi, weight.sum(0)[:, None] * psi - weight.T @ phi
+    # What is subtracted is nearly all there is, so a product with fewer digits would leave few of the difference.
+    of_psi, of_phi = jnp.matmul(weight, psi, precision=EXACT), jnp.matmul(weight.T, phi, precision=EXACT)
+    return weight.sum(1)[:, None] * phi - of_psi, weight.sum(0)[:, None] * psi - of_phi
 
 
 pairwise_logits.defvjp(_logits_forward, _logits_backward)

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from crlviz.envs.base import GoalEnv
+from crlviz.precision import within
 from training import guard
 from training import replay as replays
-from training.config import PRECISIONS, Schedule, TrainConfig
+from training.config import Schedule, TrainConfig
 from training.crl import CRL, Learner
 from training.devices import ONE, Devices
 
@@ -65,11 +66,6 @@ def guarded_update(
     return (algorithm.step(learner, gradients, trouble.found), trouble), metrics
 
 
-def exact() -> AbstractContextManager[Any]:
-    """Within it, matrix products are exact in float32: those of physics, which accelerators would shorten too."""
-    return jax.default_matmul_precision(PRECISIONS["float32"])
-
-
 @dataclass(frozen=True)
 class Loop:
     """The parts of a run that do not change, and the functions that move a TrainState on."""
@@ -103,8 +99,7 @@ class Loop:
     def renew(self, key: jax.Array) -> Any:
         """States of new episodes, a state for each environment, from the part of a state's key that is theirs."""
         _, key, _ = jax.random.split(key, 3)
-        with exact():
-            return self.devices.apart(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
+        return self.devices.apart(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
 
     def collect(self, state: TrainState, renewed: Any) -> TrainState:
         """Step every environment ``unroll`` times by the sampled policy and store what happened.
@@ -112,23 +107,6 @@ class Loop:
         An episode that is over goes on from the environment's state in ``renewed``, or, where that is None, from its
         first one.
         """
-        with exact():
-            return self._collect(state, renewed)
-
-    def learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], guard.Trouble]:
-        """Sample once, then update on batch after batch of the sample: the state after it, the mean of each loss, and
-        whether an update went wrong.
-
-        From a bad update on the learner stays what it was before it.
-        """
-        with self.precision():
-            return self._learn(state)
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """Within it, matrix products have the precision of the config: those of networks."""
-        return jax.default_matmul_precision(PRECISIONS[self.config.precision])
-
-    def _collect(self, state: TrainState, renewed: Any) -> TrainState:
         key, _, noise_key = jax.random.split(state.key, 3)
         if renewed is None:
             renewed = state.collector.first
@@ -156,6 +134,19 @@ class Loop:
 
         collector, rows = jax.lax.scan(step, state.collector, jax.random.split(noise_key, self.config.unroll))
         return state.replace(collector=collector, replay=replays.insert(state.replay, rows), key=key)
+
+    def learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], guard.Trouble]:
+        """Sample once, then update on batch after batch of the sample: the state after it, the mean of each loss, and
+        whether an update went wrong.
+
+        From a bad update on the learner stays what it was before it.
+        """
+        with self.precision():
+            return self._learn(state)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Within it, the networks' matrix products have the precision of the config, but for those always exact."""
+        return within(self.config.precision)
 
     def _learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], guard.Trouble]:
         config = self.config

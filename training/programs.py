@@ -26,7 +26,7 @@ from training import state as states
 from training.config import TrainConfig, schedule
 from training.crl import CRL
 from training.devices import ONE, Devices
-from training.loop import Loop, TrainState, exact, places
+from training.loop import Loop, TrainState, places
 from training.state import Saved
 
 
@@ -151,8 +151,7 @@ def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> P
             with loop.precision():
                 return loop.algorithm.actor.mean_action(params, devices.split(observation))
 
-        with exact():
-            return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
+        return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
     whole, lies = devices.lie(), places(devices)
     renew = jax.jit(_each(loop.renew, members), in_shardings=(whole,), out_shardings=lies.collector)

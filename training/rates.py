@@ -62,7 +62,7 @@ def read(path: Path, env: str) -> dict[str, Any]:
         complete &= found["env_steps_per_second"] > 0 and found["sampling"]["ours_rows_per_second"] > 0
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}); {again}") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         complete, of = False, env
     if not complete:
         raise UsageError(f"{path} is not what crlviz bench --json writes; {again}")

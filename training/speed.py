@@ -18,11 +18,12 @@ import numpy as np
 
 from crlviz import envs
 from crlviz.networks import Actor, Critic, NetworkConfig
+from crlviz.precision import within
 from training import ceiling, guard
 from training import replay as replays
-from training.config import PRECISIONS, TrainConfig
+from training.config import TrainConfig
 from training.crl import CRL, CRLConfig
-from training.loop import exact, guarded_update
+from training.loop import guarded_update
 from training.programs import build
 from training.twin import TwinCRL
 from training.twin import sample as twin_sample
@@ -84,7 +85,7 @@ class Updates:
 
         def update(index, carry, batch):
             key = jax.random.fold_in(jax.random.key(0), index)
-            with jax.default_matmul_precision(PRECISIONS[precision]):
+            with within(precision):
                 if isinstance(algorithm, CRL):
                     return guarded_update(algorithm, bound, carry, index, key, *batch)[0]
                 return algorithm.update(carry[0], key, *batch)[0], carry[1]
@@ -264,8 +265,7 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
 
     @jax.jit
     def physics(states):
-        with exact():
-            return jax.lax.scan(lambda s, _: (jax.vmap(env.step)(s, actions), None), states, None, length=steps)[0]
+        return jax.lax.scan(lambda s, _: (jax.vmap(env.step)(s, actions), None), states, None, length=steps)[0]
 
     @jax.jit
     def policy(observation):

@@ -67,5 +67,9 @@ class AntBall(Ant):
     def _observe(self, state, control: jax.Array) -> jax.Array:
         return jnp.concatenate([state.q[:15], state.qd[:14], state.x.pos[-2, :2]])
 
+    @property
+    def _place_indices(self) -> tuple[int, ...]:
+        return 29, 30  # the ball's, whatever is relabelled
+
     def _distance(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> jax.Array:
         return jnp.linalg.norm(body[29:] - goal)

@@ -86,6 +86,7 @@ class ArmReach(Arm):
     state_dim = 13
     goal_indices = (7, 8, 9)
     action_size = 4
+    placeable = False
     fingers = False
 
     def _furnish(self, tree: ElementTree.Element) -> list[str]:
@@ -221,6 +222,7 @@ class ArmGrasp(ArmCube):
 
     state_dim = 23
     goal_indices = (16, 17, 18, 19, 20, 21, 22)
+    placeable = False
     goal_distance = 0.05
     goal_distance_easy = 0.15
     goal_distance_hard = 0.02

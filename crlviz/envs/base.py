@@ -6,8 +6,10 @@ import io
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 
 from crlviz.envs.looks import View
+from crlviz.errors import UsageError
 from crlviz.mazes import Maze
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here
@@ -35,6 +37,8 @@ class GoalEnv(Env):
       dt: seconds of a step.
       view: where a picture of it is taken from.
       maze: the maze it walks in, or None.
+      placeable: whether what reaches goals can be put anywhere, all else as it is; not where its place follows from the
+        angles of joints.
       backends: what it runs on, the paper's first: ``jax`` alone, or keys of ``physics.PIPELINES``.
     """
 
@@ -48,6 +52,7 @@ class GoalEnv(Env):
     dt: float
     view: View
     maze: Maze | None = None
+    placeable: bool = True
     backends: tuple[str, ...] = ("jax",)
 
     @abc.abstractmethod
@@ -68,6 +73,29 @@ class GoalEnv(Env):
     @abc.abstractmethod
     def pose(self, state: State) -> jax.Array:
         """The joint positions [nq] of ``model`` that show a state."""
+
+    def placed(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
+        """The observation [observation_size] of a first state, had what reaches goals been put elsewhere.
+
+        Args:
+          state: from ``reset``.
+          place: x, y in metres, [2], of the body or the object that is to reach the goal; None: as in the state.
+          goal: commanded, [goal_dim] in metres.
+
+        Raises:
+          UsageError: a place is given, and the body is not ``placeable``.
+        """
+        if place is None:
+            return jnp.concatenate([state.obs[: self.state_dim], goal])
+        if not self.placeable:
+            raise UsageError(f"where {self.id} is follows from its joints; it cannot be put elsewhere")
+        # Nothing else in these states tells where that is.
+        return jnp.concatenate([state.obs[: self.state_dim].at[jnp.array(self._place_indices)].set(place), goal])
+
+    @property
+    def _place_indices(self) -> tuple[int, ...]:
+        """Where in the state the x, y are that ``placed`` sets."""
+        return self.goal_indices[:2]
 
     @property
     def goal_dim(self) -> int:

@@ -8,6 +8,7 @@ from brax import actuator
 from brax.base import Transform
 
 from crlviz.envs import physics
+from crlviz.envs.base import State
 from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 from crlviz.mazes import Maze
@@ -75,6 +76,12 @@ class Humanoid(PhysicsEnv):
         if start is not None:
             q = q.at[:2].set(start)
         return q.at[-2:].set(jnp.asarray(goal, float)[:2]), jnp.zeros(self.sys.qd_size())
+
+    def placed(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
+        # The target is in the state, and moves the centre of mass that all links are measured from.
+        q = state.pipeline_state.q
+        q = (q if place is None else q.at[:2].set(place)).at[-2:].set(goal[:2])
+        return jnp.concatenate([self.at(q, state.pipeline_state.qd).obs[: self.state_dim], goal])
 
     def _control(self, action: jax.Array) -> jax.Array:
         low, high = self.control_range.T

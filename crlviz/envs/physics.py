@@ -20,6 +20,7 @@ from crlviz.envs.base import GoalEnv, State
 from crlviz.envs.looks import View
 from crlviz.errors import UsageError
 from crlviz.mazes import Maze
+from crlviz.precision import exact
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here
     import mujoco
@@ -106,14 +107,19 @@ class PhysicsEnv(GoalEnv):
 
         ``info["goal"]`` holds the goal [goal_dim]: the body that shows it may drift by rounding, the goal does not.
         """
-        physics = self._pipeline.init(self.sys, jnp.asarray(q, float), jnp.asarray(qd, float))
-        body = self._observe(physics, jnp.zeros(self.sys.act_size()))
-        goal = self._goal_of(physics)
+        with exact():
+            physics = self._pipeline.init(self.sys, jnp.asarray(q, float), jnp.asarray(qd, float))
+            body = self._observe(physics, jnp.zeros(self.sys.act_size()))
+            goal = self._goal_of(physics)
         zero = jnp.zeros(())
         metrics = self._measure(body, goal, body)
         return State(physics, jnp.concatenate([body, goal]), zero, zero, metrics, {"goal": goal})
 
     def step(self, state: State, action: jax.Array) -> State:
+        with exact():
+            return self._step(state, action)
+
+    def _step(self, state: State, action: jax.Array) -> State:
         control = self._control(action)
         physics, _ = jax.lax.scan(
             lambda physics, _: (self._pipeline.step(self.sys, physics, control), None),

@@ -27,6 +27,7 @@ class Reacher(PhysicsEnv):
     goal_distance = 0.05
     goal_distance_easy = None
     episode_length = 1000
+    placeable = False
     backends = ("generalized", "spring")
     view = View(distance=0.9, azimuth=90.0, elevation=-55.0)
 

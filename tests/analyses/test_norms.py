@@ -95,3 +95,21 @@ def test_agents_without_such_networks():
 
     with pytest.raises(UsageError, match="by hand has no residual network called phi or psi"):
         norms.compute([Handmade(envs.make("point_u_maze"), None, params={"actor": (), "critic": {}})])
+
+
+def test_networks_of_less_than_a_block(tmp_path):
+    """JaxGCRL's may have any depth from 1 on, and actor and critic their own."""
+
+    def agent(name, *parts):
+        shallow = {f"{part}__{key}": 2 for part in parts for key in ("depth", "tail")}
+        return crlviz.load(untrained_run(tmp_path / name, toy_config(**shallow)))
+
+    dataset = norms.compute([agent("mixed", "actor")], episodes=2)
+    values = dataset.norm.squeeze()
+    assert np.isnan(values.sel(part="actor")).all()
+    assert (values.sel(part=["phi", "psi"]) > 0).all()
+    assert "actor" not in norms.summary(dataset)
+    assert set(norms.table(dataset).part) == {"phi", "psi"}
+    norms.plot(dataset).to_dict()
+    with pytest.raises(UsageError, match="has no block of four layers: its networks have depth 2 at most"):
+        norms.compute([agent("none", "actor", "critic")], episodes=2)

@@ -12,6 +12,7 @@ import pytest
 
 import crlviz
 from crlviz import datasets
+from crlviz.errors import UsageError
 from tests.toys import ROOM, toy_config, untrained_run
 from training.config import names
 
@@ -147,6 +148,78 @@ def test_an_agent_of_your_own_layout(tmp_path):
     agent = crlviz.load(untrained_run(tmp_path / "run", config))
     assert agent.env.maze.rows == tuple(ROOM)
     assert agent.env.id == "point_maze"
+
+
+def test_an_agent_prints_as_a_line(toy_agent):
+    source = toy_agent.source
+    assert repr(toy_agent) == f"Agent(point_u_maze, depth 4, width 8, 280 environment steps, seed 0, from {source})"
+
+
+def test_lists_are_arrays(toy_agent):
+    state, action, goal = ([0.5, 0, 0, 0], [0, 1], [1, -1])
+    observation = [*state, *goal]
+    np.testing.assert_array_equal(toy_agent.act([observation]), toy_agent.act(np.array([observation])))
+    asked = toy_agent.q(state, action, goal), toy_agent.q(*map(np.array, (state, action, goal)))
+    np.testing.assert_array_equal(*asked)
+    assert toy_agent.embed([state] * 2, [action] * 2).shape == (2, 64)
+    assert toy_agent.embed_goal([goal]).shape == (1, 64)
+    # Inside a function that jax traces nothing is known of the numbers, and nothing is asked.
+    np.testing.assert_allclose(jax.jit(toy_agent.act)(jnp.array(observation)), toy_agent.act(observation), atol=1e-6)
+
+
+S, A, G = [0.0] * 4, [0.0] * 2, [0.0] * 2
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "words"),
+    [
+        (
+            "act",
+            ([0.0] * 5,),
+            "observation has shape (5,); point_u_maze takes [..., 6]: 4 of the state and 2 of the goal",
+        ),
+        ("act", (0.0,), "observation has shape (); point_u_maze takes [..., 6]"),
+        ("act", ([[0.0] * 6, [0.0]],), "observation is no array of numbers"),
+        ("act", ("east",), "observation is no array of numbers"),
+        ("act", (None,), "observation holds numbers that are not finite: nan"),
+        ("act", ([0.0] * 5 + [float("nan")],), "observation holds numbers that are not finite: nan"),
+        ("act", (jnp.full(6, jnp.inf),), "observation holds numbers that are not finite: inf"),
+        ("act", ([1e300] * 6,), "not finite"),
+        ("act", ([0.0] * 6, 7), "key is 7; give a random key"),
+        ("q", (S, [0.0] * 3, G), "action has shape (3,); point_u_maze takes [..., 2]"),
+        ("q", (S, A, [0.0]), "goal has shape (1,); point_u_maze takes [..., 2]"),
+        ("q", ([S] * 3, [A] * 2, G), "states of shape (3, 4) and actions of shape (2, 2) are not of one batch"),
+        ("q", ([S] * 3, [A] * 3, [G] * 2), "states of shape (3, 4) and goals of shape (2, 2) are not of one batch"),
+        ("embed", ([0.0], A), "state has shape (1,); point_u_maze takes [..., 4]"),
+        ("embed_goal", ([[G[0]]],), "goal has shape (1, 1); point_u_maze takes [..., 2]"),
+    ],
+)
+def test_what_an_agent_cannot_take_gets_a_sentence(toy_agent, function, arguments, words):
+    with pytest.raises(UsageError) as error:
+        getattr(toy_agent, function)(*arguments)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"goals": [[1.0, 1.0]]}, "goals have shape (1, 2); 2 episodes of point_u_maze take (2, 2)"),
+        ({"starts": [[1.0, float("nan")]] * 2}, "starts holds numbers that are not finite"),
+        ({"goals": [["x", 1], [1, 1]]}, "goals is no array of numbers"),
+        ({"length": 2.5}, "give whole numbers"),
+    ],
+)
+def test_what_a_rollout_cannot_take_gets_a_sentence(toy_agent, options, words):
+    with pytest.raises(UsageError) as error:
+        crlviz.rollout(toy_agent, 2, **options)
+    assert words in str(error.value)
+
+
+def test_a_rollout_takes_lists(toy_agent):
+    goals = toy_agent.env.maze.xy(toy_agent.env.maze.goals[:1]).tolist()
+    runs = crlviz.rollout(toy_agent, 1, goals=goals, length=2)
+    np.testing.assert_allclose(runs.goal.values, goals)
 
 
 def _python(code: str) -> None:

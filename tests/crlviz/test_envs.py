@@ -374,3 +374,51 @@ def test_the_papers_options_are_options(id):
     assert env.dt == pytest.approx({"humanoid": 0.03, "humanoid_u_maze": 0.015, "reacher": 0.04}.get(id, 0.05))
     assert ("normalise_quaternion" in options) == id.startswith("ant")
     assert env.goal_indices == {"ant_ball": (28, 29)}.get(id, envs.make(id).goal_indices)
+
+
+@pytest.mark.parametrize(
+    ("id", "place", "goal"),
+    [
+        ("point_u_maze", (1.2, 0.9), (-1.0, 1.0)),
+        ("ant_u_maze", (7.5, 12.5), (4.0, 4.5)),
+        ("humanoid", (1.5, -2.5), (3.0, 0.5, 1.25)),
+        ("pusher_easy", (0.4, -0.2), (0.5, -0.4, -0.323)),
+    ],
+)
+def test_a_body_put_elsewhere_is_as_a_reset_there_has_it(id, place, goal):
+    """Of the humanoid's 268 numbers the inertia of its links follows too, and the target is among them."""
+    env = envs.make(id)
+    key, place, goal = jax.random.key(3), np.array(place, np.float32), np.array(goal, np.float32)
+
+    @jax.jit
+    def both(key):
+        return env.placed(env.reset(key), place, goal), env.placed(env.reset(key), None, goal), env.reset(key).obs
+
+    placed, only_goal, before = both(key)
+    there = jax.jit(lambda key: env.reset(key, start=place, goal=goal).obs)(key)
+    np.testing.assert_allclose(placed, there, rtol=1e-4, atol=2e-5)
+    assert np.abs(np.asarray(before - there)).max() > 0.1
+    np.testing.assert_array_equal(only_goal[env.state_dim :], goal)
+
+
+@pytest.mark.parametrize("ball_is_goal", [True, False])
+def test_a_ball_is_put_elsewhere(ball_is_goal):
+    env = envs.make("ant_ball", ball_is_goal=ball_is_goal)
+    place, goal = np.array([1.5, -2.0], np.float32), np.array([3.0, 4.0], np.float32)
+
+    @jax.jit
+    def both(key):
+        state = env.reset(key)
+        q, qd = state.pipeline_state.q, state.pipeline_state.qd
+        return env.placed(state, place, goal), env.at(q.at[-4:].set(jnp.concatenate([place, goal])), qd).obs
+
+    placed, there = both(jax.random.key(0))
+    np.testing.assert_allclose(placed, there, atol=1e-5)
+
+
+def test_an_arm_cannot_be_put_elsewhere():
+    env = envs.make("reacher")
+    state = jax.jit(env.reset)(jax.random.key(0))
+    with pytest.raises(UsageError, match="follows from its joints"):
+        env.placed(state, jnp.zeros(2), jnp.zeros(3))
+    np.testing.assert_array_equal(env.placed(state, None, jnp.ones(3))[:10], state.obs[:10])

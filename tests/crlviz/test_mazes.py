@@ -1,6 +1,7 @@
 """Mazes against the grids of the public code, and distances against a fine grid searched by scipy."""
 
 import itertools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,25 @@ def test_parse_names_files_it_cannot_read(tmp_path):
             mazes.parse(path)
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_parse_refuses_at_once_what_is_too_large(tmp_path):
+    """A few kilobytes of starts and goals would be as many pairs as their product."""
+    room = ["#" * 98, *["#" + "rg" * 48 + "#"] * 98, "#" * 98]
+    endless = tmp_path / "endless.txt"
+    endless.write_text("#" * (1 << 20) + "#")
+    asked = {"pairs may be 1,000,000 at most": room, "at most 10,000": ["#" * 101] * 101, "letters": endless}
+    for words, layout in asked.items():
+        began = time.perf_counter()
+        with pytest.raises(UsageError, match=words):
+            mazes.parse(layout)
+        assert time.perf_counter() - began < 1
+    with pytest.raises(UsageError, match="letters"):
+        mazes.parse("/dev/zero")
+    many = ["#" * 42, *["#" + "rg" * 20 + "#"] * 40, "#" * 42]
+    began = time.perf_counter()
+    assert mazes.parse(many) == tuple(many)  # 640,000 pairs, of which no two are walked apart
+    assert time.perf_counter() - began < 2
 
 
 def test_every_start_must_reach_every_goal():

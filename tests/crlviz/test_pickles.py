@@ -5,6 +5,8 @@ import collections
 import datetime
 import os
 import pickle
+import time
+import tracemalloc
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crlviz import pickles
+from crlviz import foreign, pickles
 from crlviz.errors import CrlvizError
 
 PLAIN = st.recursive(
@@ -99,3 +101,62 @@ def test_too_large_or_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CrlvizError, match="no pickle"):
         pickles.read(tmp_path / "pipe", 50)
+
+
+def _nested(depth: int) -> bytes:
+    """A pickle of tuples that hold the one before them twice: two to the depth of values in four bytes a level."""
+    return b"\x80\x04N" + b"".join(b"\x94h%c\x86" % index for index in range(depth)) + b"."
+
+
+def _settings(count: int) -> bytes:
+    """Objects of settings, all with the fields of one dict: each has a copy."""
+    fields = b"\x80\x04}(" + b"".join(b"\x8c\x05%05dN" % index for index in range(count)) + b"u\x94"
+    kind = b"\x8c\x08__main__\x8c\x04Args\x93\x94"
+    return fields + kind + b"](" + b"h\x01)\x81h\x00b" * count + b"e\x86\x86."
+
+
+def _itself() -> bytes:
+    return pickle.dumps(_loop())
+
+
+def _loop() -> list:
+    value: list = []
+    value.append([value])
+    return value
+
+
+@pytest.mark.parametrize("key", ["alone", "log_alpha"])
+@pytest.mark.parametrize("depth", [20, 30, 60, 250])
+def test_what_doubles_is_refused_at_once(tmp_path, depth, key):
+    path = tmp_path / "step_100.pkl"
+    inner = _nested(depth)[2:-1]
+    path.write_bytes(
+        b"\x80\x04" + inner + b"." if key == "alone" else b"\x80\x04}\x8c\x09log_alpha" + inner + b"s}}\x87."
+    )
+    _refused_at_once(path, foreign.read_parameters, "written out it would be more than 1,000,000 values")
+
+
+def test_what_copies_or_holds_itself_is_refused_at_once(tmp_path):
+    path = tmp_path / "args.pkl"
+    path.write_bytes(_settings(20_000))
+    _refused_at_once(path, foreign.read_settings, "more than 1,000,000 values")
+    path.write_bytes(_itself())
+    _refused_at_once(path, foreign.read_settings, "holds itself")
+
+
+def _refused_at_once(path, read, words):
+    tracemalloc.start()
+    began = time.perf_counter()
+    with pytest.raises(CrlvizError, match=words) as error:
+        read(path)
+    seconds, (_, most) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "\n" not in str(error.value)
+    assert seconds < 1 + 0.5 * path.stat().st_size / 1e5
+    assert most < 1e6 + 200 * path.stat().st_size
+
+
+def test_what_is_shared_within_reason_comes_back(tmp_path):
+    shape = (3, 4)
+    value = {"a": [shape] * 1000, "b": {"c": shape}}
+    assert _read(tmp_path, value) == value

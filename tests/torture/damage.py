@@ -203,7 +203,8 @@ def nonsense(case: Case) -> None:
         {"env_steps": case.rng.choice([-90, "90", 91, 1e3, None, True, 10**300])},
         {"gradient_steps": case.rng.choice([-1, "9", 1.5, True, []])},
         {"files": case.rng.choice([[], {}, {"actor.safetensors": 5}, None, {"../x": {}}])},
-        {"algorithm": case.rng.choice([5, None, []])},
+        {"algorithm": case.rng.choice([5, None, [], "\x1b]0;owned\x07", "crl\nok   forged", "\u202elrc"])},
+        {"config__seed": "\x1b[2J", "config__batch_size": [1]},
         {"config": case.rng.choice([[], None, {}, "x"])},
         {
             "config__env": case.rng.choice(
@@ -211,6 +212,7 @@ def nonsense(case: Case) -> None:
             )
         },
         {"config__layout": case.rng.choice([5, "#", ["####", "#r.#", "####"], [5], {"a": 1}, ["#r g#"] * 3])},
+        {"config__env": "point_maze", "config__layout": ["#" * 98, *["#" + "rg" * 48 + "#"] * 98, "#" * 98]},
         {"config__eval_env": case.rng.choice([5, "nowhere", [1], {"a": 1}])},
         {"config__env_options": case.rng.choice([5, [1], {"gravity": 0}, {"backend": "mjx"}, {"a": [1]}, "ab"])},
         {"config__actor": case.rng.choice([None, [], {}, {"depth": 4}, 5, {"color": 1}])},
@@ -255,6 +257,7 @@ def arrays(case: Case) -> None:
             lambda: header({one: entry([4], 0, 8, "BF16")}, b"\0" * 8),
             lambda: header(b'{"a": %s, "a": %s}' % ((json.dumps(entry([2], 0, 8)).encode(),) * 2), b"\0" * 8),
             lambda: header(b"[" * 200_000),
+            lambda: header({"a/" * 100_000 + "a": entry([2], 0, 8)}, b"\0" * 8),
             lambda: header({f"t{k}": entry([0], 0, 0) for k in range(200_000)}),
             lambda: header({}, claimed=case.rng.choice([1 << 40, (1 << 64) - 1, 100_000_000])),
             lambda: case.rng.randbytes(case.rng.randint(0, 5000)),

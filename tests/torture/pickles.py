@@ -117,6 +117,9 @@ def _sizes(rng: random.Random) -> dict[str, bytes]:
     )
     array += _string("f4") + b"\x89\x88\x87R\x89C\x00tb."
     count = rng.randint(10_000, 200_000)
+    doubled = b"N" + b"".join(b"\x94h%c\x86" % level for level in range(rng.randint(20, 250)))
+    fields = b"}(" + b"".join(b"\x8c\x05%05dN" % index for index in range(20_000)) + b"u\x94"
+    copies = b"\x8c\x08__main__\x8c\x04Args\x93\x94](" + b"h\x01)\x81h\x00b" * 20_000 + b"e"
     return {
         "BINUNICODE8": b"\x80\x04\x8d" + eight + b"abc.",
         "BINBYTES8": b"\x80\x04\x8e" + eight + b"abc.",
@@ -142,6 +145,9 @@ def _sizes(rng: random.Random) -> dict[str, bytes]:
         "doubling lists": b"\x80\x04]\x94" + b"".join(
             b"](h" + bytes([k]) + b"h" + bytes([k]) + b"e\x94" for k in range(rng.randint(30, 200))
         ) + b".",
+        "doubling tuples for a temperature": b"\x80\x04}\x8c\x09log_alpha" + doubled + b"s}}\x87.",
+        "doubling tuples for a setting": b"\x80\x04}\x8c\x06env_id" + doubled + b"s.",
+        "settings that copy one dict": b"\x80\x04" + fields + copies + b"\x86.",
         "no end": b"\x80\x04" + b"}" * 100,
         "an empty stack": b"\x80\x04R.",
         "text that is none": b"\x80\x04\x8c\x02\xff\xfe.",
