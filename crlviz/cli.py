@@ -9,6 +9,7 @@ import warnings
 import click
 import platformdirs
 
+from crlviz import __version__, interrupts
 from crlviz.errors import CrlvizError
 
 # Verb -> where its click command lives, and its line in the list (kept here so that --help imports nothing).
@@ -43,7 +44,8 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         module, _, attribute = VERBS[name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        with interrupts.nothing_begun():
+            command = getattr(importlib.import_module(module), attribute)
         command.name = name
         return command
 
@@ -54,7 +56,7 @@ class _Verbs(click.Group):
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.version_option(package_name="crlviz")
+@click.version_option(__version__, prog_name="crlviz")
 def cli(debug: bool) -> None:
     """Train deep contrastive RL agents, look inside them, and see what depth bought.
 
@@ -69,14 +71,15 @@ def main() -> None:
     debug = "--debug" in sys.argv
     warnings.showwarning = _warn  # type: ignore[assignment]
     try:
-        cli.main(standalone_mode=False)
+        with interrupts.listening():
+            cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.stdout.flush()
-        os._exit(130)  # leaving in order would wait for programs that still compile in threads
+        os._exit(interrupts.exit_code())  # leaving in order would wait for programs that still compile in threads
     except (CrlvizError, OSError) as error:
         if debug:
             traceback.print_exc()

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from typing import Any
 import filelock
 from tqdm import tqdm
 
-from crlviz import files, processes
+from crlviz import files, interrupts, processes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.processes import Job
 
@@ -96,6 +97,7 @@ class Cluster:
         with tempfile.NamedTemporaryFile(dir=logs, prefix=".sweep-", suffix=files.PART) as sign:
             try:
                 while waiting or working:
+                    interrupts.check()
                     while waiting and len(working) < self.at_once:
                         job = waiting.pop(0)
                         working[self._begin(job, commands(job), Path(sign.name), again=lost[job] > 0)] = job
@@ -157,13 +159,15 @@ def connect(
         raise UsageError(f"--gpus-per-cell takes a part of one, or whole ones, not {gpus:g}")
     address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     _check(address)
+    terminated = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise _none(address) from None
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"cannot use the Ray cluster at {address}: {' '.join(str(error).split())}") from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray has taken it; processes.run does the same
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated or signal.SIG_DFL)  # ray has taken it
     try:
         if gpus is None:
             gpus = float(any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"]))

@@ -64,8 +64,8 @@ def command(
 ) -> None:
     """Train an agent in ENV and write a run directory; or go on with one.
 
-    Ctrl-C and SIGTERM save before they stop the run, which --resume takes to where it would have ended. A saved state
-    holds the replay: gigabytes at the paper's size, and two of them while one is replaced.
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save before they stop the run, which --resume takes to where it would have
+    ended. A saved state holds the replay: gigabytes at the paper's size, and two of them while one is replaced.
 
     With --seeds several runs start and compile once. A GPU trains them at once, as many as its memory holds; on a CPU
     they take turns. One that fails loses no other. OUT may have {seed} in its name: runs/d16-seed{seed}.
@@ -79,10 +79,12 @@ def command(
              crlviz train --resume runs/d16
              crlviz train humanoid --depth 64 --devices 4 --out runs/d64
     """
+    from crlviz import interrupts
     from training.signals import Stopped
 
     try:
-        with _processes(devices, distributed) as sharing:
+        # Until it trains, and then training.signals hears what is sent.
+        with interrupts.nothing_begun(), _processes(devices, distributed) as sharing:
             if resume:
                 _resume(resume, env, out, watch, sharing, options)
             else:

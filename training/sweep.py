@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from crlviz import envs, processes
+from crlviz import envs, interrupts, processes
 from crlviz.errors import CrlvizError, UsageError
 from training.config import schedule
 from training.grid import Cell, grid
@@ -221,9 +221,10 @@ def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **
     Example: crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs
              crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs --cluster auto
     """
-    import jax
+    with interrupts.nothing_begun():
+        import jax
 
-    jax.config.update("jax_platforms", "cpu")  # this process only counts: the accelerator is for the runs
+        jax.config.update("jax_platforms", "cpu")  # this process only counts: the accelerator is for the runs
     where = {name: options.pop(name) for name in ("cluster", "cpus_per_cell", "gpus_per_cell", "retries")}
     if where["cluster"]:  # nodes know no directory of this process
         out, layout = out.absolute(), layout and layout.absolute()
