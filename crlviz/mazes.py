@@ -263,7 +263,7 @@ def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tupl
     if isinstance(layout, str | Path):
         path, name = Path(layout), str(layout)
         try:
-            layout = path.read_text(encoding="utf-8").splitlines()
+            layout = path.read_text(encoding="utf-8-sig").splitlines()  # Windows' editors begin files with a mark
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise UsageError(f"cannot read the maze file {path}: {reason}") from None
