@@ -1,10 +1,12 @@
 """The ``crlviz`` command: names each verb's module and imports it when that verb runs."""
 
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
 import warnings
+from pathlib import Path
 
 import click
 import platformdirs
@@ -44,6 +46,7 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         module, _, attribute = VERBS[name][0].partition(":")
+        _ours_first(module.partition(".")[0])
         with interrupts.nothing_begun():
             command = getattr(importlib.import_module(module), attribute)
         command.name = name
@@ -90,6 +93,14 @@ def main() -> None:
 def _warn(message: Warning | str, *_: object) -> None:
     """A warning as one line, without the line of code that gave it."""
     click.echo(f"Warning: {message}", err=True)
+
+
+def _ours_first(package: str) -> None:
+    """Have a package of ours be found where this one is, and not another of its name on the user's PYTHONPATH."""
+    home = Path(__file__).parents[1]
+    found = importlib.util.find_spec(package)
+    if found is None or not found.origin or Path(found.origin).resolve().parents[1] != home.resolve():
+        sys.path.insert(0, str(home))
 
 
 def _cache_compiled_programs() -> None:

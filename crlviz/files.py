@@ -163,7 +163,7 @@ def _beside(path: Path) -> Path:
 
 
 def _permit(folder: Path) -> None:
-    """Give files in a directory the permissions that any new file there gets: some libraries' are for their owner alone.
+    """Give files in a directory the permissions of any new file there: some libraries' are for their owner alone.
 
     The umask tells them too, but whoever asks the system for it sets it, in all threads.
     """

@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mujoco
 import numpy as np
 
 from crlviz import files
+from crlviz.engine import mujoco
 from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError

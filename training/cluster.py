@@ -160,8 +160,10 @@ def connect(
     address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     _check(address)
     terminated = signal.getsignal(signal.SIGTERM)
+    home = Path(__file__).parents[1]  # Ray has its workers import from the directory in which it was connected
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        with contextlib.chdir(home):
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise _none(address) from None
     except (RuntimeError, ValueError) as error:

@@ -196,7 +196,7 @@ def _watching(run: Path) -> Iterator[None]:
     """``crlviz watch`` beside the training, in a process of its own that ends when the run or this process does."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115
     watcher = subprocess.Popen(
-        [sys.executable, "-m", "crlviz", "watch", str(run)],
+        [sys.executable, "-P", "-m", "crlviz", "watch", str(run)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,

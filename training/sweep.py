@@ -171,7 +171,10 @@ def _result(cell: Cell, failed: Mapping[str, str]) -> str:
 def _default_jobs() -> int:
     """One run at a time on an accelerator, else one a core. Asked in a process of its own, which frees the device."""
     done = subprocess.run(
-        [sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", "import jax; print(jax.default_backend())"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return len(processes.cores()) if done.stdout.strip() in ("cpu", "") else 1
 

@@ -1,6 +1,8 @@
 """Every verb and every sentence that a mistake gets."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from crlviz import cli
+from crlviz import cli, processes
 from crlviz.errors import CrlvizError
 from tests.toys import ROOM, toy_config
 
@@ -61,6 +63,41 @@ def test_help_imports_no_numerics():
     code += "print([m for m in ('jax', 'numpy', 'flax', 'brax', 'altair', 'xarray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
+
+
+@pytest.fixture
+def taken(tmp_path):
+    """A directory where names of ours, and of what we need, are taken."""
+    for name in ("analyses", "training", "click", "numpy", "jax"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('imported {name} from the working directory')")
+    return tmp_path
+
+
+def test_nothing_is_imported_from_the_working_directory(taken):
+    def run(*arguments, **environment):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=taken,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    assert "Example: crlviz train" in run("-m", "crlviz", "train", "--help")
+    assert "Example: crlviz heatmap" in run("-m", "crlviz", "heatmap", "--help")
+    (job,) = [processes.Job(("train", "--help"), taken / "logs" / "log.txt")]
+    with contextlib.chdir(taken):
+        assert [code for _, ended in processes.run([job], 1, poll=0.05) for _, code in ended] == [0]
+    for name in ("click", "numpy", "jax"):
+        (taken / f"{name}.py").unlink()
+    # Where the user says that it is to be looked in, our own names are ours nevertheless, and a notebook is told.
+    assert "Example: crlviz train" in run("-P", "-m", "crlviz", "train", "--help", PYTHONPATH=str(taken))
+    told = run("-c", "import crlviz")
+    for name in ("analyses", "training"):
+        assert f"import {name} gives {taken / name}.py here, not crlviz's own: rename that file" in told
 
 
 @pytest.mark.parametrize("verb", list(cli.VERBS))

@@ -226,7 +226,11 @@ def two_nodes():
 
 
 def begin(out, *options):
-    """Begin a sweep of two seeds, each in a process of its own, as from a terminal."""
+    """Begin a sweep of two seeds, each in a process of its own, as from a terminal, where names of ours are taken."""
+    there = out.parent / "there"
+    there.mkdir(exist_ok=True)
+    for name in ("training", "analyses"):
+        (there / f"{name}.py").write_text("raise SystemExit('imported from the working directory')")
     settings = [f"--set={name}={value}" for name, value in SETTINGS.items() if name not in ("env_steps", "batch_size")]
     arguments = ["--preset=paper", "--batch-size=32", f"--env-steps={STEPS}", "--set=redraw_goals=true", *settings]
     return subprocess.Popen(
@@ -235,6 +239,7 @@ def begin(out, *options):
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=there,
     )
 
 
