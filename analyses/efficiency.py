@@ -13,6 +13,7 @@ import xarray as xr
 from analyses import doubling, outputs, runs
 from analyses.runs import LAST, METRICS, table
 from analyses.scaling import styles
+from crlviz import charts
 
 COSTS = {
     "updates": "updates",
@@ -44,6 +45,7 @@ def pareto(costs: Sequence[float] | np.ndarray, scores: Sequence[float] | np.nda
     return ~np.any(as_good & better, axis=1)
 
 
+@charts.whole
 def plot(
     dataset: xr.Dataset,
     *,

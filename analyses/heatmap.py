@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from analyses import outputs
 from analyses.heatmap_pictures import COVERAGE_EPISODES, animate, plot
-from crlviz import datasets, envs, files, mazes
+from crlviz import datasets, envs, files, mazes, switches
 from crlviz.errors import UsageError
 from crlviz.rollouts import simulate
 
@@ -29,6 +29,7 @@ MOST_PLACES = 4
 FIXED = {"positions": "goal", "goals": "start"}  # what Q is drawn over -> what stays fixed
 
 
+@switches.as_usual
 def compute(
     agents: Sequence["Agent"],
     places: np.ndarray | None = None,
@@ -118,6 +119,7 @@ def compute(
     return datasets.combine(agents, each, shared)
 
 
+@switches.as_usual
 def default_goals(agent: "Agent") -> np.ndarray:
     """Goal positions [G, 2] of the agent's evaluation, at most four: the farthest through the maze.
 
@@ -135,6 +137,7 @@ def default_goals(agent: "Agent") -> np.ndarray:
     return goals[far[:MOST_PLACES]]
 
 
+@switches.as_usual
 def default_places(agent: "Agent", over: str) -> np.ndarray:
     """What stays fixed [P, 2] unless told: ``default_goals``; over goals, the maze's starts (at most four)."""
     if over == "positions":
@@ -146,6 +149,7 @@ def default_places(agent: "Agent", over: str) -> np.ndarray:
     return np.asarray(state.obs)[None, list(env.goal_indices[:2])]
 
 
+@switches.as_usual
 def all_places(env: Any) -> np.ndarray:
     """Places [P, 2] that a page lets one choose from: the middle of every free cell; without a maze, ten by ten."""
     x, y, free = _grid(env, 1, 0)

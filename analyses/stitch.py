@@ -13,7 +13,7 @@ import xarray as xr
 
 from analyses import outputs
 from analyses.scaling import styles
-from crlviz import charts, datasets, statistics
+from crlviz import charts, datasets, statistics, switches
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.networks import Actor
@@ -27,6 +27,7 @@ OVER = {"cells": "cells from start to goal", "metres": "way from start to goal (
 SHOW = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
+@switches.as_usual
 def compute(
     agents: Sequence["Agent"], *, episodes: int = 1, sampled: bool = False, length: int | None = None, seed: int = 0
 ) -> xr.Dataset:
@@ -177,6 +178,7 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
     return pd.DataFrame(rows)
 
 
+@charts.whole
 def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", size: int = 260) -> alt.TopLevelMixin:
     """A matrix a group of seeds, and below them the same over distance.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from crlviz import checkpoints, envs
+from crlviz import checkpoints, envs, switches
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import Actor, Critic, NetworkConfig
@@ -76,18 +76,22 @@ class Agent:
             "env_steps": self.env_steps,
         }
 
+    @switches.as_usual
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
         """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or drawn with a key."""
         return _act(self.actor, self.params["actor"], observation, key)
 
+    @switches.as_usual
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal]: 0 at the goal, lower farther."""
         return _q(self.critic, self.params["critic"], state, action, goal)
 
+    @switches.as_usual
     def embed(self, state: Any, action: Any) -> jax.Array:
         """phi [..., 64] of states [..., state] with actions [..., action]."""
         return _phi(self.critic, self.params["critic"], state, action)
 
+    @switches.as_usual
     def embed_goal(self, goal: Any) -> jax.Array:
         """psi [..., 64] of goals [..., goal]."""
         return _psi(self.critic, self.params["critic"], goal)
@@ -129,6 +133,7 @@ def _q(critic: Critic, params, state, action, goal):
     return critic.q(params, state, action, goal)
 
 
+@switches.as_usual
 def load(path: str | Path) -> Agent:
     """Load a checkpoint; of a run directory, the newest.
 
@@ -147,6 +152,7 @@ def load(path: str | Path) -> Agent:
     return agent
 
 
+@switches.as_usual
 def array_bytes(checkpoint: checkpoints.Checkpoint) -> dict[str, int]:
     """What the arrays of ``actor`` and ``critic`` take by the checkpoint's config; no file of theirs is larger.
 

@@ -1,11 +1,13 @@
 """How crlviz draws: one theme, one colour for a depth everywhere, mazes as mazes, and files by their ending."""
 
+import contextlib
+import functools
 import html
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import altair as alt
 import numpy as np
@@ -22,13 +24,11 @@ START = "#ffffff"
 GOAL = "#e4572e"
 STAR = "M0,-1L0.29,-0.4L0.95,-0.31L0.48,0.15L0.59,0.81L0,0.5L-0.59,0.81L-0.48,0.15L-0.95,-0.31L-0.29,-0.4Z"
 
-alt.data_transformers.disable_max_rows()  # a map has a row a point; Altair refuses more than 5,000
-
 # Light shallow, dark deep: the colours of depths 4, 16, 64, 256 and 1,024; between them by the depth's logarithm.
 _DEPTH_STOPS = ("#f2b035", "#e0604c", "#a8326e", "#611f76", "#22103f")
 
 
-@alt.theme.register("crlviz", enable=True)
+@alt.theme.register("crlviz", enable=False)
 def _theme() -> alt.theme.ThemeConfig:
     return {
         "config": {
@@ -40,6 +40,33 @@ def _theme() -> alt.theme.ThemeConfig:
             "view": {"stroke": "transparent"},
         }
     }
+
+
+@contextlib.contextmanager
+def _our_settings() -> Iterator[None]:
+    """While this lasts, Altair has our theme and takes tables of any length; the user's session is left as it is."""
+    # A map has a row a point, and Altair refuses more than 5,000.
+    with alt.theme.enable("crlviz"), alt.data_transformers.enable("default", max_rows=None):
+        yield
+
+
+P = ParamSpec("P")
+
+
+def whole(plot: Callable[P, alt.TopLevelMixin]) -> Callable[P, alt.TopLevelMixin]:
+    """A function whose charts carry our theme and their data, and so look the same in any session."""
+
+    @functools.wraps(plot)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> alt.TopLevelMixin:
+        chart = plot(*args, **kwargs)
+        return type(chart).from_dict(_spec(chart), validate=False)  # type: ignore[attr-defined]
+
+    return drawn
+
+
+def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    with _our_settings():
+        return chart.to_dict()
 
 
 def depth_colour(depth: float) -> str:
@@ -166,7 +193,7 @@ def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
     """A chart in the format of an ending, one of ``ENDINGS``."""
     import vl_convert
 
-    spec = chart.to_dict()
+    spec = _spec(chart)
     if ending == ".html":
         return vl_convert.vegalite_to_html(spec, bundle=True).encode()
     if ending == ".png":
@@ -188,6 +215,6 @@ def embed_script() -> str:
 def embed(chart: alt.TopLevelMixin, name: str) -> str:
     """HTML that draws a chart in a page that holds ``embed_script``."""
     # "</" would end the script element early if a label held it.
-    spec = json.dumps(chart.to_dict()).replace("</", "<\\/")
+    spec = json.dumps(_spec(chart)).replace("</", "<\\/")
     name = html.escape(name)
     return f'<div id="{name}"></div><script>vegaEmbed("#{name}", {spec}, {{actions: false, renderer: "svg"}});</script>'

@@ -66,7 +66,7 @@ def cli(debug: bool) -> None:
     \b
     Start with: crlviz demo
     """
-    _cache_compiled_programs()
+    _prepare_jax()
 
 
 def main() -> None:
@@ -103,7 +103,10 @@ def _ours_first(package: str) -> None:
         sys.path.insert(0, str(home))
 
 
-def _cache_compiled_programs() -> None:
-    """Have jax keep what it compiles in the user's cache directory; read by jax when it is first imported."""
+def _prepare_jax() -> None:
+    """Have jax keep what it compiles in the user's cache directory and compute what it always does (crlviz.switches);
+    read by jax when it is first imported, here and in the processes that this one starts."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", platformdirs.user_cache_dir("crlviz"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    for switch in ("JAX_ENABLE_X64", "JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE"):
+        os.environ.pop(switch, None)

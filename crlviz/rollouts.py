@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crlviz import switches
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
 from crlviz.networks import Actor, Critic
@@ -77,6 +78,7 @@ def evaluate(env: GoalEnv, policy: Policy, key: jax.Array, episodes: int, length
     }
 
 
+@switches.as_usual
 def rollout(
     agent: "Agent",
     episodes: int = 16,
