@@ -12,7 +12,7 @@ import click
 import platformdirs
 
 from crlviz import __version__, interrupts
-from crlviz.errors import CrlvizError
+from crlviz.errors import sentence
 
 # Verb -> where its click command lives, and its line in the list (kept here so that --help imports nothing).
 VERBS: dict[str, tuple[str, str]] = {
@@ -83,10 +83,10 @@ def main() -> None:
         click.echo("Interrupted.", err=True)
         sys.stdout.flush()
         os._exit(interrupts.exit_code())  # leaving in order would wait for programs that still compile in threads
-    except (CrlvizError, OSError) as error:
+    except Exception as error:  # whoever raised it
         if debug:
             traceback.print_exc()
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {sentence(error)}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 

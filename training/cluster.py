@@ -277,22 +277,21 @@ def _wait_for_locks(job: Job) -> None:
 def _keep_to(count: int) -> Iterator[None]:
     """Keep this process, and what it starts, to some cores of this machine that no other such process keeps to.
 
-    Ray counts cores but gives none in particular. Each is held by a lock on a file, which ends with this process. Where
-    too few are free, those there are; where none is, all. Where the system knows no such thing, nothing happens.
+    Ray counts cores but gives none in particular. Each is held by a socket of its name, which ends with this process
+    and, unlike a file, lies in no directory that somebody else may own. Where too few are free, those there are; where
+    none is, all. Where the system knows no such thing, nothing happens.
     """
     if not count or not hasattr(os, "sched_setaffinity"):
         yield
         return
-    folder = Path(tempfile.gettempdir()) / f"crlviz-cores-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
     everywhere = processes.cores()
     own: list[int] = []
-    with contextlib.ExitStack() as locks:
+    with contextlib.ExitStack() as held:
         for core in everywhere:
-            lock = filelock.FileLock(folder / f"{core}.lock", timeout=0)
-            if len(own) < count:
-                with contextlib.suppress(filelock.Timeout):
-                    locks.enter_context(lock)
+            sign = held.enter_context(socket.socket(socket.AF_UNIX))
+            with contextlib.suppress(OSError):  # another has it
+                if len(own) < count:
+                    sign.bind(f"\0crlviz-core-{os.getuid()}-{core}")
                     own.append(core)
         os.sched_setaffinity(0, own or everywhere)
         try:

@@ -1,6 +1,7 @@
 """``crlviz train``."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -133,6 +134,7 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
     from training.devices import chosen
 
     here, typed = chosen(devices), ["crlviz", *sys.argv[1:]]
+    _say_if_slow(start["preset"], env)
     if outs:
         again = [] if _SEED in str(out) else [out]
         runs = trainer.train_together(config, outs, again=again, command=typed, devices=here)
@@ -143,6 +145,20 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
     with _watching(out) if watch and fresh else contextlib.nullcontext():
         run = trainer.train(config, out, command=typed, devices=here)
     click.echo(f"wrote {run}")
+
+
+def _say_if_slow(preset: str | None, env: str) -> None:
+    """Settings made for a GPU take a CPU weeks; who has named the CPU knows."""
+    import jax
+
+    from training.config import preset_of
+
+    if preset_of(preset, env) == "paper" and jax.default_backend() == "cpu" and not os.environ.get("JAX_PLATFORMS"):
+        click.echo(
+            "jax finds no GPU here, and on a CPU the paper's settings take weeks: crlviz plan tells how long; --preset "
+            "laptop trains less, and a GPU needs jax[cuda12] or jax[cuda13]",
+            err=True,
+        )
 
 
 def _directories(seeds: str | None, seed: int | None, out: Path) -> dict[int, Path]:

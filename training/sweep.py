@@ -4,7 +4,8 @@ import contextlib
 import heapq
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from training.grid import Cell, grid
 if TYPE_CHECKING:
     from training.cluster import Cluster
 
+_LONGEST_NAME = 200  # bytes of a log's; file systems take 255
 _LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
 # To tell long groups from short ones, roughly, as measured on a laptop-class core: seconds of a process before it
 # trains, products of matrices that a core gets through in a second, and as how many of them the rest of a layer counts.
@@ -43,8 +45,12 @@ class Group:
     @property
     def name(self) -> str:
         """Of its log."""
-        seeds = ",".join(str(cell.config.seed) for cell in self.cells)
-        return f"{self.cells[0].kind}-seed{'s' * (len(self.cells) > 1)}{seeds}"
+        name = (
+            f"{self.cells[0].kind}-seed{'s' * (len(self.cells) > 1)}{_short(cell.config.seed for cell in self.cells)}"
+        )
+        if len(name.encode()) > _LONGEST_NAME:  # the whole of it as a number, after what there is room for
+            name = f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{zlib.crc32(name.encode()):08x}"
+        return name
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -65,6 +71,17 @@ class Group:
     def halves(self) -> list["Group"]:
         half = len(self.cells) // 2
         return [Group(self.cells[:half], self.begun), Group(self.cells[half:], self.begun)]
+
+
+def _short(seeds: Iterable[int]) -> str:
+    """Whole numbers as 0-4,7."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _work(cell: Cell) -> float:

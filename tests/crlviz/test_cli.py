@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -63,6 +64,66 @@ def test_help_imports_no_numerics():
     code += "print([m for m in ('jax', 'numpy', 'flax', 'brax', 'altair', 'xarray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory (of this machine); a smaller --batch-size"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: trying to allocate 8 bytes.\nMore"),
+            "(RESOURCE_EXHAUSTED: trying to allocate",
+        ),
+        (RuntimeError("NetCDF: HDF error"), "RuntimeError: NetCDF: HDF error (crlviz --debug VERB ... shows where)"),
+        (ValueError(), "ValueError: without a word (crlviz --debug"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_whoever_raised_it_it_is_one_sentence(crlviz, monkeypatch, error, words):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("crlviz.envs.command.table", fail)
+    assert words in complaint(crlviz("envs"), 1)
+    code, _, said = crlviz("--debug", "envs")
+    assert code == 1
+    assert "Traceback" in said
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there(toy_run, tmp_path, platform):
+    if platform == "cuda" and jax.default_backend() != "cpu":
+        pytest.skip("there is one")
+    done = subprocess.run(
+        [sys.executable, "-m", "crlviz", "norms", toy_run, "--out", tmp_path / "norms.json"],
+        env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: jax finds no device of JAX_PLATFORMS={platform} (")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("env", "preset", "platforms", "said"),
+    [
+        ("humanoid", None, "", True),
+        ("humanoid", "smoke", "", False),
+        ("humanoid", None, "cpu", False),
+        ("point_u_maze", None, "", False),
+    ],
+)
+def test_settings_for_a_gpu_on_a_cpu(crlviz, tmp_path, monkeypatch, env, preset, platforms, said):
+    from training import trainer
+
+    monkeypatch.setattr(trainer, "train", lambda config, out, **_: out)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    options = ["--preset", preset] if preset else []
+    code, _, words = crlviz("train", env, *options, "--out", tmp_path / "run")
+    assert (code, "jax finds no GPU here" in words) == (0, said)
 
 
 @pytest.fixture
