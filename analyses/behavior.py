@@ -13,7 +13,7 @@ import xarray as xr
 
 from analyses import critical, dots, outputs
 from analyses.descriptors import DESCRIPTORS, describe
-from crlviz import charts, datasets, video
+from crlviz import charts, datasets, switches, video
 from crlviz.errors import UsageError
 from crlviz.options import check_count
 from crlviz.rollouts import rollout
@@ -81,6 +81,7 @@ def behaviour(descriptors: Mapping[str, float]) -> str:
     return next(rule.name for rule in RULES if rule.holds(known))
 
 
+@switches.as_usual
 def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = False, seed: int = 0) -> xr.Dataset:
     """Descriptors and names of many episodes of each agent, in the environment it was evaluated in.
 
@@ -192,6 +193,7 @@ def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
     return f"drawn by {video.write(path, rows)}"
 
 
+@charts.whole
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     """Share of each behaviour, time at goal and the other descriptors, over depth.
 

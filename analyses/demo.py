@@ -5,6 +5,7 @@ The trainer runs as its own command, one process a core, so the page can name co
 
 import base64
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -19,8 +20,8 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from crlviz import processes, statistics
-from crlviz.errors import CrlvizError
+from crlviz import files, processes, statistics
+from crlviz.errors import CrlvizError, UsageError
 from crlviz.processes import LOGS, Job
 
 ENV = "point_big_maze"
@@ -82,24 +83,46 @@ class Run:
         whole = done >= self.kind.env_steps and done in saved
         return 1.0 if whole else min(0.99, done / self.kind.env_steps)
 
+    @property
+    def is_made_here(self) -> bool:
+        """Whether the directory holds a run that a demo has begun, as it noted."""
+        from crlviz.checkpoints import read_config
+
+        try:
+            return self.out.is_dir() and read_config(self.out)["command"][1:] == json.loads(self._note.read_text())
+        except (CrlvizError, KeyError, OSError, ValueError):
+            return False
+
+    def note(self) -> None:
+        """Note that a demo begins this run: another of its name is not a demo's to remove."""
+        files.make_directory(self._note.parent)
+        files.write(self._note, json.dumps(self.arguments).encode())
+
+    @property
+    def _note(self) -> Path:
+        return self.runs.parent / LOGS / f"{self.out.name}.json"
+
 
 def train_all(runs: Sequence[Run], title: str) -> None:
     """Train every run that is not there whole, one process a core.
 
     Raises:
+      UsageError: a run's directory holds something else; that is left as it is.
       CrlvizError: a run failed; the message is its own.
     """
     waiting = [run for run in runs if run.share < 1]
     finished = sum(run.kind.cost for run in runs if run not in waiting)
+    for run in waiting:
+        if run.out.exists() and not run.share and not run.is_made_here:
+            raise UsageError(f"{run.out} is not of this demo, which leaves it alone: move it, or give another --out")
     jobs = {}
     for run in waiting:
         arguments = run.arguments
         if run.share and (run.out / "state").exists():  # of a demo that was stopped
             arguments = ["train", "--resume", str(run.out)]
-        elif (
-            run.out / "config.json"
-        ).exists():  # of one that wanted other settings, or was stopped before a first save
+        elif run.is_made_here:  # by one that wanted other settings, or was stopped before a first save
             shutil.rmtree(run.out)
+        run.note()
         jobs[Job(tuple(arguments), run.runs.parent / LOGS / f"{run.out.name}.txt")] = run
     # Networks this small train faster on a core than on a GPU, and several processes would fight over its memory.
     ticks = processes.run(list(jobs), len(processes.cores()), {"JAX_PLATFORMS": "cpu"})

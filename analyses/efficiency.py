@@ -46,6 +46,7 @@ def pareto(costs: Sequence[float] | np.ndarray, scores: Sequence[float] | np.nda
     return ~np.any(as_good & better, axis=1)
 
 
+@charts.whole
 def plot(
     dataset: xr.Dataset,
     *,

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses import dots, outputs
-from crlviz import charts, datasets
+from crlviz import charts, datasets, switches
 from crlviz.errors import UsageError
 from crlviz.options import check_choice, check_count
 from crlviz.rollouts import rollout
@@ -25,6 +25,7 @@ NUMBERS = {
 _NEAR = 0.5  # of the way from the first state to the goal
 
 
+@switches.as_usual
 def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: int = 32, seed: int = 0) -> xr.Dataset:
     """Embeddings phi(s, a) of a trajectory's states and actions, and of its goal.
 
@@ -152,6 +153,7 @@ def _spread(points: np.ndarray) -> float:
     return float(spread) if spread > 0 else np.nan
 
 
+@charts.whole
 def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
     """A panel a depth with its first seed's trajectory, and below them the two numbers of all seeds.
 

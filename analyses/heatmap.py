@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from analyses import outputs
 from analyses.heatmap_pictures import COVERAGE_EPISODES, STILL, animate, is_shared, plot
-from crlviz import charts, datasets, envs, files, mazes
+from crlviz import charts, datasets, envs, files, mazes, switches
 from crlviz.errors import UsageError
 from crlviz.options import check_choice
 from crlviz.rollouts import simulate
@@ -34,6 +34,7 @@ _MOST_POINTS = 256  # along a map's longer side, unless told: a picture shows no
 FIXED = {"positions": "goal", "goals": "start"}  # what Q is drawn over -> what stays fixed
 
 
+@switches.as_usual
 def compute(
     agents: Sequence["Agent"],
     places: np.ndarray | None = None,
@@ -136,6 +137,7 @@ def _check(over: str, action: str, resolution: int | None) -> None:
         raise UsageError(f"resolution {resolution}: a cell needs at least one point")
 
 
+@switches.as_usual
 def default_goals(agent: "Agent", most: int = MOST_PLACES) -> np.ndarray:
     """Goal positions [G, 2] of the agent's evaluation, the farthest through the maze first.
 
@@ -162,6 +164,7 @@ def _goal_cells(maze: mazes.Maze) -> np.ndarray:
     return np.array(sorted({tuple(cell) for cell in maze.pairs[0][:, 1].tolist()}) if maze.hops else maze.goals)
 
 
+@switches.as_usual
 def default_places(agent: "Agent", over: str, most: int = MOST_PLACES) -> np.ndarray:
     """What stays fixed [P, 2] unless told: ``default_goals``; over goals, the maze's first starts."""
     if over == "positions":
@@ -176,6 +179,7 @@ def _own_place(env: Any, state: Any) -> np.ndarray:
     return np.asarray(state.obs)[list(env.goal_indices[:2])]
 
 
+@switches.as_usual
 def on_a_page(agents: Sequence["Agent"], *, over: str, resolution: int | None = None, **options: Any) -> xr.Dataset:
     """What ``heatmap_page.page`` takes: ``compute`` for ``all_places``, as fine as fits a page, or as asked."""
     from analyses.heatmap_page import fitting
@@ -188,6 +192,7 @@ def on_a_page(agents: Sequence["Agent"], *, over: str, resolution: int | None = 
     return compute(agents, places, over=over, resolution=resolution, **options)
 
 
+@switches.as_usual
 def all_places(env: Any) -> np.ndarray:
     """Places [P, 2] that a page lets one choose from: the middle of every free cell; without a maze, ten by ten.
 

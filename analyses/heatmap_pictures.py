@@ -48,6 +48,7 @@ def passed(visits: np.ndarray, free: np.ndarray) -> np.ndarray:
     return binary_closing(visits > 0, iterations=2) & free
 
 
+@charts.whole
 def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool = True) -> alt.TopLevelMixin:
     """Draw what ``compute`` returned: a column a checkpoint, a row a goal (or a start).
 

@@ -13,7 +13,7 @@ import xarray as xr
 
 from analyses import outputs
 from analyses.scaling import styles
-from crlviz import charts, datasets, networks
+from crlviz import charts, datasets, networks, switches
 from crlviz.errors import UsageError
 from crlviz.options import check_count
 from crlviz.rollouts import rollout
@@ -25,6 +25,7 @@ NETWORKS = ("actor", "phi", "psi")
 _STATES = 4096
 
 
+@switches.as_usual
 def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> xr.Dataset:
     """Norms of the blocks' outputs, before the identity is added.
 
@@ -110,6 +111,7 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@charts.whole
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     """A panel a part: norm over blocks, a line a group of seeds.
 

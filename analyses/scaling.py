@@ -122,6 +122,7 @@ def panels(dataset: xr.Dataset, metric: str = "time_at_goal", over: str = "env_s
     return found
 
 
+@charts.whole
 def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_steps") -> alt.TopLevelMixin:
     """Every panel that the runs support, a block a task; of runs that support none, their learning curves.
 

@@ -13,7 +13,7 @@ import xarray as xr
 
 from analyses import outputs
 from analyses.scaling import styles
-from crlviz import charts, datasets
+from crlviz import charts, datasets, switches
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.networks import Actor
@@ -29,6 +29,7 @@ OVER = {"cells": "cells from start to goal", "metres": "way from start to goal (
 SHOW = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
+@switches.as_usual
 def compute(
     agents: Sequence["Agent"],
     *,
@@ -194,6 +195,7 @@ def _check(show: str, over: str) -> None:
     check_choice("over", over, OVER)
 
 
+@charts.whole
 def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", size: int = 260) -> alt.TopLevelMixin:
     """A matrix a group of seeds, and below them the same over distance.
 

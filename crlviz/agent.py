@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from crlviz import checkpoints, envs
+from crlviz import checkpoints, envs, switches
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import Actor, Critic, NetworkConfig
@@ -114,12 +114,14 @@ class Agent:
         trained = f"{self.env_steps:,} environment steps, seed {facts['seed']}"
         return f"Agent({facts['env']}, {shape}, {trained}, from {self.source})"
 
+    @switches.as_usual
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
         """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or drawn with a key."""
         if key is not None and not hasattr(key, "dtype"):
             raise UsageError(f"key is {key!r}; give a random key, such as jax.random.key(0), or none")
         return _act(self.actor, self.params["actor"], self._input("observation", observation), key)
 
+    @switches.as_usual
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal]: 0 at the goal, lower farther."""
         state, action = self._inputs(state, action)
@@ -132,10 +134,12 @@ class Agent:
             ) from None
         return _q(self.critic, self.params["critic"], state, action, goal)
 
+    @switches.as_usual
     def embed(self, state: Any, action: Any) -> jax.Array:
         """phi [..., 64] of states [..., state] with actions [..., action]."""
         return _phi(self.critic, self.params["critic"], *self._inputs(state, action))
 
+    @switches.as_usual
     def embed_goal(self, goal: Any) -> jax.Array:
         """psi [..., 64] of goals [..., goal]."""
         return _psi(self.critic, self.params["critic"], self._input("goal", goal))
@@ -229,6 +233,7 @@ def _q(critic: Critic, params, state, action, goal):
         return critic.q(params, state, action, goal)
 
 
+@switches.as_usual
 def load(path: str | Path) -> Agent:
     """Load a checkpoint; of a run directory, the newest.
 
@@ -247,6 +252,7 @@ def load(path: str | Path) -> Agent:
     return agent
 
 
+@switches.as_usual
 def array_bytes(checkpoint: checkpoints.Checkpoint) -> dict[str, int]:
     """What the arrays of ``actor`` and ``critic`` take by the checkpoint's config; no file of theirs is larger.
 

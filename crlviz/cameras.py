@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import mujoco
 import numpy as np
 
+from crlviz.engine import mujoco
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.rendering import FOVY, Camera

@@ -1,14 +1,16 @@
 """How crlviz draws: one theme, one colour for a depth everywhere, mazes as mazes, and files by their ending."""
 
 import base64
+import contextlib
+import functools
 import html
 import io
 import json
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import altair as alt
 import numpy as np
@@ -35,13 +37,11 @@ SOLID: list[int] = []  # no dash; [1, 0] is drawn as the finest of hatches by so
 VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
 _RASTER = 600  # pixels of a raster's longer side, at least, so that its values stay squares whatever draws it
 
-alt.data_transformers.disable_max_rows()  # a map has a row a point; Altair refuses more than 5,000
-
 # Light shallow, dark deep: the colours of depths 4, 16, 64, 256 and 1,024; between them by the depth's logarithm.
 _DEPTH_STOPS = ("#f2b035", "#e0604c", "#a8326e", "#611f76", "#22103f")
 
 
-@alt.theme.register("crlviz", enable=True)
+@alt.theme.register("crlviz", enable=False)
 def _theme() -> alt.theme.ThemeConfig:
     return {
         "config": {
@@ -53,6 +53,33 @@ def _theme() -> alt.theme.ThemeConfig:
             "view": {"stroke": "transparent"},
         }
     }
+
+
+@contextlib.contextmanager
+def _our_settings() -> Iterator[None]:
+    """While this lasts, Altair has our theme and takes tables of any length; the user's session is left as it is."""
+    # A map has a row a point, and Altair refuses more than 5,000.
+    with alt.theme.enable("crlviz"), alt.data_transformers.enable("default", max_rows=None):
+        yield
+
+
+P = ParamSpec("P")
+
+
+def whole(plot: Callable[P, alt.TopLevelMixin]) -> Callable[P, alt.TopLevelMixin]:
+    """A function whose charts carry our theme and their data, and so look the same in any session."""
+
+    @functools.wraps(plot)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> alt.TopLevelMixin:
+        chart = plot(*args, **kwargs)
+        return type(chart).from_dict(_spec(chart), validate=False)  # type: ignore[attr-defined]
+
+    return drawn
+
+
+def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    with _our_settings():
+        return chart.to_dict()
 
 
 def depth_colour(depth: float) -> str:
@@ -263,7 +290,7 @@ def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
     """A chart in the format of an ending, one of ``ENDINGS``."""
     import vl_convert
 
-    spec = chart.to_dict()
+    spec = _spec(chart)
     if ending == ".html":
         head = f'<meta charset="utf-8"><title>{html.escape(_title(spec))}</title><script>{embed_script()}</script>'
         body = embed(chart, "chart", menu=True)
@@ -297,5 +324,5 @@ def embed_script() -> str:
 def embed(chart: alt.TopLevelMixin, name: str, *, menu: bool = False) -> str:
     """HTML that draws a chart in a page that holds ``embed_script``; ``menu``: with one to save it as a picture."""
     name, options = html.escape(name), script_json({"actions": menu, "renderer": "svg"})
-    script = f'vegaEmbed("#{name}", {script_json(chart.to_dict())}, {options});'
+    script = f'vegaEmbed("#{name}", {script_json(_spec(chart))}, {options});'
     return f'<div id="{name}"></div><script>{script}</script>'

@@ -1,18 +1,21 @@
 """The ``crlviz`` command: names each verb's module and imports it when that verb runs."""
 
 import importlib
+import importlib.util
 import io
 import os
 import stat
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import TextIO
 
 import click
 import platformdirs
 
-from crlviz.errors import CrlvizError, UsageError
+from crlviz import __version__, interrupts
+from crlviz.errors import UsageError, sentence
 from crlviz.escaping import printable
 from crlviz.options import nearest
 
@@ -53,7 +56,9 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         module, _, attribute = VERBS[name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        _ours_first(module.partition(".")[0])
+        with interrupts.nothing_begun():
+            command = getattr(importlib.import_module(module), attribute)
         command.name = name
         return command
 
@@ -64,14 +69,14 @@ class _Verbs(click.Group):
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.version_option(package_name="crlviz")
+@click.version_option(__version__, prog_name="crlviz")
 def cli(debug: bool) -> None:
     """Train deep contrastive RL agents, look inside them, and see what depth bought.
 
     \b
     Start with: crlviz demo
     """
-    _cache_compiled_programs()
+    _prepare_jax()
 
 
 def main() -> None:
@@ -80,18 +85,19 @@ def main() -> None:
     warnings.showwarning = _warn  # type: ignore[assignment]
     sys.stdout, sys.stderr = (_unbroken(stream) for stream in (sys.stdout, sys.stderr))
     try:
-        cli.main(prog_name="crlviz", standalone_mode=False)
+        with interrupts.listening():
+            cli.main(prog_name="crlviz", standalone_mode=False)
     except click.ClickException as error:
         click.echo(_sentence(error), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.stdout.flush()
-        os._exit(130)  # leaving in order would wait for programs that still compile in threads
-    except (CrlvizError, OSError) as error:
+        os._exit(interrupts.exit_code())  # leaving in order would wait for programs that still compile in threads
+    except Exception as error:  # whoever raised it
         if debug:
             traceback.print_exc()
-        click.echo(f"Error: {printable(str(error).strip())}", err=True)
+        click.echo(f"Error: {printable(sentence(error))}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 
@@ -131,7 +137,18 @@ def _warn(message: Warning | str, *_: object) -> None:
     click.echo(f"Warning: {printable(message)}", err=True)
 
 
-def _cache_compiled_programs() -> None:
-    """Have jax keep what it compiles in the user's cache directory; read by jax when it is first imported."""
+def _ours_first(package: str) -> None:
+    """Have a package of ours be found where this one is, and not another of its name on the user's PYTHONPATH."""
+    home = Path(__file__).parents[1]
+    found = importlib.util.find_spec(package)
+    if found is None or not found.origin or Path(found.origin).resolve().parents[1] != home.resolve():
+        sys.path.insert(0, str(home))
+
+
+def _prepare_jax() -> None:
+    """Have jax keep what it compiles in the user's cache directory and compute what it always does (crlviz.switches);
+    read by jax when it is first imported, here and in the processes that this one starts."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", platformdirs.user_cache_dir("crlviz"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    for switch in ("JAX_ENABLE_X64", "JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE"):
+        os.environ.pop(switch, None)

@@ -5,7 +5,9 @@ What is being written stands under a hidden name that ends in ``.part``; a proce
 
 import contextlib
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,13 +28,12 @@ def write(path: Path, data: bytes) -> None:
       WriteError: it cannot be written: no space, no permission, no such directory.
     """
     with naming(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART)
+        temporary = _beside(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -74,12 +75,17 @@ def unfinished(path: Path) -> Iterator[Path]:
     Raises:
       WriteError: it cannot be written.
     """
-    with naming(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", suffix=PART) as folder:
-        made = Path(folder) / path.name
-        yield made
-        made.chmod(0o666 & ~_umask())
-        _flush(made)
-        os.replace(made, path)
+    with naming(path):
+        folder = _beside(path)
+        folder.mkdir()
+        try:
+            made = folder / path.name
+            yield made
+            _permit(folder)
+            _flush(made)
+            os.replace(made, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         _flush(path.parent)
 
 
@@ -95,14 +101,13 @@ def directory(path: Path) -> Iterator[Path]:
     """
     with naming(path):
         path.parent.mkdir(exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART))
+        temporary = _beside(path)
+        temporary.mkdir()
         try:
             yield temporary
-            for file in temporary.iterdir():
-                file.chmod(0o666 & ~_umask())  # some libraries' files are for their owner alone
-                _flush(file)
-            _flush(temporary)
-            temporary.chmod(0o777 & ~_umask())
+            _permit(temporary)
+            for made in [*temporary.rglob("*"), temporary]:
+                _flush(made)
             temporary.rename(path)
         except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -130,7 +135,7 @@ def remove_directory(path: Path) -> None:
       WriteError: it cannot be removed.
     """
     with naming(path, "remove"):
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART))
+        temporary = _beside(path)
         path.rename(temporary)
         shutil.rmtree(temporary)
 
@@ -169,7 +174,20 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(path: Path) -> Path:
+    """A name in the same directory that nothing has. What is made there gets the permissions that anything new gets."""
+    return path.parent / f".{path.name}-{secrets.token_hex(4)}{PART}"
+
+
+def _permit(folder: Path) -> None:
+    """Give files in a directory the permissions of any new file there: some libraries' are for their owner alone.
+
+    The umask tells them too, but whoever asks the system for it sets it, in all threads.
+    """
+    sign = folder / f".{secrets.token_hex(4)}{PART}"
+    sign.touch(exist_ok=False)
+    usual = stat.S_IMODE(sign.stat().st_mode)
+    sign.unlink()
+    for made in folder.rglob("*"):
+        if made.is_file():
+            made.chmod(usual)

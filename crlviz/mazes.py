@@ -254,8 +254,8 @@ def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tupl
     if isinstance(layout, str | Path):
         path, name = Path(layout), str(layout)
         try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read(_MOST_LETTERS + 1)
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read(_MOST_LETTERS + 1)  # Windows' editors begin files with a mark
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise UsageError(f"cannot read the maze file {path}: {reason}") from None

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from crlviz import files
+from crlviz import files, interrupts
 
 LOGS = "logs"  # the directory of logs beside the runs of a sweep
 GRACE_SECONDS = 600  # a large run ends its training step and saves gigabytes
@@ -60,7 +59,8 @@ def run(
 
     Jobs that run together keep to disjoint cores where the system allows that. Close the iterator
     (``contextlib.closing``) and what still runs is interrupted as by Ctrl-C, and killed if it has not ended ten minutes
-    later or at the next Ctrl-C. Should this process be killed, they end with it.
+    later or at the next Ctrl-C. Should this process be killed, they end with it. While jobs run, SIGTERM and the like
+    are ``crlviz.interrupts.Interrupted`` here, a KeyboardInterrupt.
 
     Args:
       jobs: begun in this order.
@@ -69,32 +69,33 @@ def run(
       append: keep what the logs hold.
       poll: seconds.
     """
-    # A terminated sweep must not leave its runs behind: sessions of their own get no signal from the terminal either.
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     waiting = list(jobs)
     running: dict[int, tuple[Job, subprocess.Popen]] = {}
-    try:
-        while waiting or running:
-            for slot in range(at_once):
-                if waiting and slot not in running:
-                    job = waiting.pop(0)
-                    running[slot] = job, _start(job, environment or {}, cores()[slot::at_once], append)
-            time.sleep(poll)
-            ended = {slot: process.returncode for slot, (_, process) in running.items() if process.poll() is not None}
-            yield (
-                [job for slot, (job, _) in running.items() if slot not in ended],
-                [(running.pop(slot)[0], code) for slot, code in ended.items()],
-            )
-    finally:
-        _stop([process for _, process in running.values()])
+    # A terminated sweep must not leave its runs behind: sessions of their own get no signal from the terminal either.
+    with interrupts.listening():
+        try:
+            while waiting or running:
+                for slot in range(at_once):
+                    if waiting and slot not in running:
+                        job = waiting.pop(0)
+                        running[slot] = job, _start(job, environment or {}, cores()[slot::at_once], append)
+                interrupts.check()
+                time.sleep(poll)
+                codes = {slot: process.poll() for slot, (_, process) in running.items()}
+                ended = {slot: code for slot, code in codes.items() if code is not None}
+                yield (
+                    [job for slot, (job, _) in running.items() if slot not in ended],
+                    [(running.pop(slot)[0], code) for slot, code in ended.items()],
+                )
+        finally:
+            _stop([process for _, process in running.values()])
 
 
 def _start(job: Job, environment: Mapping[str, str], own: Sequence[int], append: bool) -> subprocess.Popen:
     files.make_directory(job.log.parent)
-    with open(job.log, "ab" if append else "wb") as log:
+    with open(job.log, "ab" if append else "wb") as log, interrupts.held_back():
         process = subprocess.Popen(
-            [sys.executable, "-m", "crlviz.tethered", *job.arguments],
+            [sys.executable, "-P", "-m", "crlviz.tethered", *job.arguments],
             stdin=subprocess.PIPE,  # which is never written to, and closes when this process ends
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -6,11 +6,12 @@ import importlib
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 
+from crlviz.engine import mujoco
 from crlviz.envs import looks
 from crlviz.options import check_size
 
@@ -19,6 +20,8 @@ FOVY = 45.0  # degrees, MuJoCo's own
 _PLATFORMS = {"darwin": ("cgl",), "win32": ("glfw",)}
 _LINUX = ("egl", "osmesa")
 _NAMES = {"egl": "EGL", "osmesa": "OSMesa", "cgl": "CGL", "glfw": "GLFW"}
+_ANY = ("", "enable", "enabled", "on", "true", "1")  # values of MUJOCO_GL that leave the choice, and that allow none
+_NONE = ("disable", "disabled", "off", "false", "0")
 _SOFTWARE = (b"llvmpipe", b"softpipe", b"swrast")  # what Mesa calls its renderers without a GPU
 _SAMPLES = 2  # rays along a pixel's side
 
@@ -51,7 +54,8 @@ class Camera:
 def open_renderer(model: mujoco.MjModel, width: int, height: int, *, fine: bool = False) -> "GLRenderer | RayRenderer":
     """The quickest renderer that works on this machine; close it after use.
 
-    The environment variable ``MUJOCO_GL`` (egl, osmesa, cgl, glfw or disable) leaves only that choice.
+    The environment variable ``MUJOCO_GL`` (egl, osmesa, cgl, glfw or disable) leaves only that choice; where it does
+    not work, rays are cast and a warning says so.
 
     Args:
       model: of an environment, ``env.model``.
@@ -73,9 +77,9 @@ def working_platform() -> str | None:
     Tried in a process of its own: a broken driver may end the process that asks, and the OpenGL bindings can be
     loaded for one platform only.
     """
-    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
     candidates: tuple[str, ...] = _PLATFORMS.get(sys.platform, _LINUX)
-    if wanted:
+    if wanted not in _ANY:
         candidates = (wanted,) if wanted in _NAMES else ()
     for platform in candidates:
         code = f"from crlviz.rendering import try_platform; try_platform({platform!r})"
@@ -83,11 +87,15 @@ def working_platform() -> str | None:
         environment = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
         environment |= {"MUJOCO_GL": platform, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
-            trial = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60)
+            trial = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, timeout=60)
         except subprocess.TimeoutExpired:
             continue
         if trial.returncode == 0:
             return platform
+    if wanted not in (*_ANY, *_NONE):
+        known = ", ".join(_NAMES)
+        why = "does not work here" if wanted in _NAMES else f"is none of {known} and disable"
+        warnings.warn(f"MUJOCO_GL={wanted} {why}; pictures are drawn by casting rays", stacklevel=2)
     return None
 
 

@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mujoco
 import numpy as np
 
-from crlviz import files, mazes
+from crlviz import files, mazes, switches
+from crlviz.engine import mujoco
 from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _ENDLESS = 100.0  # metres; half the side of a plane whose size is 0, which MuJoCo takes for without end
 
 
+@switches.as_usual
 def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 1) -> None:
     """Write an interactive replay of episodes side by side, in step with each other.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crlviz import switches
 from crlviz.agent import as_numbers
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
@@ -83,6 +84,7 @@ def evaluate(env: GoalEnv, policy: Policy, key: jax.Array, episodes: int, length
     }
 
 
+@switches.as_usual
 def rollout(
     agent: "Agent",
     episodes: int = 16,

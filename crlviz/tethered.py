@@ -8,13 +8,14 @@ import os
 import signal
 import threading
 
-from crlviz.cli import main
+from crlviz import interrupts
 
 
 def tie() -> None:
-    """From now on this process ends, with code 1, when its standard input does."""
-    if hasattr(signal, "pthread_sigmask"):  # Ray's processes hold Ctrl-C back, and what they start inherits that
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    """From now on this process ends, with code 1, when its standard input does, and hears what asks it to stop."""
+    # Held back by whoever started it until somebody listens; Ray's processes hold Ctrl-C back too.
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupts.SIGNALS)
     threading.Thread(target=_end_with_input, name="tether", daemon=True).start()
 
 
@@ -25,5 +26,9 @@ def _end_with_input() -> None:
 
 
 if __name__ == "__main__":
-    tie()
-    main()
+    # A shell has what it starts in the background ignore Ctrl-C, but here only the process that started this sends one.
+    with interrupts.listening(ignored=True):
+        with interrupts.nothing_begun():
+            tie()
+            from crlviz.cli import main
+        main()

@@ -11,7 +11,7 @@ import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from crlviz import animation, files
+from crlviz import animation, files, switches
 from crlviz.cameras import Cameraman
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
@@ -64,6 +64,7 @@ class Panel:
         return self.step(self.episode.sizes["time"] * self.env.dt) * self.env.dt
 
 
+@switches.as_usual
 def write(
     path: str | Path,
     rows: Sequence[Sequence[Panel]],

@@ -227,8 +227,6 @@ def plot(found: Mapping[str, Any]) -> Any:
     import altair as alt
     import pandas as pd
 
-    from crlviz import charts  # noqa: F401 - its theme
-
     names = dict(zip(("ours", "twin", "ceiling"), _COLOURS, strict=True))
     data = pd.DataFrame(
         {

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from typing import Any
 import filelock
 from tqdm import tqdm
 
-from crlviz import files, processes
+from crlviz import files, interrupts, processes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.processes import Job
 
@@ -96,6 +97,7 @@ class Cluster:
         with tempfile.NamedTemporaryFile(dir=logs, prefix=".sweep-", suffix=files.PART) as sign:
             try:
                 while waiting or working:
+                    interrupts.check()
                     while waiting and len(working) < self.at_once:
                         job = waiting.pop(0)
                         working[self._begin(job, commands(job), Path(sign.name), again=lost[job] > 0)] = job
@@ -157,13 +159,17 @@ def connect(
         raise UsageError(f"--gpus-per-cell takes a part of one, or whole ones, not {gpus:g}")
     address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     _check(address)
+    terminated = signal.getsignal(signal.SIGTERM)
+    home = Path(__file__).parents[1]  # Ray has its workers import from the directory in which it was connected
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        with contextlib.chdir(home):
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise _none(address) from None
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"cannot use the Ray cluster at {address}: {' '.join(str(error).split())}") from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray has taken it; processes.run does the same
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated or signal.SIG_DFL)  # ray has taken it
     try:
         if gpus is None:
             gpus = float(any(node["Resources"].get("GPU") for node in ray.nodes() if node["Alive"]))
@@ -271,22 +277,21 @@ def _wait_for_locks(job: Job) -> None:
 def _keep_to(count: int) -> Iterator[None]:
     """Keep this process, and what it starts, to some cores of this machine that no other such process keeps to.
 
-    Ray counts cores but gives none in particular. Each is held by a lock on a file, which ends with this process. Where
-    too few are free, those there are; where none is, all. Where the system knows no such thing, nothing happens.
+    Ray counts cores but gives none in particular. Each is held by a socket of its name, which ends with this process
+    and, unlike a file, lies in no directory that somebody else may own. Where too few are free, those there are; where
+    none is, all. Where the system knows no such thing, nothing happens.
     """
     if not count or not hasattr(os, "sched_setaffinity"):
         yield
         return
-    folder = Path(tempfile.gettempdir()) / f"crlviz-cores-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
     everywhere = processes.cores()
     own: list[int] = []
-    with contextlib.ExitStack() as locks:
+    with contextlib.ExitStack() as held:
         for core in everywhere:
-            lock = filelock.FileLock(folder / f"{core}.lock", timeout=0)
-            if len(own) < count:
-                with contextlib.suppress(filelock.Timeout):
-                    locks.enter_context(lock)
+            sign = held.enter_context(socket.socket(socket.AF_UNIX))
+            with contextlib.suppress(OSError):  # another has it
+                if len(own) < count:
+                    sign.bind(f"\0crlviz-core-{os.getuid()}-{core}")
                     own.append(core)
         os.sched_setaffinity(0, own or everywhere)
         try:

@@ -1,6 +1,7 @@
 """``crlviz train``."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -64,8 +65,8 @@ def command(
 ) -> None:
     """Train an agent in ENV and write a run directory; or go on with one.
 
-    Ctrl-C and SIGTERM save before they stop the run, which --resume takes to where it would have ended. A saved state
-    holds the replay: gigabytes at the paper's size, and two of them while one is replaced.
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save before they stop the run, which --resume takes to where it would have
+    ended. A saved state holds the replay: gigabytes at the paper's size, and two of them while one is replaced.
 
     With --seeds several runs start and compile once. A GPU trains them at once, as many as its memory holds; on a CPU
     they take turns. One that fails loses no other. OUT may have {seed} in its name: runs/d16-seed{seed}.
@@ -79,10 +80,12 @@ def command(
              crlviz train --resume runs/d16
              crlviz train humanoid --depth 64 --devices 4 --out runs/d64
     """
+    from crlviz import interrupts
     from training.signals import Stopped
 
     try:
-        with _processes(devices, distributed) as sharing:
+        # Until it trains, and then training.signals hears what is sent.
+        with interrupts.nothing_begun(), _processes(devices, distributed) as sharing:
             if resume:
                 _resume(resume, env, out, watch, sharing, options)
             else:
@@ -131,6 +134,7 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
     from training.devices import chosen
 
     here, typed = chosen(devices), ["crlviz", *sys.argv[1:]]
+    _say_if_slow(start["preset"], env)
     if outs:
         again = [] if _SEED in str(out) else [out]
         runs = trainer.train_together(config, outs, again=again, command=typed, devices=here)
@@ -141,6 +145,20 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
     with _watching(out) if watch and fresh else contextlib.nullcontext():
         run = trainer.train(config, out, command=typed, devices=here)
     click.echo(f"wrote {run}")
+
+
+def _say_if_slow(preset: str | None, env: str) -> None:
+    """Settings made for a GPU take a CPU weeks; who has named the CPU knows."""
+    import jax
+
+    from training.config import preset_of
+
+    if preset_of(preset, env) == "paper" and jax.default_backend() == "cpu" and not os.environ.get("JAX_PLATFORMS"):
+        click.echo(
+            "jax finds no GPU here, and on a CPU the paper's settings take weeks: crlviz plan tells how long; --preset "
+            "laptop trains less, and a GPU needs jax[cuda12] or jax[cuda13]",
+            err=True,
+        )
 
 
 def _directories(seeds: str | None, seed: int | None, out: Path) -> dict[int, Path]:
@@ -194,7 +212,7 @@ def _watching(run: Path) -> Iterator[None]:
     """``crlviz watch`` beside the training, in a process of its own that ends when the run or this process does."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115
     watcher = subprocess.Popen(
-        [sys.executable, "-m", "crlviz", "watch", str(run)],
+        [sys.executable, "-P", "-m", "crlviz", "watch", str(run)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,

@@ -141,6 +141,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+def preset_of(name: str | None, env: str) -> str:
+    """The preset that a run starts from, where none may be named."""
+    return name or ("laptop" if env.startswith("point") else "paper")
+
+
 def from_options(
     env: str,
     preset_name: str | None = None,
@@ -160,7 +165,7 @@ def from_options(
     Raises:
       UsageError: unknown preset, environment or field, or a value that is not of its type.
     """
-    preset_name = preset_name or ("laptop" if env.startswith("point") else "paper")
+    preset_name = preset_of(preset_name, env)
     changes = preset(preset_name) | {"env": env}
     if preset_name == "paper":
         changes["env_options"] = envs.paper_options(env)

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from crlviz import switches
 from training import config as configs
 from training import devices, hosts, programs, signals
 from training.state import Counters, Saved
 
 
+@switches.as_usual
 def follow() -> int:
     """Compute this process's part of what the first process trains; its exit code.
 

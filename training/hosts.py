@@ -13,13 +13,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from crlviz.errors import CrlvizError, UsageError
+from crlviz import interrupts
+from crlviz.errors import CrlvizError, UsageError, sentence
 from training import devices
 
 _LINE = 4096  # bytes that an order is padded to a multiple of, so that most have one program
@@ -74,7 +75,7 @@ class Lost(CrlvizError):
     """The processes cannot go on together: one is gone, or a program of theirs failed."""
 
     def __init__(self, cause: Exception):
-        why = (str(cause).splitlines() or [type(cause).__name__])[0]
+        why = sentence(cause)
         super().__init__(
             f"the processes of this run lost each other ({why}); begin all of them again with --resume, which goes on "
             "from the last saved state"
@@ -125,7 +126,11 @@ def leading() -> Iterator[None]:
             raise Lost(error) from error
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
-            tell("end", code=130 if interrupted else getattr(error, "exit_code", 1))
+            code = interrupts.exit_code() if interrupted else getattr(error, "exit_code", 1)
+            try:
+                tell("end", code=code)
+            except Lost:  # the others are gone, but what went wrong first is what the user is to know
+                _leave(error)
             raise
         tell("end", code=0)
 
@@ -143,7 +148,11 @@ def _leaving(kind: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        if not isinstance(error, CrlvizError):
-            traceback.print_exc()
-        print(f"Error: {error}", file=sys.stderr, flush=True)
-        os._exit(getattr(error, "exit_code", 1))
+        _leave(error)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    print(f"Error: {sentence(error)}", file=sys.stderr, flush=True)
+    os._exit(getattr(error, "exit_code", 1))

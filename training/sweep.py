@@ -4,7 +4,8 @@ import contextlib
 import heapq
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from crlviz import envs, processes
+from crlviz import envs, interrupts, processes
 from crlviz.errors import CrlvizError, UsageError
 from training.config import schedule
 from training.grid import Cell, grid
@@ -20,6 +21,7 @@ from training.grid import Cell, grid
 if TYPE_CHECKING:
     from training.cluster import Cluster
 
+_LONGEST_NAME = 200  # bytes of a log's; file systems take 255
 _LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
 # To tell long groups from short ones, roughly, as measured on a laptop-class core: seconds of a process before it
 # trains, products of matrices that a core gets through in a second, and as how many of them the rest of a layer counts.
@@ -43,8 +45,12 @@ class Group:
     @property
     def name(self) -> str:
         """Of its log."""
-        seeds = ",".join(str(cell.config.seed) for cell in self.cells)
-        return f"{self.cells[0].kind}-seed{'s' * (len(self.cells) > 1)}{seeds}"
+        name = (
+            f"{self.cells[0].kind}-seed{'s' * (len(self.cells) > 1)}{_short(cell.config.seed for cell in self.cells)}"
+        )
+        if len(name.encode()) > _LONGEST_NAME:  # the whole of it as a number, after what there is room for
+            name = f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{zlib.crc32(name.encode()):08x}"
+        return name
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -65,6 +71,17 @@ class Group:
     def halves(self) -> list["Group"]:
         half = len(self.cells) // 2
         return [Group(self.cells[:half], self.begun), Group(self.cells[half:], self.begun)]
+
+
+def _short(seeds: Iterable[int]) -> str:
+    """Whole numbers as 0-4,7."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _work(cell: Cell) -> float:
@@ -171,7 +188,10 @@ def _result(cell: Cell, failed: Mapping[str, str]) -> str:
 def _default_jobs() -> int:
     """One run at a time on an accelerator, else one a core. Asked in a process of its own, which frees the device."""
     done = subprocess.run(
-        [sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", "import jax; print(jax.default_backend())"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return len(processes.cores()) if done.stdout.strip() in ("cpu", "") else 1
 
@@ -221,9 +241,10 @@ def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **
     Example: crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs
              crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs --cluster auto
     """
-    import jax
+    with interrupts.nothing_begun():
+        import jax
 
-    jax.config.update("jax_platforms", "cpu")  # this process only counts: the accelerator is for the runs
+        jax.config.update("jax_platforms", "cpu")  # this process only counts: the accelerator is for the runs
     where = {name: options.pop(name) for name in ("cluster", "cpus_per_cell", "gpus_per_cell", "retries")}
     if where["cluster"]:  # nodes know no directory of this process
         out, layout = out.absolute(), layout and layout.absolute()

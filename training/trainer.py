@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 from tqdm import tqdm
 
-from crlviz import checkpoints, files
+from crlviz import checkpoints, files, switches
 from crlviz.errors import CrlvizError, UsageError
 from training import config as configs
 from training import programs, provenance, table
@@ -59,6 +59,7 @@ def train(
     return run
 
 
+@switches.as_usual
 def train_together(
     config: TrainConfig,
     outs: Mapping[int, Path],
@@ -139,6 +140,7 @@ def resume(
     return run
 
 
+@switches.as_usual
 def resume_together(
     runs: Sequence[Path],
     changes: Mapping[str, Any] | None = None,

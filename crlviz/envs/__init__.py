@@ -105,6 +105,8 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
       UsageError: unknown id (the message names the nearest), a layout that is missing, faulty or not wanted, or an
         option or engine that this body has not.
     """
+    from crlviz import switches  # jax
+
     maze = check(id, layout)
     made: Any = kind(id)
     if backend is not None:
@@ -113,7 +115,8 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
     for option in options:
         if option not in known:
             raise UsageError(f"{id} has no option {option!r}; known: {', '.join(known) or 'none'}")
-    return made(id, maze, **options) if maze else made(id, **options)
+    with switches.usual():
+        return made(id, maze, **options) if maze else made(id, **options)
 
 
 def options(id: str) -> dict[str, Any]:

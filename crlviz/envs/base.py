@@ -3,7 +3,6 @@
 import abc
 import contextlib
 import io
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,8 @@ from crlviz.errors import UsageError
 from crlviz.mazes import Maze
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here
-    from brax.envs.base import Env, State
-
-if TYPE_CHECKING:
-    import mujoco
+    from crlviz.engine import mujoco  # isort: split
+    from brax.envs.base import Env, State  # which imports mujoco too
 
 
 class GoalEnv(Env):

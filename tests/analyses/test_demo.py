@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from analyses import demo
-from crlviz import cli
-from crlviz.errors import CrlvizError
+from crlviz import checkpoints, cli
+from crlviz.errors import CrlvizError, UsageError
 
 
 def rows(scores: dict[str, list[float]]) -> pd.DataFrame:
@@ -102,6 +102,21 @@ def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
     assert after.keys() == before.keys()
     anew = {path.relative_to(out / "runs").parts[0] for path in before if after[path] != before[path]}
     assert anew == {"depth4-seed0"}
+
+
+def test_what_a_demo_did_not_make_stays(toy_run, tmp_path):
+    """Whatever lies under a name of its own, a file among others."""
+    run = demo.Run(demo.Kind("depth4", "depth 4", 4, 8, 1000), 0, tmp_path / "runs")
+    shutil.copytree(toy_run, run.out)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=r"depth4-seed0 is not of this demo, which leaves it alone"):
+        demo.train_all([run], "training")
+    assert sorted(tmp_path.rglob("*")) == before
+    # Nor what the user put where a demo had begun a run.
+    run.note()
+    assert not run.is_made_here
+    checkpoints.write_config(run.out, checkpoints.read_config(run.out) | {"command": ["crlviz", *run.arguments]})
+    assert run.is_made_here
 
 
 def test_a_failed_run_says_why(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Mazes against the grids of the public code, and distances against a fine grid searched by scipy."""
 
+import codecs
 import itertools
 import time
 from pathlib import Path
@@ -84,6 +85,14 @@ def test_parse_reads_a_file_like_its_rows(tmp_path):
     file = tmp_path / "u4.txt"
     file.write_text("\r\n".join(["", *(f"  {row} " for row in rows), ""]))
     assert mazes.parse(file) == mazes.parse(rows) == tuple(rows)
+
+
+def test_parse_reads_what_windows_editors_write(tmp_path):
+    (tmp_path / "maze.txt").write_bytes(codecs.BOM_UTF8 + b"####\r\n#rg#\r\n####\r\n")
+    assert mazes.parse(tmp_path / "maze.txt") == ("####", "#rg#", "####")
+    (tmp_path / "tab.txt").write_text("#####\n#r\tg#\n#####\n")
+    with pytest.raises(UsageError, match=r"tab.txt: row 2, column 3 holds '\\t'; known are"):
+        mazes.parse(tmp_path / "tab.txt")
 
 
 def test_parse_names_files_it_cannot_read(tmp_path):

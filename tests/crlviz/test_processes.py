@@ -39,7 +39,8 @@ def test_one_that_fails_loses_no_other(tmp_path):
 @pytest.fixture
 def sleepers(monkeypatch):
     """Jobs that tell their cores and sleep until interrupted, in place of the command."""
-    code = "import os, time\ntry:\n print(sorted(os.sched_getaffinity(0)), flush=True); time.sleep(60)\n"
+    code = "import os, signal, time\nsignal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})\n"
+    code += "try:\n print(sorted(os.sched_getaffinity(0)), flush=True); time.sleep(60)\n"
     code += "except KeyboardInterrupt: print('interrupted')"
     popen = subprocess.Popen
     started = []

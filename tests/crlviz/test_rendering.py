@@ -1,5 +1,9 @@
 """The renderers: against pinhole geometry, against MuJoCo's one-ray casting, and against each other."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import mujoco
 import numpy as np
@@ -215,3 +219,32 @@ def test_no_wall_hides_the_body(camera, env_id):
 def test_unknown_camera():
     with pytest.raises(UsageError, match=r"'drone'; take follow, side, top"):
         Cameraman(envs.make("point_u_maze"), np.zeros(4), np.zeros(2), "drone", 1.0)
+
+
+DRAWS_NOTHING = """
+import os
+before = dict(os.environ)
+from crlviz import cli, envs, rendering
+env = envs.make("ant")
+rendering.mujoco.mj_step(env.model, rendering.mujoco.MjData(env.model))
+assert dict(os.environ) == before
+import warnings
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    drawn = rendering.open_renderer(env.model, 32, 32).name
+print(drawn, *[each.message for each in said if "MUJOCO_GL" in str(each.message)], sep="; ")
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("nonsense", "MUJOCO_GL=nonsense is none of egl, osmesa, cgl, glfw and disable; pictures are drawn by casting"),
+        ("cgl", "MUJOCO_GL=cgl does not work here; pictures are drawn by casting rays"),  # of another system
+    ],
+)
+def test_a_way_to_opengl_that_is_not_there_matters_only_to_pictures(value, said):
+    code = [sys.executable, "-c", DRAWS_NOTHING]
+    done = subprocess.run(code, capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": value}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"ray casting, without OpenGL; {said}")

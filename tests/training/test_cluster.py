@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from types import SimpleNamespace
 
@@ -144,8 +143,7 @@ def test_a_node_tells_that_it_does_not_see_the_runs(tmp_path):
         cluster._train([], tmp_path / "sign", {}, 1, False)
 
 
-def test_a_node_runs_what_it_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_a_node_runs_what_it_is_told(tmp_path):
     (tmp_path / "sign").touch()
     log = tmp_path / "log.txt"
     jobs = [Job(("no-such-verb",), log), Job(("--version",), log)]
@@ -156,8 +154,7 @@ def test_a_node_runs_what_it_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(len(processes.cores()) < 2, reason="one core, or a system that cannot give them away")
-def test_cells_keep_to_cores_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_cells_keep_to_cores_of_their_own(tmp_path):
     before = processes.cores()
     other = "import os; os.sched_setaffinity(0, {}); from training import cluster\n"
     other += "with cluster._keep_to(1): print(*cluster.processes.cores())"
@@ -226,7 +223,11 @@ def two_nodes():
 
 
 def begin(out, *options):
-    """Begin a sweep of two seeds, each in a process of its own, as from a terminal."""
+    """Begin a sweep of two seeds, each in a process of its own, as from a terminal, where names of ours are taken."""
+    there = out.parent / "there"
+    there.mkdir(exist_ok=True)
+    for name in ("training", "analyses"):
+        (there / f"{name}.py").write_text("raise SystemExit('imported from the working directory')")
     settings = [f"--set={name}={value}" for name, value in SETTINGS.items() if name not in ("env_steps", "batch_size")]
     arguments = ["--preset=paper", "--batch-size=32", f"--env-steps={STEPS}", "--set=redraw_goals=true", *settings]
     return subprocess.Popen(
@@ -235,6 +236,7 @@ def begin(out, *options):
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=there,
     )
 
 

@@ -75,7 +75,9 @@ def test_a_run_that_died_ends_as_one_that_did_not(toy_run, tmp_path, at_step, nu
     assert trainer.finished(run)
 
 
-@pytest.mark.parametrize(("number", "sent"), [(1, signal.SIGTERM), (2, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("number", "sent"), [(1, signal.SIGTERM), (2, signal.SIGINT), (1, signal.SIGHUP), (2, signal.SIGUSR1)]
+)
 def test_a_signal_saves_after_the_training_step(toy_run, tmp_path, at_step, capsys, number, sent):
     run = tmp_path / "run"
     at_step(number, lambda: send(sent))

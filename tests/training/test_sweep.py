@@ -49,6 +49,19 @@ def test_names_say_where_a_cell_leaves_its_preset():
     assert names(settings=["gamma=0.9,0.99", "unroll=75"]) == ["depth4-gamma=0.9-seed0", "depth4-gamma=0.99-seed0"]
 
 
+def test_a_log_has_a_name_that_files_can_have():
+    """However many seeds a group has, and however far apart."""
+    near, far = (
+        sweep.grid("point_u_maze", Path("out"), {"seed": ",".join(map(str, seeds)), "depth": "4"})
+        for seeds in (range(100), range(0, 300, 3))
+    )
+    name = sweep.Group(tuple(near), begun=False).name
+    assert name == "depth4-seeds0-99"
+    names = {sweep.Group(tuple(cells), begun=False).name for cells in (far, far[1:], far[:-1])}
+    assert len(names) == 3
+    assert all(len(f"{name}.txt".encode()) <= 255 for name in names)
+
+
 def test_a_larger_grid_keeps_the_runs_of_a_smaller():
     small, large = names(depth="4", seed="0"), names(depth="4,8", seed="0-3", width="64,128")
     assert set(small) < set(large)
@@ -229,7 +242,7 @@ def test_a_group_of_which_one_is_finished_one_goes_on_and_one_fails(tmp_path, to
     assert [cell.finished for cell in cells] == [True, True, False]
     assert (finished.out / "metrics.csv").stat().st_mtime_ns == before
     assert len(broken.rows) == 3
-    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["depth4-width8-batch8-seeds1,2.txt"]
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["depth4-width8-batch8-seeds1-2.txt"]
 
 
 def test_other_settings_are_never_written_over(tmp_path, toy_run):
