@@ -140,7 +140,9 @@ def grid(
         sets = [name + value for name, value in chosen.items() if name not in (*given, "env", "ablate", _NEAR)]
         sets += _without(chosen["ablate"])
         id = chosen["env"] if near == "none" else mazes.within(chosen["env"], _cells(near))
-        config = from_options(id, preset, given, sets, layout)
+        # A sweep is many runs, and a state is gigabytes at the paper's size.
+        drop = {} if "keep_state=" in chosen else {"keep_state": False}
+        config = from_options(id, preset, given | drop, sets, layout)
         envs.check(id, config.layout or None)
         if config.eval_env:
             envs.check(config.eval_env)
@@ -152,8 +154,7 @@ def grid(
         typed += [_flag(_NEAR), near] if near != "none" else []
         typed += [text for name, value in given.items() if name != "seed" for text in (_flag(name), value)]
         typed += [text for setting in sets for text in ("--set", setting)]
-        # A sweep is many runs, and a state is gigabytes at the paper's size.
-        typed += ["--no-keep-state"] * ("keep_state=" not in chosen)
+        typed += ["--no-keep-state"] if drop else []
         cell = Cell(kind, out, config, tuple(typed))
         if cells.setdefault(cell.name, cell).config != config:
             raise UsageError(f"two cells of this sweep would be called {cell.name}; sweep them into two directories")
