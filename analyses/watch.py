@@ -42,25 +42,31 @@ _FILM_SECONDS, _FILM_FPS, _FILM_SIZE = 10, 6, (240, 180)
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def command(run: Path) -> None:
+@click.option("--trainer", type=int, hidden=True, help="Id of the process that starts this, trains RUN and ends it.")
+def command(run: Path, trainer: int | None) -> None:
     """Keep RUN/watch/index.html up to date until the run ends: learning curves, its newest heatmap and a clip.
 
-    RUN may be yet to begin. ``crlviz train ... --watch`` starts this by itself.
+    Of a finished run the page is drawn once. A run that was stopped may go on: Ctrl-C ends the watch. ``crlviz train
+    ... --watch`` starts this by itself.
 
     \b
     Example: crlviz watch runs/d16
     """
-    parent = os.getppid()
+    if trainer is None:
+        _refuse_unwatchable(run)
     os.nice(19)
     _session_nice(_LOW)
     os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported: the GPU's memory is the trainer's
     drawn, rested = None, 0.0
+    ended = _seen(run) if trainer is not None else None  # what is about to be trained longer
     if _seen(run) is None:
         click.echo(f"waiting for the first checkpoint of {run}", err=True)
     while True:
-        orphan = os.getppid() != parent
+        orphan = trainer is not None and os.getppid() != trainer
+        if trainer is None and not run.exists():
+            raise CrlvizError(f"{run} was removed")
         seen = _seen(run)
-        over = orphan or (seen is not None and seen[0] >= seen[2])
+        over = orphan or (seen is not None and seen[2] and seen != ended)
         if over:
             _session_nice(0)  # nothing left to give way to
         if seen and (over or (seen != drawn and time.monotonic() >= rested)):
@@ -87,12 +93,23 @@ def _session_nice(nice: int) -> None:
             Path("/proc/self/autogroup").write_text(str(nice))
 
 
-def _seen(run: Path) -> tuple[int, int, int] | None:
-    """Environment steps of the last evaluation, the newest checkpoint and the whole run; None before a checkpoint."""
+def _refuse_unwatchable(run: Path) -> None:
+    """Of a run that somebody names by hand there is one already; else a typo would be waited for."""
+    if not (run / "config.json").is_file():
+        what = "is no run directory: it has no config.json" if run.exists() else "does not exist"
+        raise UsageError(f"{run} {what}; name a run that has begun, or begin one with crlviz train ... --watch")
+    if "imported" in checkpoints.read_config(run):
+        raise UsageError(f"{run} was imported, and nothing trains it; crlviz heatmap {run} draws it")
+
+
+def _seen(run: Path) -> tuple[int, int, bool] | None:
+    """Environment steps of the last evaluation and of the newest checkpoint, and whether that is the run's last; None
+    before a checkpoint."""
     try:
         last = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()[-1]
-        total = checkpoints.read_config(run)["config"]["env_steps"]
-        return int(last.partition(",")[0]), checkpoints.all_steps(run)[-1], total
+        # In this order: what is finished has its last checkpoint.
+        over = checkpoints.finished(run, checkpoints.read_config(run))
+        return int(last.partition(",")[0]), checkpoints.all_steps(run)[-1], over
     except (OSError, ValueError, IndexError, KeyError, CrlvizError):
         return None
 

@@ -188,6 +188,8 @@ def as_numbers(name: str, value: Any) -> Any:
 
 def _network(values: dict[str, Any]) -> NetworkConfig:
     """A network's shape from a file, where any value may stand for any other."""
+    if unknown := sorted(values.keys() - {field.name for field in fields(NetworkConfig)}):
+        raise UsageError(f"this crlviz has no setting {unknown[0]!r} of a network; upgrade crlviz")
     config = NetworkConfig(**values)
     for field in fields(config):
         if type(value := getattr(config, field.name)) is not type(field.default):
@@ -249,6 +251,8 @@ def load(path: str | Path) -> Agent:
         agent.params[name] = checkpoints.read(checkpoint, name, most_bytes=sizes[name])
         _check_shapes(agent.params[name], expected, f"{name}.safetensors", agent)
     _warn_of_versions(checkpoint.config.get("versions"))
+    if checkpoint.config["format"] == 1:
+        _warn_once(f"{checkpoint.run} is of an early crlviz, without a checksum of its config.json: no edit would show")
     return agent
 
 

@@ -3,7 +3,7 @@
     RUN/config.json                 all that rebuilds environment, networks and trainer; where it was made, and how
     RUN/metrics.csv                 a row an evaluation
     RUN/checkpoints/<env_steps>/    actor.safetensors, critic.safetensors, manifest.json
-    RUN/state/<env_steps>/          what only resuming needs (training/state.py); gone once the run is finished
+    RUN/state/<env_steps>/          what only resuming and training longer need (training/state.py)
     RUN/.lock                       held by the process that trains
 
 Arrays are safetensors: flat, checked on reading, and nothing in them can run. The manifest holds a SHA-256 of every
@@ -24,9 +24,12 @@ from typing import Any
 from crlviz import files
 from crlviz.errors import CrlvizError
 
-FORMAT = 2  # 1 had no checksums of config.json and of the manifest itself
+FORMAT = 2  # 1 had no checksums of config.json and of the manifest itself, and no tie between the two
+ALGORITHMS = ("crl",)
 _MOST_JSON = 1 << 20  # bytes; what crlviz writes takes a few thousand
-# Settings that a run keeps from beginning to end.
+# Settings that a run keeps from beginning to end. Their digest, of what stands on disk, is the identity of every run
+# there is: a name added here would change it. A setting that comes later is fixed in training/config.py alone, or
+# inside of one of these.
 _FIXED = (
     "env",
     "layout",
@@ -42,7 +45,7 @@ _FIXED = (
 )
 # Settings that change nothing of what an update computes: those of a run may change when it is resumed, and runs that
 # differ in these alone are alike.
-KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay")
+KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay", "keep_state")
 _MOST_HEADER = 1 << 20  # bytes of names and shapes in a safetensors file; the same
 
 
@@ -66,7 +69,7 @@ class Checkpoint:
 
 
 def write_config(run: Path, config: Mapping[str, Any]) -> None:
-    """Make the run directory and its config.json."""
+    """Make the run directory and its config.json, in the format that the contents name, or this one."""
     files.make_directory(run)
     files.write(run / "config.json", to_json({"format": FORMAT, **config}))
 
@@ -192,6 +195,15 @@ def by_number(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", str(path))]
 
 
+def finished(run: Path, config: Mapping[str, Any]) -> bool:
+    """Whether there is no more to come: the run has its last checkpoint, or was imported.
+
+    A run ends at its ``env_steps`` or after them, rounded up to whole epochs; its last evaluation but one is before.
+    """
+    total, steps = config["config"].get("env_steps"), all_steps(run)
+    return "imported" in config or (isinstance(total, int) and bool(steps) and steps[-1] >= total)
+
+
 def all_steps(run: Path) -> list[int]:
     """Environment steps of a run's checkpoints, ascending."""
     return [int(path.name) for path in numbered(run / "checkpoints")]
@@ -222,9 +234,15 @@ def read_config(run: Path) -> dict[str, Any]:
     """A run's config.json.
 
     Raises:
-      CrlvizError: unreadable, changed since it was written, or not a config.
+      CrlvizError: unreadable, changed since it was written, not a config, or of an algorithm that is unknown here.
     """
-    return _read_json(run / "config.json", {"algorithm": str, "config": dict})
+    content = _read_json(run / "config.json", {"algorithm": str, "config": dict})
+    if content["algorithm"] not in ALGORITHMS:
+        raise CrlvizError(
+            f"{run / 'config.json'} names the algorithm {content['algorithm'][:100]!r}, which this crlviz does not "
+            f"know (it knows {', '.join(ALGORITHMS)}); upgrade crlviz"
+        )
+    return content
 
 
 def read_manifest(path: Path, run: Path, config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,7 +262,8 @@ def read_manifest(path: Path, run: Path, config: Mapping[str, Any], fields: Mapp
         raise CrlvizError(
             f"{path / 'manifest.json'} is of another checkpoint, at {manifest['env_steps']} environment steps"
         )
-    if manifest.get("settings") != settings_digest(config):
+    early = manifest["format"] == config.get("format") == 1  # nothing in it names its run
+    if not early and manifest.get("settings") != settings_digest(config):
         raise CrlvizError(
             f"{path} is of another run: its manifest.json and {run / 'config.json'} do not belong together"
         )
@@ -364,11 +383,9 @@ def _read_json(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
         raise CrlvizError(
             f"{path} has format {content['format']}, newer than this crlviz reads ({FORMAT}); upgrade crlviz"
         )
-    if content["format"] < FORMAT:  # it could be edited without a trace
-        raise CrlvizError(
-            f"{path} has format {content['format']}, older than this crlviz reads ({FORMAT}); train that run anew"
-        )
-    if claimed != digest:
+    if content["format"] < 1:
+        raise CrlvizError(f"{path} is damaged: there is no format {content['format']}")
+    if (content["format"] > 1 or claimed is not None) and claimed != digest:
         raise CrlvizError(f"{path} was changed since it was written: its contents do not give its sha256")
     for name, kind in fields.items():
         if name not in content or not _is(content[name], kind):

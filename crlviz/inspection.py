@@ -93,10 +93,11 @@ def _origin(found: checkpoints.Checkpoint) -> list[str]:
     if len(steps) > 1:
         lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps")
     if states:
-        lines.append(
-            f"unfinished: saved at environment step {int(states[-1].name):,}; go on with: "
-            f"crlviz train --resume {found.run}"
-        )
+        more = f"crlviz train --resume {found.run}"
+        if checkpoints.finished(found.run, config):
+            lines.append(f"finished; to train longer: {more} --env-steps N")
+        else:
+            lines.append(f"unfinished: saved at environment step {int(states[-1].name):,}; go on with: {more}")
     return lines
 
 

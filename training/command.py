@@ -19,7 +19,9 @@ _SEED = "{seed}"  # in --out: the seed takes its place
 @click.command()
 @click.argument("env", required=False)
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The run directory to make; of --seeds, one that holds them."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run directory to make; of --seeds, one that holds them.  [default: runs/ENV-depth16-...-seed0]",
 )
 @click.option(
     "--resume",
@@ -40,6 +42,11 @@ _SEED = "{seed}"  # in --out: the seed takes its place
     default=None,
     help="Without replay a saved state is small, but a resumed run collects its replay anew, so its numbers are not "
     "those of a run that was never stopped.  [default: with]",
+)
+@click.option(
+    "--keep-state/--no-keep-state",
+    default=None,
+    help="Keep the last state of a finished run, so that --resume RUN --env-steps N trains it longer.  [default: keep]",
 )
 @click.option("--on-nan", type=click.Choice(["stop", "rewind"]), help="When an update blows up.  [default: stop]")
 @click.option("--rewinds", type=int, help="How often to rewind, at most.  [default: 3]")
@@ -117,19 +124,27 @@ def _processes(devices: str | None, distributed: str | None) -> Iterator[str]:
 def _train(env: str | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]) -> None:
     from crlviz import envs, mazes
     from crlviz.errors import UsageError
-    from training.config import from_options
+    from training import grid
+    from training.config import from_options, schedule
 
-    if not env or not out:
-        raise UsageError("train takes ENV and --out RUN, or --resume RUN")
-    outs = _directories(options.pop("seeds"), options["seed"], out)
-    if watch and outs:
+    if not env:
+        raise UsageError("train takes ENV, or --resume RUN")
+    seeds, near = options.pop("seeds"), options.pop("max_pair_distance")
+    if watch and seeds is not None:
         raise UsageError("--watch keeps the page of one run; crlviz watch RUN does it for each of --seeds")
-    near = options.pop("max_pair_distance")
-    if near is not None:
-        env = mazes.within(env, near)
+    id = env if near is None else mazes.within(env, near)
     start = {name: options.pop(name) for name in ("preset", "layout", "settings")}
-    config = from_options(env, start["preset"], options, start["settings"], start["layout"])
-    envs.check(env, config.layout or None)  # before brax is imported, which takes a second
+    config = from_options(id, start["preset"], options, start["settings"], start["layout"])
+    # All that can be told before brax is imported, which takes a second, and before anything is compiled.
+    envs.check(id, config.layout or None)
+    if config.eval_env:
+        envs.check(config.eval_env)
+    schedule(config)
+    if out is None:
+        given = {name: value for name, value in (options | {"max_pair_distance": near}).items() if value is not None}
+        named = f"{grid.name(config, env=env, options=given, **start)}-seed"
+        out = Path("runs") / (named + (str(config.seed) if seeds is None else _SEED))
+    outs = _directories(seeds, options["seed"], out)
     from training import trainer
     from training.devices import chosen
 
@@ -184,7 +199,7 @@ def _resume(
     from crlviz.errors import UsageError
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    fixed = [name for name in given if name not in KEEPING]
+    fixed = [name for name in given if name not in (*KEEPING, "env_steps")]
     if env or out or fixed:
         what = "an ENV" if env else "--out" if out else f"--{fixed[0].replace('settings', 'set').replace('_', '-')}"
         raise UsageError(f"--resume goes on with a run as it was begun; {what} cannot be given beside it")
@@ -194,7 +209,7 @@ def _resume(
     from training import trainer
     from training.devices import chosen
 
-    here, done = chosen(devices), [run for run in runs if trainer.finished(run)]
+    here, done = chosen(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
     with _watching(runs[0]) if watch and not done else contextlib.nullcontext():
         trainer.resume_together(runs, given, again=places, command=["crlviz", *sys.argv[1:]], devices=here)
     for run in runs:
@@ -212,7 +227,7 @@ def _watching(run: Path) -> Iterator[None]:
     """``crlviz watch`` beside the training, in a process of its own that ends when the run or this process does."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115
     watcher = subprocess.Popen(
-        [sys.executable, "-P", "-m", "crlviz", "watch", str(run)],
+        [sys.executable, "-P", "-m", "crlviz", "watch", str(run), "--trainer", str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crlviz import envs, mazes
+from crlviz import checkpoints, envs, mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks import NetworkConfig
 from crlviz.options import nearest
@@ -53,6 +53,10 @@ class TrainConfig:
       keep: newest checkpoints to keep; 0: all.
       save_replay: save replay with the state. Without it a resumed run collects replay anew, a window of each
         environment, so its numbers differ from those of a run that was never stopped.
+      keep_state: keep the last state of a finished run, so that it can be trained longer.
+
+    A setting added later gets a default that computes what was computed before it: a run on disk that lacks it goes on
+    as it began.
     """
 
     env: str
@@ -82,6 +86,7 @@ class TrainConfig:
     save_every: int = 1
     keep: int = 0
     save_replay: bool = True
+    keep_state: bool = True
 
 
 # What each preset changes, by dotted field name.
@@ -192,23 +197,26 @@ def replace(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
 
 
 def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]) -> Any:
+    """All changes at once: some are valid only together, as a depth of 5 and a tail of 1."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    inner: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         head, _, tail = name.partition(".")
-        fields = {f.name: f for f in dataclasses.fields(config)}
-        options = getattr(config, head, None) if tail else None
-        if isinstance(options, Mapping):
-            value = {**options, tail: _literal(value)}
-            tail = ""
-        elif head not in fields or dataclasses.is_dataclass(getattr(config, head)) != bool(tail):
+        if tail and isinstance(values.get(head), Mapping):
+            value = {**values[head], tail: _literal(value)}
+        elif head not in values or dataclasses.is_dataclass(values[head]) != bool(tail):
             raise UsageError(
                 f"no setting is called {prefix + name!r}{nearest(prefix + name, known)}; known are {', '.join(known)}"
             )
-        if tail:
-            value = _replace(getattr(config, head), {tail: value}, f"{head}.", known)
+        elif tail:
+            inner.setdefault(head, {})[tail] = value
+            continue
         elif isinstance(value, str):
-            value = _read(prefix + name, value, type(getattr(config, head)))
-        config = dataclasses.replace(config, **{head: value})
-    return config
+            value = _read(prefix + name, value, type(values[head]))
+        values[head] = value
+    for head, parts in inner.items():
+        values[head] = _replace(values[head], parts, f"{head}.", known)
+    return dataclasses.replace(config, **values)
 
 
 def _literal(value: Any) -> Any:
@@ -218,23 +226,32 @@ def _literal(value: Any) -> Any:
     return value
 
 
-def load(settings: Mapping[str, Any]) -> TrainConfig:
+def load(settings: Mapping[str, Any], source: str | Path = "config.json") -> TrainConfig:
     """The config that ``dataclasses.asdict`` gave and config.json holds; settings it lacks take their defaults.
 
     Raises:
-      CrlvizError: an unknown setting, or a value that is not of its type.
+      CrlvizError: a setting of a newer crlviz, which nobody here knows to follow; or a value that is not of its type.
     """
     try:
         return _load(TrainConfig(env=""), settings, "")
     except UsageError as error:
-        raise CrlvizError(f"its config.json is damaged or of another crlviz: {error}") from None
+        raise CrlvizError(f"{source} is damaged or of another crlviz: {error}") from None
+
+
+def of_run(run: Path) -> TrainConfig:
+    """The config of a run directory.
+
+    Raises:
+      CrlvizError: its config.json cannot be read, or as ``load``.
+    """
+    return load(checkpoints.read_config(run)["config"], run / "config.json")
 
 
 def _load(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
     fields, changes = {f.name for f in dataclasses.fields(config)}, {}
     for name, value in settings.items():
         if name not in fields:
-            raise UsageError(f"no setting is called {prefix + name!r}")
+            raise UsageError(f"no setting is called {prefix + name!r} in this one; if a newer one wrote it, upgrade")
         default = getattr(config, name)
         if dataclasses.is_dataclass(default) and isinstance(value, Mapping):
             value = _load(default, value, f"{prefix}{name}.")
@@ -340,7 +357,43 @@ def schedule(config: TrainConfig) -> Schedule:
             f"batch_size is {config.batch_size:,} but replay gives {held:,} rows ({config.num_envs} environments, "
             f"windows of {config.window} steps); lower batch_size, or raise num_envs or window"
         )
-    per_step = config.unroll * config.num_envs
-    steps = max(1, -(-config.env_steps // per_step) - prefill)
+    steps = _steps(config, config.env_steps, prefill)
     per_epoch = -(-steps // config.evaluations)
     return Schedule(prefill, -(-steps // per_epoch), per_epoch, capacity)
+
+
+def _steps(config: TrainConfig, env_steps: int, prefill: int) -> int:
+    """Training steps that reach so many environment steps."""
+    return max(1, -(-env_steps // (config.unroll * config.num_envs)) - prefill)
+
+
+def rounded(config: TrainConfig) -> str:
+    """What a run does otherwise than it is told, to be made of whole training steps and epochs; empty if nothing."""
+    counts = schedule(config)
+    total, per_step = counts.env_steps(config, counts.steps), config.unroll * config.num_envs
+    said = []
+    if total != config.env_steps:
+        said.append(
+            f"env_steps {config.env_steps:,} is rounded up to {total:,}: {counts.prefill_unrolls * per_step:,} fill "
+            f"replay, then come whole training steps of {per_step:,}, {counts.steps_per_epoch} to an evaluation"
+        )
+    if counts.epochs != config.evaluations:
+        said.append(f"evaluations {config.evaluations:,} become {counts.epochs:,}")
+    return "; ".join(said)
+
+
+def extended(config: TrainConfig, env_steps: int) -> TrainConfig:
+    """The run trained for other environment steps, rounded up so that it is evaluated as often as before.
+
+    Up to where the shorter of the two ends, both compute the same.
+
+    Raises:
+      UsageError: no positive number.
+    """
+    schedule(dataclasses.replace(config, env_steps=env_steps))
+    before = schedule(config)
+    epochs = -(-_steps(config, env_steps, before.prefill_unrolls) // before.steps_per_epoch)
+    if epochs == before.epochs:
+        return config
+    total = before.env_steps(config, epochs * before.steps_per_epoch)
+    return dataclasses.replace(config, env_steps=total, evaluations=epochs)

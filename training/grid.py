@@ -3,9 +3,11 @@
 import csv
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flax.traverse_util import flatten_dict
 
@@ -85,8 +87,7 @@ class Cell:
                 raise UsageError(f"{self.out} exists and is no run directory; give another directory to --out")
             return False
         there, here = (
-            flatten_dict(dataclasses.asdict(config), sep=".")
-            for config in (configs.load(checkpoints.read_config(self.out)["config"]), self.config)
+            flatten_dict(dataclasses.asdict(config), sep=".") for config in (configs.of_run(self.out), self.config)
         )
         for name in {**here, **there}:
             then, now = there.get(name), here.get(name)  # an environment's options may be on one side alone
@@ -139,7 +140,9 @@ def grid(
         sets = [name + value for name, value in chosen.items() if name not in (*given, "env", "ablate", _NEAR)]
         sets += _without(chosen["ablate"])
         id = chosen["env"] if near == "none" else mazes.within(chosen["env"], _cells(near))
-        config = from_options(id, preset, given, sets, layout)
+        # A sweep is many runs, and a state is gigabytes at the paper's size.
+        drop = {} if "keep_state=" in chosen else {"keep_state": False}
+        config = from_options(id, preset, given | drop, sets, layout)
         envs.check(id, config.layout or None)
         if config.eval_env:
             envs.check(config.eval_env)
@@ -151,10 +154,39 @@ def grid(
         typed += [_flag(_NEAR), near] if near != "none" else []
         typed += [text for name, value in given.items() if name != "seed" for text in (_flag(name), value)]
         typed += [text for setting in sets for text in ("--set", setting)]
+        typed += ["--no-keep-state"] if drop else []
         cell = Cell(kind, out, config, tuple(typed))
         if cells.setdefault(cell.name, cell).config != config:
             raise UsageError(f"two cells of this sweep would be called {cell.name}; sweep them into two directories")
     return list(cells.values())
+
+
+def name(
+    config: TrainConfig,
+    preset: str | None,
+    env: str,
+    options: Mapping[str, Any],
+    settings: Sequence[str] = (),
+    layout: Path | None = None,
+) -> str:
+    """What ``crlviz train`` calls a run that is given no ``--out``: as a sweep of all that was typed would, but for
+    its seed.
+
+    Args:
+      config: of the run.
+      preset, settings, layout: what was typed.
+      env: environment id as typed.
+      options: those that were given, by name.
+    """
+    plain = from_options(config.env, preset, layout=layout)
+    various = {"env": env} | {name: str(value) for name, value in options.items() if name not in checkpoints.KEEPING}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        various[f"{key}="] = value
+    if layout:
+        various["layout"] = layout.stem
+    kind = _kind(config, plain, various, env, str(options.get(_NEAR, "none")))
+    return re.sub(r"[^\w.=,-]+", "_", kind)
 
 
 def _flag(name: str) -> str:

@@ -134,7 +134,7 @@ class Member:
         counts, config, step = self.schedule, self.config, counters.step
         env_steps, updates = counts.env_steps(config, step), counts.gradient_steps(config, step)
         # The state first: a checkpoint without its state could be trained past but not gone on from.
-        if step != counts.steps:
+        if step != counts.steps or config.keep_state:
             states.write(self.path, env_steps, copied, counters)
         if checkpoint:
             networks = {"actor": copied.learner.actor, "critic": copied.learner.critic}

@@ -181,12 +181,10 @@ def knob(config: Any, memory: Memory, limit: float) -> str:
 
 
 def device_memory() -> int:
-    """Bytes of the device that trains: an accelerator's, or the machine's."""
-    import os
+    """Bytes of the device that trains: an accelerator's, or what this process may take of the machine's."""
+    from training import limits, programs
 
-    from training import programs
-
-    return programs.memory() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return programs.memory() or limits.memory()
 
 
 def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> str:

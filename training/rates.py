@@ -74,9 +74,10 @@ def read(path: Path, env: str) -> dict[str, Any]:
 def of_bench(found: Mapping[str, Any], config: Any, flops: int) -> Rates:
     """The rates of a run on the machine that was measured.
 
-    The seconds of an update whose size was not measured lie on the line between its neighbours in FLOPs; beyond the
-    largest they are in proportion to FLOPs, below the smallest they are the smallest's. The environment steps are of
-    random actions: what the policy takes while collecting is left out.
+    The seconds of an update whose size was not measured lie on the line between its neighbours in FLOPs. Beyond the
+    largest they are in proportion to FLOPs; below the smallest too, but for what the line through the two smallest says
+    that any update takes. The environment steps are of random actions: what the policy takes while collecting is left
+    out.
 
     Args:
       found: of ``read``.
@@ -88,6 +89,13 @@ def of_bench(found: Mapping[str, Any], config: Any, flops: int) -> Rates:
     rows = sorted(found["updates"], key=lambda row: row["flops"])
     counts, seconds = zip(*((row["flops"], 1 / row["ours_updates_per_second"]) for row in rows), strict=True)
     updating = float(np.interp(flops, counts, seconds)) * max(flops / counts[-1], 1.0)
+    if flops < counts[0]:
+        always = 0.0
+        if len(set(counts[:2])) == 2:
+            always = float(
+                np.clip(seconds[0] - counts[0] * np.diff(seconds[:2]) / np.diff(counts[:2]), 0, seconds[0])[0]
+            )
+        updating = always + (seconds[0] - always) * flops / counts[0]
     envs, remat = found["num_envs"], found["remat"]
     sampling = config.batch_size / found["sampling"]["ours_rows_per_second"]
     return Rates(
@@ -95,6 +103,7 @@ def of_bench(found: Mapping[str, Any], config: Any, flops: int) -> Rates:
         env_steps=found["env_steps_per_second"],
         source=f"by crlviz bench on {found['machine']['device']}, "
         + ("at this size" if flops in counts else f"from {len(counts)} other sizes")
+        + (f", the smallest with {counts[0] / flops:,.1f} times its FLOPs" if flops < counts[0] else "")
         + (f" and {envs} environments instead of {config.num_envs}" if envs != config.num_envs else "")
         + (f", {'with' if remat else 'without'} rematerialisation" if remat != config.critic.remat else ""),
     )

@@ -29,7 +29,8 @@ class Run:
       fit: of ``programs.fitting``, for their config.
       began: ``time.perf_counter`` when work on them began.
       again: what ``crlviz train --resume`` takes to go on with them.
-      progress: show a bar over all; None: where there is a terminal.
+      progress: show a bar over all; None: where there is a terminal, and elsewhere a line an evaluation; False:
+        neither.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class Run:
         self._state: Any = None
         self._step_seconds = 0.0
         self._saving: dict[Member, Future[None]] = {}
+        self._lines = progress is None and not sys.stderr.isatty()
+        self._started, self._done_before = time.perf_counter(), sum(member.env_steps for member in members)
         self._bar = tqdm(
             total=sum(member.all_env_steps for member in members),
             unit="step",
@@ -123,7 +126,7 @@ class Run:
         self._state, losses, troubles = self._programs.advance(self._state)
         losses, troubles = jax.device_get((losses, troubles))
         self._step_seconds = time.perf_counter() - start
-        share = self._step_seconds / len(self._lanes)
+        share = self._step_seconds / len(self.training)  # a member that dropped out takes no part of it
         for lane, member in self._each(self.training):
             with self._apart(member):
                 own = {name: float(values[lane]) for name, values in losses.items()}
@@ -144,7 +147,10 @@ class Run:
         if rows:
             speed = f"{rows[0]['updates_per_second']:.0f} updates/s, " if "updates_per_second" in rows[0] else ""
             success, at_goal = (sum(row[name] for row in rows) / len(rows) for name in ("success", "time_at_goal"))
-            self._bar.set_postfix_str(f"{speed}success {success:.2f}, time at goal {at_goal:.0f}")
+            said = f"{speed}success {success:.2f}, time at goal {at_goal:.0f}"
+            self._bar.set_postfix_str(said)
+            if self._lines:
+                self._say(f"{self._progress(lacking[0])}, {said}")
 
     def _save(self, members: Sequence[Member], *, checkpoint: bool) -> None:
         """Copy the states and write those of some members, and maybe their checkpoints, beside training."""
@@ -152,8 +158,8 @@ class Run:
             return
         self._finish_saving()
         first = members[0]
-        drop_replay = first.counters.step == first.schedule.steps or not first.config.save_replay
-        copied = self._programs.copy(self._state, replay=not drop_replay)
+        resumes = first.config.keep_state or first.counters.step != first.schedule.steps
+        copied = self._programs.copy(self._state, replay=resumes and first.config.save_replay)
         for lane, member in self._each(members):
             if not member.trouble:
                 own = jax.tree.map(lambda leaf, lane=lane: leaf[lane, ...], copied)
@@ -173,7 +179,7 @@ class Run:
                 self._say(member.rewind(member.trouble))
                 self._show()
                 return True
-            if not member.trouble:
+            if not member.trouble and not member.config.keep_state:
                 states.remove(member.path)
         except CrlvizError as error:
             member.trouble = error
@@ -192,6 +198,14 @@ class Run:
     def _each(self, members: Sequence[Member]) -> list[tuple[int, Member]]:
         """Some members of the group and their lanes."""
         return [(lane, member) for lane, member in enumerate(self._lanes) if member in members]
+
+    def _progress(self, member: Member) -> str:
+        """Where a member's group stands, and how long all will take yet at the rate since it began to train."""
+        whose = f"{len(self._lanes)} of {len(self.members)} runs: " if len(self.members) > 1 else ""
+        done, total = (sum(getattr(each, name) for each in self.members) for name in ("env_steps", "all_env_steps"))
+        fresh, elapsed = done - self._done_before, time.perf_counter() - self._started
+        left = f" ({tqdm.format_interval(elapsed * (total - done) / fresh)} left)" if total > done and fresh > 0 else ""
+        return f"{whose}{member.env_steps:,} of {member.all_env_steps:,} environment steps{left}"
 
     def _show(self) -> None:
         self._bar.update(sum(member.env_steps for member in self.members) - self._bar.n)

@@ -43,7 +43,7 @@ def train(
       config: the run.
       out: the run directory, which must not exist yet or be empty.
       command: kept in config.json: what was typed.
-      progress: show a bar; None: where there is a terminal.
+      progress: show a bar; None: where there is a terminal, and elsewhere a line an evaluation; False: neither.
       devices: that train it together (``devices.chosen``).
 
     Returns:
@@ -89,6 +89,8 @@ def train_together(
     began, runs = time.perf_counter(), list(outs.values())
     for out in runs:
         _refuse_existing(out)
+    if progress is not False and (change := configs.rounded(config)):
+        tqdm.write(change, file=sys.stderr)
     fit = fitting(config, devices)
     made = fit(len(runs))
     _check_disk(runs, config, states.size(made.example, replay=config.save_replay))
@@ -127,13 +129,14 @@ def resume(
 
     Args:
       run: the run directory.
-      changes: settings of ``crlviz.checkpoints.KEEPING`` to change.
+      changes: settings of ``crlviz.checkpoints.KEEPING`` to change; and ``env_steps``, to train it longer, finished or
+        not, or less long: its numbers are those of a run that was told so at the start and is evaluated as often.
       command: kept in config.json beside the first one.
-      progress: show a bar; None: where there is a terminal.
+      progress: as in ``train``.
       devices: that train it from here on; they need not be as many as before.
 
     Raises:
-      UsageError: another process trains it, or a setting that may not change.
+      UsageError: another process trains it, a setting that may not change, or fewer ``env_steps`` than it has done.
       CrlvizError: not a run, or one whose state is missing or damaged; and as ``train``.
     """
     (run,) = resume_together([Path(run)], changes, command=command, progress=progress, devices=devices)
@@ -165,24 +168,27 @@ def resume_together(
     """
     began = time.perf_counter()
     contents = {run: checkpoints.read_config(run) for run in runs}
-    fixed = [name for name in changes or {} if name not in checkpoints.KEEPING]
+    changes = dict(changes or {})
+    fixed = [name for name in changes if name not in (*checkpoints.KEEPING, "env_steps")]
     if fixed:
-        raise UsageError(f"{fixed[0]} is fixed once a run has begun; it may change {', '.join(checkpoints.KEEPING)}")
+        may = ", ".join((*checkpoints.KEEPING, "env_steps"))
+        raise UsageError(f"{fixed[0]} is fixed once a run has begun; it may change {may}")
     with _locked(*runs):
         members: list[Member] = []
         failed: dict[Path, CrlvizError] = {}
         for run in runs:
             for folder in (run, run / "checkpoints", run / "state"):
                 files.clear(folder)
-            if finished(run):
-                states.remove(run)
-                continue
-            config = configs.replace(configs.load(contents[run]["config"]), dict(changes or {}))
             try:
-                if not states.newest(run) and checkpoints.all_steps(run):
-                    raise CrlvizError(
-                        f"{run} has checkpoints but no state to go on from; train anew in another directory"
-                    )
+                config = _changed(run, changes)
+                if progress is not False and changes.get("env_steps", total := _total(config)) != total:
+                    said = f"env_steps {changes['env_steps']:,} is rounded up to {total:,}, an evaluation of {run}"
+                    tqdm.write(said, file=sys.stderr)
+                if _ended(run, config):
+                    if not config.keep_state:
+                        states.remove(run)
+                    continue
+                _refuse_stateless(run)
                 members.append(Member(run, config))
             except CrlvizError as error:
                 failed[run] = error
@@ -191,29 +197,77 @@ def resume_together(
             fit, here = fitting(members[0].config, devices), provenance.collect(devices.count)
             for group in groups(members, fit):
                 for member in group:
-                    then = contents[member.path]
-                    _warn_if_elsewhere(member.path, then, here)
-                    _warn_if_alone(member.path, then, group)
+                    _warn_if_elsewhere(member.path, contents[member.path], here)
+                    _warn_if_alone(member.path, contents[member.path], group)
                     note = {"env_steps": member.env_steps, **here, "command": list(command), "together": _seeds(group)}
-                    then |= {"config": dataclasses.asdict(member.config), "resumed": [*then.get("resumed", []), note]}
-                    checkpoints.write_config(member.path, then)
+                    _note_resumed(member, contents[member.path], changes, note)
             Run(members, fit, began, again or runs, progress).go()
         _report(members, len(runs), failed)
     return runs
 
 
-def finished(run: str | Path) -> bool:
-    """Whether a run has all its evaluations and its last checkpoint.
+def finished(run: str | Path, env_steps: int | None = None) -> bool:
+    """Whether a run has all its evaluations and its last checkpoint; or would, trained for other environment steps.
 
     Raises:
       CrlvizError: not a run directory.
     """
-    run = Path(run)
-    config = configs.load(checkpoints.read_config(run)["config"])
-    counts = schedule(config)
-    last = counts.env_steps(config, counts.steps)
+    config = configs.of_run(Path(run))
+    return _ended(Path(run), configs.extended(config, env_steps) if env_steps is not None else config)
+
+
+def _ended(run: Path, config: TrainConfig) -> bool:
+    last = _total(config)
     rows = table.read(run, last)
     return bool(rows) and int(rows[-1]["env_steps"]) == last and last in checkpoints.all_steps(run)
+
+
+def _total(config: TrainConfig) -> int:
+    """Environment steps of the whole run."""
+    counts = schedule(config)
+    return counts.env_steps(config, counts.steps)
+
+
+def _changed(run: Path, changes: Mapping[str, Any]) -> TrainConfig:
+    """The config to go on with: the run's own, but for what may change."""
+    config = configs.of_run(run)
+    wanted = changes.get("env_steps")
+    config = configs.replace(config, {name: value for name, value in changes.items() if name != "env_steps"})
+    if wanted is None:
+        return config
+    config = configs.extended(config, wanted)
+    total = _total(config)
+    saved = [*checkpoints.numbered(run / "checkpoints"), *checkpoints.numbered(run / "state")]
+    done = max((int(path.name) for path in saved), default=0)
+    if total < done:
+        raise UsageError(f"{run} has done {done:,} environment steps; env_steps {wanted:,} would end it at {total:,}")
+    return config
+
+
+def _refuse_stateless(run: Path) -> None:
+    if states.newest(run) or not checkpoints.all_steps(run):
+        return
+    if finished(run):
+        raise CrlvizError(
+            f"{run} is finished and kept no state to train it longer from; train anew in another directory, without "
+            "--no-keep-state"
+        )
+    raise CrlvizError(f"{run} has checkpoints but no state to go on from; train anew in another directory")
+
+
+def _note_resumed(member: Member, content: dict[str, Any], changes: Mapping[str, Any], note: dict[str, Any]) -> None:
+    """Tell in config.json that a run goes on.
+
+    Of its settings only those are written that this resumption changes: with settings that have come since it began,
+    its checkpoints and its state would be another run's.
+    """
+    names = {*changes, *({"evaluations"} if "env_steps" in changes else ())}
+    changed = {name: getattr(member.config, name) for name in sorted(names)}
+    before = {name: content["config"][name] for name in changed if name in content["config"]}
+    if before != changed:
+        note = note | {"before": before}
+    more = {"config": content["config"] | changed, "resumed": [*content.get("resumed", []), note]}
+    checkpoints.write_config(member.path, content | more)
 
 
 def _report(members: Sequence[Member], count: int, failed: Mapping[Path, CrlvizError] | None = None) -> None:

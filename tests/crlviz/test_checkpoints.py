@@ -283,11 +283,19 @@ def test_odd_json_is_refused(run, name, change):
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
 def test_the_first_format_is_no_way_around_the_checksums(run, name):
-    """It had none of config.json and of the manifest themselves."""
-    content = json.loads((run / name).read_text()) | {"format": 1}
-    (run / name).write_text(json.dumps({key: value for key, value in content.items() if key != "sha256"}))
-    assert str(run / name) in (message := _refusal(run))
-    assert "older than this crlviz reads" in message
+    """It had none of config.json and of the manifest themselves, and a manifest named no run."""
+
+    def as_first(content):
+        content |= {"format": 1, "config": {**content["config"], "seed": 9}} if "config" in content else {"format": 1}
+
+    content = json.loads((run / name).read_text())
+    as_first(content)
+    (run / name).write_text(json.dumps(content))
+    assert "changed since it was written" in _refusal(run)  # what has a checksum is held to it
+    content.pop("sha256")
+    content.pop("settings", None)
+    (run / name).write_text(json.dumps(content))
+    assert "of another run" in _refusal(run)  # the other of the two is not of that format
 
 
 def test_a_checkpoint_in_the_wrong_place_is_told(run, tmp_path):

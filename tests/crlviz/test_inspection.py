@@ -76,6 +76,8 @@ def test_how_it_went_on(run):
 def test_an_unfinished_run_says_so(run):
     assert "unfinished:" not in inspection.describe(run)
     _save_state(run)
+    assert inspection.describe(run).endswith(f"finished; to train longer: crlviz train --resume {run} --env-steps N")
+    change_config(run, lambda content: content["config"].update(env_steps=5000))
     last = inspection.describe(run).splitlines()[-1]
     assert last == f"unfinished: saved at environment step 95; go on with: crlviz train --resume {run}"
 

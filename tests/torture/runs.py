@@ -77,7 +77,9 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
 def differences(run: Path, reference: Path) -> list[str]:
     """What in a finished run is not as in the one that was never stopped: parameters to the bit, and all but times."""
     wrong = [f"left over: {path.name}" for path in run.rglob("*.part")]
-    wrong += ["the state is still there"] if (run / "state").exists() else []
+    kept = [sorted(p.name for p in (each / "state").glob("*")) for each in (run, reference)]
+    if kept[0] != kept[1]:
+        wrong.append(f"states {kept[0]}, not {kept[1]}")
     steps = [sorted(p.name for p in (each / "checkpoints").iterdir()) for each in (run, reference)]
     if steps[0] != steps[1]:
         return [*wrong, f"checkpoints {steps[0]}, not {steps[1]}"]

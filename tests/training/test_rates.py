@@ -43,8 +43,14 @@ def test_an_update_of_a_measured_size(config):
 def test_an_update_between_beyond_and_below_the_measured_sizes(config):
     assert seconds(config, 3_000_000) == pytest.approx(3e-3 + 1e-3 + 2e-3)
     assert seconds(config, 16_000_000) == pytest.approx(2 * 9e-3 + 2e-3)
-    assert seconds(config, 10_000) == pytest.approx(2e-3 + 2e-3)
-    assert rates.of_bench(MEASURED, config, 10_000).source.endswith("from 2 other sizes")
+    assert seconds(config, 10_000) == pytest.approx(1e-5 + 1e-3 + 2e-3)
+    source = rates.of_bench(MEASURED, config, 10_000).source
+    assert source.endswith("from 2 other sizes, the smallest with 100.0 times its FLOPs")
+    alone = MEASURED | {"updates": MEASURED["updates"][:1]}  # one size tells nothing of what any update takes
+    assert 1 / rates.of_bench(alone, config, 2_000_000).updates == pytest.approx(9e-3 / 4 + 2e-3)
+    # Where large updates are slower than in proportion, small ones are taken to be in proportion.
+    rows = [{"flops": flops, "ours_updates_per_second": 1e12 / flops**2} for flops in (1_000_000, 2_000_000)]
+    assert 1 / rates.of_bench(MEASURED | {"updates": rows}, config, 500_000).updates == pytest.approx(0.5 + 2e-3)
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -135,13 +135,15 @@ def test_lost_evaluations_are_told(tmp_path, at_step):
 def test_a_finished_run_is_left_alone(toy_run, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
-    (run / "state" / "240").mkdir(parents=True)  # as if killed before it was removed
     monkeypatch.setattr(programs, "compiled", None)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
     cli.main()
     assert capsys.readouterr().out == f"{run} is finished already\n"
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert states.newest(run)
+    change_config(run, lambda content: content["config"].update(keep_state=False))
+    cli.main()  # as if killed before its state was removed
     assert not (run / "state").exists()
 
 
@@ -223,6 +225,7 @@ def test_checkpoints_without_a_state_are_not_written_over(toy_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
     (run / "metrics.csv").unlink()
+    shutil.rmtree(run / "state")
     with pytest.raises(CrlvizError, match="checkpoints but no state"):
         trainer.resume(run)
     assert checkpoints.all_steps(run) == [200, 280]
@@ -278,7 +281,7 @@ def test_a_lost_permission_ends_the_run_with_a_sentence(toy_run, tmp_path, at_st
         if forbid is _immutable:
             subprocess.run(["chattr", "-i", str(run), str(run / "state")], check=True)
     assert left.value.code == 1
-    (said,) = capsys.readouterr().err.strip().splitlines()
+    *_, said = capsys.readouterr().err.strip().splitlines()
     assert said.startswith(f"Error: cannot write {run}/")
     assert "Not a directory" in said or "File exists" in said or "Operation not permitted" in said
     assert said.endswith(f"what was saved before is whole: mend that, then crlviz train --resume {run}")

@@ -163,10 +163,37 @@ def test_a_cell_that_fails_leaves_the_others_and_is_tried_again(tmp_path):
     assert str(again.exception) == str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ([], "point_u_maze-depth4-seed0"),
+        (["--depth=16", "--seed=3", "--no-keep-state"], "point_u_maze-depth16-seed3"),
+        (["--critic-depth=8", "--width=32", "--batch-size=128"], "point_u_maze-actor4-critic8-width32-batch128-seed0"),
+        (["--max-pair-distance=3"], "point_u_maze-depth4-pairs3-seed0"),
+        (["--set=gamma=0.9", "--env-steps=5e5"], None),
+        (["--set=gamma=0.9", "--env-steps=500000"], "point_u_maze-depth4-env_steps=500000-gamma=0.9-seed0"),
+        (["--seeds=0-1", "--depth=8"], "point_u_maze-depth8-seed0"),
+    ],
+)
+def test_train_names_what_is_given_no_directory_as_a_sweep_would(monkeypatch, tmp_path, typed, name):
+    from training.command import command
+
+    made: list = []
+    monkeypatch.setattr(trainer, "train", lambda config, out, **_: made.append(out) or out)
+    monkeypatch.setattr(trainer, "train_together", lambda config, outs, **_: made.extend(outs.values()) or [])
+    done = CliRunner().invoke(command, ["point_u_maze", *typed])
+    if name is None:  # an option's value is a whole number
+        assert done.exit_code == 2
+        return
+    assert done.exit_code == 0, done.output
+    assert made[0] == Path("runs") / name
+
+
 def test_a_run_that_was_broken_off_goes_on(tmp_path, toy_run):
     cell = toy_cell(tmp_path, toy_run)
     assert (cell.begun, cell.finished, cell.done) == (True, True, 280)
-    shutil.rmtree(cell.out / "checkpoints")  # as if it was killed before its first save
+    for saved in ("checkpoints", "state"):
+        shutil.rmtree(cell.out / saved)  # as if it was killed before its first save
     lines = (cell.out / "metrics.csv").read_text().splitlines()
     (cell.out / "metrics.csv").write_text("\n".join([*lines[:2], ""]))
     assert (cell.begun, cell.finished, cell.done) == (True, False, 120)
@@ -231,7 +258,8 @@ def test_a_group_of_which_one_is_finished_one_goes_on_and_one_fails(tmp_path, to
     for seed, cell in enumerate((broken, damaged), 1):
         shutil.copytree(toy_run, cell.out)
         change_config(cell.out, lambda content, seed=seed: content["config"].update(seed=seed))
-        shutil.rmtree(cell.out / "checkpoints")
+        for saved in ("checkpoints", "state"):
+            shutil.rmtree(cell.out / saved)
     (damaged.out / "state" / "200").mkdir(parents=True)
     before = (finished.out / "metrics.csv").stat().st_mtime_ns
     groups = sweep.grouped((cells := [finished, broken, damaged]), 1)

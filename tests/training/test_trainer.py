@@ -60,7 +60,7 @@ def test_run_directory_tells_how_it_was_made(toy_run):
     assert config["versions"]["crlviz"] == crlviz.__version__
     assert config["config"] == json.loads(json.dumps(dataclasses.asdict(toy_config())))
     assert checkpoints.all_steps(toy_run) == [200, 280]
-    assert sorted(p.name for p in toy_run.iterdir()) == [".lock", "checkpoints", "config.json", "metrics.csv"]
+    assert sorted(p.name for p in toy_run.iterdir()) == [".lock", "checkpoints", "config.json", "metrics.csv", "state"]
     agent = crlviz.load(toy_run)
     assert (agent.env_steps, agent.gradient_steps) == (280, 12)
 
