@@ -180,7 +180,9 @@ def _own_place(env: Any, state: Any) -> np.ndarray:
 
 
 @switches.as_usual
-def on_a_page(agents: Sequence["Agent"], *, over: str, resolution: int | None = None, **options: Any) -> xr.Dataset:
+def on_a_page(
+    agents: Sequence["Agent"], *, over: str = "positions", resolution: int | None = None, **options: Any
+) -> xr.Dataset:
     """What ``heatmap_page.page`` takes: ``compute`` for ``all_places``, as fine as fits a page, or as asked."""
     from analyses.heatmap_page import fitting
 
