@@ -6,18 +6,16 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.experimental
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-if hasattr(jax, "enable_x64"):
-    _enable_x64 = jax.enable_x64
-else:
-    from jax.experimental import enable_x64 as _enable_x64  # before jax 0.8
+_home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # before jax 0.8
 
 # Switches, who sets them for a while, and what crlviz computes with.
 _SWITCHES: dict[str, tuple[Callable[[Any], Any], Any]] = {
-    "jax_enable_x64": (_enable_x64, False),
+    "jax_enable_x64": (_home.enable_x64, False),
     "jax_default_prng_impl": (jax.default_prng_impl, "threefry2x32"),
     "jax_threefry_partitionable": (jax.threefry_partitionable, True),
 }

@@ -79,4 +79,17 @@ def test_outline_is_the_regions_border():
 
 def test_json_is_the_specification(chart, tmp_path):
     charts.save(chart, tmp_path / "picture.json")
-    assert json.loads((tmp_path / "picture.json").read_text()) == chart.to_dict()
+    saved, own = json.loads((tmp_path / "picture.json").read_text()), chart.to_dict()
+    assert saved.pop("config")["font"] == charts.FONT
+    assert own.pop("config").get("font") != charts.FONT  # the session's theme is left as it is
+    assert saved == own
+
+
+def test_a_whole_chart_looks_the_same_in_every_session(chart, tmp_path):
+    whole = charts.whole(lambda: chart)()
+    assert type(whole) is type(chart)
+    with alt.theme.enable("dark"):
+        shown = whole.to_dict()
+    assert shown["config"]["font"] == charts.FONT
+    assert shown["config"]["background"] == "white"
+    assert json.loads(charts.render(whole, ".json")) == json.loads(charts.render(chart, ".json"))
