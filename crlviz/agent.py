@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict
 from crlviz import checkpoints, envs, switches
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
+from crlviz.escaping import printable
 from crlviz.networks import Actor, Critic, NetworkConfig
 from crlviz.precision import exact
 
@@ -293,7 +294,7 @@ def _shapes(network: Actor | Critic) -> Any:
 
 def _warn_of_versions(made_with: Any) -> None:
     made_with = made_with if isinstance(made_with, dict) else {}
-    recorded = [(name, str(made_with[name])) for name in ("jax", "brax") if made_with.get(name)]
+    recorded = [(name, printable(made_with[name])) for name in ("jax", "brax") if made_with.get(name)]
     if other := [f"{name} {then} (here {version(name)})" for name, then in recorded if then != version(name)]:
         _warn_once(f"trained under {' and '.join(other)}: its environment may step differently")
 

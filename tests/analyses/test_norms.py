@@ -101,8 +101,8 @@ def test_networks_of_less_than_a_block(tmp_path):
     """JaxGCRL's may have any depth from 1 on, and actor and critic their own."""
 
     def agent(name, *parts):
-        shallow = {f"{part}__{key}": 2 for part in parts for key in ("depth", "tail")}
-        return crlviz.load(untrained_run(tmp_path / name, toy_config(**shallow)))
+        config = toy_config(**dict.fromkeys(parts, NetworkConfig(depth=2, width=8, tail=2)))
+        return crlviz.load(untrained_run(tmp_path / name, config))
 
     dataset = norms.compute([agent("mixed", "actor")], episodes=2)
     values = dataset.norm.squeeze()
