@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -72,14 +73,18 @@ def planted_run(run: Path, curve: Sequence[float], seconds: float = 1.0, **chang
     Its networks are zeros of their shapes: nothing is compiled. Its evaluations lie ``seconds`` apart.
     """
     config = toy_config(**changes)
-    shapes = NetworkConfig(**dataclasses.asdict(config.actor)), NetworkConfig(**dataclasses.asdict(config.critic))
-    networks = {"actor": Actor(shapes[0], 6, 2), "critic": Critic(shapes[1], 4, 2, 2)}  # of a point mass
-    shaped = {name: jax.eval_shape(network.init, jax.random.key(0)) for name, network in networks.items()}
-    parameters = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shaped)
     checkpoints.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
-    checkpoints.write(run, config.env_steps, config.env_steps // 10, parameters)
+    checkpoints.write(run, config.env_steps, config.env_steps // 10, _zeros(config.actor, config.critic))
     plant_curve(run, curve, seconds)
     return run
+
+
+@functools.cache
+def _zeros(actor: NetworkConfig, critic: NetworkConfig) -> dict[str, Any]:
+    """Parameters of a point mass's networks, all zero."""
+    networks = {"actor": Actor(actor, 6, 2), "critic": Critic(critic, 4, 2, 2)}
+    shapes = {name: jax.eval_shape(network.init, jax.random.key(0)) for name, network in networks.items()}
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def plant_curve(run: Path, curve: Sequence[float], seconds: float = 1.0) -> None:
