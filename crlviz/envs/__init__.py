@@ -44,6 +44,7 @@ class Body:
 _NOISY = {"normalise_quaternion": False}
 BODIES: dict[str, Body] = {
     "point": Body("point:PointMaze", open=False, cell_size=1.0, centred=True),
+    "swimmer": Body("swimmer:Swimmer", cell_size=1.25, centred=True),
     "ant": Body("ant:Ant", cell_size=4.0, paper=_NOISY),
     "ant_ball": Body("ant_ball:AntBall", paper=_NOISY | {"ball_is_goal": False, "independent_offset": False}),
     "ant_push": Body("ant_push:AntPush", paper=_NOISY | {"box_at_rest": False}),
