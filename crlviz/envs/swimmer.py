@@ -7,10 +7,11 @@ joints turn. Only the way that its shape goes counts, not how fast: who bends th
 was (Purcell's scallop), and without drag that differs along and across (``drag_ratio`` 1) nobody gets anywhere.
 
 **Walls** push straight out and do not rub: a step is made in ``_PARTS`` parts, and after each the body, as it lies, is
-moved out of each wall by as much as the deepest of it is in, along the wall's normal and without turning. A part after
-which it still is in one, as between two walls, is not made. So a wall never moves the body along itself nor pulls it,
-and at one wall there is always a way to leave. The body is a row of discs, near enough to each other that no corner of
-a wall fits between two: no link ever lies in a wall, nor passes through one.
+moved out of each wall by as much as the deepest of it is in, along the wall's normal and without turning. So a wall
+never moves the body along itself, nor pulls it. A part after which it still is in a wall is not made; as the body is
+shorter than cells are wide, that is so at corners that stand out alone, and nowhere is it held for good. The body is a
+row of discs, near enough to each other that no corner of a wall fits between two: no link ever lies in a wall, nor
+passes through one.
 """
 
 import math
@@ -53,7 +54,7 @@ class SwimmerState(struct.PyTreeNode):
 
 
 class Swimmer(GoalEnv):
-    """State: x, y of the middle of the links, cosine and sine of the first link's angle, the joints' angles. Goal: x, y.
+    """State: x, y of the middle of the links, cosine and sine of the first link's angle, joints' angles. Goal: x, y.
 
     Action: how far each joint turns, in ``rate`` radians; joints stop at ``limit`` to both sides. The body is 1 m long.
     In the open it starts at the origin, and goals lie anywhere within 2 m; in a maze, near a start cell's centre with
@@ -193,8 +194,8 @@ class Swimmer(GoalEnv):
     def _pushes(self, x: jax.Array, y: jax.Array, radius: float) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Along x and y, what moves discs about points out of walls, and the points' distances to walls, -1 in one.
 
-        All [...] in metres; x and y stay apart, which is quicker on a CPU. Exact for the wall that is nearest, where the
-        radius, and how deep a point is in a wall, are under half a cell.
+        All [...] in metres; x and y stay apart, which is quicker on a CPU. Exact for the wall that is nearest, where
+        the radius, and how deep a point is in a wall, are under half a cell.
         """
         assert self.maze is not None
         size = self.maze.cell_size
@@ -208,19 +209,26 @@ class Swimmer(GoalEnv):
         (i, x_side, x_gap), (j, y_side, y_gap) = axis(x, self.maze.origin[0]), axis(y, self.maze.origin[1])
         beside = self._quarters[i, j]
         inside, x_wall, y_wall, corner = (beside & bit > 0 for bit in (1, 2, 4, 8))
-        # From a free cell: back from the faces, or from the corner where there is nothing else.
-        corner = corner & ~x_wall & ~y_wall
+        # From a wall it goes on through the nearest face that is free, or through both where only that leads out; then
+        # it is in the cell there, and what lies beside that counts.
+        across = inside & x_wall & y_wall & ~corner
+        by_x = across | (inside & ~x_wall & (y_wall | (x_gap <= y_gap)))
+        by_y = across | (inside & ~y_wall & ~by_x)
+        x_wall, y_wall = (
+            jnp.where(inside, by_y & ~by_x & corner, x_wall),
+            jnp.where(inside, by_x & ~by_y & corner, y_wall),
+        )
+        # In a free cell: back from its faces, or from the corner where there is nothing else.
+        corner = corner & ~(inside | x_wall | y_wall)
         to_corner = jnp.sqrt(x_gap**2 + y_gap**2 + 1e-12)
         back = jnp.where(corner, jnp.minimum(1 - radius / to_corner, 0), 0)
-        x_back = jnp.where(x_wall, jnp.minimum(x_gap - radius, 0), back * x_gap)
-        y_back = jnp.where(y_wall, jnp.minimum(y_gap - radius, 0), back * y_gap)
-        # From a wall: on through the nearest face that is free.
-        by_x = ~x_wall & (y_wall | (x_gap <= y_gap))
-        x_push = jnp.where(inside, jnp.where(by_x, x_gap + radius, 0), x_back)
-        y_push = jnp.where(inside, jnp.where(~by_x & ~y_wall, y_gap + radius, 0), y_back)
+
+        def push(by, wall, gap):
+            return jnp.where(by, gap + radius, jnp.where(wall, jnp.minimum(gap - radius, 0), back * gap))
+
         faces = jnp.minimum(jnp.where(x_wall, x_gap, jnp.inf), jnp.where(y_wall, y_gap, jnp.inf))
         distance = jnp.where(inside, -1.0, jnp.minimum(faces, jnp.where(corner, to_corner, jnp.inf)))
-        return x_side * x_push, y_side * y_push, distance
+        return x_side * push(by_x, x_wall, x_gap), y_side * push(by_y, y_wall, y_gap), distance
 
     def _observe(self, body: SwimmerState) -> jax.Array:
         return jnp.concatenate([body.middle, _unit(body.angle), body.joints, body.goal])
@@ -307,8 +315,8 @@ def discs(links: int) -> np.ndarray:
 
 
 def _quarters(maze: Maze) -> np.ndarray:
-    """For every quarter of every cell [2 rows, 2 columns]: 1 in a wall, + 2 with wall beside it along x, + 4 along y, + 8
-    across the corner."""
+    """For every quarter of every cell [2 rows, 2 columns]: 1 in a wall, + 2 with wall beside it along x, + 4 along y,
+    + 8 across the corner."""
     walls = np.pad(maze.walls, 1, constant_values=True)
     i, j = np.indices((2 * maze.shape[0], 2 * maze.shape[1]))
     here, there = (i // 2 + 1, j // 2 + 1), (i // 2 + 2 * (i % 2), j // 2 + 2 * (j % 2))
