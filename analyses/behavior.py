@@ -57,6 +57,18 @@ RULES: tuple[Rule, ...] = (
         "#c9ccd1",
     ),
     Rule(
+        "stuck at a wall",
+        "is a chain that beats, touches a wall in half of its steps, comes less than a tenth of the way in the second "
+        "half of its time, and never reaches the goal",
+        lambda d: (
+            d["stroke_frequency"] >= 0.2
+            and d["wall_contact"] >= 0.5
+            and d["late_reach"] < 0.1
+            and not d["time_at_goal"]
+        ),
+        "#7d5a50",
+    ),
+    Rule(
         "loops the corridor",
         "roams more than twice the way, and spends less than half of what is left at the goal once it is there",
         lambda d: d["roaming"] > 2 and d["staying"] < 0.5,
@@ -67,6 +79,12 @@ RULES: tuple[Rule, ...] = (
         "reaches the goal with its torso upright (mean cosine of 0.8) and never on the ground",
         lambda d: d["time_at_goal"] > 0 and d["uprightness"] >= 0.8 and d["time_fallen"] == 0,
         "#3a8f5c",
+    ),
+    Rule(
+        "undulates",
+        "reaches the goal by waves along its body: neighbouring joints go round by 0.3 of a circle or more",
+        lambda d: d["time_at_goal"] > 0 and d["wave"] >= 0.3,
+        "#2f8f9d",
     ),
     Rule("reaches the goal", "reaches it in any other way", lambda d: d["time_at_goal"] > 0, "#8cc9a1"),
     Rule("never reaches", "moves, stays up, and does not reach the goal", lambda d: True, "#8d939c"),

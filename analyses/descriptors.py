@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from analyses import strokes
 from crlviz.envs.base import GoalEnv
+from crlviz.envs.swimmer import LENGTH
 from crlviz.mazes import Maze
 
 if TYPE_CHECKING:
@@ -16,11 +18,13 @@ _TOUCH = 0.01  # metres: nearer than this is contact
 _TILTED = 0.5  # uprightness below which a body lies: tilted by more than 60 degrees
 _LAST = 0.5  # seconds before a failure whose speed is the fall's
 _INSIDE = 0.1  # of a cell: so far inside the faces of walls a torso is over them
+_LATE = 0.5  # from this share of its time on a body's moves are late
 _AROUND = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
 
 
 class Descriptor(NamedTuple):
-    """What a number means, its unit, and what a body must have for it: a ``torso``, a ``maze`` to walk in."""
+    """What a number means, its unit, and what a body must have for it: a ``torso``, a ``chain`` of links, a
+    ``maze`` to walk in."""
 
     meaning: str
     units: str
@@ -46,6 +50,11 @@ DESCRIPTORS: dict[str, Descriptor] = {
     "air_time": Descriptor("share of steps with its lowest point over 5 cm above the floor", "1", ("torso",)),
     "wall_contact": Descriptor("share of steps with some part within 1 cm of a wall", "1", ("maze",)),
     "above_wall": Descriptor("steps with the torso over a wall, and higher than it", "steps", ("torso", "maze")),
+    # Of the steps until a chain first reached the goal; a stroke is a joint's swing there and back by half a radian.
+    "stroke_frequency": Descriptor("strokes a second, mean over its joints", "1/s", ("chain",)),
+    "stroke_length": Descriptor("how much nearer to the goal a stroke brought it", "body lengths", ("chain",)),
+    "wave": Descriptor("how far neighbouring joints go round: 1 a wave along it, 0 there and back", "1", ("chain",)),
+    "late_reach": Descriptor("how far it came in the second half of its time, over the way", "1", ("chain",)),
 }
 
 
@@ -58,10 +67,15 @@ def describe(env: GoalEnv, runs: xr.Dataset) -> xr.Dataset:
 
     Returns:
       Dataset over ``episode`` with those of ``DESCRIPTORS`` that mean something to this body; attrs ``absent`` names
-      the others and what they lack. A torso is a body of that name in the environment's model.
+      the others and what they lack. A torso is a body of that name in the environment's model; a chain's links are
+      bodies ``link_0``, ``link_1`` and so on.
     """
     skeleton = _Skeleton.of(env.model)
-    has = {"torso": skeleton is not None, "maze": env.maze is not None}
+    has = {
+        "torso": skeleton is not None and skeleton.root == "torso",
+        "chain": skeleton is not None and skeleton.root == "link_0",
+        "maze": env.maze is not None,
+    }
     lacks = {name: [need for need in DESCRIPTORS[name].needs if not has[need]] for name in DESCRIPTORS}
     rows = [_episode(env, skeleton, runs.isel(episode=index)) for index in range(runs.sizes["episode"])]
     variables = {}
@@ -100,11 +114,22 @@ def _episode(env: GoalEnv, skeleton: "_Skeleton | None", one: xr.Dataset) -> dic
         "fell": float(steps < length),
         "fall_speed": fall_speed if np.isfinite(fall_speed) else 0.0,  # over a wall there is no way to the goal
     }
-    # Parts of the body as discs seen from above, [steps, parts, 2]; a body without a torso is its place.
+    # Parts of the body as discs seen from above, [steps, parts, 2]; of others than walkers and chains, their place.
     discs, radii, bottoms = places[1:, None], np.zeros(1), np.zeros((steps, 1))
     if skeleton:
         torso, upright, centres = skeleton.place(one.pose.values[:steps])
         discs, radii, bottoms = centres[..., :2], skeleton.radii, centres[..., 2] - skeleton.radii
+    if skeleton and skeleton.root == "link_0":
+        until = steps if reached is None else reached + 1
+        angles = one.pose.values[:until, strokes.joints(env.model)].astype(float)
+        beats, late = strokes.count(angles), places[round(_LATE * steps) :]
+        row |= {
+            "stroke_frequency": beats / (until * env.dt),
+            "stroke_length": (to_goal[0] - to_goal[until]) / beats / LENGTH if beats else np.nan,
+            "wave": strokes.wave(angles),
+            "late_reach": np.linalg.norm(late - late[0], axis=1).max() / way,
+        }
+    elif skeleton:
         row |= {
             "time_fallen": length - steps + (upright < _TILTED).sum(),
             "torso_height": torso[:, 2].mean(),
@@ -115,7 +140,7 @@ def _episode(env: GoalEnv, skeleton: "_Skeleton | None", one: xr.Dataset) -> dic
         height = _wall_height(env.model, env.maze)
         touching = _walls_around(env.maze, discs, (radii + _TOUCH)[:, None, None]).any(-1) & (bottoms < height)
         row["wall_contact"] = touching.any(-1).mean()
-        if skeleton:
+        if skeleton and skeleton.root == "torso":
             over = _walls_around(env.maze, torso[:, :2], _INSIDE * env.maze.cell_size).all(-1)
             row["above_wall"] = (over & (torso[:, 2] > height)).sum()
     return {name: float(value) for name, value in row.items()}
@@ -144,16 +169,18 @@ def _wall_height(model: "mujoco.MjModel", maze: Maze) -> float:
 
 
 class _Skeleton:
-    """Where the parts of a body with a torso are, by the model's forward kinematics.
+    """Where the parts of a walker or of a chain are, by the model's forward kinematics.
 
     Attributes:
+      root: the body that all others hang on: ``torso``, or a chain's ``link_0``.
       radii: of the spheres at ``place``'s centres, [parts] metres. A capsule is the spheres at its two ends; of another
         shape, the sphere around it.
     """
 
-    def __init__(self, model: "mujoco.MjModel", torso: int):
+    def __init__(self, model: "mujoco.MjModel", root: str, torso: int):
         import mujoco
 
+        self.root = root
         self._model, self._torso, self._data = model, torso, mujoco.MjData(model)
         self._geoms = np.flatnonzero(model.body_rootid[model.geom_bodyid] == model.body_rootid[torso])
         capsule = model.geom_type[self._geoms] == mujoco.mjtGeom.mjGEOM_CAPSULE
@@ -165,11 +192,14 @@ class _Skeleton:
     def of(cls, model: "mujoco.MjModel") -> "_Skeleton | None":
         import mujoco
 
-        torso = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "torso")
-        return cls(model, torso) if torso >= 0 else None
+        for root in ("torso", "link_0"):
+            body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, root)
+            if body >= 0:
+                return cls(model, root, body)
+        return None
 
     def place(self, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of poses [N, nq]: the torso [N, 3] in metres, its uprightness [N], and all spheres' centres [N, parts, 3]."""
+        """Of poses [N, nq]: the root [N, 3] in metres, its uprightness [N], and all spheres' centres [N, parts, 3]."""
         import mujoco
 
         data, geoms = self._data, self._geoms

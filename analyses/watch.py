@@ -174,8 +174,8 @@ def _heatmap(agent: "Agent") -> dict[str, str]:
 
     try:
         goals = heatmap.default_goals(agent)[:1] if agent.env.goal_dim > 1 else None
-        # Elsewhere than for a point, the episodes of the outline would take minutes.
-        dataset = heatmap.compute([agent], goals, coverage=agent.env.id.startswith("point"))
+        # Of a body with a physics engine, the episodes of the outline would take minutes.
+        dataset = heatmap.compute([agent], goals, coverage=agent.env.backend == "jax")
     except UsageError as error:
         return {"no_map": str(error)}
     return {"map": base64.b64encode(charts.render(heatmap.plot(dataset, tips=False), ".png")).decode()}

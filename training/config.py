@@ -23,7 +23,7 @@ class TrainConfig:
 
     Attributes:
       env: environment id to collect in.
-      layout: rows of a maze of your own, with env ``point_maze``.
+      layout: rows of a maze of your own, with env ``point_maze`` or another body's ``..._maze``.
       env_options: further options of ``crlviz.envs.make``, by name; they hold for ``eval_env`` too.
       eval_env: environment id to evaluate in; empty: the same.
       seed: of everything random.
@@ -108,7 +108,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval_episodes": 4,
         "episode_length": 50,
     },
-    # A point mass in a maze learns with these in a minute on a core.
+    # A point mass in a maze learns with these in a minute on a core; ``envs.BODIES`` says what other light bodies need.
     "laptop": {
         "actor.width": 64,
         "critic.width": 64,
@@ -126,15 +126,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def preset(name: str) -> dict[str, Any]:
-    """What the preset of that name changes.
+def preset(name: str, env: str = "") -> dict[str, Any]:
+    """What the preset of that name changes, for a body's environment if one is named.
 
     Raises:
-      UsageError: no such preset.
+      UsageError: no such preset, or no such environment.
     """
     if name not in PRESETS:
         raise UsageError(f"no preset is called {name!r}; take {' or '.join(PRESETS)}")
-    return PRESETS[name]
+    suited = envs.laptop_settings(env) if name == "laptop" and env else None
+    return PRESETS[name] | (suited or {})
 
 
 # The settings that an option of ``crlviz train`` and ``crlviz sweep`` changes, where they are not called like it.
@@ -148,7 +149,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 def preset_of(name: str | None, env: str) -> str:
     """The preset that a run starts from, where none may be named."""
-    return name or ("laptop" if env.startswith("point") else "paper")
+    return name or ("paper" if envs.laptop_settings(env) is None else "laptop")
 
 
 def from_options(
@@ -162,7 +163,7 @@ def from_options(
 
     Args:
       env: environment id.
-      preset_name: None: ``laptop`` for the point mass, ``paper`` for other bodies.
+      preset_name: None: ``laptop`` for light bodies, ``paper`` for others.
       options: by name (``depth``, ``seed``, ...), later ones over earlier ones; None: not given.
       settings: ``NAME=VALUE``, any other field as text.
       layout: the file of a maze of one's own.
@@ -171,7 +172,7 @@ def from_options(
       UsageError: unknown preset, environment or field, or a value that is not of its type.
     """
     preset_name = preset_of(preset_name, env)
-    changes = preset(preset_name) | {"env": env}
+    changes = preset(preset_name, env) | {"env": env}
     if preset_name == "paper":
         changes["env_options"] = envs.paper_options(env)
     if layout:

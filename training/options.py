@@ -8,7 +8,8 @@ import click
 
 _OPTIONS = (
     click.option(
-        "--preset", help="Settings to start from: paper, laptop or smoke.  [default: laptop for point, else paper]"
+        "--preset",
+        help="Settings to start from: paper, laptop or smoke.  [default: laptop for point and swimmer, else paper]",
     ),
     click.option("--depth", type=int, help="Layers inside residual blocks, of actor and critic."),
     click.option("--actor-depth", type=int, help="The actor's alone."),

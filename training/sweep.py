@@ -200,7 +200,8 @@ def _default_jobs() -> int:
 @click.argument("env")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run directories.")
 @click.option(
-    "--preset", help="Settings to start from: paper, laptop or smoke.  [default: laptop for point, else paper]"
+    "--preset",
+    help="Settings to start from: paper, laptop or smoke.  [default: laptop for point and swimmer, else paper]",
 )
 @click.option("--depth", help="Layers inside residual blocks, of actor and critic.")
 @click.option("--actor-depth", help="The actor's alone.")

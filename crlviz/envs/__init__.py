@@ -30,6 +30,8 @@ class Body:
       layouts: names of mazes that stand for another layout than the one of that name.
       paper: options under which it is as in the paper's code, slips included.
       paper_open: the same, where it stands on its own.
+      laptop: of a body so light that a few cores train it, what it needs beside the ``laptop`` preset of training,
+        which is its default; None: it is not.
     """
 
     where: str
@@ -39,11 +41,23 @@ class Body:
     layouts: Mapping[str, str] = field(default_factory=dict)
     paper: Mapping[str, object] = field(default_factory=dict)
     paper_open: Mapping[str, object] = field(default_factory=dict)
+    laptop: Mapping[str, object] | None = None
 
 
 _NOISY = {"normalise_quaternion": False}
+# A gait is found among more different steps than a way through a maze is.
+_MORE_STEPS = {
+    "num_envs": 256,
+    "unroll": 100,
+    "updates": 128,
+    "batch_size": 128,
+    "replay_steps": 3_000,
+    "window": 1_000,
+    "env_steps": 8_000_000,
+}
 BODIES: dict[str, Body] = {
-    "point": Body("point:PointMaze", open=False, cell_size=1.0, centred=True),
+    "point": Body("point:PointMaze", open=False, cell_size=1.0, centred=True, laptop={}),
+    "swimmer": Body("swimmer:Swimmer", cell_size=1.25, centred=True, laptop=_MORE_STEPS),
     "ant": Body("ant:Ant", cell_size=4.0, paper=_NOISY),
     "ant_ball": Body("ant_ball:AntBall", paper=_NOISY | {"ball_is_goal": False, "independent_offset": False}),
     "ant_push": Body("ant_push:AntPush", paper=_NOISY | {"box_at_rest": False}),
@@ -136,6 +150,16 @@ def kind(id: str) -> "type[GoalEnv]":
     return getattr(import_module(f"crlviz.envs.{module}"), name)
 
 
+def laptop_settings(id: str) -> dict[str, Any] | None:
+    """What a body needs beside the ``laptop`` preset of training; None where it is too heavy for a laptop.
+
+    Raises:
+      UsageError: unknown id.
+    """
+    settings = BODIES[_split(id)[0]].laptop
+    return None if settings is None else dict(settings)
+
+
 def paper_options(id: str) -> dict[str, Any]:
     """The options with which ``make`` builds the environment that the paper's code ran under that name.
 
@@ -176,4 +200,16 @@ def _split(id: str) -> tuple[str, str]:
     raise UsageError(f"no environment is called {id!r}; nearest: {', '.join(near) or ', '.join(known)}")
 
 
-__all__ = ["BODIES", "CUSTOM", "PAPER", "Body", "check", "ids", "kind", "make", "options", "paper_options"]
+__all__ = [
+    "BODIES",
+    "CUSTOM",
+    "PAPER",
+    "Body",
+    "check",
+    "ids",
+    "kind",
+    "laptop_settings",
+    "make",
+    "options",
+    "paper_options",
+]

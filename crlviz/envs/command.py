@@ -44,7 +44,7 @@ def command(ids: tuple[str, ...], out: Path | None, seed: int, size: str) -> Non
         return
     click.echo(
         f"\n..._gen_1f2f3f behind a maze's name: starts and goals 1, 2 or 3 cells apart.\n"
-        f"{envs.CUSTOM} (or ant_maze, humanoid_maze) --layout FILE: a maze of your own."
+        f"{envs.CUSTOM} (or swimmer_maze, ant_maze, humanoid_maze) --layout FILE: a maze of your own."
     )
 
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crlviz import envs
 from crlviz.errors import CrlvizError, UsageError
 from tests.toys import toy_config
 from training import config as configs
-from training.config import PRESETS, TrainConfig, load, replace, schedule
+from training.config import PRESETS, TrainConfig, from_options, load, replace, schedule
 
 CONFIG = TrainConfig(env="point_u_maze")
 
@@ -30,6 +31,19 @@ def test_presets_are_runs(name):
     assert schedule(config).epochs > 1
     for setting, value in PRESETS[name].items():
         assert _get(config, setting) == value
+
+
+def test_light_bodies_begin_with_the_laptop_preset_and_what_they_need_beside_it():
+    assert from_options("point_u_maze") == replace(CONFIG, PRESETS["laptop"])
+    swimmer = from_options("swimmer_u_maze")
+    assert swimmer == from_options("swimmer_u_maze", "laptop")
+    assert (swimmer.num_envs, swimmer.batch_size, swimmer.actor.width) == (256, 128, PRESETS["laptop"]["actor.width"])
+    assert from_options("swimmer", "laptop", {"num_envs": 32}).num_envs == 32
+    assert from_options("swimmer", "paper").num_envs == TrainConfig(env="").num_envs
+    assert from_options("ant") == from_options("ant", "paper")
+    for name, body in envs.BODIES.items():
+        if body.laptop is not None:
+            assert schedule(from_options(f"{name}_u_maze")).epochs > 1
 
 
 def test_the_paper_preset_keeps_goals():

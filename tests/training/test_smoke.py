@@ -20,6 +20,8 @@ from training.trainer import train
 
 TRAINED = [
     "point_u_maze",
+    "swimmer",
+    "swimmer_u_maze",
     "ant",
     "ant_u_maze",
     "ant_ball",
