@@ -1,5 +1,7 @@
 """Norms of residual blocks against a forward pass in plain numpy."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -101,7 +103,7 @@ def test_networks_of_less_than_a_block(tmp_path):
     """JaxGCRL's may have any depth from 1 on, and actor and critic their own."""
 
     def agent(name, *parts):
-        config = toy_config(**dict.fromkeys(parts, NetworkConfig(depth=2, width=8, tail=2)))
+        config = dataclasses.replace(toy_config(), **dict.fromkeys(parts, NetworkConfig(depth=2, width=8, tail=2)))
         return crlviz.load(untrained_run(tmp_path / name, config))
 
     dataset = norms.compute([agent("mixed", "actor")], episodes=2)
