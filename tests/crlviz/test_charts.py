@@ -80,3 +80,13 @@ def test_outline_is_the_regions_border():
 def test_json_is_the_specification(chart, tmp_path):
     charts.save(chart, tmp_path / "picture.json")
     assert json.loads((tmp_path / "picture.json").read_text()) == chart.to_dict()
+
+
+def test_labels_of_many_settings_fit():
+    long = "crl.learning_rate 0.0003, crl.logsumexp_penalty 0.1, num_envs 4"
+    title = charts.panel_title(long, 260).to_dict()["text"]
+    assert " ".join(title) == long
+    assert max(map(len, title)) <= 260 / 7.5
+    assert charts.label_axis(["depth 4", "depth 16, seed 0"], 65).to_dict()["labelAngle"] == 0
+    on_end = charts.label_axis(["depth 4", long], 65).to_dict()
+    assert (on_end["labelAngle"], on_end["labelLimit"]) == (-90, 0)
