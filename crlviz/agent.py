@@ -341,8 +341,8 @@ def readable(paths: Sequence[Path], read: Callable[[Path], _Read]) -> list[tuple
             errors.append(error)
     if not found and errors:
         raise errors[0]
-    for error in errors:
-        warnings.warn(f"left out: {error}", stacklevel=2)
+    for reason in errors:
+        warnings.warn(f"left out: {reason}", stacklevel=2)
     return found
 
 

@@ -235,7 +235,7 @@ def panel_title(label: str, pixels: float) -> alt.TitleParams:
 def label_axis(labels: Sequence[str], room: float) -> alt.Axis:
     """The axis of groups by their labels, a line a setting; they stand on end where one has not so many pixels."""
     lines = [label.split(", ") for label in labels]
-    split = {"labelExpr": "split(datum.label, ', ')", "labelLimit": 0}
+    split: dict[str, Any] = {"labelExpr": "split(datum.label, ', ')", "labelLimit": 0}
     if 6.5 * max(len(line) for label in lines for line in label) <= room:
         return alt.Axis(labelAngle=0, **split)
     # On end, the first line stands at the tick and the others right of it.

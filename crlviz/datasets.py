@@ -75,7 +75,8 @@ def check_differing(agents: Sequence["Agent"]) -> list[str]:
     Raises:
       UsageError: the same checkpoint twice, or two that differ in nothing.
     """
-    names, first = differing(agents), {}
+    names = differing(agents)
+    first: dict[tuple, Agent] = {}
     for agent in agents:
         twin = first.setdefault(tuple(agent.facts.get(name) for name in names), agent)
         if twin is not agent:

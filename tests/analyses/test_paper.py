@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -98,6 +99,25 @@ def test_a_figure_that_fails_loses_no_other(depths, tmp_path):
     assert entries[2].chart
     page = paper.write_index(entries, [depths], tmp_path / "out").read_text()
     assert "failed: these runs are too few" in page
+
+
+def test_a_run_without_a_curve_or_a_checkpoint_refuses_no_figure(depths, tmp_path):
+    """Imported, and only begun."""
+    folder = Path(shutil.copytree(depths, tmp_path / "runs"))
+    untrained_run(folder / "imported", toy_config(seed=1))
+    untrained_run(folder / "begun", toy_config(seed=2), steps=())
+    with pytest.warns(UserWarning, match="begun holds no checkpoint yet"):
+        [runs] = paper.group(find([folder]))
+    assert len(runs.agents) == 3
+    with pytest.warns(UserWarning, match="left out: .*imported has no metrics.csv"):
+        drawn, missing = paper.draw([runs], tmp_path / "out", figures.choose("1,6"))
+    assert drawn.chart
+    [plain] = paper.draw(paper.group(find([depths])), tmp_path / "plain", figures.choose("6"))
+    assert missing.hours == plain.hours  # of the two that tell how long they took
+    alone = paper.group([folder / "imported"])
+    [entry] = paper.draw(alone, tmp_path / "out", figures.choose("6"))
+    assert (entry.time, entry.command[:12]) == ("", "crlviz sweep")
+    assert "a guess" not in paper.write_index([entry], [folder], tmp_path / "out").read_text()
 
 
 def test_two_factors_must_vary_apart(tmp_path):

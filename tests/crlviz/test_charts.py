@@ -93,3 +93,13 @@ def test_a_whole_chart_looks_the_same_in_every_session(chart, tmp_path):
     assert shown["config"]["font"] == charts.FONT
     assert shown["config"]["background"] == "white"
     assert json.loads(charts.render(whole, ".json")) == json.loads(charts.render(chart, ".json"))
+
+
+def test_labels_of_many_settings_fit():
+    long = "crl.learning_rate 0.0003, crl.logsumexp_penalty 0.1, num_envs 4"
+    title = charts.panel_title(long, 260).to_dict()["text"]
+    assert " ".join(title) == long
+    assert max(map(len, title)) <= 260 / 7.5
+    assert charts.label_axis(["depth 4", "depth 16, seed 0"], 65).to_dict()["labelAngle"] == 0
+    on_end = charts.label_axis(["depth 4", long], 65).to_dict()
+    assert (on_end["labelAngle"], on_end["labelLimit"]) == (-90, 0)
