@@ -229,7 +229,12 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
         alt.Chart(data)
         .mark_bar(size=46)
         .encode(
-            x=alt.X("group:N", sort=[label for label, _, _ in groups], title=None, axis=charts.names(len(groups))),
+            x=alt.X(
+                "group:N",
+                sort=[label for label, _, _ in groups],
+                title=None,
+                axis=charts.names([label for label, _, _ in groups], 90),
+            ),
             y=alt.Y("share:Q", title="share of episodes", scale=alt.Scale(domain=[0, 1])),
             color=alt.Color(
                 "behaviour:N",
