@@ -59,11 +59,16 @@ def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool
         mouse comes to do without.
     """
     columns = [(label, part) for label, _, part in datasets.each(dataset)]
-    return _table(dataset, columns, scale, size, tips).properties(title=_title(dataset))
+    return _table(dataset, columns, scale, size, tips, _title(dataset))
 
 
 def _table(
-    dataset: xr.Dataset, columns: Sequence[tuple[str, xr.Dataset]], scale: str, size: int, tips: bool
+    dataset: xr.Dataset,
+    columns: Sequence[tuple[str, xr.Dataset]],
+    scale: str,
+    size: int,
+    tips: bool,
+    title: alt.TitleParams,
 ) -> alt.VConcatChart:
     """The maps of some checkpoints of a Dataset, each with its caption; a shared scale is the whole Dataset's."""
     shared = is_shared(scale)
@@ -73,9 +78,12 @@ def _table(
     for index in range(dataset.sizes[fixed]):
         maps = [_map(part.isel({fixed: index}), label, bounds, size, tips) for label, part in columns]
         # Flush: the width of a legend's numbers does not move what stands right of it, from row to row or in time.
-        row = alt.hconcat(*maps, bounds="flush", spacing=70 if shared else 125)
-        rows.append(row.resolve_scale(color="shared" if shared else "independent"))
-    return alt.vconcat(*rows, spacing=18).resolve_scale(color="independent")
+        # All is told at once here and below: each further call copies all that a chart holds.
+        resolve = alt.Resolve(scale=alt.ScaleResolveMap(color="shared" if shared else "independent"))
+        rows.append(alt.hconcat(*maps, bounds="flush", spacing=70 if shared else 125, resolve=resolve))
+    return alt.vconcat(
+        *rows, spacing=18, title=title, resolve=alt.Resolve(scale=alt.ScaleResolveMap(color="independent"))
+    )
 
 
 def _title(dataset: xr.Dataset) -> alt.TitleParams:
@@ -126,8 +134,11 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
         .mark_text(align="center", baseline="top", fontSize=12, clip=False)
         .encode(x=alt.value(ground["width"] / 2), y=alt.value(ground["height"] + 40), text=alt.value(caption))
     )
-    return alt.layer(*layers).properties(
-        width=ground["width"], height=ground["height"], title=alt.TitleParams(label, anchor="middle", fontSize=13)
+    return alt.layer(
+        *layers,
+        width=ground["width"],
+        height=ground["height"],
+        title=alt.TitleParams(label, anchor="middle", fontSize=13),
     )
 
 
@@ -156,7 +167,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
         ]
         title = _title(dataset)
         title.text = f"{title.text}, after {time:,} environment steps"
-        picture = charts.render(_table(dataset, columns, scale, size, False).properties(title=title), ".png")
+        picture = charts.render(_table(dataset, columns, scale, size, False, title), ".png")
         # A png is drawn at twice the size.
         images.append(Image.open(io.BytesIO(picture)).convert("RGB").reduce(2))
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))

@@ -129,7 +129,9 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
     data = pd.DataFrame({"url": ["data:image/png;base64," + base64.b64encode(file.getvalue()).decode()]})
     image = (
         alt.Chart(data)
-        .mark_image(align="left", baseline="top", aspect=False, width=ground["width"], height=ground["height"])
+        .mark_image(
+            align="left", baseline="top", aspect=False, smooth=False, width=ground["width"], height=ground["height"]
+        )
         .encode(x=alt.value(0), y=alt.value(0), url="url:N")
     )
     colour = alt.Color(
