@@ -25,7 +25,7 @@ def panels(
     order = [label for label, _, _ in groups]
     colours = [charts.depth_colour(depth) for _, depth, _ in groups]
     colour = alt.Color("group:N", scale=alt.Scale(domain=order, range=colours), legend=None)
-    x = alt.X("group:N", sort=order, title=None, axis=charts.label_axis(order, 65))
+    x = alt.X("group:N", sort=order, title=None, axis=charts.label_axis(order, 65), scale=alt.Scale(domain=order))
     drawn = []
     for name, title in names.items():
         rows: list[dict[str, Any]] = []

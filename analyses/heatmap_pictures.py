@@ -43,9 +43,10 @@ def passed(visits: np.ndarray, free: np.ndarray) -> np.ndarray:
       visits: steps on each point [X, Y].
       free: which points are no wall [X, Y]: a gap that closes is never one in a wall.
     """
-    from scipy.ndimage import binary_closing
+    from scipy.ndimage import binary_dilation, binary_erosion
 
-    return binary_closing(visits > 0, iterations=2) & free
+    # A closing that nothing beyond the border wears away.
+    return binary_erosion(binary_dilation(visits > 0, iterations=2), iterations=2, border_value=1) & free
 
 
 @charts.whole
@@ -60,11 +61,16 @@ def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool
         mouse comes to do without.
     """
     columns = [(label, part) for label, _, part in datasets.each(dataset)]
-    return _table(dataset, columns, scale, size, tips).properties(title=_title(dataset))
+    return _table(dataset, columns, scale, size, tips, _title(dataset))
 
 
 def _table(
-    dataset: xr.Dataset, columns: Sequence[tuple[str, xr.Dataset]], scale: str, size: int, tips: bool
+    dataset: xr.Dataset,
+    columns: Sequence[tuple[str, xr.Dataset]],
+    scale: str,
+    size: int,
+    tips: bool,
+    title: alt.TitleParams,
 ) -> alt.VConcatChart:
     """The maps of some checkpoints of a Dataset, each with its caption; a shared scale is the whole Dataset's."""
     shared = is_shared(scale)
@@ -74,9 +80,12 @@ def _table(
     for index in range(dataset.sizes[fixed]):
         maps = [_map(part.isel({fixed: index}), label, bounds, size, tips) for label, part in columns]
         # Flush: the width of a legend's numbers does not move what stands right of it, from row to row or in time.
-        row = alt.hconcat(*maps, bounds="flush", spacing=70 if shared else 125)
-        rows.append(row.resolve_scale(color="shared" if shared else "independent"))
-    return alt.vconcat(*rows, spacing=18).resolve_scale(color="independent")
+        # All is told at once here and below: each further call copies all that a chart holds.
+        resolve = alt.Resolve(scale=alt.ScaleResolveMap(color="shared" if shared else "independent"))
+        rows.append(alt.hconcat(*maps, bounds="flush", spacing=70 if shared else 125, resolve=resolve))
+    return alt.vconcat(
+        *rows, spacing=18, title=title, resolve=alt.Resolve(scale=alt.ScaleResolveMap(color="independent"))
+    )
 
 
 def _by_then(label: str, parts: dict[int, xr.Dataset], time: int) -> tuple[str, xr.Dataset]:
@@ -139,7 +148,8 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
         .mark_text(align="center", baseline="top", fontSize=12, clip=False)
         .encode(x=alt.value(ground["width"] / 2), y=alt.value(ground["height"] + 40), text=alt.value(caption))
     )
-    return alt.layer(*layers).properties(
+    return alt.layer(
+        *layers,
         width=ground["width"],
         height=ground["height"],
         title=charts.panel_title(label, size),
@@ -169,7 +179,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
         columns = [_by_then(label, parts, time) for label, parts in runs.items()]
         title = _title(dataset)
         title.text = f"{title.text}, after {time:,} environment steps"
-        picture = charts.render(_table(dataset, columns, scale, size, False).properties(title=title), ".png")
+        picture = charts.render(_table(dataset, columns, scale, size, False, title), ".png")
         # A png is drawn at twice the size.
         images.append(Image.open(io.BytesIO(picture)).convert("RGB").reduce(2))
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))

@@ -289,7 +289,7 @@ def _described(checkpoint: checkpoints.Checkpoint) -> tuple[Agent, dict[str, Any
 @cache
 def _shapes(network: Actor | Critic) -> Any:
     """A network's parameters as shapes; kept, since tracing it takes longer than reading a checkpoint."""
-    return jax.eval_shape(network.init, jax.random.key(0))
+    return network.shapes
 
 
 def _warn_of_versions(made_with: Any) -> None:

@@ -33,6 +33,7 @@ _VIRIDIS = (
     "440154470e61481a6c482575472f7d443a834144873d4e8a39568c35608d31688e2d708e2a788e27818e23888e21918d1f988b1fa08822a884"
     "2ab07f35b77943bf7154c56866cc5d7ad1518fd744a5db36bcdf27d2e21be9e51afde725"
 )
+_LETTER = 7.5  # pixels of a letter in an axis's labels, and of what keeps two labels apart
 SOLID: list[int] = []  # no dash; [1, 0] is drawn as the finest of hatches by some readers of PDF
 VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
 _RASTER = 600  # pixels of a raster's longer side, at least, so that its values stay squares whatever draws it
@@ -145,7 +146,8 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
 
     low, high = domain
     known = np.isfinite(values)
-    share = np.where(known, (values - low) / (high - low or 1), 0).clip(0, 1)
+    # Where all values are one, its colour is the middle one, as Vega has it.
+    share = np.where(known, (values - low) / (high - low), 0).clip(0, 1) if high > low else np.full(values.shape, 0.5)
     stops = np.array([[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in VIRIDIS])
     ramp = np.linspace(0, 1, len(stops))
     channels = [np.interp(share, ramp, stop) for stop in stops.T] + [255.0 * known]
@@ -156,7 +158,9 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
     data = pd.DataFrame({"url": ["data:image/png;base64," + base64.b64encode(file.getvalue()).decode()]})
     image = (
         alt.Chart(data)
-        .mark_image(align="left", baseline="top", aspect=False, width=ground["width"], height=ground["height"])
+        .mark_image(
+            align="left", baseline="top", aspect=False, smooth=False, width=ground["width"], height=ground["height"]
+        )
         .encode(x=alt.value(0), y=alt.value(0), url="url:N")
     )
     colour = alt.Color(

@@ -125,7 +125,8 @@ class ResidualNetwork(nn.Module):
 
 def _shapes(network: ResidualNetwork, inputs: int) -> Any:
     """Of a network's parameters, for inputs [..., inputs]."""
-    return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(inputs))["params"]
+    key, x = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((inputs,), jnp.float32)
+    return jax.eval_shape(network.init, key, x)["params"]
 
 
 def _initial(key: jax.Array, shapes: Any) -> Params:
@@ -164,8 +165,13 @@ class Actor:
     def _network(self) -> ResidualNetwork:
         return ResidualNetwork(self.config, (self.action_size, self.action_size))
 
+    @property
+    def shapes(self) -> Any:
+        """Of the parameters: what ``init`` makes, without making it."""
+        return _shapes(self._network, self.observation_size)
+
     def init(self, key: jax.Array) -> Params:
-        return _initial(key, _shapes(self._network, self.observation_size))
+        return _initial(key, self.shapes)
 
     def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log standard deviation [..., action] before the tanh."""
@@ -207,9 +213,14 @@ class Critic:
     def _network(self) -> ResidualNetwork:
         return ResidualNetwork(self.config, (EMBEDDING,))
 
-    def init(self, key: jax.Array) -> Params:
+    @property
+    def shapes(self) -> Any:
+        """Of the parameters: what ``init`` makes, without making it."""
         inputs = {"phi": self.state_size + self.action_size, "psi": self.goal_size}
-        return _initial(key, {name: _shapes(self._network, size) for name, size in inputs.items()})
+        return {name: _shapes(self._network, size) for name, size in inputs.items()}
+
+    def init(self, key: jax.Array) -> Params:
+        return _initial(key, self.shapes)
 
     def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of states [..., state] with actions [..., action]."""

@@ -66,10 +66,13 @@ def open_page(browser) -> Iterator:
     context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
     asked, complaints = [], []
 
+    def is_complaint(message) -> bool:
+        return message.type == "error" or message.text.startswith("WARN")  # Vega's
+
     def opened(path: Path):
         page = context.new_page()
         page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("console", lambda message: complaints.append(message.text) if is_complaint(message) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(path.absolute().as_uri())
         return page

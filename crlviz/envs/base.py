@@ -1,22 +1,35 @@
-"""What every crlviz environment tells on top of brax's ``Env``."""
+"""What every crlviz environment tells: what brax's ``Env`` has, and more."""
 
 import abc
-import contextlib
-import io
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from crlviz.envs.looks import View
 from crlviz.errors import UsageError
 from crlviz.mazes import Maze
 
-with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here
-    from crlviz.engine import mujoco  # isort: split
-    from brax.envs.base import Env, State  # which imports mujoco too
+if TYPE_CHECKING:
+    import mujoco
 
 
-class GoalEnv(Env):
+class State(struct.PyTreeNode):
+    """Of an environment: what brax's ``State`` holds, under the same names.
+
+    It is not brax's own, as importing that takes longer than many a picture of a point mass, which needs no physics.
+    """
+
+    pipeline_state: Any
+    obs: jax.Array
+    reward: jax.Array
+    done: jax.Array
+    metrics: dict[str, jax.Array] = struct.field(default_factory=dict)
+    info: dict[str, Any] = struct.field(default_factory=dict)
+
+
+class GoalEnv(abc.ABC):
     """A goal-conditioned environment: the observation is the state followed by the goal.
 
     ``step`` fills ``state.metrics`` with ``distance`` (metres from the achieved goal to the commanded one, after the
@@ -61,6 +74,10 @@ class GoalEnv(Env):
         Raises:
           UsageError: a start is given to a body that has nothing to place.
         """
+
+    @abc.abstractmethod
+    def step(self, state: State, action: jax.Array) -> State:
+        """The state after an action [action]."""
 
     @property
     @abc.abstractmethod

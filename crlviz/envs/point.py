@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from crlviz.envs import looks
@@ -51,11 +52,11 @@ class PointMaze(GoalEnv):
         self.id = id
         self.maze = maze
         self._cell_size = maze.cell_size
-        self._walls = jnp.asarray(maze.walls)
-        self._origin = jnp.asarray(maze.origin)
+        # Arrays of numpy, which become jax's where they are traced: on their own each would be a program to compile.
+        self._origin = np.asarray(maze.origin, np.float32)
         pairs, weights = maze.pairs
-        self._pairs = jnp.asarray(maze.xy(pairs))
-        self._weights = jnp.asarray(weights)
+        self._pairs = maze.xy(pairs).astype(np.float32)
+        self._weights = weights.astype(np.float32)
 
     @cached_property
     def model(self) -> "mujoco.MjModel":
@@ -78,7 +79,7 @@ class PointMaze(GoalEnv):
 
     def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
         pair_key, jitter_key = jax.random.split(rng)
-        pair = self._pairs[jax.random.choice(pair_key, len(self._pairs), p=self._weights)]
+        pair = jnp.asarray(self._pairs)[jax.random.choice(pair_key, len(self._pairs), p=self._weights)]
         jitter = jax.random.uniform(jitter_key, (2,), minval=-_START_JITTER, maxval=_START_JITTER)
         point = PointState(
             position=pair[0] + jitter if start is None else jnp.asarray(start, float),
@@ -109,7 +110,7 @@ class PointMaze(GoalEnv):
         (i, j), (i2, j2) = here.astype(int), ahead.astype(int)
 
         def wall(row, column):
-            return self._walls[row, column]
+            return jnp.asarray(self.maze.walls)[row, column]
 
         # The axis whose face comes first is tried first; the other is tried from the row or column that leaves it in.
         x_first = reach[0] <= reach[1]

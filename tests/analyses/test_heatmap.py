@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from PIL import Image
+from scipy.stats import spearmanr
 
 from analyses import heatmap
+from analyses.heatmap_pictures import passed
 from crlviz import charts, datasets, envs
 from crlviz.errors import UsageError
+from tests.crlviz.test_geodesics import carved
 from tests.toys import toy_config, untrained_run
 
 
@@ -220,6 +223,53 @@ def test_no_seams_show_between_tiles():
     joint = tile[round(top + cell) : round(top + 2 * cell), round(right - 0.8 * cell) : round(right - 0.2 * cell)]
     assert joint.size > 8000
     assert joint.all()
+
+
+def test_the_outline_keeps_out_of_walls():
+    """A wall two points thick between two ways that the policy took is no gap to close; one of free points is."""
+    visits, free = np.ones((6, 10), int), np.ones((6, 10), bool)
+    visits[:, 4:6] = 0
+    assert passed(visits, free).all()
+    free[:, 4:6] = False
+    np.testing.assert_array_equal(passed(visits, free), free)
+
+
+def test_correlations_are_scipys():
+    generator = np.random.default_rng(0)
+    a = generator.normal(size=(3, 5, 4)).round(1)  # with ties
+    b = generator.normal(size=(3, 5, 4)) + a
+    b[:, 0, 1] = np.nan
+    known = np.isfinite(b[0])
+    expected = [spearmanr(x[known], y[known]).statistic for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(heatmap._spearman(a, b), expected, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def large():
+    agent = KnownAgent("point_u_maze", by_line)
+    agent.env = agent.eval_env = envs.make("point_maze", layout=carved(41))
+    return agent
+
+
+def test_goals_of_a_large_maze_lie_far_apart(large):
+    maze = large.env.maze
+    goals = heatmap.default_goals(large)
+    assert goals.shape == (4, 2)
+    cells = [tuple(cell) for cell in maze.cell(goals).tolist()]
+    assert set(cells) <= set(maze.goals)
+    steps = maze.steps(np.array([maze.starts[0], *cells]))
+    to_all = maze.steps(np.array(maze.free))[maze.free.index(maze.starts[0])]
+    assert steps[0, 1] == to_all.max()
+    # The four farthest from the start are neighbours; these are not.
+    assert steps[np.triu_indices(5, 1)].min() > 0.2 * to_all.max()
+    assert len(heatmap.default_goals(large, 9)) == 9
+
+
+def test_a_large_map_has_no_more_points_than_a_picture_shows(large):
+    dataset = heatmap.compute([large], action="zeros")
+    assert dataset.sizes["x"] <= 256
+    spec = json.dumps(heatmap.plot(dataset, tips=False).to_dict())
+    assert len(spec) < 2e6
 
 
 def test_goal_in_a_wall():

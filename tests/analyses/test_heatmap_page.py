@@ -1,6 +1,7 @@
 """The page to play with, in a real browser: a click moves the goal, the slider moves time, and the pixels follow."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -10,8 +11,9 @@ import pytest
 from PIL import Image
 
 from analyses import heatmap
-from analyses.heatmap_page import fitting, page
+from analyses.heatmap_page import MOST_BYTES, fitting, page
 from crlviz import charts, datasets, envs
+from tests.crlviz.test_geodesics import carved
 from tests.toys import Handmade
 
 ENV = "point_u4_maze"
@@ -224,3 +226,29 @@ def test_without_a_maze_a_click_takes_the_nearest_place(open_page, tmp_path, mon
     told = [float(number) for number in re.findall(r"-?[\d.]+", opened.inner_text("#place"))]
     np.testing.assert_allclose(told, places[7], atol=0.006)
     assert opened.inner_text(".line").startswith("rank correlation: straight line 1.00")
+
+
+def test_a_large_maze_has_fewer_places_and_a_click_takes_the_nearest(open_page, tmp_path):
+    agent = known(4, 100)
+    env = envs.make("point_maze", layout=carved(41))
+    dataset = heatmap.on_a_page([dataclasses.replace(agent, env=env)], action="zeros")
+    assert dataset.sizes["goal"] == 256
+    html = page(dataset)
+    assert len(html) < 1.6 * MOST_BYTES
+    (tmp_path / "q.html").write_text(html, encoding="utf-8")
+    opened = open_page(tmp_path / "q.html")
+    places, maze = heatmap.all_places(env), env.maze
+    assert "nearest of 256 places" in opened.inner_text("body")
+    for here in maze.xy(np.array(maze.free)[[5, 300, 640]]):
+        click(opened, here)
+        told = [float(number) for number in re.findall(r"-?[\d.]+", opened.inner_text("#place"))]
+        ways = maze.geodesic(places, here)
+        assert maze.geodesic(np.array(told), here) <= ways.min() + 2 * dataset.attrs["spacing"]
+
+
+def test_ways_longer_than_655_metres_are_told(dataset):
+    far = dataset.assign(geodesic=dataset.geodesic * 1000)
+    held = content(page(far))
+    free = np.isfinite(dataset.straight.values[0])
+    ways = unpacked(held["geodesic"], "<u2").reshape(len(held["places"]), -1) * held["unit"]
+    np.testing.assert_allclose(ways, far.geodesic.values[:, free], atol=held["unit"])

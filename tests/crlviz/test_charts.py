@@ -1,12 +1,16 @@
 """Colours, files by their ending, and pages that stand alone."""
 
+import base64
+import io
 import itertools
 import json
+import re
 
 import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from crlviz import charts, mazes
 from crlviz.errors import UsageError
@@ -103,3 +107,79 @@ def test_labels_of_many_settings_fit():
     assert charts.label_axis(["depth 4", "depth 16, seed 0"], 65).to_dict()["labelAngle"] == 0
     on_end = charts.label_axis(["depth 4", long], 65).to_dict()
     assert (on_end["labelAngle"], on_end["labelLimit"]) == (-90, 0)
+
+
+def test_a_page_has_its_charts_title_and_nothing_to_complain_of(open_page, tmp_path):
+    data = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    drawn = alt.Chart(data).mark_point().encode(x="a", y="b")
+    empty = alt.Chart(data[data.a > 9]).mark_rule().encode(x="a", y="b")
+    inside = alt.vconcat(charts.layers(drawn, empty).properties(title="inside"))
+    for chart, told in ((inside, "inside"), (inside.properties(title=alt.TitleParams("Q < 0")), "Q < 0")):
+        charts.save(chart, tmp_path / "page.html")
+        page = open_page(tmp_path / "page.html")
+        assert page.title() == told
+        page.wait_for_selector("canvas, svg")
+
+
+def _labels(axis: alt.Axis, low: float, high: float, kind: str, width: int) -> list[str]:
+    data = pd.DataFrame({"a": [low, high]})
+    x = alt.X("a:Q", axis=axis, scale=alt.Scale(type=kind, nice=False, domain=[low, high]))
+    svg = charts.render(alt.Chart(data).mark_point().encode(x=x).properties(width=width), ".svg").decode()
+    return re.findall(r"<text[^>]*>([^<]+)</text>", svg)[:-1]  # the last is the axis's title
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind"), [(0.3, 4, "log"), (0.2, 0.9, "linear"), (0, 800_000, "linear"), (9e3, 4e6, "log")]
+)
+def test_amounts_are_read_as_they_are(low, high, kind):
+    for label in (labels := _labels(charts.amounts(tickCount=4), low, high, kind, 165)):
+        number, suffix = re.fullmatch(r"([\d.]+)([kM]?)", label).groups()  # no m, which would be read as metres
+        value = float(number) * {"": 1, "k": 1e3, "M": 1e6}[suffix]
+        assert low * 0.99 <= value <= high * 1.01
+        assert not (value == 0 and suffix)
+    assert len(labels) == len(set(labels)) >= 2
+
+
+@pytest.mark.parametrize("label", ["depth {}", "depth {}, 200,000 steps", "batch {}, network without LayerNorm"])
+def test_names_of_groups_do_not_overlap(label, open_page, tmp_path):
+    labels = [label.format(depth) for depth in (4, 16, 64)]
+    data = pd.DataFrame({"group": labels, "b": [1.0, 2.0, 3.0]})
+    x = alt.X("group:N", sort=labels, axis=charts.label_axis(labels, 65), title=None)
+    chart = alt.Chart(data).mark_point().encode(x=x, y="b").properties(width=3 * 65)
+    script = f"<body><script>{charts.embed_script()}</script>{charts.embed(chart, 'here')}"
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{script}", encoding="utf-8")
+    page = open_page(tmp_path / "page.html")
+    page.wait_for_selector("svg")
+    texts = page.locator(".role-axis-label").first.locator("text")
+    assert texts.count() == 3
+    boxes = [box.bounding_box() for box in texts.all()]
+    if "rotate(" in texts.first.get_attribute("transform"):
+        return  # aslant, so they lie beside each other
+    for left, right in itertools.pairwise(boxes):
+        assert left["x"] + left["width"] < right["x"]
+
+
+def test_a_solid_line_has_no_dashes():
+    data = pd.DataFrame({"a": [1, 2, 1, 2], "b": [1, 2, 3, 4], "what": list("sstt")})
+    scale = alt.Scale(domain=["s", "t"], range=[charts.SOLID, [5, 4]])
+    line = alt.Chart(data).mark_line().encode(x="a", y="b", strokeDash=alt.StrokeDash("what:N", scale=scale))
+    dashes = set(re.findall('stroke-dasharray="([^"]*)"', charts.render(line, ".svg").decode()))
+    assert dashes == {"", "5,4"}
+
+
+def test_a_raster_has_a_square_a_value():
+    values = np.array([[0.0, 1.0, np.nan], [0.5, 2.0, -1.0]])
+    ground = charts.in_metres(None, (0, 2, 0, 3), 300)
+    image = charts.raster(values, (0.0, 1.0), "Q", ground).layer[0]
+    held = base64.b64decode(image.data.url[0].partition(",")[2])
+    pixels = np.asarray(Image.open(io.BytesIO(held)))
+    side = pixels.shape[0] // 2
+    assert pixels.shape == (2 * side, 3 * side, 4)
+    squares = pixels.reshape(2, side, 3, side, 4)
+    assert (squares == squares[:, :1, :, :1]).all()
+    colours = squares[:, 0, :, 0]
+    assert colours[..., 3].tolist() == [[255, 255, 0], [255, 255, 255]]
+    ends = [[int(charts.VIRIDIS[k][c : c + 2], 16) for c in (1, 3, 5)] for k in (0, 15, -1)]
+    assert colours[0, 0, :3].tolist() == colours[1, 2, :3].tolist() == ends[0]
+    assert colours[1, 0, :3].tolist() == ends[1]
+    assert colours[0, 1, :3].tolist() == colours[1, 1, :3].tolist() == ends[2]

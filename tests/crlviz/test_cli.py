@@ -551,3 +551,12 @@ def test_module_path_has_the_same_command():
 
     assert package.__version__ in done.stdout
     assert Path(package.__file__).is_file()
+
+
+def test_a_reader_that_leaves_ends_no_command(tmp_path):
+    """``| head -1``: what is written afterwards is still written."""
+    command = [sys.executable, "-m", "crlviz", "scaling", "examples/runs", "--out", str(tmp_path / "table.md")]
+    done = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done.stdout.close()
+    assert done.wait(120) == 0
+    assert "| task |" in (tmp_path / "table.md").read_text()
