@@ -23,6 +23,7 @@ nitpicky = False
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 highlight_language = "none"
+smartquotes = False  # --depth is two hyphens
 
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -345,9 +345,8 @@ def write_datasets(path: Path, work: Path) -> None:
             for name in [*dataset.coords, *dataset.data_vars]:
                 variable = dataset[name]
                 dims = ", ".join(map(str, variable.dims)) + " (coordinate)" * (name in dataset.coords)
-                lines += [
-                    f"| `{name}` | {dims} | {variable.attrs.get('long_name', '')} | {variable.attrs.get('units', '')} |"
-                ]
+                told = [variable.attrs.get(what, "").replace("|", "\\|") for what in ("long_name", "units")]
+                lines += [f"| `{name}` | {dims} | {' | '.join(told)} |"]
             lines += [""]
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 

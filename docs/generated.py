@@ -35,7 +35,8 @@ def commands() -> str:
         assert command is not None
         context = click.Context(command, info_name=verb, parent=click.Context(cli, info_name="crlviz"))
         usage = command.get_usage(context).removeprefix("Usage: ")
-        rows = [record for p in command.get_params(context) if (record := p.get_help_record(context))]
+        records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
+        rows = [record for record in records if record and record[1]]  # arguments stand in the usage alone
         parts += [f"## {verb}", f"```\n{usage}\n```", _help(command.help or ""), _table(("option", "what"), rows)]
     return "\n\n".join(parts)
 

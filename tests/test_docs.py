@@ -1,5 +1,6 @@
 """The documentation says what the command and the settings are."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -85,3 +86,20 @@ def test_every_picture_of_a_page_is_there_and_small():
     gallery = list((ROOT / "docs" / "gallery").iterdir())
     assert sum(path.stat().st_size for path in gallery) < 3_000_000
     assert [path.name for path in gallery if path not in shown] == []
+
+
+def test_what_the_python_of_every_page_imports_is_there():
+    blocks = [
+        block
+        for page in PAGES
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    ]
+    assert len(blocks) >= 4
+    imports = {
+        ast.unparse(line)
+        for block in blocks
+        for line in ast.parse(block).body
+        if isinstance(line, ast.Import | ast.ImportFrom)
+    }
+    for line in sorted(imports):
+        exec(line, {})
