@@ -23,7 +23,7 @@ from PIL import Image, ImageSequence
 
 DOCS = Path(__file__).parent
 WIDEST, WIDEST_GIF = 1400, 480  # pixels
-MOST_FRAMES = 40  # of a gif
+MOST_FRAMES, COLORS_GIF = 30, 48
 COLORS = 256
 PAIR = "examples/depth4 examples/depth16"
 # Depth at width 32, and width at depth 4, of one task: examples/runs holds near pairs and ablations too.
@@ -45,7 +45,6 @@ class Picture:
       caption: what it shows, in Markdown.
       made: what the command writes; default: a file of the picture's name. An html is photographed.
       view: width and height in pixels of the window that a page is photographed in.
-      scroll: a page is photographed from this many pixels down.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Picture:
     caption: str
     made: str = ""
     view: tuple[int, int] = (1200, 800)
-    scroll: int = 0
 
 
 SECTIONS: dict[str, tuple[Picture, ...]] = {
@@ -181,9 +179,8 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "environments.png",
             "Environments",
-            "crlviz envs point_big_maze ant humanoid_u_maze ant_push arm_reach cheetah --size 320x240 "
-            "--out environments.png",
-            "Six of them as an episode begins.",
+            "crlviz envs point_big_maze humanoid_u_maze ant_push arm_reach --size 320x240 --out environments.png",
+            "Four of them as an episode begins.",
         ),
         Picture(
             "bench.png",
@@ -274,8 +271,6 @@ def photograph(page: Path, out: Path, picture: Picture) -> None:
         tab = browser.new_context(offline=True, viewport=size).new_page()  # type: ignore[arg-type]
         tab.goto(page.absolute().as_uri())
         tab.wait_for_timeout(3000)  # charts draw themselves
-        tab.mouse.wheel(0, picture.scroll)
-        tab.wait_for_timeout(500)
         tab.screenshot(path=str(out))
         browser.close()
 
@@ -300,7 +295,7 @@ def shrink_gif(made: Path, out: Path) -> None:
         scale = min(1, WIDEST_GIF / film.width)
         size = round(film.width * scale), round(film.height * scale)
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
-        small = [frame.resize(size, Image.Resampling.LANCZOS).quantize(64) for frame in frames[::step]]
+        small = [frame.resize(size, Image.Resampling.LANCZOS).quantize(COLORS_GIF) for frame in frames[::step]]
         duration = step * film.info["duration"]
     small[0].save(out, save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=True)
 
