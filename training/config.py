@@ -43,8 +43,9 @@ class TrainConfig:
       evaluations: how often to evaluate and save, besides the start.
       eval_episodes: episodes of an evaluation.
       episode_length: steps of an episode; 0: the environment's own.
-      redraw_goals: draw a new start and goal for every episode. The paper's code draws them once for each environment
-        and keeps them for the whole run.
+      redraw_goals: draw a new start and goal for each environment once a training step, from which its next episodes
+        begin: all that begin within one unroll, where they are that short. The paper's code draws them once for each
+        environment and keeps them for the whole run.
       loss_bound: an absolute loss beyond which a run counts as blown up. Healthy losses start near 1e4 at depth 1,024
         and near 10 at depth 4, and fall; logits squared, which the critic's loss holds, reach 1e6 only when lost.
       on_nan: what a blow-up does: stop, or rewind to the last saved state and go on with another key.

@@ -1,7 +1,10 @@
 """The page about a run in training: what it shows, and when its process ends."""
 
 import base64
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -9,10 +12,11 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
+from click.testing import CliRunner
 
 from analyses import watch
 from crlviz import mazes, video
-from crlviz.errors import CrlvizError
+from crlviz.errors import CrlvizError, UsageError
 from tests.crlviz.test_cli import QUICK
 from tests.toys import FallingPoint, Handmade, change_config
 
@@ -63,11 +67,75 @@ def test_other_bodies_are_filmed_for_some_seconds(monkeypatch):
 
 def test_it_ends_when_its_parent_does(going):
     """The trainer may be killed; its watcher draws once more and goes."""
-    watcher = "subprocess.Popen([sys.executable, '-m', 'crlviz', 'watch', sys.argv[1]], start_new_session=True)"
-    drawn = f"while not pathlib.Path({str(going / 'watch' / 'index.html')!r}).exists(): time.sleep(0.2)"
-    spawn = f"import pathlib, subprocess, sys, time\n{watcher}\n{drawn}"
-    subprocess.run([sys.executable, "-c", spawn, str(going)], check=True, stdout=subprocess.DEVNULL)
+    _orphan(going, "'--trainer', str(os.getpid())")
     _wait_for_the_end(going)
+
+
+def test_begun_by_hand_it_outlives_its_shell(going):
+    """As under nohup; it ends with the run."""
+    process = _orphan(going, "")
+    try:
+        time.sleep(3)
+        os.kill(process, 0)
+        assert "The run has ended" not in (going / "watch" / "index.html").read_text()
+        change_config(going, lambda content: content["config"].update(env_steps=280))
+        _wait_for_the_end(going)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _orphan(run: Path, options: str) -> int:
+    """A watcher whose parent has ended after the first drawing; its id."""
+    watcher = f"subprocess.Popen([sys.executable, '-m', 'crlviz', 'watch', sys.argv[1], {options}]"
+    watcher += ", start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)"
+    drawn = f"while not pathlib.Path({str(run / 'watch' / 'index.html')!r}).exists(): time.sleep(0.2)"
+    spawn = f"import os, pathlib, subprocess, sys, time\nprint({watcher}.pid)\n{drawn}"
+    done = subprocess.run(
+        [sys.executable, "-c", spawn, str(run)], check=True, capture_output=True, text=True, timeout=300
+    )
+    return int(done.stdout)
+
+
+def test_a_run_is_over_with_its_last_checkpoint_not_its_last_evaluation(toy_run, tmp_path):
+    """Which is written beside training, after the row."""
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    assert watch._seen(run) == (280, 280, True)
+    shutil.rmtree(run / "checkpoints" / "280")
+    assert watch._seen(run) == (280, 200, False)
+
+
+def test_of_a_finished_run_the_page_is_drawn_once(toy_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    command = [sys.executable, "-m", "crlviz", "watch", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == f"wrote {run / 'watch' / 'index.html'}\n"
+    assert "The run has ended" in (run / "watch" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("typo", "does not exist; name a run that has begun"), ("import", "was imported, and nothing")]
+)
+def test_what_nothing_trains_is_not_waited_for(toy_run, tmp_path, name, words):
+    shutil.copytree(toy_run, tmp_path / "import")
+    change_config(tmp_path / "import", lambda content: content.update(imported={"code": "paper"}))
+    done = CliRunner().invoke(watch.command, [str(tmp_path / name)])
+    assert isinstance(done.exception, UsageError)
+    assert words in str(done.exception)
+    assert not (tmp_path / name / "watch").exists()
+
+
+@pytest.mark.slow
+def test_of_a_run_that_is_trained_longer_the_page_does_not_end_before_it(toy_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    arguments = ["train", "--resume", str(run), "--env-steps", "360", "--watch"]
+    done = subprocess.run([sys.executable, "-m", "crlviz", *arguments], capture_output=True, text=True, check=True)
+    assert "Warning" not in done.stderr
+    _wait_for_the_end(run)
+    assert 'value="360"' in (run / "watch" / "index.html").read_text()
 
 
 @pytest.mark.skipif(not AUTOGROUP.exists(), reason="a kernel without autogroups")

@@ -95,6 +95,17 @@ def test_text_is_read_as_the_settings_type(name, text, value):
     assert type(changed) is type(_get(CONFIG, name))
 
 
+@pytest.mark.parametrize("names", [("actor.depth", "actor.tail"), ("actor.tail", "actor.depth")])
+def test_settings_are_held_to_each_other_once_all_are_known(names):
+    texts = {"actor.depth": "5", "actor.tail": "1"}
+    changed = replace(CONFIG, {name: texts[name] for name in names})
+    assert (changed.actor.depth, changed.actor.tail) == (5, 1)
+    typed = configs.from_options("point_u_maze", settings=[f"{name}={texts[name]}" for name in names])
+    assert typed.actor == dataclasses.replace(typed.critic, depth=5, tail=1)
+    with pytest.raises(UsageError, match="depth 5"):
+        replace(CONFIG, {"actor.depth": "5"})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [

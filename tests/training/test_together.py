@@ -3,9 +3,13 @@
 import csv
 import dataclasses
 import functools
+import itertools
 import json
 import shutil
 import signal
+import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +126,33 @@ def test_in_turn_one_that_fails_loses_no_other(toy_run, tmp_path, monkeypatch, c
 
 
 # ---- at once, as on an accelerator
+
+
+@dataclass(eq=False)
+class Counted:
+    """A member as far as ``Run`` looks when it steps; which blows up in the training step of that number."""
+
+    blows_up_in: int | None = None
+    trouble: CrlvizError | None = None
+    env_steps, all_env_steps, path = 0, 100, "here"
+    shares: list[float] = field(default_factory=list)
+
+    def advance(self, losses, trouble, seconds):
+        if len(self.shares) == self.blows_up_in:
+            raise CrlvizError("not finite")
+        self.shares.append(seconds)
+
+
+def test_at_once_one_that_dropped_out_takes_no_time_from_the_others(monkeypatch):
+    members = [Counted(), Counted(blows_up_in=1), Counted()]
+    run = Run(members, None, 0.0, [], progress=False)
+    run._lanes = members
+    run._programs = SimpleNamespace(advance=lambda state: (state, {}, ()))
+    clock = itertools.count(step=6.0)  # each training step takes six seconds
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    for _ in range(3):
+        run._step()
+    assert [member.shares for member in members] == [[2.0, 2.0, 3.0], [2.0], [2.0, 2.0, 3.0]]
 
 
 def plant(monkeypatch, seed, times=1):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import time
 from pathlib import Path
 
@@ -169,3 +170,15 @@ def test_it_learns(tmp_path):
     assert float(chance["time_at_goal"]) < 5
     assert success > 0.5
     assert time_at_goal > 50
+
+
+def test_without_a_terminal_every_evaluation_is_a_line(tmp_path, capsys):
+    trainer.train(toy_config(), tmp_path / "run")
+    said = capsys.readouterr().err.splitlines()
+    lines = [re.sub(r"\d+(\.\d+)?(?= updates)|\d\d:\d\d", "_", line) for line in said]
+    assert [line.partition(", success")[0] for line in lines] == [
+        "120 of 280 environment steps",
+        "200 of 280 environment steps (_ left), _ updates/s",
+        "280 of 280 environment steps, _ updates/s",
+    ]
+    assert all("time at goal" in line for line in lines)
