@@ -1,8 +1,6 @@
 """Every verb and every sentence that a mistake gets."""
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from crlviz import cli, processes
+from crlviz import cli
 from crlviz.errors import CrlvizError
 from tests.toys import ROOM, toy_config, untrained_run
 
@@ -90,22 +88,6 @@ def test_whoever_raised_it_it_is_one_sentence(crlviz, monkeypatch, error, words)
     assert "Traceback" in said
 
 
-@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
-def test_a_device_that_is_not_there(toy_run, tmp_path, platform):
-    if platform == "cuda" and jax.default_backend() != "cpu":
-        pytest.skip("there is one")
-    done = subprocess.run(
-        [sys.executable, "-m", "crlviz", "norms", toy_run, "--out", tmp_path / "norms.json"],
-        env={**os.environ, "JAX_PLATFORMS": platform},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: jax finds no device of JAX_PLATFORMS={platform} (")
-    assert len(done.stderr.splitlines()) == 1
-
-
 @pytest.mark.parametrize(
     ("env", "preset", "platforms", "said"),
     [
@@ -124,41 +106,6 @@ def test_settings_for_a_gpu_on_a_cpu(crlviz, tmp_path, monkeypatch, env, preset,
     options = ["--preset", preset] if preset else []
     code, _, words = crlviz("train", env, *options, "--out", tmp_path / "run")
     assert (code, "jax finds no GPU here" in words) == (0, said)
-
-
-@pytest.fixture
-def taken(tmp_path):
-    """A directory where names of ours, and of what we need, are taken."""
-    for name in ("analyses", "training", "click", "numpy", "jax"):
-        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('imported {name} from the working directory')")
-    return tmp_path
-
-
-def test_nothing_is_imported_from_the_working_directory(taken):
-    def run(*arguments, **environment):
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=taken,
-            env={**os.environ, **environment},
-            stdin=subprocess.PIPE,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout + done.stderr
-
-    assert "Example: crlviz train" in run("-m", "crlviz", "train", "--help")
-    assert "Example: crlviz heatmap" in run("-m", "crlviz", "heatmap", "--help")
-    (job,) = [processes.Job(("train", "--help"), taken / "logs" / "log.txt")]
-    with contextlib.chdir(taken):
-        assert [code for _, ended in processes.run([job], 1, poll=0.05) for _, code in ended] == [0]
-    for name in ("click", "numpy", "jax"):
-        (taken / f"{name}.py").unlink()
-    # Where the user says that it is to be looked in, our own names are ours nevertheless, and a notebook is told.
-    assert "Example: crlviz train" in run("-P", "-m", "crlviz", "train", "--help", PYTHONPATH=str(taken))
-    told = run("-c", "import crlviz")
-    for name in ("analyses", "training"):
-        assert f"import {name} gives {taken / name}.py here, not crlviz's own: rename that file" in told
 
 
 @pytest.mark.parametrize("verb", list(cli.VERBS))
