@@ -131,7 +131,7 @@ def tiles(x: np.ndarray, y: np.ndarray, side: float) -> pd.DataFrame:
     return pd.DataFrame({"x": x - half, "x2": x + half, "y": y - half, "y2": y + half}).round(4)
 
 
-def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: Mapping[str, Any]) -> alt.LayerChart:
+def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: Mapping[str, Any]) -> Any:
     """Values [X, Y] on a grid that fills the ground as a layer, in viridis, with its legend; NaN is left out.
 
     An image: a rectangle a value would make a picture of a large maze slow to draw and large to keep.
@@ -249,10 +249,11 @@ def label_axis(labels: Sequence[str], room: float) -> alt.Axis:
 def amounts(**options: Any) -> alt.Axis:
     """An axis of numbers of any size: 0.8, 200, 200k, 0.2M never beside 0M; no 800m, which is not metres."""
     text = "format(datum.value, abs(datum.value) < 1000 ? '.3~g' : '.3~s')"
-    return alt.Axis(**{"grid": False, "labelExpr": text, "labelOverlap": "greedy", "labelSeparation": 6} | options)
+    usual: dict[str, Any] = {"grid": False, "labelExpr": text, "labelOverlap": "greedy", "labelSeparation": 6}
+    return alt.Axis(**usual | options)
 
 
-def layers(*charts: alt.Chart) -> alt.LayerChart:
+def layers(*charts: alt.Chart) -> Any:
     """Charts over each other, without those that have no data: Vega warns of them in the console of every page."""
     return alt.layer(*(chart for chart in charts if len(chart.data)))
 
