@@ -232,7 +232,7 @@ def test_train_mistakes(crlviz, tmp_path, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["point_u_maze"], "train takes ENV and --out RUN, or --resume RUN"),
+        (["--depth", "8"], "train takes ENV, or --resume RUN"),
         (["point_u_maze", "--resume", "run"], "an ENV cannot be given beside it"),
         (["--resume", "run", "--actor-depth", "8"], "--actor-depth cannot be given beside it"),
         (["--resume", "run", "--set", "gamma=1"], "--set cannot be given beside it"),
