@@ -113,7 +113,7 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
         bound if bound is not None else value
         for bound, value in zip(domain, (q[i, j].min(), q[i, j].max()), strict=True)
     )
-    layers = [charts.raster(q, (float(low), float(high)), "Q", ground)]
+    layers: list[Any] = [charts.raster(q, (float(low), float(high)), "Q", ground)]
     if tips:
         tiles = alt.Chart(data).mark_rect(opacity=0).encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
         layers.append(tiles.encode(tooltip=["x:Q", "y:Q", "q:Q", "geodesic:Q", "straight:Q"]))

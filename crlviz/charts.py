@@ -102,7 +102,7 @@ def tiles(x: np.ndarray, y: np.ndarray, side: float) -> pd.DataFrame:
     return pd.DataFrame({"x": x - half, "x2": x + half, "y": y - half, "y2": y + half}).round(4)
 
 
-def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: Mapping[str, Any]) -> alt.LayerChart:
+def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: Mapping[str, Any]) -> Any:
     """Values [X, Y] on a grid that fills the ground as a layer, in viridis, with its legend; NaN is left out.
 
     An image: a rectangle a value would make a picture of a large maze slow to draw and large to keep.
@@ -166,16 +166,12 @@ def marker(xy: np.ndarray, ground: Mapping[str, Any], kind: str) -> alt.Chart:
 def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, ground: Mapping[str, Any]) -> alt.Chart:
     """The border of a region as a layer: ``inside`` [X, Y] on the grid x [X], y [Y] of tiles of that side."""
     padded = np.pad(inside, 1)
-    rows = []
-    for i, j in np.argwhere(padded[1:, :] != padded[:-1, :]):
-        rows.append(
-            (x[0] + (i - 0.5) * side, x[0] + (i - 0.5) * side, y[0] + (j - 1.5) * side, y[0] + (j - 0.5) * side)
-        )
-    for i, j in np.argwhere(padded[:, 1:] != padded[:, :-1]):
-        rows.append(
-            (x[0] + (i - 1.5) * side, x[0] + (i - 0.5) * side, y[0] + (j - 0.5) * side, y[0] + (j - 0.5) * side)
-        )
-    data = pd.DataFrame(rows, columns=["x", "x2", "y", "y2"]).round(4)
+    across, along = padded[1:, :] != padded[:-1, :], padded[:, 1:] != padded[:, :-1]
+    # A rule for each straight piece of the border, its ends in tiles from the grid's corner.
+    rows = [(i, i, first - 1, end - 1) for i, first, end in _pieces(across)]
+    rows += [(first - 1, end - 1, j, j) for j, first, end in _pieces(along.T)]
+    ends = np.array(rows, float).reshape(-1, 4) * side + np.array([x[0], x[0], y[0], y[0]]) - side / 2
+    data = pd.DataFrame(ends, columns=["x", "x2", "y", "y2"]).round(4)
     return (
         alt.Chart(data)
         .mark_rule(color="white", strokeWidth=1.6)
@@ -183,10 +179,17 @@ def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, groun
     )
 
 
+def _pieces(edges: np.ndarray) -> list[list[int]]:
+    """The unbroken runs of true in the rows of [N, M]: row, first and end."""
+    steps = np.diff(np.pad(edges.astype(int), ((0, 0), (1, 1))), axis=1)
+    return np.column_stack([np.argwhere(steps == 1), np.argwhere(steps == -1)[:, 1]]).tolist()
+
+
 def amounts(**options: Any) -> alt.Axis:
     """An axis of numbers of any size: 0.8, 200, 200k, 0.2M never beside 0M; no 800m, which is not metres."""
     text = "format(datum.value, abs(datum.value) < 1000 ? '.3~g' : '.3~s')"
-    return alt.Axis(**{"grid": False, "labelExpr": text, "labelOverlap": "greedy", "labelSeparation": 6} | options)
+    chosen: dict[str, Any] = {"grid": False, "labelExpr": text, "labelOverlap": "greedy", "labelSeparation": 6}
+    return alt.Axis(**chosen | options)
 
 
 def names(labels: Sequence[str], width: float) -> alt.Axis:
@@ -198,7 +201,7 @@ def names(labels: Sequence[str], width: float) -> alt.Axis:
     return alt.Axis(labelAngle=-40, labelLimit=300)
 
 
-def layers(*charts: alt.Chart) -> alt.LayerChart:
+def layers(*charts: alt.Chart) -> alt.LayerChart | alt.FacetChart:
     """Charts over each other, without those that have no data: Vega warns of them in the console of every page."""
     return alt.layer(*(chart for chart in charts if len(chart.data)))
 

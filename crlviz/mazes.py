@@ -149,7 +149,8 @@ class Maze:
         def steps(index: int) -> np.ndarray:
             return dijkstra(self._doors, directed=False, unweighted=True, indices=index)[at]
 
-        nearest, chosen = steps(self._free_index[away_from]), []
+        nearest = steps(self._free_index[away_from])
+        chosen: list[int] = []
         for _ in range(min(count, len(at))):
             nearest[chosen[-1:]] = -1  # taken
             chosen.append(int(np.argmax(nearest)))

@@ -217,7 +217,8 @@ def _goals(env: GoalEnv, drawn: int, key: jax.Array) -> jax.Array:
 
 def _distinct(goals: np.ndarray, count: int, apart: float) -> np.ndarray:
     """Indices [count] of goals [N, goal], those farther apart than that first; where all are taken, anew."""
-    left, chosen = list(range(len(goals))), []
+    left = list(range(len(goals)))
+    chosen: list[int] = []
     while len(chosen) < count:
         taken: list[int] = []
         for index in left:

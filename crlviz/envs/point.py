@@ -122,7 +122,7 @@ class PointMaze(GoalEnv):
         # Kept off the faces of the cell it ends in, so that rounding can never put it into the next one.
         cell = jnp.where(blocked, here, ahead)
         at = jnp.clip(at + step, cell + _SKIN, cell + 1 - _SKIN)
-        return self._origin + size * (at - 0.5), jnp.where(blocked, 0.0, velocity)
+        return jnp.asarray(self._origin) + size * (at - 0.5), jnp.where(blocked, 0.0, velocity)
 
     def _observe(self, point: PointState) -> jax.Array:
         return jnp.concatenate([point.position, point.velocity, point.goal])
