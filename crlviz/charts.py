@@ -195,16 +195,12 @@ def marker(xy: np.ndarray, ground: Mapping[str, Any], kind: str) -> alt.Chart:
 def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, ground: Mapping[str, Any]) -> alt.Chart:
     """The border of a region as a layer: ``inside`` [X, Y] on the grid x [X], y [Y] of tiles of that side."""
     padded = np.pad(inside, 1)
-    rows = []
-    for i, j in np.argwhere(padded[1:, :] != padded[:-1, :]):
-        rows.append(
-            (x[0] + (i - 0.5) * side, x[0] + (i - 0.5) * side, y[0] + (j - 1.5) * side, y[0] + (j - 0.5) * side)
-        )
-    for i, j in np.argwhere(padded[:, 1:] != padded[:, :-1]):
-        rows.append(
-            (x[0] + (i - 1.5) * side, x[0] + (i - 0.5) * side, y[0] + (j - 0.5) * side, y[0] + (j - 0.5) * side)
-        )
-    data = pd.DataFrame(rows, columns=["x", "x2", "y", "y2"]).round(4)
+    across, along = padded[1:, :] != padded[:-1, :], padded[:, 1:] != padded[:, :-1]
+    # A rule for each straight piece of the border, its ends in tiles from the grid's corner.
+    rows = [(i, i, first - 1, end - 1) for i, first, end in _pieces(across)]
+    rows += [(first - 1, end - 1, j, j) for j, first, end in _pieces(along.T)]
+    ends = np.array(rows, float).reshape(-1, 4) * side + np.array([x[0], x[0], y[0], y[0]]) - side / 2
+    data = pd.DataFrame(ends, columns=["x", "x2", "y", "y2"]).round(4)
     return (
         alt.Chart(data)
         .mark_rule(color="white", strokeWidth=1.6)
@@ -244,6 +240,12 @@ def label_axis(labels: Sequence[str], room: float) -> alt.Axis:
         return alt.Axis(labelAngle=0, **split)
     # On end, the first line stands at the tick and the others right of it.
     return alt.Axis(labelAngle=-90, labelOffset=-6.5 * (max(map(len, lines)) - 1), **split)
+
+
+def _pieces(edges: np.ndarray) -> list[list[int]]:
+    """The unbroken runs of true in the rows of [N, M]: row, first and end."""
+    steps = np.diff(np.pad(edges.astype(int), ((0, 0), (1, 1))), axis=1)
+    return np.column_stack([np.argwhere(steps == 1), np.argwhere(steps == -1)[:, 1]]).tolist()
 
 
 def amounts(**options: Any) -> alt.Axis:

@@ -10,6 +10,7 @@ from analyses import stitch
 from crlviz import datasets, envs, mazes
 from crlviz.envs.point import PointMaze
 from crlviz.errors import UsageError
+from tests.crlviz.test_geodesics import carved
 from tests.toys import FACTS, Handmade
 
 
@@ -154,3 +155,19 @@ def test_mistakes():
         stitch.curves(dataset, over="feet")
     with pytest.raises(UsageError, match="show 'q' is unknown; take success or time_at_goal"):
         stitch.plot(dataset, show="q")
+
+
+def test_of_a_large_maze_the_cells_that_lie_far_apart():
+    maze = mazes.build(carved(21), centred=True)
+    dataset = stitch.compute([Handmade(Teleporting("here", maze), _stay)], most=20, length=2)
+    assert dict(dataset.sizes)["start"] == dataset.sizes["goal"] == 20
+    cells = [tuple(cell) for cell in maze.cell(np.stack([dataset.start_x, dataset.start_y], -1)).tolist()]
+    assert cells[0] == maze.starts[0]
+    assert int(dataset.seen.sum()) > 0
+    # Every free cell is near one of them: no two of them are nearer to each other than any cell is to its nearest.
+    steps = maze.steps(np.array(maze.free))
+    chosen = [maze.free.index(cell) for cell in cells]
+    between = steps[np.ix_(chosen, chosen)]
+    assert steps[chosen].min(0).max() <= between[between > 0].min()
+    np.testing.assert_allclose(dataset.distance, maze.geodesics(maze.xy(cells), maze.xy(cells)).T)
+    assert "20 of 199 cells" in str(stitch.plot(dataset).to_dict()["title"])

@@ -243,3 +243,10 @@ def test_names_of_the_package():
     assert all(hasattr(crlviz, name) for name in crlviz.__all__)
     with pytest.raises(AttributeError, match="laod"):
         _ = crlviz.laod
+
+
+def test_a_point_masss_heatmap_imports_no_physics():
+    _python(
+        "import sys, crlviz.envs, analyses.heatmap; crlviz.envs.make('point_u_maze'); "
+        "slow = {'brax', 'mujoco', 'trimesh', 'scipy.stats'} & sys.modules.keys(); assert not slow, slow"
+    )
