@@ -149,7 +149,7 @@ class Swimmer(GoalEnv):
             first, last = jnp.zeros(2), _GOALS * jnp.sqrt(radius) * _unit(2 * jnp.pi * turn)
         middle = first if start is None else jnp.asarray(start, float)
         if self.maze:
-            middle = middle + jnp.stack(self._pushes(*middle, LENGTH / 2 + RADIUS)[:2])
+            middle = middle + jnp.stack(self._pushes(middle[0], middle[1], LENGTH / 2 + RADIUS)[:2])
         body = SwimmerState(
             middle=middle,
             angle=jax.random.uniform(angle_key, minval=-jnp.pi, maxval=jnp.pi),
