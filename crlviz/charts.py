@@ -33,7 +33,6 @@ _VIRIDIS = (
     "440154470e61481a6c482575472f7d443a834144873d4e8a39568c35608d31688e2d708e2a788e27818e23888e21918d1f988b1fa08822a884"
     "2ab07f35b77943bf7154c56866cc5d7ad1518fd744a5db36bcdf27d2e21be9e51afde725"
 )
-_LETTER = 7.5  # pixels of a letter in an axis's labels, and of what keeps two labels apart
 SOLID: list[int] = []  # no dash; [1, 0] is drawn as the finest of hatches by some readers of PDF
 VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
 _RASTER = 600  # pixels of a raster's longer side, at least, so that its values stay squares whatever draws it
