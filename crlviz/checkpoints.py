@@ -40,8 +40,7 @@ _FIXED = (
     "gamma",
     "updates",
 )
-# Settings that change nothing of what an update computes: those of a run may change when it is resumed, and runs that
-# differ in these alone are alike.
+# Settings that change nothing of what an update computes: they may change on resuming, and tell no runs apart.
 KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay")
 _MOST_HEADER = 1 << 20  # bytes of names and shapes in a safetensors file; the same
 
