@@ -170,10 +170,10 @@ def places_at(path: Path) -> tuple[Path, list[Path]]:
     if (path / "config.json").is_file():
         return path, numbered(path / "checkpoints")
     if not (path / "manifest.json").is_file():
-        neither = f"{path} is neither a run directory (no config.json) nor a checkpoint (no manifest.json)"
         held = [str(run.relative_to(path)) for run in runs_in(path)]
         some = ", ".join(held[:4]) + f" and {len(held) - 4} more" * (len(held) > 4)
-        raise CrlvizError(f"{neither}; it holds {some}: give one of them" if held else neither)
+        what = "is neither a run directory (no config.json) nor a checkpoint (no manifest.json)"
+        raise CrlvizError(f"{path} {what}" + f"; it holds {some}: give one of them" * bool(held))
     run = path.resolve().parent.parent
     if not (run / "config.json").is_file():
         raise CrlvizError(f"{path} is a checkpoint without its run: config.json is missing from {run}")

@@ -124,7 +124,7 @@ def each(dataset: xr.Dataset) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]
 def _labelled(dataset: xr.Dataset, unsaid: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
     """``each``, its labels without the facts ``unsaid``."""
     # Older crlviz did not write what its checkpoints differ in, and knew these facts only.
-    told = dataset.attrs["differing"].split("\n") if "differing" in dataset.attrs else list(FACTS)
+    told = dict.fromkeys([*dataset.attrs.get("differing", "").split("\n"), *FACTS])
     dims = [dim for dim in dataset.dims if dim in told or dim == "checkpoint"]
     stacked = dataset.stack(each=dims, create_index=False) if dims else dataset.expand_dims("each")
     parts = [stacked.isel(each=index) for index in range(stacked.sizes["each"])]
