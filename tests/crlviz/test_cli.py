@@ -232,10 +232,16 @@ def test_train_mistakes(crlviz, tmp_path, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["point_u_maze"], "train takes ENV and --out RUN, or --resume RUN"),
+        ([], "train takes ENV, or --resume RUN"),
         (["point_u_maze", "--resume", "run"], "an ENV cannot be given beside it"),
         (["--resume", "run", "--actor-depth", "8"], "--actor-depth cannot be given beside it"),
-        (["--resume", "run", "--set", "gamma=1"], "--set cannot be given beside it"),
+        (["--resume", "run", "--set", "gamma=1"], "--set gamma cannot be given beside it"),
+        (
+            ["--resume", "run", "--set", "keep=1", "--set", "critic.depth=8"],
+            "--set critic.depth cannot be given beside it",
+        ),
+        (["--resume", "run", "--set", "loss_bond=1e9"], "no setting is called 'loss_bond' (did you mean loss_bound?)"),
+        (["--resume", "run", "--set", "keep=few"], "keep takes a value of type int, not 'few'"),
         (["point_u_maze", "--out", "run", "--rewinds", "-1"], "rewinds is -1; it must be at least 0"),
         (["point_u_maze", "--out", "run", "--save-every", "0"], "save_every is 0; it must be at least 1"),
         (["point_u_maze", "--out", "run", "--set", "on_nan=hope"], "on_nan is 'hope'; take stop or rewind"),
