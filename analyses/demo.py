@@ -260,7 +260,7 @@ def findings(table: Any, kinds: Sequence[Kind]) -> list[str]:
     sentences = []
     for what, kind in zip(("updates", "parameters", "seconds"), others, strict=True):
         other = by_group[kind.title]
-        found = statistics.compare(deep["scores"], other["scores"], len(others))
+        found = statistics.compare(deep["scores"], other["scores"], len(others), largest=1.0)  # shares
         verdict = found.words("deeper is better here", "deeper is worse here")
         sentences.append(
             f"At equal {what}, depth {kinds[1].depth} reaches {deep['score']:.0%} of the goals and depth "

@@ -5,6 +5,7 @@ that were trained are compared, of one task and trained for as long, and none be
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from crlviz import statistics
 
 Network = tuple[int, int]  # depth and width
 _WORDS = {"success": ("success", ".2f"), "time_at_goal": ("time at goal", ".3g")}
+_LARGEST = {"success": 1.0}  # difference that there can be, of a share
 _AS_MANY = 0.1  # two networks whose parameters differ by less have as many
 
 
@@ -76,7 +78,7 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
             else parts[network][f"score_{metric}"].values
             for network in networks
         ]
-        found = statistics.compare(scores[1], scores[2], len(pairs))
+        found = statistics.compare(scores[1], scores[2], len(pairs), _LARGEST.get(metric, math.inf))
         row = {"env": task, "equal": equal} | dict(zip(("base", "depth", "width"), map(np.mean, scores), strict=True))
         row |= {name: getattr(found, name) for name in ("difference", "low", "high", "verdict")}
         row["deep"], row["wide"] = (f"depth {depth}, width {width}" for depth, width in (deep, wide))

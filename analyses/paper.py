@@ -15,6 +15,7 @@ from analyses.figures import Figure, Runs
 from analyses.runs import clock, find, metrics
 from crlviz import checkpoints, files
 from crlviz.errors import CrlvizError
+from crlviz.escaping import printable
 
 _ENDINGS = (".html", ".svg", ".pdf")
 
@@ -78,7 +79,7 @@ def command(paths: Sequence[Path], out: Path, only: str | None) -> None:
     index = write_index(entries, paths, out)
     for entry in entries:
         if entry.error:
-            click.echo(f"figure {entry.figure.number}, {entry.env}: {entry.error}", err=True)
+            click.echo(f"figure {entry.figure.number}, {entry.env}: {printable(entry.error)}", err=True)
     drawn = sorted(
         {entry.figure.number for entry in entries if entry.chart}, key=lambda number: int(number.split(",")[0])
     )

@@ -112,7 +112,7 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     parameters = [parameter_count(agent.params) for agent in agents]
     flops = [_flops(Path(path)) for path in paths]
     together = [len(checkpoints.read_config(Path(path)).get("together", [None])) for path in paths]
-    return xr.Dataset(
+    dataset = xr.Dataset(
         {
             "success": curve("success", "share of evaluation episodes that reach their goal", "1"),
             "time_at_goal": curve("time_at_goal", "time at goal", "steps"),
@@ -145,16 +145,13 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
             "trained": each("env_steps", "environment steps of the newest checkpoint"),
             "together": ("run", together, {"long_name": "seeds trained at once", "units": "1"}),
         }
-        | {
-            name: ("run", datasets.values(agents, name), {"long_name": f"the setting {name}", "units": "1"})
-            for name in differing
-            if name not in datasets.FACTS
-        },
+        | {name: ("run", datasets.values(agents, name)) for name in differing if name not in datasets.FACTS},
         attrs={
             "checkpoints": "\n".join(str(agent.source) for agent in agents),
             "env": ", ".join(dict.fromkeys(fact["env"] for fact in facts)),
         },
     )
+    return datasets.described(dataset)
 
 
 def metrics(run: Path) -> pd.DataFrame:

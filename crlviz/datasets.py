@@ -29,6 +29,30 @@ FACTS = {
     "env_steps": "{:,} steps",
 }
 _LAST = ("seed", "env_steps")
+# What the coordinates of our Datasets mean, and their units; those of a checkpoint's facts and those of analyses.
+_MEANINGS = {
+    "env": ("environment", "1"),
+    "algorithm": ("algorithm", "1"),
+    "depth": ("depth of the critic's encoders", "1"),
+    "actor_depth": ("depth of the actor", "1"),
+    "width": ("width of the critic's encoders", "1"),
+    "actor_width": ("width of the actor", "1"),
+    "network": ("what the network lacks of the paper's", "1"),
+    "batch_size": ("rows of an update", "1"),
+    "seed": ("seed", "1"),
+    "env_steps": ("environment steps", "1"),
+    "run": ("number of the run", "1"),
+    "source": ("path of the checkpoint", "1"),
+    "episode": ("number of the episode", "1"),
+    "time": ("time", "s"),
+    "start": ("number of the start", "1"),
+    "goal": ("number of the goal", "1"),
+    "distance_kind": ("which distance", "1"),
+    "behaviour": ("behaviour", "1"),
+    "part": ("network", "1"),
+    "block": ("number of the residual block, from the input on", "1"),
+    "component": ("number of the principal component", "1"),
+}
 _MOST_WORDS = 4  # settings in a label; more would not be read
 
 
@@ -86,12 +110,23 @@ def check_differing(agents: Sequence["Agent"]) -> list[str]:
     return names
 
 
+def described(dataset: xr.Dataset) -> xr.Dataset:
+    """A Dataset just made, each of its coordinates with the ``long_name`` and ``units`` that it lacked.
+
+    One without a meaning of its own is a setting of the checkpoints.
+    """
+    for name, coordinate in dataset.coords.items():
+        long_name, units = _MEANINGS.get(str(name), (f"the setting {name}", "1"))
+        coordinate.attrs = {"long_name": long_name, "units": units} | coordinate.attrs
+    return dataset
+
+
 def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Dataset) -> xr.Dataset:
     """One Dataset of one Dataset an agent, and of what all agents share.
 
     Where the agents form a full grid over the facts they differ in, each such fact is a dimension (depth, seed, ...);
-    otherwise the dimension is ``checkpoint`` with the facts as its coordinates. Attrs ``checkpoints`` names them all,
-    ``differing`` the facts; ``depth`` is theirs where they do not differ in it.
+    otherwise the dimension is ``checkpoint`` with the facts as its coordinates. All coordinates are ``described``.
+    Attrs ``checkpoints`` names them all, ``differing`` the facts; ``depth`` is theirs where they do not differ in it.
 
     Raises:
       UsageError: the same checkpoint twice, or checkpoints that differ in nothing.
@@ -108,7 +143,7 @@ def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Da
     depths = {agent.facts["depth"] for agent in agents}
     depth = {"depth": depths.pop()} if len(depths) == 1 else {}
     told = {"checkpoints": sources, "differing": "\n".join(names)}
-    return shared.merge(whole).assign_attrs(shared.attrs | told | depth)
+    return described(shared.merge(whole).assign_attrs(shared.attrs | told | depth))
 
 
 def worlds(agents: Sequence["Agent"]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from crlviz import files, interrupts
+from crlviz.escaping import printable
 
 LOGS = "logs"  # the directory of logs beside the runs of a sweep
 GRACE_SECONDS = 600  # a large run ends its training step and saves gigabytes
@@ -33,7 +34,7 @@ class Job:
     def last_words(self) -> str:
         """The last line of its log: of a command that failed, why."""
         words = self.words
-        return words[-1].removeprefix("Error: ") if words else "it said nothing"
+        return printable(words[-1].removeprefix("Error: ")) if words else "it said nothing"
 
 
 # What runs now, and what ended since the tick before, with exit codes.

@@ -121,6 +121,8 @@ def rollout(
     """
     import xarray as xr
 
+    from crlviz import datasets
+
     env = env or agent.env
     length = env.episode_length if length is None else length
     if not all(isinstance(count, (int, np.integer)) for count in (episodes, length)):
@@ -161,17 +163,18 @@ def rollout(
         "success": (each, steps["success"] & steps["alive"]),
         "alive": (each, steps["alive"]),
     }
-    return xr.Dataset(
+    dataset = xr.Dataset(
         {
             name: (dims, values, dict(zip(("long_name", "units"), texts[name], strict=True)))
             for name, (dims, values) in variables.items()
         },
         coords={
             "episode": np.arange(episodes),
-            "time": ("time", np.arange(length) * env.dt, {"long_name": "time", "units": "s"}),
+            "time": np.arange(length) * env.dt,
         },
         attrs={"env": env.id, "checkpoint": str(agent.source), "seed": seed},
     )
+    return datasets.described(dataset)
 
 
 @partial(jax.jit, static_argnums=range(6))

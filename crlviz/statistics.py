@@ -23,7 +23,7 @@ class Comparison:
       low, high: its 95 % interval, widened for the number of comparisons; NaN with fewer than three seeds a group.
       verdict: +1 where the interval lies above zero, -1 where it lies below, else 0.
       detectable: the smallest difference that as many seeds, with so much spread, would find four times in five; 0
-        where nothing varies.
+        where nothing varies, and infinite where it is larger than scores can differ.
       seeds: of the smaller group.
       comparisons: that the interval allows for.
     """
@@ -54,10 +54,17 @@ class Comparison:
         if self.verdict:
             return f"{above if self.verdict > 0 else below} ({interval})"
         power = f"; {self.seeds} seeds would have found {self.detectable:{form}} or more" if self.detectable else ""
+        if math.isinf(self.detectable):
+            power = f"; {self.seeds} seeds vary too much to find any difference"
         return f"no difference told ({interval}{power})"
 
 
-def compare(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, comparisons: int = 1) -> Comparison:
+def compare(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    comparisons: int = 1,
+    largest: float = math.inf,
+) -> Comparison:
     """Whether the mean score of a differs from that of b, by a t interval that few seeds do not make too short.
 
     Welch's interval is too short where few seeds vary unequally, or where one group's seeds happen to agree: at three
@@ -77,6 +84,7 @@ def compare(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, co
       a: a score a seed [N].
       b: those of the other group [M].
       comparisons: how many such verdicts the page gives; the interval's level is 1 - 0.05 / comparisons (Bonferroni).
+      largest: by how much two scores can differ, as 1 where they are shares.
 
     Returns:
       The comparison. With fewer than three seeds in a group, or a score that is not finite, its verdict is 0 and
@@ -91,6 +99,7 @@ def compare(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, co
     spread = math.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2))
     varies = spread > _ROUNDING * max(abs(a).max(), abs(b).max())
     found = spread * _detectable(len(a), len(b), comparisons) if varies else 0.0
+    found = found if found <= largest else math.inf
     return Comparison(difference, low, high, int(low > 0) - int(high < 0), found, seeds, comparisons)
 
 

@@ -219,3 +219,11 @@ def planted_runs(*rows: Mapping[str, Any], evaluations: int = 11) -> xr.Dataset:
         | {"run": np.arange(len(filled))}
         | {"group": over_runs(str([row[name] for name in names[2:]]) for row in filled)},
     )
+
+
+def assert_described(dataset: xr.Dataset) -> None:
+    """Every variable and every coordinate tells what it is and in which unit, here and in a file."""
+    lacking = [name for name, each in dataset.variables.items() if not {"units", "long_name"} <= each.attrs.keys()]
+    assert not lacking
+    empty = [name for name, each in dataset.variables.items() if not (each.attrs["units"] and each.attrs["long_name"])]
+    assert not empty

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from crlviz import files, interrupts, processes
 from crlviz.errors import CrlvizError, UsageError
+from crlviz.escaping import printable
 from crlviz.processes import Job
 
 # Read when ray is imported: what it tells of lost nodes over many lines, we tell in one.
@@ -131,7 +132,7 @@ class Cluster:
         with open(job.log, "a", encoding="utf-8") as log:
             log.write(f"{trouble}\n")
         how = f"goes on from what it saved ({lost[job]} of {self.retries} times)" if again else "is given up"
-        tqdm.write(f"{job.log.stem}: {trouble}; it {how}", file=sys.stderr)
+        tqdm.write(f"{job.log.stem}: {printable(trouble)}; it {how}", file=sys.stderr)
         return again
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from crlviz.escaping import printable
 from training.options import of_a_run
 
 _SEED = "{seed}"  # in --out: the seed takes its place
@@ -197,12 +198,20 @@ def _resume(
 ) -> None:
     from crlviz.checkpoints import KEEPING
     from crlviz.errors import UsageError
+    from training import config as configs
 
-    given = {name: value for name, value in options.items() if value not in (None, ())}
-    fixed = [name for name in given if name not in (*KEEPING, "env_steps")]
+    settings = configs.read_settings(options.pop("settings"))
+    read = configs.replace(configs.TrainConfig(env=""), settings)
+    given = {name: value for name, value in options.items() if value is not None}
+    fixed = [f"--{name.replace('_', '-')}" for name in given if name not in (*KEEPING, "env_steps")]
+    fixed += [f"--set {name}" for name in settings if name not in (*KEEPING, "env_steps")]
     if env or out or fixed:
-        what = "an ENV" if env else "--out" if out else f"--{fixed[0].replace('settings', 'set').replace('_', '-')}"
-        raise UsageError(f"--resume goes on with a run as it was begun; {what} cannot be given beside it")
+        what = "an ENV" if env else "--out" if out else fixed[0]
+        raise UsageError(
+            f"--resume goes on with a run as it was begun; {what} cannot be given beside it, and --set may change "
+            f"{', '.join((*KEEPING, 'env_steps'))}"
+        )
+    given = {name: getattr(read, name) for name in settings} | given
     runs = list(dict.fromkeys(run for place in places for run in _runs(place)))
     if watch and len(runs) > 1:
         raise UsageError("--watch keeps the page of one run; crlviz watch RUN does it for each of several")
@@ -240,6 +249,5 @@ def _watching(run: Path) -> Iterator[None]:
             if watcher.wait(timeout=60):
                 errors.seek(0)
                 words = errors.read().decode(errors="replace").strip().splitlines()
-                click.echo(
-                    f"Warning: the page of --watch was not kept: {words[-1] if words else 'no reason'}", err=True
-                )
+                why = printable(words[-1]) if words else "no reason"
+                click.echo(f"Warning: the page of --watch was not kept: {why}", err=True)

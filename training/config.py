@@ -178,15 +178,26 @@ def from_options(
         changes["env_options"] = envs.paper_options(env)
     if layout:
         changes["layout"] = mazes.parse(layout)
+    changes |= read_settings(settings)
+    for option, value in (options or {}).items():
+        if value is not None:
+            changes |= dict.fromkeys(OPTIONS.get(option, (option,)), value)
+    return replace(TrainConfig(env=env), changes)
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, str]:
+    """The texts of ``--set NAME=VALUE``, by name; of one given twice the last.
+
+    Raises:
+      UsageError: no equals sign.
+    """
+    changes = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"--set takes NAME=VALUE, not {setting!r}")
         changes[name] = value
-    for option, value in (options or {}).items():
-        if value is not None:
-            changes |= dict.fromkeys(OPTIONS.get(option, (option,)), value)
-    return replace(TrainConfig(env=env), changes)
+    return changes
 
 
 def replace(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:

@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 
 from crlviz import interrupts
 from crlviz.errors import CrlvizError, UsageError, sentence
+from crlviz.escaping import printable
 from training import devices
 
 _LINE = 4096  # bytes that an order is padded to a multiple of, so that most have one program
@@ -154,5 +155,5 @@ def _leaving(kind: type[Exception]) -> Iterator[None]:
 def _leave(error: BaseException) -> NoReturn:
     if "--debug" in sys.argv:
         traceback.print_exc()
-    print(f"Error: {sentence(error)}", file=sys.stderr, flush=True)
+    print(f"Error: {printable(sentence(error))}", file=sys.stderr, flush=True)
     os._exit(getattr(error, "exit_code", 1))

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("crlviz", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx", "numpy")
+import crlviz
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx", "numpy")
 
 
 def collect(devices: int = 1) -> dict[str, Any]:
@@ -20,7 +22,11 @@ def collect(devices: int = 1) -> dict[str, Any]:
 
     checkouts = {"crlviz": git(Path(__file__).parent), "directory": git(Path.cwd())}
     return {
-        "versions": {name: _version(name) for name in _PACKAGES} | {"python": sys.version.split()[0]},
+        "versions": {
+            "crlviz": crlviz.__version__,  # which a checkout that nobody installed has too
+            **{name: _version(name) for name in _PACKAGES},
+            "python": sys.version.split()[0],
+        },
         "device": str(jax.devices()[0].device_kind),
         "devices": devices,
         "git": {name: state for name, state in checkouts.items() if state},

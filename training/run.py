@@ -12,6 +12,7 @@ import jax
 from tqdm import tqdm
 
 from crlviz.errors import CrlvizError
+from crlviz.escaping import printable
 from training import signals
 from training import state as states
 from training.guard import BlowUp
@@ -193,7 +194,7 @@ class Run:
         except CrlvizError as error:
             member.trouble = error
             if self.training:
-                self._say(f"{member.path}: {error}; the others go on without it")
+                self._say(f"{member.path}: {printable(error)}; the others go on without it")
 
     def _each(self, members: Sequence[Member]) -> list[tuple[int, Member]]:
         """Some members of the group and their lanes."""

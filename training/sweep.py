@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from crlviz import envs, interrupts, processes
 from crlviz.errors import CrlvizError, UsageError
+from crlviz.escaping import printable
 from training.config import schedule
 from training.grid import Cell, grid
 
@@ -174,7 +175,7 @@ def train_groups(
 def _why(cell: Cell, job: processes.Job) -> str:
     """Why a cell is not finished: what its process said of it, or said last."""
     own = [line for line in job.words if line.startswith(f"{cell.out}: ")]
-    return own[-1].removeprefix(f"{cell.out}: ") if own else job.last_words
+    return printable(own[-1].removeprefix(f"{cell.out}: ")) if own else job.last_words
 
 
 def _result(cell: Cell, failed: Mapping[str, str]) -> str:

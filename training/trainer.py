@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from crlviz import checkpoints, files, switches
 from crlviz.errors import CrlvizError, UsageError
+from crlviz.escaping import printable
 from training import config as configs
 from training import programs, provenance, table
 from training import state as states
@@ -341,7 +342,8 @@ def _warn_if_elsewhere(run: Path, then: Mapping[str, Any], now: Mapping[str, Any
     """A resumed run is the same to the bit only where it began."""
     before = {**then.get("versions", {}), "device": then.get("device"), "devices": then.get("devices", 1)}
     here = {**now["versions"], "device": now["device"], "devices": now["devices"]}
-    other = [f"{name} {before[name]}" for name in before if before[name] != here.get(name)]
+    # What was not recorded, as the version of a package without metadata, tells nothing.
+    other = [f"{name} {printable(then)}" for name, then in before.items() if then not in (None, here.get(name))]
     if other:
         tqdm.write(
             f"{run} began with {', '.join(other)}, which is not what is here; it will not end bit for bit where it "

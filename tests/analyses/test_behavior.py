@@ -14,7 +14,7 @@ from analyses.descriptors import DESCRIPTORS, describe
 from crlviz import datasets, envs, mazes, video
 from crlviz.errors import UsageError
 from crlviz.rollouts import rollout
-from tests.toys import FACTS, ROOM, FallingPoint, Handmade
+from tests.toys import FACTS, ROOM, FallingPoint, Handmade, assert_described
 
 
 def _steer(observation, key=None):
@@ -299,8 +299,7 @@ def test_the_montage_is_a_film(no_maze, tmp_path):
 
 
 def test_the_chart_from_the_file_is_the_chart(dataset, tmp_path):
-    for variable in dataset.data_vars.values():
-        assert {"units", "long_name"} <= variable.attrs.keys()
+    assert_described(dataset)
     datasets.save(dataset, tmp_path / "behavior.nc")
     with xr.open_dataset(tmp_path / "behavior.nc") as read:
         chart = behavior.plot(read).to_dict()

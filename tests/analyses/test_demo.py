@@ -44,6 +44,12 @@ def test_findings():
     assert "deeper is worse here (-0.18, 95 % interval -0.34 to -0.01" in seconds
 
 
+def test_seeds_that_vary_too_much_promise_no_difference():
+    table = rows({kind.title: [0.0, 0.5, 1.0] for kind in KINDS})
+    for sentence in demo.findings(table, KINDS):
+        assert sentence.endswith("; 3 seeds vary too much to find any difference).")
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_one_seed_or_two_claim_nothing(seeds):
     table = rows({kind.title: [0.1 * n] * seeds for n, kind in enumerate(KINDS)})

@@ -52,6 +52,22 @@ def test_equal_runs_tell_no_difference():
     assert all("3 seeds would have found 0.09 or more" in sentence for sentence in found.sentence)
 
 
+def test_shares_that_vary_too_much_find_nothing_and_steps_may():
+    """Seeds 0.2 apart would find a difference of 1.8, which shares cannot have."""
+    rows = [
+        {"depth": d, "width": w, "seed": s, "score": 0.5 + 20 * n}
+        for d, w in ((4, 64), (8, 64), (4, 128))
+        for s, n in enumerate(NOISE)
+    ]
+    data = planted_runs(*rows)
+    assert all(
+        s.endswith("3 seeds vary too much to find any difference).") for s in doubling.compare(data, "success").sentence
+    )
+    steps = doubling.compare(data, "time_at_goal").sentence
+    assert len(steps)
+    assert not any("vary too much" in sentence for sentence in steps)
+
+
 def test_equal_parameters_are_those_of_networks_that_were_trained():
     """Parameters grow with depth and with width squared, so depth 16 stands beside width 128."""
     scores = {(16, 64): 0.6, (4, 128): 0.5, (4, 256): 0.9}

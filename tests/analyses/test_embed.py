@@ -11,7 +11,7 @@ import xarray as xr
 from analyses import embed
 from crlviz import datasets, envs
 from crlviz.errors import UsageError
-from tests.toys import FACTS, ROOM, Handmade
+from tests.toys import FACTS, ROOM, Handmade, assert_described
 
 
 def _steer(observation, key=None):
@@ -124,8 +124,7 @@ def test_all_embed_the_best_agents_trajectory(room):
 
 def test_the_chart_from_the_file_is_the_chart(room, tmp_path):
     dataset = embed.compute(_pair(room), episodes=4)
-    for variable in dataset.data_vars.values():
-        assert {"units", "long_name"} <= variable.attrs.keys()
+    assert_described(dataset)
     datasets.save(dataset, tmp_path / "embed.nc")
     with xr.open_dataset(tmp_path / "embed.nc") as read:
         assert embed.plot(read).to_dict() == embed.plot(dataset).to_dict()

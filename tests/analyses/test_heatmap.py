@@ -15,7 +15,7 @@ from analyses.heatmap_pictures import passed
 from crlviz import charts, datasets, envs
 from crlviz.errors import UsageError
 from tests.crlviz.test_geodesics import carved
-from tests.toys import toy_config, untrained_run
+from tests.toys import assert_described, toy_config, untrained_run
 
 
 class KnownAgent:
@@ -113,8 +113,7 @@ def test_depth_and_seed_become_dimensions():
 
 def test_variables_are_described():
     dataset = heatmap.compute([KnownAgent("point_u_maze", by_line)], resolution=1)
-    for name, variable in dataset.data_vars.items():
-        assert {"units", "long_name"} <= variable.attrs.keys(), name
+    assert_described(dataset)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from crlviz import datasets
 from crlviz.errors import UsageError
 from crlviz.networks import Critic, NetworkConfig, contributions
 from crlviz.rollouts import rollout
-from tests.toys import Handmade, toy_config, untrained_run
+from tests.toys import Handmade, assert_described, toy_config, untrained_run
 
 
 def _layer(x, params, config):
@@ -84,8 +84,7 @@ def test_depths_and_seeds_share_a_dataset(agents, tmp_path):
     values = [part.norm.sel(part="phi", block=3).item() for label, _, part in datasets.each(dataset) if "12" in label]
     assert rows.loc[(deep, "phi", 3)].value == pytest.approx(np.mean(values))
     assert rows.loc[(deep, "phi", 3)]["values"] == pytest.approx(values)
-    for variable in dataset.data_vars.values():
-        assert {"units", "long_name"} <= variable.attrs.keys()
+    assert_described(dataset)
     datasets.save(dataset, tmp_path / "norms.nc")
     with xr.open_dataset(tmp_path / "norms.nc") as read:
         assert norms.plot(read).to_dict() == norms.plot(dataset).to_dict()

@@ -7,7 +7,15 @@ import pytest
 from analyses import runs
 from crlviz.checkpoints import read_config
 from crlviz.errors import CrlvizError, UsageError
-from tests.toys import change_config, plant_curve, planted_run, planted_runs, toy_config, untrained_run
+from tests.toys import (
+    assert_described,
+    change_config,
+    plant_curve,
+    planted_run,
+    planted_runs,
+    toy_config,
+    untrained_run,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +75,7 @@ def test_runs_of_unequal_length(four_runs, tmp_path):
 
 def test_every_variable_has_units_and_a_name(four_runs):
     data = runs.compute(four_runs)
-    for name, variable in data.data_vars.items():
-        assert variable.attrs["units"], name
-        assert variable.attrs["long_name"], name
+    assert_described(data)
     assert data.attrs["checkpoints"].count("\n") == 3
 
 

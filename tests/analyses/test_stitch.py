@@ -11,7 +11,7 @@ from crlviz import datasets, envs, mazes
 from crlviz.envs.point import PointMaze
 from crlviz.errors import UsageError
 from tests.crlviz.test_geodesics import carved
-from tests.toys import FACTS, Handmade
+from tests.toys import FACTS, Handmade, assert_described
 
 
 class Teleporting(PointMaze):
@@ -133,8 +133,7 @@ def test_metres_are_whole_cells():
 
 def test_the_chart_from_the_file_is_the_chart(tmp_path):
     dataset = stitch.compute(_agents(2), length=10)
-    for variable in dataset.data_vars.values():
-        assert {"units", "long_name"} <= variable.attrs.keys()
+    assert_described(dataset)
     datasets.save(dataset, tmp_path / "stitch.nc")
     with xr.open_dataset(tmp_path / "stitch.nc") as read:
         chart = stitch.plot(read)

@@ -36,6 +36,12 @@ def test_one_that_fails_loses_no_other(tmp_path):
     assert "version" in good.log.read_text()
 
 
+def test_last_words_have_nothing_that_a_terminal_obeys(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("first\nError: \x1b[31mred\x1b[0m \u202ekcab\n", encoding="utf-8")
+    assert Job((), log).last_words == "?[31mred?[0m ?kcab"
+
+
 @pytest.fixture
 def sleepers(monkeypatch):
     """Jobs that tell their cores and sleep until interrupted, in place of the command."""

@@ -7,7 +7,7 @@ import pytest
 
 from crlviz import envs, mazes
 from crlviz.rollouts import evaluate, rollout
-from tests.toys import ROOM, FallingPoint, Handmade
+from tests.toys import ROOM, FallingPoint, Handmade, assert_described
 
 
 def _steer(observation, key=None):
@@ -67,8 +67,7 @@ def test_dataset_is_consistent(room):
     np.testing.assert_array_equal(ds.pose[..., :2], ds.state[..., :2])
     np.testing.assert_allclose(ds.pose[..., 2:], np.broadcast_to(ds.goal.values[:, None], (5, 20, 2)))
     assert ds.alive.all()
-    for variable in ds.data_vars.values():
-        assert {"long_name", "units"} <= variable.attrs.keys()
+    assert_described(ds)
     assert ds.attrs["env"] == "point_maze"
 
 

@@ -115,6 +115,18 @@ def test_the_power_that_is_told_is_that_of_the_pooled_spread():
     assert f"3 seeds would have found {found.detectable:.2f} or more" in found.words("deeper", "wider")
 
 
+def test_no_difference_is_promised_that_scores_cannot_have():
+    """Shares of 0, 0.5 and 1 have a standard deviation of 0.5: three seeds find 5.4 times that, and 1 is the most."""
+    scores = [0.0, 0.5, 1.0]
+    assert 2.6 < statistics.compare(scores, scores).detectable < 2.8
+    shares = statistics.compare(scores, scores, largest=1)
+    assert shares.detectable == np.inf
+    assert shares.words("deeper", "wider").endswith("; 3 seeds vary too much to find any difference)")
+    assert "would have found" not in shares.words("deeper", "wider")
+    agree = statistics.compare([0.4, 0.5, 0.6], [0.4, 0.5, 0.6], largest=1)
+    assert "3 seeds would have found 0.5" in agree.words("deeper", "wider")
+
+
 def test_seeds_that_do_not_vary():
     same = statistics.compare([1.0] * 3, [1.0] * 3)
     assert (same.verdict, same.difference) == (0, 0)

@@ -13,7 +13,7 @@ from crlviz.cli import main
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.rollouts import rollout
 from crlviz.video import Panel
-from tests.toys import FallingPoint, Handmade
+from tests.toys import FallingPoint, Handmade, assert_described
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +170,7 @@ def test_the_command(toy_run, tmp_path, monkeypatch, capsys):
     with xr.open_dataset(outs[3]) as data:
         assert data.sizes["episode"] == 2
         np.testing.assert_allclose(data.goal.values.reshape(2, 2), 1)
-        for name, variable in data.data_vars.items():
-            assert {"units", "long_name"} <= variable.attrs.keys(), name
+        assert_described(data)
     assert "https://" not in outs[2].read_text()
     assert json.dumps("depth 4, seed 0, episode 2")[1:-1] in outs[2].read_text()
 

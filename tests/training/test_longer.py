@@ -86,6 +86,26 @@ def test_the_command(run, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{run} is finished already\n"
 
 
+def test_set_reaches_all_that_may_change(run, monkeypatch, capsys):
+    """As text of ``--set``, read as the setting's type; an option of its own comes before it."""
+    values = {"loss_bound": "2e6", "keep": "1", "save_replay": "false", "on_nan": "rewind", "rewinds": "5"}
+    values |= {"save_every": "2", "keep_state": "true", "env_steps": "281"}
+    assert set(values) == {*checkpoints.KEEPING, "env_steps"}
+    typed = [text for name, value in values.items() for text in ("--set", f"{name}={value}")]
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run), *typed, "--keep", "2"])
+    cli.main()
+    assert "env_steps 281 is rounded up to 360" in capsys.readouterr().err
+    config = checkpoints.read_config(run)["config"]
+    now = {name: config[name] for name in checkpoints.KEEPING}
+    assert now == {
+        "loss_bound": 2e6, "on_nan": "rewind", "rewinds": 5, "save_every": 2, "keep": 2, "save_replay": False,
+        "keep_state": True,
+    }  # fmt: skip
+    assert all(type(value) is type(getattr(toy_config(), name)) for name, value in now.items())
+    assert config["env_steps"] == 360
+    assert checkpoints.all_steps(run)[-1] == 360
+
+
 def test_less_than_it_has_done_is_refused(run):
     with pytest.raises(UsageError, match=r"has done 280 environment steps; env_steps 150 would end it at 200"):
         trainer.resume(run, {"env_steps": 150}, progress=False)

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+import crlviz
 from training import provenance
 
 COMMIT, OTHER = "1" * 40, "2" * 40
@@ -73,3 +74,15 @@ def test_as_real_git_says(tmp_path):
     git("pack-refs", "--all")
     (tmp_path / "file").write_text("2")
     assert provenance.git(tmp_path) == {"commit": commit, "branch": "trunk", "changed": True}
+
+
+def test_the_version_of_a_checkout_that_nobody_installed(monkeypatch):
+    """No package has metadata here; crlviz knows its own version, and of the others nothing is said."""
+
+    def none(name):
+        raise provenance.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(provenance.importlib.metadata, "version", none)
+    versions = provenance.collect()["versions"]
+    assert versions["crlviz"] == crlviz.__version__
+    assert versions["jax"] is None

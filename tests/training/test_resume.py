@@ -221,6 +221,13 @@ def test_elsewhere_is_said(tmp_path, at_step, capsys):
     assert "began with jax 0.0.1, which is not what is here" in capsys.readouterr().err
 
 
+def test_a_version_that_was_not_recorded_is_not_another(tmp_path, at_step, capsys):
+    run = _killed(tmp_path / "run", at_step, 2)
+    change_config(run, lambda content: content["versions"].update(crlviz=None))
+    trainer.resume(run, progress=False)
+    assert "began with" not in capsys.readouterr().err
+
+
 def test_checkpoints_without_a_state_are_not_written_over(toy_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
