@@ -3,13 +3,24 @@
 import importlib
 from typing import Any
 
-__all__ = ["behavior", "efficiency", "embed", "heatmap", "norms", "paper", "runs", "scaling", "stitch"]
+_WHERE = {
+    "behavior": "behavior",
+    "efficiency": "sweeps.efficiency",
+    "embed": "embed",
+    "heatmap": "heatmap",
+    "norms": "norms",
+    "paper": "pages.paper",
+    "runs": "common.runs",
+    "scaling": "sweeps.scaling",
+    "stitch": "stitch",
+}
+__all__ = list(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _WHERE:
         raise AttributeError(f"module 'analyses' has no attribute {name!r}")
-    return importlib.import_module(f".{name}", __name__)
+    return importlib.import_module(f".{_WHERE[name]}", __name__)
 
 
 def __dir__() -> list[str]:

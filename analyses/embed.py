@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses import dots, outputs
-from crlviz import charts, datasets, switches
+from analyses.common import outputs, seed_plots
+from crlviz import charts, datasets, jax_config
 from crlviz.errors import UsageError
 from crlviz.options import check_choice, check_count
 from crlviz.rollouts import rollout
@@ -25,7 +25,7 @@ NUMBERS = {
 _NEAR = 0.5  # of the way from the first state to the goal
 
 
-@switches.as_usual
+@jax_config.as_usual
 def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: int = 32, seed: int = 0) -> xr.Dataset:
     """Embeddings phi(s, a) of a trajectory's states and actions, and of its goal.
 
@@ -170,7 +170,7 @@ def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
         f"Below: the numbers of every seed; {charts.seed_note([len(parts) for _, _, parts in groups])}.",
     ]
     return (
-        alt.vconcat(alt.concat(*panels, columns=4, spacing=24), dots.panels(groups, NUMBERS), spacing=24)
+        alt.vconcat(alt.concat(*panels, columns=4, spacing=24), seed_plots.panels(groups, NUMBERS), spacing=24)
         .resolve_scale(color="independent")
         .properties(title=alt.TitleParams(f"Embeddings along a trajectory in {dataset.attrs['env']}", subtitle=notes))
     )

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses import outputs
-from analyses.scaling import styles
-from crlviz import charts, datasets, networks, switches
+from analyses.common import outputs
+from analyses.sweeps.scaling import styles
+from crlviz import charts, datasets, jax_config
 from crlviz.errors import UsageError
+from crlviz.networks import residual
 from crlviz.options import check_count
 from crlviz.rollouts import rollout
 
@@ -25,7 +26,7 @@ NETWORKS = ("actor", "phi", "psi")
 _STATES = 4096
 
 
-@switches.as_usual
+@jax_config.as_usual
 def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> xr.Dataset:
     """Norms of the blocks' outputs, before the identity is added.
 
@@ -84,9 +85,9 @@ def _one(agent: "Agent", episodes: int, seed: int) -> xr.Dataset:
 
 
 @partial(jax.jit, static_argnums=0)
-def _norms(config: networks.NetworkConfig, params: Any, inputs: jax.Array) -> jax.Array:
+def _norms(config: residual.NetworkConfig, params: Any, inputs: jax.Array) -> jax.Array:
     """Mean over inputs [B, n] of each block's norm: [blocks]."""
-    return networks.contributions(config, params, inputs).mean(axis=1)
+    return residual.contributions(config, params, inputs).mean(axis=1)
 
 
 def table(dataset: xr.Dataset) -> pd.DataFrame:

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses import outputs
-from analyses.scaling import styles
-from crlviz import charts, datasets, switches
+from analyses.common import outputs
+from analyses.sweeps.scaling import styles
+from crlviz import charts, datasets, jax_config
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
-from crlviz.networks import Actor
+from crlviz.networks.residual import Actor
 from crlviz.options import check_choice, check_count
 from crlviz.rollouts import simulate
 
@@ -29,7 +29,7 @@ OVER = {"cells": "cells from start to goal", "metres": "way from start to goal (
 SHOW = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
-@switches.as_usual
+@jax_config.as_usual
 def compute(
     agents: Sequence["Agent"],
     *,

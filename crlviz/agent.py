@@ -14,11 +14,12 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from crlviz import checkpoints, envs, switches
+from crlviz import envs, jax_config
+from crlviz.checkpoints import run_directory
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
-from crlviz.networks import Actor, Critic, NetworkConfig
+from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from crlviz.precision import exact
 
 _Read = TypeVar("_Read")
@@ -115,14 +116,14 @@ class Agent:
         trained = f"{self.env_steps:,} environment steps, seed {facts['seed']}"
         return f"Agent({facts['env']}, {shape}, {trained}, from {self.source})"
 
-    @switches.as_usual
+    @jax_config.as_usual
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
         """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or drawn with a key."""
         if key is not None and not hasattr(key, "dtype"):
             raise UsageError(f"key is {key!r}; give a random key, such as jax.random.key(0), or none")
         return _act(self.actor, self.params["actor"], self._input("observation", observation), key)
 
-    @switches.as_usual
+    @jax_config.as_usual
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal]: 0 at the goal, lower farther."""
         state, action = self._inputs(state, action)
@@ -135,12 +136,12 @@ class Agent:
             ) from None
         return _q(self.critic, self.params["critic"], state, action, goal)
 
-    @switches.as_usual
+    @jax_config.as_usual
     def embed(self, state: Any, action: Any) -> jax.Array:
         """phi [..., 64] of states [..., state] with actions [..., action]."""
         return _phi(self.critic, self.params["critic"], *self._inputs(state, action))
 
-    @switches.as_usual
+    @jax_config.as_usual
     def embed_goal(self, goal: Any) -> jax.Array:
         """psi [..., 64] of goals [..., goal]."""
         return _psi(self.critic, self.params["critic"], self._input("goal", goal))
@@ -236,7 +237,7 @@ def _q(critic: Critic, params, state, action, goal):
         return critic.q(params, state, action, goal)
 
 
-@switches.as_usual
+@jax_config.as_usual
 def load(path: str | Path) -> Agent:
     """Load a checkpoint; of a run directory, the newest.
 
@@ -245,11 +246,11 @@ def load(path: str | Path) -> Agent:
     Raises:
       CrlvizError: it is missing, damaged, from a newer format, or its arrays do not fit its config.
     """
-    checkpoint = checkpoints.find(path)
+    checkpoint = run_directory.find(path)
     agent, shapes = _described(checkpoint)
     sizes = array_bytes(checkpoint)
     for name, expected in shapes.items():
-        agent.params[name] = checkpoints.read(checkpoint, name, most_bytes=sizes[name])
+        agent.params[name] = run_directory.read(checkpoint, name, most_bytes=sizes[name])
         _check_shapes(agent.params[name], expected, f"{name}.safetensors", agent)
     _warn_of_versions(checkpoint.config.get("versions"))
     if checkpoint.config["format"] == 1:
@@ -257,8 +258,8 @@ def load(path: str | Path) -> Agent:
     return agent
 
 
-@switches.as_usual
-def array_bytes(checkpoint: checkpoints.Checkpoint) -> dict[str, int]:
+@jax_config.as_usual
+def array_bytes(checkpoint: run_directory.Checkpoint) -> dict[str, int]:
     """What the arrays of ``actor`` and ``critic`` take by the checkpoint's config; no file of theirs is larger.
 
     Raises:
@@ -270,7 +271,7 @@ def array_bytes(checkpoint: checkpoints.Checkpoint) -> dict[str, int]:
     }
 
 
-def _described(checkpoint: checkpoints.Checkpoint) -> tuple[Agent, dict[str, Any]]:
+def _described(checkpoint: run_directory.Checkpoint) -> tuple[Agent, dict[str, Any]]:
     """The agent of a config, still without parameters, and the shapes of those."""
     config = {"algorithm": checkpoint.config["algorithm"], **checkpoint.config["config"]}
     agent = Agent(config, {}, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
@@ -322,7 +323,7 @@ def load_each(paths: Sequence[str | Path]) -> list[tuple[Path, Agent]]:
     found: list[tuple[Path, Agent]] = []
     for path in map(Path, paths):
         alone = (path / "config.json").exists() or (path / "manifest.json").exists()
-        inside = [] if alone else checkpoints.runs_in(path)
+        inside = [] if alone else run_directory.runs_in(path)
         found += readable(inside, load) if inside else [(path, load(path))]
     return found
 

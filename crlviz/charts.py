@@ -16,10 +16,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from crlviz import files
+from crlviz.checkpoints import atomic_files
+from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
 from crlviz.escaping import script_json
-from crlviz.mazes import Maze
 
 ENDINGS = (".html", ".png", ".svg", ".pdf", ".json")
 FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
@@ -277,7 +277,7 @@ def check_endings(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
     for path in paths:
         if path.suffix not in (*ENDINGS, *also):
             raise UsageError(f"cannot tell the format of {path}: its name should end in {' '.join((*ENDINGS, *also))}")
-        files.check_writable(path)
+        atomic_files.check_writable(path)
 
 
 def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
@@ -289,7 +289,7 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
     """
     path = Path(path)
     check_endings([path])
-    files.write(path, render(chart, path.suffix))
+    atomic_files.write(path, render(chart, path.suffix))
 
 
 def render(chart: alt.TopLevelMixin, ending: str) -> bytes:

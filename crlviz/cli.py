@@ -14,32 +14,33 @@ from typing import TextIO
 import click
 import platformdirs
 
-from crlviz import __version__, interrupts
+from crlviz import __version__
 from crlviz.errors import UsageError, sentence
 from crlviz.escaping import printable
 from crlviz.options import nearest
+from crlviz.processes import interrupts
 
 # Verb -> where its click command lives, and its line in the list (kept here so that --help imports nothing).
 VERBS: dict[str, tuple[str, str]] = {
-    "demo": ("analyses.demo:command", "Train shallow and deep agents in a maze and show what they learned."),
-    "envs": ("crlviz.envs.command:command", "List the environments."),
-    "train": ("training.command:command", "Train an agent and write a run directory."),
-    "watch": ("analyses.watch:command", "Keep a page about a run while it trains."),
-    "sweep": ("training.sweep:command", "Train every combination of settings."),
-    "inspect": ("crlviz.inspection:command", "Print what is in a checkpoint."),
-    "import": ("crlviz.importing:command", "Make run directories of what the paper's code saved."),
-    "export": ("crlviz.exporting:command", "Write an agent's networks as safetensors or ONNX."),
-    "heatmap": ("analyses.heatmap:command", "Draw Q over the positions of a maze."),
-    "rollout": ("crlviz.playback:command", "Film what agents do."),
+    "demo": ("analyses.pages.demo:command", "Train shallow and deep agents in a maze and show what they learned."),
+    "envs": ("crlviz.rendering.envs_command:command", "List the environments."),
+    "train": ("training.train_command:command", "Train an agent and write a run directory."),
+    "watch": ("analyses.pages.watch:command", "Keep a page about a run while it trains."),
+    "sweep": ("training.sweep.sweep_command:command", "Train every combination of settings."),
+    "inspect": ("crlviz.interchange.inspection:command", "Print what is in a checkpoint."),
+    "import": ("crlviz.interchange.importing:command", "Make run directories of what the paper's code saved."),
+    "export": ("crlviz.interchange.exporting:command", "Write an agent's networks as safetensors or ONNX."),
+    "heatmap": ("analyses.heatmap.q_map:command", "Draw Q over the positions of a maze."),
+    "rollout": ("crlviz.rendering.rollout_command:command", "Film what agents do."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
     "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),
-    "behavior": ("analyses.behavior:command", "Name what agents do, and find the depth where it changes."),
-    "scaling": ("analyses.scaling:command", "Draw learning curves and final scores over depth."),
-    "efficiency": ("analyses.efficiency:command", "Tell what depth and width bought at equal cost."),
-    "paper": ("analyses.paper:command", "Draw every figure of the paper that runs support, on one page."),
-    "plan": ("training.plan:command", "Tell what a run would need, before it is trained."),
-    "bench": ("training.bench:command", "Measure speed on this machine."),
+    "behavior": ("analyses.behavior.naming:command", "Name what agents do, and find the depth where it changes."),
+    "scaling": ("analyses.sweeps.scaling:command", "Draw learning curves and final scores over depth."),
+    "efficiency": ("analyses.sweeps.efficiency:command", "Tell what depth and width bought at equal cost."),
+    "paper": ("analyses.pages.paper:command", "Draw every figure of the paper that runs support, on one page."),
+    "plan": ("training.bench.plan:command", "Tell what a run would need, before it is trained."),
+    "bench": ("training.bench.bench_command:command", "Measure speed on this machine."),
 }
 
 
@@ -146,7 +147,7 @@ def _ours_first(package: str) -> None:
 
 
 def _prepare_jax() -> None:
-    """Have jax keep what it compiles in the user's cache directory and compute what it always does (crlviz.switches);
+    """Have jax keep what it compiles in the user's cache directory and compute what it always does (crlviz.jax_config);
     read by jax when it is first imported, here and in the processes that this one starts."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", platformdirs.user_cache_dir("crlviz"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from crlviz import files
-from crlviz.checkpoints import KEEPING
+from crlviz.checkpoints import atomic_files
+from crlviz.checkpoints.run_directory import KEEPING
 from crlviz.errors import UsageError
 
 if TYPE_CHECKING:
@@ -223,5 +223,5 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
     Raises:
       CrlvizError: it cannot be written.
     """
-    with files.unfinished(Path(path)) as made:
+    with atomic_files.unfinished(Path(path)) as made:
         dataset.to_netcdf(made, engine="netcdf4")

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crlviz import switches
+from crlviz import jax_config
 from crlviz.agent import as_numbers
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
-from crlviz.networks import Actor, Critic
+from crlviz.networks.residual import Actor, Critic
 from crlviz.options import check_count
 from crlviz.precision import exact
 
@@ -84,7 +84,7 @@ def evaluate(env: GoalEnv, policy: Policy, key: jax.Array, episodes: int, length
     }
 
 
-@switches.as_usual
+@jax_config.as_usual
 def rollout(
     agent: "Agent",
     episodes: int = 16,
@@ -116,7 +116,7 @@ def rollout(
 
     Returns:
       Dataset with dimensions ``episode``, ``time``: ``state`` and ``pose`` (before the step; the pose is what
-      ``crlviz.rendering`` draws the bodies from), ``action``, ``q`` of them, ``achieved``, ``distance`` and ``success``
+      ``crlviz.rendering.renderers`` draws the bodies from), ``action``, ``q`` of them, ``achieved``, ``distance`` and ``success``
       (after the step), ``alive`` (false once the body has failed; the physics goes on) and, per episode, ``goal``.
     """
     import xarray as xr

@@ -61,7 +61,7 @@ def settings() -> str:
 
 def environments() -> str:
     """The table of ``crlviz envs``."""
-    from crlviz.envs.command import table
+    from crlviz.rendering.envs_command import table
 
     rows = table()
     heads = {

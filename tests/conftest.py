@@ -31,7 +31,7 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of the toy config; read it, copy it, never change it."""
-    from tests.toys import toy_config
+    from tests.helpers.toys import toy_config
     from training.trainer import train
 
     return train(toy_config(), tmp_path_factory.mktemp("runs") / "toy", command=["crlviz", "train"], progress=False)

@@ -4,15 +4,14 @@ import ast
 import re
 import runpy
 import shlex
-from pathlib import Path
 
 import click
 import pytest
 
 from crlviz.cli import VERBS, cli
+from tests.helpers import ROOT
 from training.config import TrainConfig, names
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 GENERATED = runpy.run_path(str(ROOT / "docs" / "generated.py"))
 

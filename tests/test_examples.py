@@ -9,8 +9,9 @@ import nbformat
 import pytest
 
 import crlviz
-from analyses import figures, paper, runs
-from crlviz import inspection
+from analyses.common import runs
+from analyses.pages import figures, paper
+from crlviz.interchange import inspection
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

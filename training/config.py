@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crlviz import checkpoints, envs, mazes
+from crlviz import envs
+from crlviz.algorithms.crl import CRLConfig
+from crlviz.checkpoints import run_directory
+from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
-from crlviz.networks import NetworkConfig
+from crlviz.networks.residual import NetworkConfig
 from crlviz.options import nearest
 from crlviz.precision import PRECISIONS
-from training.crl import CRLConfig
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def of_run(run: Path) -> TrainConfig:
     Raises:
       CrlvizError: its config.json cannot be read, or as ``load``.
     """
-    return load(checkpoints.read_config(run)["config"], run / "config.json")
+    return load(run_directory.read_config(run)["config"], run / "config.json")
 
 
 def _load(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:

@@ -12,18 +12,20 @@ from typing import Any
 import filelock
 from tqdm import tqdm
 
-from crlviz import checkpoints, files, switches
+from crlviz import jax_config
+from crlviz.checkpoints import atomic_files, run_directory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from training import config as configs
-from training import programs, provenance, table
-from training import state as states
+from training import provenance
 from training.config import TrainConfig, schedule
-from training.devices import ONE, Devices
-from training.member import Member
-from training.programs import build, fitting
-from training.run import Run, groups
-from training.table import METRICS
+from training.run import compiled, metrics_table
+from training.run import saved_state as states
+from training.run.compiled import build, fitting
+from training.run.metrics_table import METRICS
+from training.run.runner import Run, groups
+from training.run.seed_run import Member
+from training.sharding import ONE, Devices
 
 __all__ = ["METRICS", "build", "finished", "resume", "resume_together", "train", "train_together"]
 
@@ -60,7 +62,7 @@ def train(
     return run
 
 
-@switches.as_usual
+@jax_config.as_usual
 def train_together(
     config: TrainConfig,
     outs: Mapping[int, Path],
@@ -97,19 +99,19 @@ def train_together(
     _check_disk(runs, config, states.size(made.example, replay=config.save_replay))
     # Made after compiling, so that what fails or is stopped before it began leaves nothing behind.
     for out in runs:
-        files.make_directory(out)
+        atomic_files.make_directory(out)
     with _locked(*runs):
         members = []
         for seed, out in outs.items():
             _refuse_existing(out)  # another may have come first
-            files.clear(out)
+            atomic_files.clear(out)
             members.append(Member(out, dataclasses.replace(config, seed=seed)))
         about = {"algorithm": "crl", "cost": made.loop.algorithm.cost(config.batch_size)}
         about |= provenance.collect(devices.count) | {"command": list(command)}
         for group in groups(members, fit):
             for member in group:
                 own = {"config": dataclasses.asdict(member.config), "together": _seeds(group)}
-                checkpoints.write_config(member.path, about | own)
+                run_directory.write_config(member.path, about | own)
         Run(members, fit, began, again or runs, progress).go()
         _report(members, len(runs))
     return runs
@@ -130,7 +132,7 @@ def resume(
 
     Args:
       run: the run directory.
-      changes: settings of ``crlviz.checkpoints.KEEPING`` to change; and ``env_steps``, to train it longer, finished or
+      changes: settings of ``crlviz.checkpoints.run_directory.KEEPING`` to change; and ``env_steps``, to train it longer, finished or
         not, or less long: its numbers are those of a run that was told so at the start and is evaluated as often.
       command: kept in config.json beside the first one.
       progress: as in ``train``.
@@ -144,7 +146,7 @@ def resume(
     return run
 
 
-@switches.as_usual
+@jax_config.as_usual
 def resume_together(
     runs: Sequence[Path],
     changes: Mapping[str, Any] | None = None,
@@ -168,18 +170,18 @@ def resume_together(
       CrlvizError: as ``resume``; where some of several runs failed, after the others have finished.
     """
     began = time.perf_counter()
-    contents = {run: checkpoints.read_config(run) for run in runs}
+    contents = {run: run_directory.read_config(run) for run in runs}
     changes = dict(changes or {})
-    fixed = [name for name in changes if name not in (*checkpoints.KEEPING, "env_steps")]
+    fixed = [name for name in changes if name not in (*run_directory.KEEPING, "env_steps")]
     if fixed:
-        may = ", ".join((*checkpoints.KEEPING, "env_steps"))
+        may = ", ".join((*run_directory.KEEPING, "env_steps"))
         raise UsageError(f"{fixed[0]} is fixed once a run has begun; it may change {may}")
     with _locked(*runs):
         members: list[Member] = []
         failed: dict[Path, CrlvizError] = {}
         for run in runs:
             for folder in (run, run / "checkpoints", run / "state"):
-                files.clear(folder)
+                atomic_files.clear(folder)
             try:
                 config = _changed(run, changes)
                 if progress is not False and changes.get("env_steps", total := _total(config)) != total:
@@ -219,8 +221,8 @@ def finished(run: str | Path, env_steps: int | None = None) -> bool:
 
 def _ended(run: Path, config: TrainConfig) -> bool:
     last = _total(config)
-    rows = table.read(run, last)
-    return bool(rows) and int(rows[-1]["env_steps"]) == last and last in checkpoints.all_steps(run)
+    rows = metrics_table.read(run, last)
+    return bool(rows) and int(rows[-1]["env_steps"]) == last and last in run_directory.all_steps(run)
 
 
 def _total(config: TrainConfig) -> int:
@@ -238,7 +240,7 @@ def _changed(run: Path, changes: Mapping[str, Any]) -> TrainConfig:
         return config
     config = configs.extended(config, wanted)
     total = _total(config)
-    saved = [*checkpoints.numbered(run / "checkpoints"), *checkpoints.numbered(run / "state")]
+    saved = [*run_directory.numbered(run / "checkpoints"), *run_directory.numbered(run / "state")]
     done = max((int(path.name) for path in saved), default=0)
     if total < done:
         raise UsageError(f"{run} has done {done:,} environment steps; env_steps {wanted:,} would end it at {total:,}")
@@ -246,7 +248,7 @@ def _changed(run: Path, changes: Mapping[str, Any]) -> TrainConfig:
 
 
 def _refuse_stateless(run: Path) -> None:
-    if states.newest(run) or not checkpoints.all_steps(run):
+    if states.newest(run) or not run_directory.all_steps(run):
         return
     if finished(run):
         raise CrlvizError(
@@ -268,14 +270,14 @@ def _note_resumed(member: Member, content: dict[str, Any], changes: Mapping[str,
     if before != changed:
         note = note | {"before": before}
     more = {"config": content["config"] | changed, "resumed": [*content.get("resumed", []), note]}
-    checkpoints.write_config(member.path, content | more)
+    run_directory.write_config(member.path, content | more)
 
 
 def _report(members: Sequence[Member], count: int, failed: Mapping[Path, CrlvizError] | None = None) -> None:
     """Raise what went wrong with some of so many runs, if anything did; some may have failed before they trained."""
     failed = {**(failed or {}), **{member.path: member.trouble for member in members if member.trouble}}
     for run, error in failed.items():
-        if isinstance(error, files.WriteError):
+        if isinstance(error, atomic_files.WriteError):
             advice = f"what was saved before is whole: mend that, then crlviz train --resume {run}"
             if not (run / "config.json").exists():
                 advice = f"the run is gone: {run} was removed while it trained"
@@ -294,7 +296,7 @@ def _seeds(group: Sequence[Member]) -> list[int]:
 def _refuse_existing(out: Path) -> None:
     if not out.exists():
         return
-    if not out.is_dir() or any(p.name != ".lock" and p.suffix != files.PART for p in out.iterdir()):
+    if not out.is_dir() or any(p.name != ".lock" and p.suffix != atomic_files.PART for p in out.iterdir()):
         raise UsageError(f"{out} exists already; give a new directory to --out, or go on with it by --resume {out}")
 
 
@@ -304,7 +306,7 @@ def _locked(*runs: Path) -> Iterator[None]:
     with contextlib.ExitStack() as locks:
         for run in runs:
             lock = filelock.FileLock(run / ".lock")
-            with files.naming(run / ".lock"):
+            with atomic_files.naming(run / ".lock"):
                 try:
                     lock.acquire(timeout=0)
                 except filelock.Timeout:
@@ -355,7 +357,7 @@ def _warn_if_elsewhere(run: Path, then: Mapping[str, Any], now: Mapping[str, Any
 def _warn_if_alone(run: Path, then: Mapping[str, Any], group: Sequence[Member]) -> None:
     """On an accelerator the numbers of a member depend, in their last digits, on how many train together."""
     before = [then, *then.get("resumed", [])][-1].get("together", [None])
-    if programs.at_once() and len(before) != len(group):
+    if compiled.at_once() and len(before) != len(group):
         tqdm.write(
             f"{run} trained in a group of {len(before)} and goes on in one of {len(group)}; on an accelerator it will "
             "not end bit for bit where it would have",

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crlviz import mazes
+from crlviz.envs import mazes
 from crlviz.errors import UsageError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
     Args:
       id: body and maze, for example ``humanoid``, ``ant_u4_maze``, ``point_big_maze_eval``, ``ant_u_maze_gen_1f2f3f``
         (starts and goals 1, 2 or 3 cells apart), or a body's ``..._maze`` with a layout of your own.
-      layout: rows of text or a text file, see ``crlviz.mazes.parse``; only with ``..._maze``.
+      layout: rows of text or a text file, see ``crlviz.envs.mazes.parse``; only with ``..._maze``.
       backend: physics engine, for bodies that have several; default: the paper's.
       options: of the body's class, for example ``physics_step`` of the humanoid.
 
@@ -119,7 +119,7 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
       UsageError: unknown id (the message names the nearest), a layout that is missing, faulty or not wanted, or an
         option or engine that this body has not.
     """
-    from crlviz import switches  # jax
+    from crlviz import jax_config  # jax
 
     maze = check(id, layout)
     made: Any = kind(id)
@@ -129,7 +129,7 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
     for option in options:
         if option not in known:
             raise UsageError(f"{id} has no option {option!r}; known: {', '.join(known) or 'none'}")
-    with switches.usual():
+    with jax_config.usual():
         return made(id, maze, **options) if maze else made(id, **options)
 
 

@@ -8,8 +8,8 @@ import mujoco
 
 from crlviz.envs import physics
 from crlviz.envs.looks import View
+from crlviz.envs.mazes import Maze
 from crlviz.envs.physics import PhysicsEnv
-from crlviz.mazes import Maze
 
 _WALL_HEIGHT = 2.0
 _HEALTHY = (0.2, 1.0)  # metres of the torso's height

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from crlviz.envs.looks import View
+from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
-from crlviz.mazes import Maze
 
 if TYPE_CHECKING:
     import mujoco

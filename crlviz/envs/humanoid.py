@@ -10,8 +10,8 @@ from brax.base import Transform
 from crlviz.envs import physics
 from crlviz.envs.base import State
 from crlviz.envs.looks import View
+from crlviz.envs.mazes import Maze
 from crlviz.envs.physics import PhysicsEnv
-from crlviz.mazes import Maze
 
 _WALL_HEIGHT = 1.0
 _HEALTHY = (1.0, 2.0)  # metres of the torso's height

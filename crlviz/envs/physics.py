@@ -18,8 +18,8 @@ import numpy as np
 from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv, State
 from crlviz.envs.looks import View
+from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
-from crlviz.mazes import Maze
 from crlviz.precision import exact
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here

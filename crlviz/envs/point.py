@@ -11,7 +11,7 @@ from flax import struct
 
 from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv, State
-from crlviz.mazes import Maze
+from crlviz.envs.mazes import Maze
 
 if TYPE_CHECKING:
     import mujoco

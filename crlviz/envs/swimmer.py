@@ -26,8 +26,8 @@ from flax import struct
 
 from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv, State
+from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
-from crlviz.mazes import Maze
 
 if TYPE_CHECKING:
     import mujoco

@@ -11,7 +11,7 @@ import xarray as xr
 from analyses import embed
 from crlviz import datasets, envs
 from crlviz.errors import UsageError
-from tests.toys import FACTS, ROOM, Handmade, assert_described
+from tests.helpers.toys import FACTS, ROOM, Handmade, assert_described
 
 
 def _steer(observation, key=None):

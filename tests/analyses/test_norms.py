@@ -11,9 +11,9 @@ import crlviz
 from analyses import norms
 from crlviz import datasets
 from crlviz.errors import UsageError
-from crlviz.networks import Critic, NetworkConfig, contributions
+from crlviz.networks.residual import Critic, NetworkConfig, contributions
 from crlviz.rollouts import rollout
-from tests.toys import Handmade, assert_described, toy_config, untrained_run
+from tests.helpers.toys import Handmade, assert_described, toy_config, untrained_run
 
 
 def _layer(x, params, config):

@@ -7,11 +7,12 @@ import pytest
 import xarray as xr
 
 from analyses import stitch
-from crlviz import datasets, envs, mazes
+from crlviz import datasets, envs
+from crlviz.envs import mazes
 from crlviz.envs.point import PointMaze
 from crlviz.errors import UsageError
-from tests.crlviz.test_geodesics import carved
-from tests.toys import FACTS, Handmade, assert_described
+from tests.crlviz.envs.test_geodesics import carved
+from tests.helpers.toys import FACTS, Handmade, assert_described
 
 
 class Teleporting(PointMaze):

@@ -13,7 +13,7 @@ import pytest
 import crlviz
 from crlviz import datasets
 from crlviz.errors import UsageError
-from tests.toys import ROOM, toy_config, untrained_run
+from tests.helpers.toys import ROOM, toy_config, untrained_run
 from training.config import names
 
 BATCHES = [(), (1,), (5,), (2, 3)]

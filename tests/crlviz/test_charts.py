@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from crlviz import charts, mazes
+from crlviz import charts
+from crlviz.envs import mazes
 from crlviz.errors import UsageError
 
 

@@ -13,7 +13,8 @@ import xarray as xr
 
 from crlviz import cli
 from crlviz.errors import CrlvizError
-from tests.toys import ROOM, toy_config, untrained_run
+from tests.helpers import ROOT
+from tests.helpers.toys import ROOM, toy_config, untrained_run
 
 QUICK = [f"--set={name}" for name in ("num_envs=4", "unroll=10", "updates=2", "window=30", "replay_steps=60")]
 QUICK += ["--set=evaluations=2", "--set=eval_episodes=4", "--batch-size=8", "--env-steps=280", "--width=8"]
@@ -81,7 +82,7 @@ def test_whoever_raised_it_it_is_one_sentence(crlviz, monkeypatch, error, words)
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("crlviz.envs.command.table", fail)
+    monkeypatch.setattr("crlviz.rendering.envs_command.table", fail)
     assert words in complaint(crlviz("envs"), 1)
     code, _, said = crlviz("--debug", "envs")
     assert code == 1
@@ -309,7 +310,7 @@ def test_import_verify_export(crlviz, data, tmp_path):
     for name in ("agent.onnx", "agent.safetensors"):
         code, out, _ = crlviz("export", run, "--out", tmp_path / name)
         assert (code, out.splitlines()[0]) == (0, f"wrote {tmp_path / name}")
-    from analyses import runs
+    from analyses.common import runs
 
     with pytest.raises(CrlvizError, match=r"has no metrics\.csv"):
         runs.compute([run])
@@ -318,11 +319,12 @@ def test_import_verify_export(crlviz, data, tmp_path):
 def test_other_versions_get_one_line(crlviz, toy_run, tmp_path):
     import shutil
 
-    from crlviz import agent, checkpoints
+    from crlviz import agent
+    from crlviz.checkpoints import run_directory
 
     run = shutil.copytree(toy_run, tmp_path / "run")
-    config = checkpoints.read_config(run)
-    checkpoints.write_config(run, config | {"versions": {"brax": "0.0.9"}})
+    config = run_directory.read_config(run)
+    run_directory.write_config(run, config | {"versions": {"brax": "0.0.9"}})
     agent._warn_once.cache_clear()
     code, _, err = crlviz("inspect", run)
     assert code == 0
@@ -440,8 +442,8 @@ CHECKED = {
 def test_options_are_checked_before_any_work(crlviz, tmp_path, monkeypatch, verb):
     """Nothing is loaded, measured or run for a picture that could not be drawn or written."""
     monkeypatch.setattr("crlviz.agent.load", lambda _: pytest.fail("a checkpoint was loaded"))
-    monkeypatch.setattr("training.bench.measure", lambda **_: pytest.fail("something was measured"))
-    monkeypatch.setattr("crlviz.envs.picture.draw", lambda *_: pytest.fail("something was drawn"))
+    monkeypatch.setattr("training.bench.bench_command.measure", lambda **_: pytest.fail("something was measured"))
+    monkeypatch.setattr("crlviz.rendering.env_picture.draw", lambda *_: pytest.fail("something was drawn"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "dir.html").mkdir()
@@ -509,7 +511,7 @@ def test_module_path_has_the_same_command():
 def test_a_reader_that_leaves_ends_no_command(tmp_path):
     """``| head -1``: what is written afterwards is still written."""
     command = [sys.executable, "-m", "crlviz", "scaling", "examples/runs", "--out", str(tmp_path / "table.md")]
-    done = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     done.stdout.close()
     assert done.wait(120) == 0
     assert "| task |" in (tmp_path / "table.md").read_text()

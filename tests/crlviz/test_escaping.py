@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crlviz import charts, checkpoints, cli, inspection
+from crlviz import charts, cli
+from crlviz.checkpoints import run_directory
 from crlviz.escaping import printable, script_json
-from tests.toys import toy_config, untrained_run
+from crlviz.interchange import inspection
+from tests.helpers.toys import toy_config, untrained_run
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202etxt\nok   forged\r"
 BREAKOUTS = ["</script><script>document.title='owned'</script>", "<!--<script>", "<!-- <SCRIPT ", "]]>", "</ScRiPt\n>"]
@@ -32,12 +34,12 @@ def test_json_for_a_script_is_the_same_json_without_an_opening_bracket(value):
 
 def _rewritten(run, config):
     """A run's config.json as a hostile maker would write it: with a checksum that fits."""
-    (run / "config.json").write_bytes(checkpoints.to_json(config))
+    (run / "config.json").write_bytes(run_directory.to_json(config))
 
 
 def test_inspect_obeys_nothing(tmp_path):
     run = untrained_run(tmp_path / "run", toy_config())
-    config = {name: value for name, value in checkpoints.read_config(run).items() if name != "sha256"}
+    config = {name: value for name, value in run_directory.read_config(run).items() if name != "sha256"}
     more = {
         "versions": {"jax": HOSTILE},
         "device": HOSTILE,
@@ -55,7 +57,7 @@ def test_inspect_obeys_nothing(tmp_path):
 @pytest.mark.parametrize("where", ["algorithm", "env", "eval_env", "seed", "file"])
 def test_names_from_a_file_reach_no_terminal_raw(tmp_path, where, monkeypatch, capfd):
     run = untrained_run(tmp_path / "run", toy_config())
-    config = {name: value for name, value in checkpoints.read_config(run).items() if name != "sha256"}
+    config = {name: value for name, value in run_directory.read_config(run).items() if name != "sha256"}
     if where == "algorithm":
         config["algorithm"] = HOSTILE
     elif where != "file":
@@ -66,8 +68,8 @@ def test_names_from_a_file_reach_no_terminal_raw(tmp_path, where, monkeypatch, c
     manifest.pop("sha256")
     if where == "file":
         manifest["files"][HOSTILE] = {"bytes": 1, "sha256": ""}
-    manifest["settings"] = checkpoints.settings_digest(config)
-    (place / "manifest.json").write_bytes(checkpoints.to_json(manifest))
+    manifest["settings"] = run_directory.settings_digest(config)
+    (place / "manifest.json").write_bytes(run_directory.to_json(manifest))
     arguments = ["inspect", str(run), *(["--verify"] if where == "file" else [])]
     monkeypatch.setattr("sys.argv", ["crlviz", *arguments])
     with pytest.raises(SystemExit) as ended:

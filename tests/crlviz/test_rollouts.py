@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz import envs, mazes
+from crlviz import envs
+from crlviz.envs import mazes
 from crlviz.rollouts import evaluate, rollout
-from tests.toys import ROOM, FallingPoint, Handmade, assert_described
+from tests.helpers.toys import ROOM, FallingPoint, Handmade, assert_described
 
 
 def _steer(observation, key=None):

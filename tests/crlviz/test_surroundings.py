@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from crlviz import processes
+from crlviz.processes import process_pool
 
 
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
@@ -50,9 +50,9 @@ def test_nothing_is_imported_from_the_working_directory(taken):
 
     assert "Example: crlviz train" in run("-m", "crlviz", "train", "--help")
     assert "Example: crlviz heatmap" in run("-m", "crlviz", "heatmap", "--help")
-    (job,) = [processes.Job(("train", "--help"), taken / "logs" / "log.txt")]
+    (job,) = [process_pool.Job(("train", "--help"), taken / "logs" / "log.txt")]
     with contextlib.chdir(taken):
-        assert [code for _, ended in processes.run([job], 1, poll=0.05) for _, code in ended] == [0]
+        assert [code for _, ended in process_pool.run([job], 1, poll=0.05) for _, code in ended] == [0]
     for name in ("click", "numpy", "jax"):
         (taken / f"{name}.py").unlink()
     # Where the user says that it is to be looked in, our own names are ours nevertheless, and a notebook is told.

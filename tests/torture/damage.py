@@ -21,9 +21,10 @@ import numpy as np
 import safetensors.numpy
 
 import crlviz
-from crlviz import checkpoints, inspection
+from crlviz.checkpoints import run_directory
+from crlviz.interchange import inspection
+from tests.helpers.toys import toy_config, untrained_run
 from tests.torture.bounds import Table, attempt, limit_memory
-from tests.toys import toy_config, untrained_run
 
 STEPS = (90, 1000)
 _NETWORKS = ("actor.safetensors", "critic.safetensors")
@@ -53,9 +54,9 @@ class Case:
                 if last in place:
                     place[last] = value
             if path == self.manifest and isinstance(json.loads(self.config.read_text())["config"], dict):
-                content["settings"] = checkpoints.settings_digest(json.loads(self.config.read_text()))
+                content["settings"] = run_directory.settings_digest(json.loads(self.config.read_text()))
             content.pop("sha256")
-            path.write_bytes(checkpoints.to_json(content))
+            path.write_bytes(run_directory.to_json(content))
 
     def put(self, name: str, data: bytes | None, size: int = 0) -> None:
         """Replace a file of the checkpoint and describe it honestly."""

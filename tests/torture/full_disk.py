@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from crlviz import checkpoints
+from crlviz.checkpoints import run_directory
 from tests.torture import runs
 
 LONGEST = 2.5  # seconds of training before the disk goes, at most
@@ -111,10 +111,10 @@ def _complaints(code: int, words: str, run: Path) -> list[str]:
     if not run.exists():
         return found
     found += [f"left over: {path.name}" for path in run.rglob("*.part")]
-    for steps in checkpoints.all_steps(run):
-        checkpoint = checkpoints.find(run / "checkpoints" / str(steps))
+    for steps in run_directory.all_steps(run):
+        checkpoint = run_directory.find(run / "checkpoints" / str(steps))
         for network in ("actor", "critic"):
-            checkpoints.read(checkpoint, network)  # raises if it is not whole
+            run_directory.read(checkpoint, network)  # raises if it is not whole
     return found
 
 

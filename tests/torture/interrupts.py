@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from crlviz import interrupts
+from crlviz.processes import interrupts
 from tests.torture import runs
 
 LATEST = 8.0  # seconds after the start, or after the first run has begun

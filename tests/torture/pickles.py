@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from crlviz import foreign
+from crlviz.interchange import paper_format
+from tests.helpers import DATA
 from tests.torture.bounds import Table, attempt, limit_memory
 
-GENUINE = Path(__file__).parents[1] / "data" / "runs" / "ant_big_maze_1000_20261121-001006"
+GENUINE = DATA / "runs" / "ant_big_maze_1000_20261121-001006"
 _WATCHED = ("exec", "compile", "import", "os.", "subprocess.", "pickle.", "marshal.", "shutil.", "socket.", "ctypes.")
 _seen: list[str] = []
 _watching = False
@@ -230,10 +231,10 @@ def main(count: int, seed: int) -> None:
         folder = Path(name)
         bad, trap = folder / "hostile.pkl", folder / "trap"
         # Whatever is imported late is imported now, so that the hook sees the pickles' doings alone.
-        foreign.read_parameters(GENUINE / "step_2400.pkl")
-        foreign.read_settings(GENUINE / "args.pkl")
+        paper_format.read_parameters(GENUINE / "step_2400.pkl")
+        paper_format.read_settings(GENUINE / "args.pkl")
         bad.write_bytes(b"x")
-        attempt(lambda: foreign.read_parameters(bad))
+        attempt(lambda: paper_format.read_parameters(bad))
         copyreg.add_extension("os", "mkdir", 117)
         sys.addaudithook(_audit)
         limit_memory()
@@ -241,7 +242,10 @@ def main(count: int, seed: int) -> None:
             bad.write_bytes(data)
             _seen.clear()
             _watching = True
-            tries = [attempt(lambda: foreign.read_parameters(bad)), attempt(lambda: foreign.read_settings(bad))]
+            tries = [
+                attempt(lambda: paper_format.read_parameters(bad)),
+                attempt(lambda: paper_format.read_settings(bad)),
+            ]
             _watching = False
             # Changed bytes may leave a whole checkpoint: these files carry no checksum.
             allowed = ("refused", "read") if kind == "instructions changed" else ("refused",)

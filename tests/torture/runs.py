@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
+
 # Thirty evaluations in some seconds, each with a state of 6 MB to save: about half of the time something is written.
 SETTINGS = {
     "actor.width": 8,

@@ -18,13 +18,14 @@ from typing import Any
 
 import jax
 
-from crlviz import checkpoints, inspection
+from crlviz.checkpoints import run_directory
+from crlviz.interchange import inspection
+from tests.helpers.toys import begun, toy_config, untrained_run
 from tests.torture import damage
 from tests.torture.bounds import Table, attempt, limit_memory
-from tests.toys import begun, toy_config, untrained_run
-from training import state as states
-from training.programs import build
-from training.state import Counters
+from training.run import saved_state as states
+from training.run.compiled import build
+from training.run.saved_state import Counters
 
 STEP = 160
 _FILES = ("state.safetensors", "manifest.json")
@@ -72,7 +73,7 @@ def nonsense(case: Case) -> None:
             {"counters": content["counters"] | {"sums": case.rng.choice([[], None, 5])}},
         ]
     )
-    case.manifest.write_bytes(checkpoints.to_json(content))
+    case.manifest.write_bytes(run_directory.to_json(content))
 
 
 KINDS: dict[str, Callable[[Any], None]] = {

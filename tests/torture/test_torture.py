@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.torture import full_disk, kills, runs
-from training import state as states
+from training.run import saved_state as states
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from analyses.runs import metrics
+from analyses.common.runs import metrics
 
 MOST = 1.05
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crlviz import envs
 from crlviz.errors import CrlvizError, UsageError
-from tests.toys import toy_config
+from tests.helpers.toys import toy_config
 from training import config as configs
 from training.config import PRESETS, TrainConfig, from_options, load, replace, schedule
 

@@ -14,7 +14,7 @@ import pytest
 
 import crlviz
 from crlviz import envs
-from crlviz.envs.command import table
+from crlviz.rendering.envs_command import table
 from training import config as configs
 from training.trainer import train
 

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 import crlviz
-from crlviz import checkpoints, envs
+from crlviz import envs
+from crlviz.checkpoints import run_directory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.rollouts import evaluate
-from tests.toys import toy_config
+from tests.helpers.toys import toy_config
 from training import config as configs
-from training import programs, table, trainer
+from training import trainer
 from training.config import schedule
+from training.run import compiled, metrics_table
 
 TIMES = {"wall_seconds", "train_seconds", "env_steps_per_second", "updates_per_second"}
 
@@ -35,7 +37,7 @@ def _parameters(run: Path) -> list[np.ndarray]:
 
 def test_metrics_are_complete_and_count_up(toy_run):
     rows, config = _metrics(toy_run), toy_config()
-    assert tuple(rows[0]) == table.METRICS
+    assert tuple(rows[0]) == metrics_table.METRICS
     plan = schedule(config)
     assert len(rows) == plan.epochs + 1 == 3
     assert [int(row["env_steps"]) for row in rows] == [120, 200, 280]
@@ -60,7 +62,7 @@ def test_run_directory_tells_how_it_was_made(toy_run):
     assert config["versions"]["jax"] == jax.__version__
     assert config["versions"]["crlviz"] == crlviz.__version__
     assert config["config"] == json.loads(json.dumps(dataclasses.asdict(toy_config())))
-    assert checkpoints.all_steps(toy_run) == [200, 280]
+    assert run_directory.all_steps(toy_run) == [200, 280]
     assert sorted(p.name for p in toy_run.iterdir()) == [".lock", "checkpoints", "config.json", "metrics.csv", "state"]
     agent = crlviz.load(toy_run)
     assert (agent.env_steps, agent.gradient_steps) == (280, 12)
@@ -88,7 +90,7 @@ def test_evaluation_is_by_the_mean_action_in_its_own_environment(tmp_path, monke
         scores = evaluate(env, policy, key, episodes, length)
         return scores | {"distance": jnp.abs(actions[0] - actions[1]).max()}  # written where we can read it
 
-    monkeypatch.setattr(programs, "evaluate", spy)
+    monkeypatch.setattr(compiled, "evaluate", spy)
     run = trainer.train(toy_config(eval_env="point_u_maze_eval"), tmp_path / "run", progress=False)
     assert set(seen) == {("point_u_maze_eval", 6, 20)}
     assert {float(row["distance"]) for row in _metrics(run)} == {0.0}
@@ -108,7 +110,7 @@ def test_an_existing_run_is_refused_before_anything_is_computed(tmp_path, monkey
     def never(config):
         raise AssertionError("built")
 
-    monkeypatch.setattr(programs, "build", never)
+    monkeypatch.setattr(compiled, "build", never)
     with pytest.raises(UsageError, match="exists already") as error:
         trainer.train(toy_config(), out, progress=False)
     assert str(out) in str(error.value)
@@ -138,11 +140,11 @@ def test_a_run_that_explodes_keeps_nothing_broken(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(CrlvizError, match="became"):
         trainer.train(config, run, progress=False)
-    for steps in checkpoints.all_steps(run):
+    for steps in run_directory.all_steps(run):
         agent = crlviz.load(run / "checkpoints" / str(steps))
         assert np.isfinite(agent.act(np.ones((3, 6), np.float32))).all()
         assert np.isfinite(agent.q(*(np.ones((3, n), np.float32) for n in (4, 2, 2)))).all()
-    if not checkpoints.all_steps(run):
+    if not run_directory.all_steps(run):
         with pytest.raises(CrlvizError, match="no checkpoint"):
             crlviz.load(run)
 

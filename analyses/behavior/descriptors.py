@@ -1,0 +1,217 @@
+"""What happened in an episode? Numbers with written definitions, told alike for every body they mean something to."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from analyses.behavior import strokes
+from crlviz.envs.base import GoalEnv
+from crlviz.envs.mazes import Maze
+from crlviz.envs.swimmer import LENGTH
+
+if TYPE_CHECKING:
+    import mujoco
+
+_GROUND = 0.05  # metres: a body whose lowest point is higher is in the air
+_TOUCH = 0.01  # metres: nearer than this is contact
+_TILTED = 0.5  # uprightness below which a body lies: tilted by more than 60 degrees
+_LAST = 0.5  # seconds before a failure whose speed is the fall's
+_INSIDE = 0.1  # of a cell: so far inside the faces of walls a torso is over them
+_LATE = 0.5  # from this share of its time on a body's moves are late
+_AROUND = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
+
+
+class Descriptor(NamedTuple):
+    """What a number means, its unit, and what a body must have for it: a ``torso``, a ``chain`` of links, a
+    ``maze`` to walk in."""
+
+    meaning: str
+    units: str
+    needs: tuple[str, ...] = ()
+
+
+# Places are those of what is to be at the goal; of walking bodies, seen from above.
+DESCRIPTORS: dict[str, Descriptor] = {
+    "time_at_goal": Descriptor("steps within the success distance", "steps"),
+    "steps_to_goal": Descriptor("steps until the first within the success distance; NaN where there is none", "steps"),
+    "staying": Descriptor("share within the success distance of the steps from the first such one on", "1"),
+    "way": Descriptor("distance to the goal at the start, through the maze if there is one", "m"),
+    "progress": Descriptor("share of the way that lay behind it where it came nearest; 1 is the goal", "1"),
+    "path_over_geodesic": Descriptor("length of its path until it reached the goal, or all of it, over the way", "1"),
+    "reach": Descriptor("how far from its start it came, over the way", "1"),
+    "roaming": Descriptor("length of the moves that led farther than the goal's diameter, over the way", "1"),
+    "speed": Descriptor("length of its path over the time it was alive", "m/s"),
+    "fell": Descriptor("1 where the body failed before the episode's last step", "1"),
+    "fall_speed": Descriptor("speed towards the goal in the last half second before it failed", "m/s"),
+    "time_fallen": Descriptor("steps after it failed, or tilted by more than 60 degrees", "steps", ("torso",)),
+    "torso_height": Descriptor("height of the torso, mean while alive", "m", ("torso",)),
+    "uprightness": Descriptor("cosine of the torso's tilt, mean while alive", "1", ("torso",)),
+    "air_time": Descriptor("share of steps with its lowest point over 5 cm above the floor", "1", ("torso",)),
+    "wall_contact": Descriptor("share of steps with some part within 1 cm of a wall", "1", ("maze",)),
+    "above_wall": Descriptor("steps with the torso over a wall, and higher than it", "steps", ("torso", "maze")),
+    # Of the steps until a chain first reached the goal; a stroke is a joint's swing there and back by half a radian.
+    "stroke_frequency": Descriptor("strokes a second, mean over its joints", "1/s", ("chain",)),
+    "stroke_length": Descriptor("how much nearer to the goal a stroke brought it", "body lengths", ("chain",)),
+    "wave": Descriptor("how far neighbouring joints go round: 1 a wave along it, 0 there and back", "1", ("chain",)),
+    "late_reach": Descriptor("how far it came in the second half of its time, over the way", "1", ("chain",)),
+}
+
+
+def describe(env: GoalEnv, runs: xr.Dataset) -> xr.Dataset:
+    """Descriptors of episodes.
+
+    Args:
+      env: where they ran.
+      runs: from ``crlviz.rollout``.
+
+    Returns:
+      Dataset over ``episode`` with those of ``DESCRIPTORS`` that mean something to this body; attrs ``absent`` names
+      the others and what they lack. A torso is a body of that name in the environment's model; a chain's links are
+      bodies ``link_0``, ``link_1`` and so on.
+    """
+    skeleton = _Skeleton.of(env.model)
+    has = {
+        "torso": skeleton is not None and skeleton.root == "torso",
+        "chain": skeleton is not None and skeleton.root == "link_0",
+        "maze": env.maze is not None,
+    }
+    lacks = {name: [need for need in DESCRIPTORS[name].needs if not has[need]] for name in DESCRIPTORS}
+    rows = [_episode(env, skeleton, runs.isel(episode=index)) for index in range(runs.sizes["episode"])]
+    variables = {}
+    for name, (meaning, units, _) in DESCRIPTORS.items():
+        if not lacks[name]:
+            values = np.array([row[name] for row in rows], float)
+            variables[name] = ("episode", values, {"long_name": meaning, "units": units})
+    absent = [f"{name}: no {' and no '.join(needs)}" for name, needs in lacks.items() if needs]
+    return xr.Dataset(variables, coords={"episode": np.arange(len(rows))}, attrs={"absent": "; ".join(absent)})
+
+
+def _episode(env: GoalEnv, skeleton: "_Skeleton | None", one: xr.Dataset) -> dict[str, float]:
+    alive, success = one.alive.values, one.success.values
+    steps, length = int(alive.sum()), len(alive)
+    indices = list(env.goal_indices)
+    places = np.concatenate([one.state.values[:1, indices], one.achieved.values[:steps]]).astype(float)
+    goal = one.goal.values.astype(float)
+    if skeleton or env.maze:
+        places, goal = places[:, :2], goal[:2]
+    to_goal = env.maze.geodesic(places, goal) if env.maze else np.linalg.norm(places - goal, axis=1)
+    way = to_goal[0] or np.nan
+    moves = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    reached = int(success.argmax()) if success.any() else None
+    last = max(0, steps - round(_LAST / env.dt))
+    fall_speed = (to_goal[last] - to_goal[steps]) / ((steps - last) * env.dt) if steps < length else 0.0
+    row = {
+        "time_at_goal": success.sum(),
+        "steps_to_goal": np.nan if reached is None else reached + 1,
+        "staying": 0.0 if reached is None else success[reached:].mean(),
+        "way": to_goal[0],
+        "progress": 1 - to_goal.min() / way,
+        "path_over_geodesic": moves[: None if reached is None else reached + 1].sum() / way,
+        "reach": np.linalg.norm(places - places[0], axis=1).max() / way,
+        "roaming": _roaming(places, 2 * env.goal_distance) / way,
+        "speed": moves.mean() / env.dt,
+        "fell": float(steps < length),
+        "fall_speed": fall_speed if np.isfinite(fall_speed) else 0.0,  # over a wall there is no way to the goal
+    }
+    # Parts of the body as discs seen from above, [steps, parts, 2]; of others than walkers and chains, their place.
+    discs, radii, bottoms = places[1:, None], np.zeros(1), np.zeros((steps, 1))
+    if skeleton:
+        torso, upright, centres = skeleton.place(one.pose.values[:steps])
+        discs, radii, bottoms = centres[..., :2], skeleton.radii, centres[..., 2] - skeleton.radii
+    if skeleton and skeleton.root == "link_0":
+        until = steps if reached is None else reached + 1
+        angles = one.pose.values[:until, strokes.joints(env.model)].astype(float)
+        beats, late = strokes.count(angles), places[round(_LATE * steps) :]
+        row |= {
+            "stroke_frequency": beats / (until * env.dt),
+            "stroke_length": (to_goal[0] - to_goal[until]) / beats / LENGTH if beats else np.nan,
+            "wave": strokes.wave(angles),
+            "late_reach": np.linalg.norm(late - late[0], axis=1).max() / way,
+        }
+    elif skeleton:
+        row |= {
+            "time_fallen": length - steps + (upright < _TILTED).sum(),
+            "torso_height": torso[:, 2].mean(),
+            "uprightness": upright.mean(),
+            "air_time": (bottoms.min(axis=1) > _GROUND).mean(),
+        }
+    if env.maze:
+        height = _wall_height(env.model, env.maze)
+        touching = _walls_around(env.maze, discs, (radii + _TOUCH)[:, None, None]).any(-1) & (bottoms < height)
+        row["wall_contact"] = touching.any(-1).mean()
+        if skeleton and skeleton.root == "torso":
+            over = _walls_around(env.maze, torso[:, :2], _INSIDE * env.maze.cell_size).all(-1)
+            row["above_wall"] = (over & (torso[:, 2] > height)).sum()
+    return {name: float(value) for name, value in row.items()}
+
+
+def _roaming(places: np.ndarray, stride: float) -> float:
+    """Length of the path [N, n] in metres that counts a place only when it lies a stride from the last one counted."""
+    total, anchor = 0.0, places[0]
+    for place in places[1:]:
+        step = float(np.linalg.norm(place - anchor))
+        if step > stride:
+            total, anchor = total + step, place
+    return total
+
+
+def _walls_around(maze: Maze, points: np.ndarray, distance: Any) -> np.ndarray:
+    """Whether there is wall at a distance in metres along x and y of points [..., 2]: [..., 4]."""
+    return ~maze.is_free(points[..., None, :] + distance * _AROUND)
+
+
+def _wall_height(model: "mujoco.MjModel", maze: Maze) -> float:
+    """Metres from the floor to the top of the walls."""
+    i, j = maze.cells("#")[0]
+    wall = model.geom(f"wall_{i}_{j}")
+    return float(wall.pos[2] + wall.size[2])
+
+
+class _Skeleton:
+    """Where the parts of a walker or of a chain are, by the model's forward kinematics.
+
+    Attributes:
+      root: the body that all others hang on: ``torso``, or a chain's ``link_0``.
+      radii: of the spheres at ``place``'s centres, [parts] metres. A capsule is the spheres at its two ends; of another
+        shape, the sphere around it.
+    """
+
+    def __init__(self, model: "mujoco.MjModel", root: str, torso: int):
+        import mujoco
+
+        self.root = root
+        self._model, self._torso, self._data = model, torso, mujoco.MjData(model)
+        self._geoms = np.flatnonzero(model.body_rootid[model.geom_bodyid] == model.body_rootid[torso])
+        capsule = model.geom_type[self._geoms] == mujoco.mjtGeom.mjGEOM_CAPSULE
+        self._half = np.where(capsule, model.geom_size[self._geoms, 1], 0)
+        radii = np.where(capsule, model.geom_size[self._geoms, 0], model.geom_rbound[self._geoms])
+        self.radii = np.concatenate([radii, radii])
+
+    @classmethod
+    def of(cls, model: "mujoco.MjModel") -> "_Skeleton | None":
+        import mujoco
+
+        for root in ("torso", "link_0"):
+            body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, root)
+            if body >= 0:
+                return cls(model, root, body)
+        return None
+
+    def place(self, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of poses [N, nq]: the root [N, 3] in metres, its uprightness [N], and all spheres' centres [N, parts, 3]."""
+        import mujoco
+
+        data, geoms = self._data, self._geoms
+        torso, upright = np.zeros((len(poses), 3)), np.zeros(len(poses))
+        centres = np.zeros((len(poses), 2 * len(geoms), 3))
+        for k, pose in enumerate(poses):
+            data.qpos[:] = pose
+            mujoco.mj_kinematics(self._model, data)
+            torso[k], upright[k] = data.xpos[self._torso], data.xmat[self._torso][8]
+            axes = data.geom_xmat[geoms][:, [2, 5, 8]] * self._half[:, None]
+            centres[k] = np.concatenate([data.geom_xpos[geoms] + axes, data.geom_xpos[geoms] - axes])
+        return torso, upright, centres
+
+
+__all__ = ["DESCRIPTORS", "Descriptor", "describe"]

@@ -1,0 +1,312 @@
+"""What does the agent do at each depth: fall, walk, vault? And at which depth does it learn to? (paper figure 3)"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import altair as alt
+import click
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from analyses.behavior import critical_depth
+from analyses.behavior.descriptors import DESCRIPTORS, describe
+from analyses.common import outputs, seed_plots
+from crlviz import charts, datasets, jax_config
+from crlviz.errors import UsageError
+from crlviz.options import check_count
+from crlviz.rendering import video
+from crlviz.rollouts import rollout
+
+if TYPE_CHECKING:
+    from crlviz.agent import Agent
+
+
+class Rule(NamedTuple):
+    """A behaviour's name, the words of its rule, the rule on an episode's descriptors, and its colour.
+
+    A descriptor that the body has not is NaN, so what is said about it does not hold.
+    """
+
+    name: str
+    words: str
+    holds: Callable[[Mapping[str, float]], bool]
+    colour: str
+
+
+# An episode has the name of the first rule that holds. The last rule leaves no episode without a name.
+RULES: tuple[Rule, ...] = (
+    Rule("vaults", "is over a wall and higher than it", lambda d: d["above_wall"] >= 1, "#5b3fa0"),
+    Rule(
+        "falls near the goal",
+        "fails after it had three quarters of the way behind it",
+        lambda d: d["fell"] == 1 and d["progress"] >= 0.75,
+        "#f2c14e",
+    ),
+    Rule(
+        "throws itself",
+        "fails while it moves towards the goal at 1 m/s or more",
+        lambda d: d["fell"] == 1 and d["fall_speed"] >= 1,
+        "#e98a3c",
+    ),
+    Rule("falls", "fails in any other way", lambda d: d["fell"] == 1, "#c8553d"),
+    Rule(
+        "stands still",
+        "never comes farther from its start than a tenth of the way, nor to the goal",
+        lambda d: d["reach"] < 0.1 and not d["time_at_goal"],
+        "#c9ccd1",
+    ),
+    Rule(
+        "stuck at a wall",
+        "is a chain that beats, touches a wall in half of its steps, comes less than a tenth of the way in the second "
+        "half of its time, and never reaches the goal",
+        lambda d: (
+            d["stroke_frequency"] >= 0.2
+            and d["wall_contact"] >= 0.5
+            and d["late_reach"] < 0.1
+            and not d["time_at_goal"]
+        ),
+        "#7d5a50",
+    ),
+    Rule(
+        "loops the corridor",
+        "roams more than twice the way, and spends less than half of what is left at the goal once it is there",
+        lambda d: d["roaming"] > 2 and d["staying"] < 0.5,
+        "#b07aa1",
+    ),
+    Rule(
+        "walks upright",
+        "reaches the goal with its torso upright (mean cosine of 0.8) and never on the ground",
+        lambda d: d["time_at_goal"] > 0 and d["uprightness"] >= 0.8 and d["time_fallen"] == 0,
+        "#3a8f5c",
+    ),
+    Rule(
+        "undulates",
+        "reaches the goal by waves along its body: neighbouring joints go round by 0.3 of a circle or more",
+        lambda d: d["time_at_goal"] > 0 and d["wave"] >= 0.3,
+        "#2f8f9d",
+    ),
+    Rule("reaches the goal", "reaches it in any other way", lambda d: d["time_at_goal"] > 0, "#8cc9a1"),
+    Rule("never reaches", "moves, stays up, and does not reach the goal", lambda d: True, "#8d939c"),
+)
+NAMES = [rule.name for rule in RULES]
+_SCORE = "steps at the goal, and among equals the share of the way behind it"
+
+
+def behaviour(descriptors: Mapping[str, float]) -> str:
+    """The name of an episode with these descriptors."""
+    known = dict.fromkeys(DESCRIPTORS, np.nan) | dict(descriptors)
+    return next(rule.name for rule in RULES if rule.holds(known))
+
+
+@jax_config.as_usual
+def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = False, seed: int = 0) -> xr.Dataset:
+    """Descriptors and names of many episodes of each agent, in the environment it was evaluated in.
+
+    Args:
+      agents: of one body, in environments that are alike.
+      episodes: of each agent.
+      sampled: draw actions instead of taking the mean.
+      seed: of starts, goals and the policy's noise.
+
+    Returns:
+      Dataset over what the agents differ in, ``episode`` and ``behaviour``: the descriptors (``DESCRIPTORS`` holds
+      their definitions; those that mean nothing to the body are absent, attrs ``absent`` says why), ``name`` of each
+      episode, ``share`` of each name, ``score`` (``pick`` orders by it); coordinate ``source``, the checkpoint.
+
+    Raises:
+      UsageError: no episode, or bodies with different descriptors.
+    """
+    each = [_one(agent, episodes, sampled, seed) for agent in agents]
+    for agent, part in zip(agents, each, strict=True):
+        if part.attrs["absent"] != each[0].attrs["absent"]:
+            raise UsageError(
+                f"{agents[0].source} and {agent.source} have different bodies or worlds; look at them apart"
+            )
+    attrs = {
+        "env": " and ".join(dict.fromkeys(agent.eval_env.id for agent in agents)),
+        "episodes": episodes,
+        "sampled": int(sampled),
+        "seed": seed,
+    }
+    return datasets.combine(agents, each, xr.Dataset(attrs=attrs | each[0].attrs))
+
+
+def _one(agent: "Agent", episodes: int, sampled: bool, seed: int) -> xr.Dataset:
+    env = agent.eval_env
+    told = describe(env, rollout(agent, episodes, seed=seed, deterministic=not sampled, env=env))
+    names = [behaviour({str(k): float(v[index]) for k, v in told.items()}) for index in range(episodes)]
+    share = [np.mean([name == known for name in names]) for known in NAMES]
+    score = told.time_at_goal + told.progress.fillna(0)
+    return told.assign(
+        name=("episode", names, {"long_name": "behaviour", "units": "1"}),
+        share=("behaviour", share, {"long_name": "share of episodes", "units": "1"}),
+        score=("episode", score.values, {"long_name": _SCORE, "units": "steps"}),
+    ).assign_coords(behaviour=NAMES, source=str(agent.source))
+
+
+def find_critical_depth(dataset: xr.Dataset) -> critical_depth.Critical:
+    """The critical depth of what ``compute`` returned, where its groups differ in depth and seed alone."""
+    scores = {depth: [part.time_at_goal.values for part in parts] for _, depth, parts in datasets.groups(dataset)}
+    if {name for _, facts, _ in datasets.each(dataset) for name in facts} - {"depth", "seed"}:
+        return critical_depth.Critical(
+            "Critical depth: not looked for, as checkpoints differ in more than depth and seed."
+        )
+    return critical_depth.find(scores)
+
+
+def pick(dataset: xr.Dataset) -> pd.DataFrame:
+    """The median and the best episode of each group of seeds, by ``score``; of an even number, the lower median.
+
+    Returns:
+      Columns ``group``, ``depth``, ``which`` (median or best), ``source`` (the checkpoint), ``episode``, ``score`` and
+      ``name``. ``rollout`` of that checkpoint with the dataset's ``episodes`` and ``seed`` gives the episode again.
+    """
+    rows = []
+    for label, depth, parts in datasets.groups(dataset):
+        whose = np.concatenate([np.full(part.sizes["episode"], k) for k, part in enumerate(parts)])
+        episode = np.concatenate([part.episode.values for part in parts])
+        score = np.concatenate([part.score.values for part in parts])
+        order = np.argsort(score, kind="stable")
+        for which, index in (("median", order[(len(order) - 1) // 2]), ("best", order[-1])):
+            part = parts[whose[index]]
+            rows.append(
+                {
+                    "group": label,
+                    "depth": depth,
+                    "which": which,
+                    "source": part.source.item(),
+                    "episode": int(episode[index]),
+                    "score": float(score[index]),
+                    "name": str(part.name.values[episode[index]]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
+    """Film the median and the best episode (``pick``): a row a group of seeds, all in step.
+
+    Args:
+      agents: those of ``compute``.
+      dataset: what it returned.
+      path: ends in .mp4 or .gif.
+
+    Returns:
+      What drew it, in words.
+
+    Raises:
+      As ``crlviz.rendering.video.write``.
+    """
+    picked, panels = pick(dataset), {}
+    for agent in agents:
+        mine = picked[picked.source == str(agent.source)]
+        if not len(mine):
+            continue
+        options = {"seed": dataset.attrs["seed"], "deterministic": not dataset.attrs["sampled"]}
+        runs = rollout(agent, dataset.attrs["episodes"], env=agent.eval_env, **options)
+        for row in mine.itertuples():
+            caption = f"{row.group}, seed {agent.facts['seed']}, {row.which}: {row.name}"
+            episode = runs.isel(episode=row.episode).copy(deep=True)  # the others need not be kept
+            panels[row.Index] = video.Panel(caption, agent.eval_env, episode)
+    rows = [[panels[index], panels[index + 1]] for index in range(0, len(picked), 2)]
+    return f"drawn by {video.write(path, rows)}"
+
+
+@charts.whole
+def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
+    """Share of each behaviour, time at goal and the other descriptors, over depth.
+
+    Args:
+      dataset: from ``compute``, or read back from netCDF.
+      size: height in pixels of the bars.
+    """
+    groups = list(datasets.groups(dataset))
+    telling = [name for name in DESCRIPTORS if name in dataset and float(abs(dataset[name]).max()) > 0]
+    titles = {name: name.replace("_", " ") for name in telling}
+    counts = charts.seed_note([len(parts) for _, _, parts in groups])
+    notes = [
+        find_critical_depth(dataset).sentence,
+        f"{dataset.attrs['episodes']} episodes of each checkpoint. Below, means over them; {counts}.",
+    ]
+    return (
+        alt.vconcat(_bars(groups, size), seed_plots.panels(groups, titles), spacing=30)
+        .resolve_scale(color="independent")
+        .properties(title=alt.TitleParams(f"What agents do in {dataset.attrs['env']}", subtitle=notes))
+    )
+
+
+def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt.Chart:
+    words = {rule.name: rule.words for rule in RULES}
+    data = pd.DataFrame(
+        [
+            {
+                "group": label,
+                "behaviour": name,
+                "order": order,
+                "share": float(np.mean([part.share.sel(behaviour=name).item() for part in parts])),
+                "rule": words[name],
+            }
+            for label, _, parts in groups
+            for order, name in enumerate(NAMES)
+        ]
+    )
+    data = data[data.share > 0]
+    axis = charts.label_axis([label for label, _, _ in groups], 90)
+    seen = [rule for rule in RULES if rule.name in set(data.behaviour)]
+    return (
+        alt.Chart(data)
+        .mark_bar(size=46)
+        .encode(
+            x=alt.X("group:N", sort=[label for label, _, _ in groups], title=None, axis=axis),
+            y=alt.Y("share:Q", title="share of episodes", scale=alt.Scale(domain=[0, 1])),
+            color=alt.Color(
+                "behaviour:N",
+                title=None,
+                scale=alt.Scale(domain=[rule.name for rule in seen], range=[rule.colour for rule in seen]),
+                legend=alt.Legend(labelLimit=300),
+            ),
+            order="order:O",
+            tooltip=["group:N", "behaviour:N", "rule:N", alt.Tooltip("share:Q", format=".2f")],
+        )
+        .properties(width=max(160, 90 * len(groups)), height=size)
+    )
+
+
+@click.command()
+@outputs.checkpoints
+@outputs.out("behavior.html", "mp4 or gif for a film of each depth's median and best episode")
+@click.option("--episodes", type=int, default=64, show_default=True, help="Of each checkpoint.")
+@click.option("--sampled", is_flag=True, help="Draw actions instead of taking the mean.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of starts, goals and sampled actions.")
+def command(checkpoints, out, episodes, sampled, seed) -> None:
+    """Name what agents do, describe it in numbers, and look for the depth at which it changes.
+
+    \b
+    Example: crlviz behavior runs/d4 runs/d16 --out behavior.html --out behavior.mp4
+    """
+    from crlviz.agent import load_all
+
+    outputs.check(out, also=video.ENDINGS)
+    check_count(episodes, "episodes")
+    agents = load_all(checkpoints)
+    dataset = compute(agents, episodes=episodes, sampled=sampled, seed=seed)
+    click.echo(summary(dataset))
+    films = dict.fromkeys(video.ENDINGS, partial(montage, agents, dataset))
+    outputs.write(out, dataset, lambda: plot(dataset), films)
+
+
+def summary(dataset: xr.Dataset) -> str:
+    """Time at goal and the three most frequent behaviours of each checkpoint, and the critical depth."""
+    wide = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{wide}} {'time at goal':>12}  behaviours"]
+    for label, _, part in datasets.each(dataset):
+        order = np.argsort(-part.share.values, kind="stable")[:3]
+        named = [f"{NAMES[k]} {part.share.values[k]:.0%}" for k in order if part.share.values[k] > 0]
+        rows.append(f"{label:{wide}} {part.time_at_goal.values.mean():12.1f}  {', '.join(named)}")
+    return "\n".join([*rows, find_critical_depth(dataset).sentence])
+
+
+__all__ = ["NAMES", "RULES", "behaviour", "command", "compute", "critical_depth", "montage", "pick", "plot", "summary"]

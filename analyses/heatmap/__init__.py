@@ -1,0 +1,5 @@
+"""Does Q follow the maze or the crow? (paper figure 9)"""
+
+from analyses.heatmap.q_map import compute, plot, summary
+
+__all__ = ["compute", "plot", "summary"]

@@ -1,0 +1,1 @@
+"""Pages of several analyses: the demo, the paper's figures, a run that trains."""

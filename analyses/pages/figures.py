@@ -1,0 +1,272 @@
+"""Which figures of the paper do runs support, and what would the others take?
+
+Each entry of ``FIGURES`` says its question, what its runs must vary, the sweep that makes such runs, and how the
+analysis that answers it draws it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import numpy as np
+
+from analyses import embed, norms, stitch
+from analyses.behavior import naming
+from analyses.common import runs as run_data
+from analyses.heatmap import heatmap_page, q_map
+from analyses.sweeps import efficiency, scaling
+from crlviz import datasets
+from crlviz.errors import CrlvizError, UsageError
+
+if TYPE_CHECKING:
+    from crlviz.agent import Agent
+
+# What a sweep can vary, in words.
+FACTORS = {
+    "depth": "depths",
+    "width": "widths",
+    "actor_depth": "depths of the actor",
+    "critic_depth": "depths of the critic",
+    "batch_size": "batch sizes",
+    "residual": "networks with and without residual connections",
+    "layer_norm": "networks with and without LayerNorm",
+    "activation": "activations (Swish and ReLU)",
+}
+# What runs of a sweep over depth may differ in; a run that still trains has fewer steps than the others.
+_OVER_DEPTH = ("depth", "actor_depth", "seed", "env_steps")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one environment, with their newest checkpoints."""
+
+    paths: Sequence[Path]
+    agents: Sequence["Agent"]
+
+    @property
+    def env(self) -> Any:
+        return self.agents[0].env
+
+    @cached_property
+    def factors(self) -> dict[str, list[Any]]:
+        """The value of each of ``FACTORS`` in each run. A depth counts where the actor has it too."""
+        values: dict[str, list[Any]] = {name: [] for name in FACTORS}
+        for agent in self.agents:
+            facts, critic = agent.facts, agent.critic.config
+            values["critic_depth"].append(facts["depth"])
+            for name in ("depth", "width", "actor_depth", "batch_size"):
+                values[name].append(facts[name])
+            for name in ("residual", "layer_norm", "activation"):
+                values[name].append(getattr(critic, name))
+        return values
+
+    @cached_property
+    def over_depth(self) -> list["Agent"]:
+        """The most agents that differ in depth (of actor and critic alike) and seed alone, shallow to deep.
+
+        Of the paper's whole network, where there are several depths of it: what another lacks must not stand for depth,
+        nor must another setting.
+        """
+        differing = [name for name in datasets.differing(self.agents) if name not in _OVER_DEPTH]
+        alike: dict[tuple, list[Agent]] = {}
+        for agent in self.agents:
+            rest = [agent.facts.get(name) for name in differing]
+            apart = None if agent.facts["depth"] == agent.facts["actor_depth"] else agent.facts["actor_depth"]
+            alike.setdefault((*rest, apart, agent.facts["env_steps"]), []).append(agent)
+
+        def merit(agents: Sequence["Agent"]) -> tuple[bool, int, int]:
+            depths = len({agent.facts["depth"] for agent in agents})
+            return depths > 1 and agents[0].facts["network"] == "full network", depths, len(agents)
+
+        most = max(alike.values(), key=merit)
+        return sorted(most, key=lambda agent: (agent.facts["depth"], agent.facts["seed"]))
+
+    @property
+    def one_a_depth(self) -> list["Agent"]:
+        """Of those, the first seed's of each depth."""
+        chosen: dict[int, Agent] = {}
+        for agent in self.over_depth:
+            chosen.setdefault(agent.facts["depth"], agent)
+        return list(chosen.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """One figure of the paper.
+
+    Attributes:
+      number: in the paper.
+      question: what it answers.
+      varies: of ``FACTORS``, what its runs must differ in; of two, not only both together.
+      sweep: options of ``crlviz sweep`` that make such runs, as name to values; x2 is twice what the runs have.
+      draw: from runs to a chart; None: no analysis draws it yet.
+      others: further forms, as ending of the file to what makes it; ".html" replaces the chart's own.
+      maze: whether it is about a maze.
+      near: whether its runs are trained on near pairs of start and goal alone.
+      lacks: what crlviz itself lacks for it.
+    """
+
+    number: str
+    question: str
+    varies: tuple[str, ...] = ()
+    sweep: Mapping[str, str] = field(default_factory=dict)
+    draw: Callable[[Runs], alt.TopLevelMixin] | None = None
+    others: Mapping[str, Callable[[Runs], bytes]] = field(default_factory=dict)
+    maze: bool = False
+    near: bool = False
+    lacks: str = ""
+
+    def missing(self, runs: Runs) -> str:
+        """What these runs lack for it, in words; empty where it can be drawn."""
+        if self.lacks:
+            return self.lacks
+        if self.maze and runs.env.maze is None:
+            return "runs in a maze"
+        if self.near and not runs.env.maze.hops:
+            return "runs trained on starts and goals at most three cells apart"
+        columns = [runs.factors[name] for name in self.varies]
+        alike = [FACTORS[name] for name, column in zip(self.varies, columns, strict=True) if len(set(column)) < 2]
+        if alike:
+            return f"runs with several {' and '.join(alike)}"
+        if len(columns) > 1 and len(set(zip(*columns, strict=True))) <= max(len(set(column)) for column in columns):
+            return f"runs in which {' and '.join(FACTORS[name] for name in self.varies)} vary apart"
+        return ""
+
+
+def _scaling(*names: str, networks: Sequence[str] = ()) -> Callable[[Runs], alt.TopLevelMixin]:
+    """Panels of ``analyses.sweeps.scaling``, beside each other; where networks are named, of runs with those alone."""
+
+    def draw(runs: Runs) -> alt.TopLevelMixin:
+        dataset = run_data.compute(runs.paths)
+        if networks:
+            dataset = dataset.isel(run=np.isin(dataset.network.values, networks))
+        found: dict[str, Any] = scaling.panels(dataset)
+        pictures = [found[name] for name in names if name in found]
+        if not pictures:
+            raise CrlvizError(f"these runs do not suffice: {scaling.PANELS[names[0]].needs}")
+        return alt.hconcat(*pictures, spacing=30).resolve_scale(
+            color="independent", shape="independent", strokeDash="independent"
+        )
+
+    return draw
+
+
+def _over_depth(analysis: ModuleType) -> Callable[[Runs], alt.TopLevelMixin]:
+    """An analysis of checkpoints, of those that differ in depth and seed."""
+    return lambda runs: analysis.plot(analysis.compute(runs.over_depth))
+
+
+def _efficiency(runs: Runs) -> alt.TopLevelMixin:
+    return efficiency.plot(efficiency.compute(runs.paths))
+
+
+def _heatmap(runs: Runs) -> alt.TopLevelMixin:
+    agents = runs.one_a_depth
+    return q_map.plot(q_map.compute(agents, q_map.default_goals(agents[0])[:2], coverage=True))
+
+
+def _heatmap_page(runs: Runs) -> bytes:
+    return heatmap_page.page(q_map.on_a_page(runs.one_a_depth, coverage=True)).encode()
+
+
+_DEPTHS = "4,8,16,32"
+_BASELINES = "crlviz trains no baselines (SAC, SAC with HER, TD3 with HER, GCSL, GCBC) yet"
+
+FIGURES = (
+    Figure(
+        "1", "How does time at goal grow with depth?", ("depth",), {"depth": _DEPTHS}, draw=_scaling("curves", "depth")
+    ),
+    Figure(
+        "3",
+        "What does the agent do at each depth: fall, walk, vault?",
+        ("depth",),
+        {"depth": _DEPTHS},
+        draw=_over_depth(naming),
+    ),
+    Figure(
+        "4",
+        "Depth or width: what does a parameter buy?",
+        ("depth", "width"),
+        {"depth": "4,16", "width": "x1,x2"},
+        draw=_efficiency,
+    ),
+    Figure(
+        "5",
+        "Where is the critical depth, and what without residual connections?",
+        ("depth", "residual"),
+        {"depth": _DEPTHS, "ablate": "residual"},
+        draw=_scaling("ablation", networks=("full network", "no residual")),
+    ),
+    Figure(
+        "6",
+        "Actor or critic: which one needs depth?",
+        ("actor_depth", "critic_depth"),
+        {"actor-depth": "4,16", "critic-depth": "4,16"},
+        draw=_scaling("grid"),
+    ),
+    Figure(
+        "7",
+        "Do bigger batches help, by depth?",
+        ("depth", "batch_size"),
+        {"depth": "4,16", "batch-size": "x1,x4"},
+        draw=_scaling("batch"),
+    ),
+    Figure("8", "Exploration or expressivity?", lacks="crlviz trains no learner from another's replay buffer yet"),
+    Figure(
+        "9",
+        "Does Q follow the maze or the crow?",
+        ("depth",),
+        {"depth": "4,16"},
+        draw=_heatmap,
+        others={".html": _heatmap_page},
+        maze=True,
+    ),
+    Figure(
+        "10",
+        "How does the encoder spread states along a successful trajectory?",
+        ("depth",),
+        {"depth": "4,16"},
+        draw=_over_depth(embed),
+    ),
+    Figure(
+        "11",
+        "Does it stitch: trained on near pairs, tested on all?",
+        ("depth",),
+        {"depth": "4,16"},
+        draw=_over_depth(stitch),
+        maze=True,
+        near=True,
+    ),
+    Figure("12", "How do the baselines learn?", lacks=_BASELINES),
+    Figure("13", "Do the baselines gain from depth?", lacks=_BASELINES),
+    Figure("14, 18", "Does offline learning gain from depth?", lacks="crlviz trains on no offline data sets yet"),
+    Figure("15", "Does depth help a quasimetric critic?", lacks="crlviz has no quasimetric critic yet"),
+    Figure(
+        "16",
+        "Does depth need LayerNorm and Swish?",
+        ("depth", "layer_norm", "activation"),
+        {"depth": _DEPTHS, "ablate": "layer-norm,swish"},
+        draw=_scaling("ablation", networks=("full network", "no LayerNorm", "relu")),
+    ),
+    Figure("17", "How much does each residual block add?", ("depth",), {"depth": "4,16"}, draw=_over_depth(norms)),
+)
+
+
+def choose(numbers: str | None) -> Sequence[Figure]:
+    """Figures by their numbers with commas between; all of them for None.
+
+    Raises:
+      UsageError: no such figure.
+    """
+    if numbers is None:
+        return FIGURES
+    known = {number.strip(): figure for figure in FIGURES for number in figure.number.split(",")}
+    wanted = [number.strip() for number in numbers.split(",")]
+    for number in wanted:
+        if number not in known:
+            raise UsageError(f"--only {number}: the paper's figures here are {', '.join(known)}")
+    return list(dict.fromkeys(known[number] for number in wanted))

@@ -1,0 +1,1 @@
+"""Questions about many runs: scores over depth, and what they cost."""

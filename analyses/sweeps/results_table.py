@@ -1,0 +1,101 @@
+"""What did each network reach in the end, beside what the paper's reached? (paper table 1, figure 16)"""
+
+from importlib import resources
+
+import pandas as pd
+import xarray as xr
+
+from analyses.common import runs
+
+_SCORES = {"time_at_goal": "time at goal", "success": "success"}
+
+
+def table(dataset: xr.Dataset) -> pd.DataFrame:
+    """A row for each task and group; and, where all groups have several tasks, one for each group over those.
+
+    Scores are means over seeds of the mean of the last five evaluations; over tasks, means of the tasks' means. Only
+    tasks that all groups have are averaged over, so that no group's row is of easier tasks than another's.
+
+    Args:
+      dataset: from ``analyses.common.runs.compute``.
+
+    Returns:
+      Columns ``task``, ``network`` (what the group differs in), ``seeds``, ``time_at_goal``, ``success`` and their
+      ``..._lowest`` and ``..._highest`` (of the seeds; NaN over tasks), ``parameters``, ``flops_per_update``,
+      ``updates``, ``train_seconds``, and ``paper``: its time at goal with its standard error, at width 256, where the
+      task, depth and architecture are the paper's.
+    """
+    tasks = list(dict.fromkeys(dataset.env.values.tolist()))
+    paper = paper_numbers()
+    rows = []
+    for task in tasks:
+        part = dataset.isel(run=dataset.env.values == task)
+        tables = {metric: runs.table(part, metric).to_dict("records") for metric in _SCORES}
+        for at_goal, success in zip(*tables.values(), strict=True):
+            rows.append(
+                {"task": task, "network": at_goal["group"], "seeds": at_goal["seeds"]}
+                | _score("time_at_goal", at_goal)
+                | _score("success", success)
+                | {"parameters": at_goal["parameters"], "flops_per_update": at_goal["flops"]}
+                | {"updates": at_goal["updates"], "train_seconds": at_goal["seconds"]}
+                | {"paper": _of_paper(paper, task, at_goal)}
+            )
+    each = pd.DataFrame(rows)
+    groups = set(each.network)
+    shared = [task for task in tasks if set(each.network[each.task == task]) == groups]
+    if len(shared) < 2:
+        return each
+    part = each[each.task.isin(shared)].drop(columns=["task", "paper"])
+    over = part.groupby("network", sort=False).mean().reset_index()
+    ranges = [f"{name}_{end}" for name in _SCORES for end in ("lowest", "highest")]
+    name = "all tasks" if len(shared) == len(tasks) else f"mean of {', '.join(shared)}"
+    over = over.assign(task=name, paper="", **dict.fromkeys(ranges, float("nan")))
+    over["seeds"] = part.groupby("network", sort=False).seeds.min().values
+    return pd.concat([each, over[each.columns]], ignore_index=True)
+
+
+def _score(name: str, row: dict) -> dict:
+    return {name: row["score"], f"{name}_lowest": min(row["scores"]), f"{name}_highest": max(row["scores"])}
+
+
+def paper_numbers() -> pd.DataFrame:
+    """The paper's time at goal by env, depth and network, with standard errors where it tells them, and the source."""
+    with resources.files("analyses.sweeps").joinpath("paper_numbers.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table from ``table`` as Markdown; behind a score stand the lowest and the highest seed."""
+    head = ["task", "network", "seeds", *_SCORES.values(), "parameters", "FLOPs/update", "updates", "seconds", "paper"]
+    lines = [" | ".join(["", *head, ""]).strip(), "|" + " --- |" * len(head)]
+    for row in table.to_dict("records"):
+        cells = [row["task"], row["network"], str(row["seeds"])]
+        cells += [_with_range(row, "time_at_goal", ".1f"), _with_range(row, "success", ".2f")]
+        cells += [
+            f"{row['parameters']:,.0f}",
+            "" if pd.isna(row["flops_per_update"]) else f"{row['flops_per_update']:.3g}",
+        ]
+        cells += [f"{row['updates']:,.0f}", f"{row['train_seconds']:.0f}", row["paper"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_range(row: dict, name: str, form: str) -> str:
+    """A mean with the lowest and the highest seed."""
+    score = format(row[name], form)
+    if pd.isna(row[f"{name}_lowest"]):
+        return score
+    if row["seeds"] == 1:
+        return f"{score} (one seed)"
+    return f"{score} ({row[f'{name}_lowest']:{form}} to {row[f'{name}_highest']:{form}})"
+
+
+def _of_paper(paper: pd.DataFrame, task: str, row: dict) -> str:
+    if row["depth"] != row["actor_depth"] or row["algorithm"] != "crl":
+        return ""
+    same = paper[(paper.env == task) & (paper.depth == row["depth"]) & (paper.network == row["network"])]
+    if same.empty:
+        return ""
+    found = same.iloc[0]
+    error = "" if pd.isna(found.standard_error) else f" +- {found.standard_error:g}"
+    return f"{found.time_at_goal:g}{error} ({found.source})"

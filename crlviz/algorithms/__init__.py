@@ -1,0 +1,1 @@
+"""Learners: what an update of networks is."""

@@ -1,0 +1,228 @@
+"""Contrastive RL: InfoNCE for the critic, a tanh-Gaussian actor against it, a learned temperature (paper section 3)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from crlviz.algorithms.optimizer import adam, norm
+from crlviz.networks import flops
+from crlviz.networks.residual import Actor, Critic, Params, distance, parameter_count
+from crlviz.precision import EXACT
+
+Gradients = tuple[Any, Any, jax.Array]  # of the actor's, the critic's and the temperature's loss
+
+
+@dataclass(frozen=True)
+class CRLConfig:
+    """Settings of the update.
+
+    Attributes:
+      learning_rate: Adam's, for actor and critic.
+      temperature_learning_rate: Adam's, for the temperature.
+      initial_temperature: alpha at the start.
+      entropy_per_dimension: target entropy, times the action's size.
+      logsumexp_penalty: weight of mean(logsumexp^2) in the critic's loss.
+    """
+
+    learning_rate: float = 3e-4
+    temperature_learning_rate: float = 3e-4
+    initial_temperature: float = 1.0
+    entropy_per_dimension: float = -0.5
+    logsumexp_penalty: float = 0.1
+
+
+class Learner(struct.PyTreeNode):
+    """Everything an update changes: parameters and optimiser states."""
+
+    actor: Any
+    critic: Any
+    log_alpha: jax.Array
+    actor_optimiser: Any
+    critic_optimiser: Any
+    alpha_optimiser: Any
+
+
+@jax.custom_vjp
+def pairwise_logits(phi: jax.Array, psi: jax.Array) -> jax.Array:
+    """-||phi_i - psi_j||: rows are state-actions [B, d], columns goals [B, d]; result [B, B].
+
+    Never holds [B, B, d]: differences are summed feature by feature, and the gradient is two matrix products.
+    """
+
+    def add(total, feature):
+        return total + (feature[0][:, None] - feature[1]) ** 2, None
+
+    zeros = jnp.zeros((phi.shape[0], psi.shape[0]), phi.dtype)
+    return -jnp.sqrt(jax.lax.scan(add, zeros, (phi.T, psi.T), unroll=16)[0])
+
+
+def _logits_forward(phi: jax.Array, psi: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    logits = pairwise_logits(phi, psi)
+    return logits, (phi, psi, logits)
+
+
+def _logits_backward(kept: tuple[jax.Array, ...], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+    phi, psi, logits = kept
+    apart = logits < 0  # where points coincide the gradient is zero, as in ``distance``
+    weight = jnp.where(apart, slope / jnp.where(apart, logits, 1.0), 0.0)
+    # Only differences count, and the smaller the numbers the better the digits of theirs.
+    centre = psi.mean(0)
+    phi, psi = phi - centre, psi - centre
+    # What is subtracted is nearly all there is, so a product with fewer digits would leave few of the difference.
+    of_psi, of_phi = jnp.matmul(weight, psi, precision=EXACT), jnp.matmul(weight.T, phi, precision=EXACT)
+    return weight.sum(1)[:, None] * phi - of_psi, weight.sum(0)[:, None] * psi - of_phi
+
+
+pairwise_logits.defvjp(_logits_forward, _logits_backward)
+
+
+def info_nce(logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Forward InfoNCE of logits [B, B] whose diagonal holds the positives, plus the logsumexp penalty.
+
+    Returns:
+      The loss and what it says about the batch: accuracy, mean positive and mean negative logit.
+    """
+    count = logits.shape[0]
+    positive = jnp.diagonal(logits)
+    normaliser = jax.nn.logsumexp(logits, axis=1)
+    loss = -jnp.mean(positive - normaliser)
+    loss += penalty * jnp.mean((normaliser + 1e-6) ** 2)
+    return loss, {
+        "accuracy": jnp.mean(jnp.argmax(logits, axis=1) == jnp.arange(count)),
+        "logits_positive": positive.mean(),
+        "logits_negative": (logits.sum() - positive.sum()) / (count * (count - 1)),
+    }
+
+
+def _same(rows: jax.Array) -> jax.Array:
+    return rows
+
+
+@dataclass(frozen=True)
+class CRL:
+    """The algorithm: how a learner starts and what one update of it is. Pure functions of arrays.
+
+    Attributes:
+      config: settings of the update.
+      actor, critic: the networks.
+      replicate: gives each device all rows of a batch that several devices share.
+    """
+
+    config: CRLConfig
+    actor: Actor
+    critic: Critic
+    replicate: Callable[[jax.Array], jax.Array] = _same
+
+    @property
+    def _optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.learning_rate)
+
+    @property
+    def _alpha_optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.config.temperature_learning_rate)
+
+    def init(self, key: jax.Array) -> Learner:
+        actor_key, critic_key = jax.random.split(key)
+        actor, critic = self.actor.init(actor_key), self.critic.init(critic_key)
+        log_alpha = jnp.log(jnp.asarray(self.config.initial_temperature, jnp.float32))
+        return Learner(
+            actor=actor,
+            critic=critic,
+            log_alpha=log_alpha,
+            actor_optimiser=self._optimiser.init(actor),
+            critic_optimiser=self._optimiser.init(critic),
+            alpha_optimiser=self._alpha_optimiser.init(log_alpha),
+        )
+
+    def cost(self, batch_size: int) -> dict[str, int]:
+        """What a run costs, from shapes alone: ``parameters`` of actor and critic, and ``flops_per_update``, the
+        floating-point operations of an update's matrix products (paper figure 4), without what is computed anew."""
+        learner = jax.eval_shape(lambda: self.init(jax.random.key(0)))
+        actor = replace(self.actor, config=replace(self.actor.config, remat=False))
+        plain = CRL(self.config, actor, replace(self.critic, config=replace(self.critic.config, remat=False)))
+        sizes = self.critic.state_size, self.critic.action_size, self.critic.goal_size
+        batch = [jax.ShapeDtypeStruct((batch_size, size), jnp.float32) for size in sizes]
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return {
+            "parameters": parameter_count((learner.actor, learner.critic)),
+            "flops_per_update": flops.count(plain.update, learner, key, *batch),
+        }
+
+    def critic_loss(
+        self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
+        """InfoNCE of a batch [B, ...] of state-actions and their hindsight goals; psi(goal) [B, 64], and ``info_nce``'s
+        word on the batch."""
+        phi, psi = self.critic.phi(params, state, action), self.critic.psi(params, goal)
+        # Each device has its rows of the logits: its own state-actions against the goals of the whole batch.
+        logits = pairwise_logits(phi, self.replicate(psi))
+        loss, detail = info_nce(logits, self.config.logsumexp_penalty)
+        return loss, (psi, detail)
+
+    def actor_loss(
+        self,
+        params: Params,
+        critic: Params,
+        alpha: jax.Array,
+        state: jax.Array,
+        goal: jax.Array,
+        psi: jax.Array,
+        noise: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """mean(alpha log pi(a|s, g) - Q(s, a, g)) of a batch [B, ...], a from ``noise``; and the log probabilities.
+
+        ``psi`` is psi(goal) [B, 64]: the critic's step needs it too, from the same parameters.
+        """
+        action, log_prob = self.actor.sample(params, jnp.concatenate([state, goal], axis=-1), noise)
+        q = -distance(self.critic.phi(critic, state, action), psi)
+        return jnp.mean(alpha * log_prob - q), log_prob
+
+    def alpha_loss(self, log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
+        """Raises the temperature where the policy's entropy is under its target."""
+        target = self.config.entropy_per_dimension * self.actor.action_size
+        return jnp.mean(jnp.exp(log_alpha) * jax.lax.stop_gradient(-log_prob - target))
+
+    def gradients(
+        self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
+    ) -> tuple[Gradients, dict[str, jax.Array]]:
+        """Of all losses on a batch [B, ...], each to what it trains; and the metrics of an update by them."""
+        noise = jax.random.normal(key, action.shape)
+        alpha = jnp.exp(learner.log_alpha)
+        (critic_loss, (psi, detail)), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
+            learner.critic, state, action, goal
+        )
+        (actor_loss, log_prob), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
+            learner.actor, learner.critic, alpha, state, goal, psi, noise
+        )
+        alpha_loss, alpha_grad = jax.value_and_grad(self.alpha_loss)(learner.log_alpha, log_prob)
+        return (actor_grad, critic_grad, alpha_grad), {
+            "critic_loss": critic_loss,
+            "actor_loss": actor_loss,
+            "alpha_loss": alpha_loss,
+            "alpha": alpha,
+            "entropy": -log_prob.mean(),
+            "critic_gradient": norm(critic_grad),
+            "actor_gradient": norm(actor_grad),
+            **detail,
+        }
+
+    def step(self, learner: Learner, gradients: Gradients, stay: jax.Array | bool = False) -> Learner:
+        """The learner after a step of Adam down its gradients; itself where it shall ``stay``."""
+        rates = self.config.learning_rate, self.config.temperature_learning_rate
+        actor_grad, critic_grad, alpha_grad = gradients
+        actor = adam(rates[0], actor_grad, learner.actor_optimiser, learner.actor, stay)
+        critic = adam(rates[0], critic_grad, learner.critic_optimiser, learner.critic, stay)
+        alpha = adam(rates[1], alpha_grad, learner.alpha_optimiser, learner.log_alpha, stay)
+        return Learner(actor[0], critic[0], alpha[0], actor[1], critic[1], alpha[1])
+
+    def update(
+        self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
+    ) -> tuple[Learner, dict[str, jax.Array]]:
+        """One step of actor, temperature and critic on a batch [B, ...], all from the same old parameters."""
+        gradients, metrics = self.gradients(learner, key, state, action, goal)
+        return self.step(learner, gradients), metrics

@@ -1,0 +1,1 @@
+"""Residual networks: their layers as one function, precision, and FLOPs."""

@@ -1,0 +1,297 @@
+"""The paper's residual networks, scanned over their blocks so that program size does not grow with depth.
+
+Stem Dense -> LayerNorm -> Swish; then N residual blocks of four (Dense, LayerNorm, Swish), the identity added after
+the last activation; then Dense heads. "Depth" is 4N, the Dense layers inside blocks (paper section 3). Networks of the
+benchmark that the paper stands on may go on for up to three plain layers after the last block; those count too.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from crlviz.errors import UsageError
+from crlviz.networks.fused_layers import Precision, chain
+from crlviz.precision import EXACT, exact
+
+LAYERS_PER_BLOCK = 4
+EMBEDDING = 64
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+_ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of one trunk.
+
+    Attributes:
+      depth: Dense layers inside residual blocks, a multiple of 4; and those of the tail.
+      width: units of each layer.
+      layer_norm: LayerNorm before each activation (paper figure 16 without).
+      activation: ``swish`` or ``relu`` (paper figure 16).
+      residual: add each block's input to its output (paper figure 5 without).
+      tail: plain layers after the last block; other than 0 only in imported networks of JaxGCRL.
+      remat: keep only the blocks' inputs for the way back and compute the rest anew: less memory for more time, and the
+        same numbers but for rounding.
+    """
+
+    depth: int = 4
+    width: int = 256
+    layer_norm: bool = True
+    activation: str = "swish"
+    residual: bool = True
+    tail: int = 0
+    remat: bool = False
+
+    def __post_init__(self):
+        if not 0 <= self.tail < LAYERS_PER_BLOCK:
+            raise UsageError(f"tail {self.tail}: four layers more are a block, so a tail has 0 to 3")
+        blocked = self.depth - self.tail
+        if blocked < LAYERS_PER_BLOCK * (not self.tail) or blocked % LAYERS_PER_BLOCK:
+            below = max(LAYERS_PER_BLOCK, self.depth - self.depth % LAYERS_PER_BLOCK)
+            near = f"{below} or {below + LAYERS_PER_BLOCK}" if self.depth > LAYERS_PER_BLOCK else str(below)
+            raise UsageError(f"depth {self.depth} is not a positive multiple of 4 (a block has 4 layers); take {near}")
+        if self.width < 1:
+            raise UsageError(f"width {self.width}: a layer needs at least one unit")
+        if self.activation not in _ACTIVATIONS:
+            raise UsageError(f"activation {self.activation!r} is unknown; take {' or '.join(_ACTIVATIONS)}")
+
+    @property
+    def ablation(self) -> str:
+        """What it lacks of the paper's network, in words: ``full network``, or for example ``no residual, relu``."""
+        missing = ["no residual"] * (not self.residual) + ["no LayerNorm"] * (not self.layer_norm)
+        return ", ".join(missing + [self.activation] * (self.activation != "swish")) or "full network"
+
+
+class Layer(nn.Module):
+    """Dense -> LayerNorm -> activation; the Dense of this precision, or of the surrounding one."""
+
+    config: NetworkConfig
+    precision: Precision = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.Dense(self.config.width, precision=self.precision, name="dense")(x)
+        if self.config.layer_norm:
+            x = nn.LayerNorm(name="norm")(x)
+        return _ACTIVATIONS[self.config.activation](x)
+
+
+def _layers(
+    module: nn.Module, config: NetworkConfig, x: jax.Array, names: Sequence[str], precision: Precision = None
+) -> jax.Array:
+    """A module's layers of these names, one after the other."""
+    if config.layer_norm and config.activation == "swish" and names and not module.is_initializing():
+        return chain([module.variables["params"][name] for name in names], x, precision)
+    for name in names:
+        x = Layer(config, precision, name=name)(x)
+    return x
+
+
+class Block(nn.Module):
+    """Four layers and the identity."""
+
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        y = _layers(self, self.config, x, [f"layer_{index}" for index in range(LAYERS_PER_BLOCK)])
+        return x + y if self.config.residual else y, None
+
+
+class ResidualNetwork(nn.Module):
+    """Inputs [..., n] to a tuple of outputs, one [..., size] for each head."""
+
+    config: NetworkConfig
+    heads: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        x = _layers(self, self.config, x, ["stem"], EXACT)
+        if count := self.config.depth // LAYERS_PER_BLOCK:
+            block = nn.remat(Block, prevent_cse=False) if self.config.remat else Block
+            blocks = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)
+            x, _ = blocks(self.config, name="blocks")(x, None)
+        x = _layers(self, self.config, x, [f"tail_{index}" for index in range(self.config.tail)])
+        return tuple(nn.Dense(size, precision=EXACT, name=f"head_{index}")(x) for index, size in enumerate(self.heads))
+
+
+def _shapes(network: ResidualNetwork, inputs: int) -> Any:
+    """Of a network's parameters, for inputs [..., inputs]."""
+    key, x = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((inputs,), jnp.float32)
+    return jax.eval_shape(network.init, key, x)["params"]
+
+
+def _initial(key: jax.Array, shapes: Any) -> Params:
+    """Parameters at the start: kernels uniform within 1 / sqrt(inputs of a unit), scales 1, biases 0.
+
+    Not by the modules' own ``init``, which draws for each kernel anew: XLA needs twice as long to compile that as one
+    draw that all kernels are cut from.
+    """
+    leaves, tree = jax.tree.flatten_with_path(shapes)
+    kernels = [leaf.shape for path, leaf in leaves if path[-1].key == "kernel"]
+    *starts, count = accumulate((math.prod(shape[:-2]) for shape in kernels), initial=0)
+    size = max(shape[-2] for shape in kernels), max(shape[-1] for shape in kernels)
+    draws = jax.lax.map(lambda key: jax.random.uniform(key, size, minval=-1, maxval=1), jax.random.split(key, count))
+    start = iter(starts)
+
+    def fill(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if path[-1].key != "kernel":
+            return jnp.full(leaf.shape, path[-1].key == "scale", leaf.dtype)
+        *blocks, inputs, units = leaf.shape
+        first = next(start)
+        drawn = draws[first : first + math.prod(blocks), :inputs, :units]
+        return drawn.reshape(leaf.shape) / math.sqrt(inputs)
+
+    return jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A tanh-Gaussian policy: observation [..., state + goal] to actions in (-1, 1)."""
+
+    config: NetworkConfig
+    observation_size: int
+    action_size: int
+
+    @property
+    def _network(self) -> ResidualNetwork:
+        return ResidualNetwork(self.config, (self.action_size, self.action_size))
+
+    @property
+    def shapes(self) -> Any:
+        """Of the parameters: what ``init`` makes, without making it."""
+        return _shapes(self._network, self.observation_size)
+
+    def init(self, key: jax.Array) -> Params:
+        return _initial(key, self.shapes)
+
+    def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log standard deviation [..., action] before the tanh."""
+        outputs: Any = self._network.apply({"params": params}, observation)
+        mean, raw = outputs
+        return mean, LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw) + 1)
+
+    def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
+        """The deterministic action [..., action]."""
+        return jnp.tanh(self.distribution(params, observation)[0])
+
+    def sample(self, params: Params, observation: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Actions [..., action] from standard normal noise of that shape, and their log probability [...]."""
+        mean, log_std = self.distribution(params, observation)
+        raw = mean + jnp.exp(log_std) * noise
+        action = jnp.tanh(raw)
+        # The 1e-6 is the paper's code: it bounds the log probability of a saturated action.
+        log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jnp.log(1 - action**2 + 1e-6)
+        return action, log_prob.sum(-1)
+
+    def act(self, params: Params, observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Actions [..., action]: the deterministic ones, or drawn with a key."""
+        if key is None:
+            return self.mean_action(params, observation)
+        noise = jax.random.normal(key, (*observation.shape[:-1], self.action_size))
+        return self.sample(params, observation, noise)[0]
+
+
+@dataclass(frozen=True)
+class Critic:
+    """Q(s, a, g) = -||phi(s, a) - psi(g)||, higher is closer."""
+
+    config: NetworkConfig
+    state_size: int
+    action_size: int
+    goal_size: int
+
+    @property
+    def _network(self) -> ResidualNetwork:
+        return ResidualNetwork(self.config, (EMBEDDING,))
+
+    @property
+    def shapes(self) -> Any:
+        """Of the parameters: what ``init`` makes, without making it."""
+        inputs = {"phi": self.state_size + self.action_size, "psi": self.goal_size}
+        return {name: _shapes(self._network, size) for name, size in inputs.items()}
+
+    def init(self, key: jax.Array) -> Params:
+        return _initial(key, self.shapes)
+
+    def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
+        """Embeddings [..., 64] of states [..., state] with actions [..., action]."""
+        return self._network.apply({"params": params["phi"]}, jnp.concatenate([state, action], axis=-1))[0]
+
+    def psi(self, params: Params, goal: jax.Array) -> jax.Array:
+        """Embeddings [..., 64] of goals [..., goal]."""
+        return self._network.apply({"params": params["psi"]}, goal)[0]
+
+    def q(self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
+        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]."""
+        return -distance(self.phi(params, state, action), self.psi(params, goal))
+
+
+def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Array:
+    """L2 norm of what each residual block adds to its input, before the identity: [blocks, ...] for inputs x [..., n].
+
+    A pass of its own beside ``ResidualNetwork``'s, so that training does not pay for it (paper figure 17).
+    """
+    if "blocks" not in params:  # fewer than four layers, of JaxGCRL
+        return jnp.zeros((0, *x.shape[:-1]))
+    alone = replace(config, residual=False)
+
+    def block(x, params):
+        y, _ = Block(alone).apply({"params": params}, x, None)
+        return x + y if config.residual else y, jnp.linalg.norm(y, axis=-1)
+
+    with exact():
+        stem: Any = Layer(config).apply({"params": params["stem"]}, x)
+        return jax.lax.scan(block, stem, params["blocks"])[1]
+
+
+def distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Euclidean distance over the last axis, with gradient zero instead of NaN where the points coincide."""
+    squared = jnp.sum((a - b) ** 2, axis=-1)
+    apart = squared > 0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+
+
+def parameter_count(params: Any) -> int:
+    """Number of scalars in a tree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def from_paper_layout(layers: Mapping[str, Mapping[str, Any]], heads: int) -> dict[str, Any]:
+    """Parameters of one network of the paper's code, or of JaxGCRL's, as ours.
+
+    Args:
+      layers: ``Dense_0`` .. ``Dense_{n + heads}`` (kernel, bias) and ``LayerNorm_0`` .. ``LayerNorm_n`` (scale, bias),
+        where n is the depth; without LayerNorm the latter are absent.
+      heads: Dense layers at the end that have outputs of their own: 2 for an actor, 1 for an encoder.
+
+    Returns:
+      The tree that ``ResidualNetwork`` of that depth takes.
+    """
+    import numpy as np
+
+    hidden = sum(name.startswith("Dense_") for name in layers) - heads
+    blocked = hidden - 1 - (hidden - 1) % LAYERS_PER_BLOCK
+
+    def layer(index: int) -> dict[str, Any]:
+        both = {"dense": dict(layers[f"Dense_{index}"])}
+        norm = layers.get(f"LayerNorm_{index}")
+        return both | ({"norm": dict(norm)} if norm else {})
+
+    tree = {"stem": layer(0)}
+    blocks = [
+        {f"layer_{k}": layer(first + k) for k in range(LAYERS_PER_BLOCK)}
+        for first in range(1, blocked, LAYERS_PER_BLOCK)
+    ]
+    if blocks:
+        tree["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+    tree |= {f"tail_{k}": layer(index) for k, index in enumerate(range(blocked + 1, hidden))}
+    return tree | {f"head_{k}": dict(layers[f"Dense_{hidden + k}"]) for k in range(heads)}

@@ -1,0 +1,267 @@
+"""Pictures of a MuJoCo model: through OpenGL where some works, else by casting rays, which needs none."""
+
+import copy
+import functools
+import importlib
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from crlviz.envs import looks
+from crlviz.envs.engine import mujoco
+from crlviz.options import check_size
+
+FOVY = 45.0  # degrees, MuJoCo's own
+# Ways to OpenGL without a window, by operating system, the quickest first.
+_PLATFORMS = {"darwin": ("cgl",), "win32": ("glfw",)}
+_LINUX = ("egl", "osmesa")
+_NAMES = {"egl": "EGL", "osmesa": "OSMesa", "cgl": "CGL", "glfw": "GLFW"}
+_ANY = ("", "enable", "enabled", "on", "true", "1")  # values of MUJOCO_GL that leave the choice, and that allow none
+_NONE = ("disable", "disabled", "off", "false", "0")
+_SOFTWARE = (b"llvmpipe", b"softpipe", b"swrast")  # what Mesa calls its renderers without a GPU
+_SAMPLES = 2  # rays along a pixel's side
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where a picture is taken from: looks at ``lookat`` [3] from ``distance`` metres; azimuth 0 looks along x, 90
+    along y; elevation is negative from above; both in degrees."""
+
+    lookat: np.ndarray
+    distance: float
+    azimuth: float
+    elevation: float
+
+    @property
+    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Unit vectors forward, right and up."""
+        azimuth, elevation = np.radians([self.azimuth, self.elevation])
+        forward = np.array(
+            [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+        )
+        right = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
+        return forward, right, np.cross(right, forward)
+
+    @property
+    def eye(self) -> np.ndarray:
+        return self.lookat - self.distance * self.axes[0]
+
+
+def open_renderer(model: mujoco.MjModel, width: int, height: int, *, fine: bool = False) -> "GLRenderer | RayRenderer":
+    """The quickest renderer that works on this machine; close it after use.
+
+    The environment variable ``MUJOCO_GL`` (egl, osmesa, cgl, glfw or disable) leaves only that choice; where it does
+    not work, rays are cast and a warning says so.
+
+    Args:
+      model: of an environment, ``env.model``.
+      width, height: pixels.
+      fine: smooth edges where that costs half the speed, which is in OpenGL without a GPU.
+
+    Raises:
+      UsageError: an impossible size.
+    """
+    check_size(width, height)
+    platform = working_platform()
+    return GLRenderer(model, width, height, platform, fine) if platform else RayRenderer(model, width, height)
+
+
+@functools.cache
+def working_platform() -> str | None:
+    """The first way to OpenGL that draws a picture here; None where none does.
+
+    Tried in a process of its own: a broken driver may end the process that asks, and the OpenGL bindings can be
+    loaded for one platform only.
+    """
+    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    candidates: tuple[str, ...] = _PLATFORMS.get(sys.platform, _LINUX)
+    if wanted not in _ANY:
+        candidates = (wanted,) if wanted in _NAMES else ()
+    for platform in candidates:
+        code = f"from crlviz.rendering.renderers import try_platform; try_platform({platform!r})"
+        # Without these the child chooses for itself at import, and may fail on that.
+        environment = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+        environment |= {"MUJOCO_GL": platform, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        try:
+            trial = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, timeout=60)
+        except subprocess.TimeoutExpired:
+            continue
+        if trial.returncode == 0:
+            return platform
+    if wanted not in (*_ANY, *_NONE):
+        known = ", ".join(_NAMES)
+        why = "does not work here" if wanted in _NAMES else f"is none of {known} and disable"
+        warnings.warn(f"MUJOCO_GL={wanted} {why}; pictures are drawn by casting rays", stacklevel=2)
+    return None
+
+
+def try_platform(platform: str) -> None:
+    """Draw a red ball; raises or exits where that fails."""
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><light pos='0 0 3'/><geom type='sphere' size='.5' rgba='1 0 0 1'/></worldbody></mujoco>"
+    )
+    renderer = GLRenderer(model, 32, 32, platform)
+    picture = renderer.render(np.zeros(0), Camera(np.zeros(3), 2.0, 90.0, -45.0))
+    renderer.close()
+    red, green, _ = picture[16, 16].astype(int)
+    if red <= green:
+        sys.exit(1)
+
+
+class GLRenderer:
+    """MuJoCo's own renderer in a buffer off the screen."""
+
+    def __init__(self, model: mujoco.MjModel, width: int, height: int, platform: str, fine: bool = False):
+        self.name = f"OpenGL through {_NAMES[platform]}"
+        self._model = copy.copy(model)
+        self._model.vis.global_.offwidth, self._model.vis.global_.offheight = width, height
+        self._model.vis.rgba.fog[:] = (*looks.SKY, 1)
+        self._data = mujoco.MjData(self._model)
+        self._gl = importlib.import_module(f"mujoco.{platform}").GLContext(width, height)
+        self._gl.make_current()
+        from OpenGL import GL  # MuJoCo's own dependency; here, as it binds to the platform chosen above
+
+        if not fine and any(name in GL.glGetString(GL.GL_RENDERER).lower() for name in _SOFTWARE):
+            self._model.vis.quality.offsamples = 0
+        self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(self._model, self._model.ngeom + 100)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_FOG] = True
+        self._option = mujoco.MjvOption()
+        self._rect = mujoco.MjrRect(0, 0, width, height)
+        self._pixels = np.empty((height, width, 3), np.uint8)
+
+    def render(self, pose: np.ndarray, camera: Camera) -> np.ndarray:
+        """The picture [height, width, 3], uint8, of joint positions [nq]."""
+        self._gl.make_current()  # another renderer may have drawn since
+        self._data.qpos[:] = pose
+        mujoco.mj_kinematics(self._model, self._data)
+        view = mujoco.MjvCamera()
+        view.lookat[:], view.distance = camera.lookat, camera.distance
+        view.azimuth, view.elevation = camera.azimuth, camera.elevation
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, self._data, self._option, None, view, everything, self._scene)
+        for light in self._scene.lights[: self._scene.nlight]:
+            if not light.headlight:  # the sun goes with the camera, so that shadows do too
+                light.pos[:], light.dir[:] = camera.lookat - camera.distance * _sun(), _sun()
+        self._context.shadowClip = 2.5 * camera.distance
+        self._context.fogStart, self._context.fogEnd = (share * camera.distance for share in looks.HAZE)
+        mujoco.mjr_render(self._rect, self._scene, self._context)
+        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
+        return self._pixels[::-1].copy()
+
+    def close(self) -> None:
+        self._context.free()
+        self._gl.free()
+
+
+class RayRenderer:
+    """Casts rays with MuJoCo and shades what they hit: same camera, light, sky and floor as ``GLRenderer``."""
+
+    name = "ray casting, without OpenGL"
+
+    def __init__(self, model: mujoco.MjModel, width: int, height: int):
+        self._model = _seen_whole(model)
+        self._data = mujoco.MjData(self._model)
+        self._size = height, width
+        count = _SAMPLES * height, _SAMPLES * width
+        up = (1 - 2 * (np.arange(count[0]) + 0.5) / count[0]) * np.tan(np.radians(FOVY / 2))
+        right = (2 * (np.arange(count[1]) + 0.5) / count[1] - 1) * np.tan(np.radians(FOVY / 2)) * width / height
+        self._right, self._up = (plane.ravel() for plane in np.meshgrid(right, up))
+        self._colours = model.geom_rgba.astype(np.float32)
+        self._floor = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
+        repeat = model.mat_texrepeat[model.geom_matid, 0] if model.nmat else np.ones(model.ngeom)
+        self._square = np.where(model.geom_matid >= 0, 1 / np.maximum(repeat, 1e-6), 1.0)
+        self._glass = np.flatnonzero((model.geom_rgba[:, 3] < 1) & (model.geom_rgba[:, 3] > 0))
+
+    def render(self, pose: np.ndarray, camera: Camera) -> np.ndarray:
+        """The picture [height, width, 3], uint8, of joint positions [nq]."""
+        self._data.qpos[:] = pose
+        mujoco.mj_kinematics(self._model, self._data)
+        forward, right, up = camera.axes
+        rays = forward + self._right[:, None] * right + self._up[:, None] * up
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        eye = camera.eye
+        # What can be seen through is of one body, the goal's: the world without it, then it over that.
+        glass = int(self._model.geom_bodyid[self._glass[0]]) if len(self._glass) else -1
+        colours, depth = self._cast(eye, rays, camera, exclude=glass)
+        if glass >= 0:
+            near = self._towards(eye, rays, glass)
+            geom, distance, normal = self._hits(eye, rays[near], exclude=-1)
+            front = np.isin(geom, self._glass) & ((distance < depth[near]) | (depth[near] < 0))
+            near, rgba = near[front], self._colours[geom[front]]
+            shade = self._shade(rgba[:, :3], normal[front], rays[near], np.ones(len(near), bool))
+            colours[near] += rgba[:, 3:] * (shade - colours[near])
+        height, width = self._size
+        samples = colours.reshape(height, _SAMPLES, width, _SAMPLES, 3).mean(axis=(1, 3))
+        return (255 * np.clip(samples, 0, 1) + 0.5).astype(np.uint8)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _towards(self, eye: np.ndarray, rays: np.ndarray, body: int) -> np.ndarray:
+        """Which rays pass near a body: indices."""
+        geoms = self._glass[self._model.geom_bodyid[self._glass] == body]
+        to = self._data.geom_xpos[geoms] - eye
+        along = rays @ to.T
+        apart = (to**2).sum(axis=1) - along**2
+        return np.flatnonzero(((along > 0) & (apart < (1.05 * self._model.geom_rbound[geoms]) ** 2)).any(axis=1))
+
+    def _hits(self, origin: np.ndarray, rays: np.ndarray, exclude: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Geom [n] (-1: none), distance [n] and normal [n, 3] of rays [n, 3] from one point."""
+        count = len(rays)
+        geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.zeros(3 * count)
+        flat = np.ascontiguousarray(rays, np.float64).ravel()
+        mujoco.mj_multiRay(
+            self._model, self._data, origin, flat, None, True, exclude, geom, distance, normal, count, mujoco.mjMAXVAL
+        )  # fmt: skip
+        return geom, distance, normal.reshape(-1, 3)
+
+    def _cast(self, eye: np.ndarray, rays: np.ndarray, camera: Camera, exclude: int) -> tuple[np.ndarray, np.ndarray]:
+        geom, depth, normal = self._hits(eye, rays, exclude)
+        colours = np.broadcast_to(np.array(looks.SKY, np.float32), rays.shape).copy()
+        hit = geom >= 0
+        geom, normal = geom[hit], normal[hit]
+        at = eye + depth[hit, None] * rays[hit]
+        paint = self._colours[geom, :3].copy()
+        floor = self._floor[geom]
+        squares = np.floor(at[floor, :2] / self._square[geom[floor], None]).astype(int).sum(axis=1) % 2
+        paint[floor] = np.array(looks.FLOOR, np.float32)[squares]
+        # Shadows: a ray from far up the sun's way to each point; something nearer than the point stands between.
+        sun = camera.lookat - 1000 * _sun()
+        way = at + 1e-3 * normal - sun
+        far = np.linalg.norm(way, axis=1)
+        lit = self._hits(sun, way / far[:, None], exclude)[1]
+        colours[hit] = self._shade(paint, normal, rays[hit], (lit < 0) | (lit > far - 1e-3 * camera.distance))
+        start, end = (share * camera.distance for share in looks.HAZE)
+        haze = np.clip((depth[hit] * (rays[hit] @ camera.axes[0]) - start) / (end - start), 0, 1)[:, None]
+        colours[hit] += haze * (np.array(looks.SKY) - colours[hit])
+        return colours, depth
+
+    def _shade(self, paint: np.ndarray, normal: np.ndarray, rays: np.ndarray, lit: np.ndarray) -> np.ndarray:
+        head = np.clip(-(normal * rays).sum(axis=1), 0, 1)
+        sun = np.clip(-normal @ _sun(), 0, 1) * lit
+        return paint * (looks.AMBIENT + looks.HEADLIGHT * head + looks.SUN * sun)[:, None].astype(np.float32)
+
+
+def _seen_whole(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy in which rays find every geom: MuJoCo skips a body that a ray passes farther from than its geoms that
+    collide reach, and with it those that are there to be seen alone."""
+    model = copy.copy(model)
+    for body in np.flatnonzero(model.body_bvhnum):
+        geoms = np.flatnonzero(model.geom_bodyid == body)
+        reach = np.linalg.norm(model.geom_pos[geoms] - model.body_ipos[body], axis=1) + model.geom_rbound[geoms]
+        box = model.bvh_aabb[model.body_bvhadr[body]]
+        box[:3], box[3:] = 0, max(reach.max(), np.abs(box[:3]).max() + box[3:].max())
+    return model
+
+
+def _sun() -> np.ndarray:
+    """Unit vector along which the sun shines."""
+    direction = np.array(looks.SUN_DIRECTION)
+    return direction / np.linalg.norm(direction)

@@ -1,0 +1,160 @@
+"""``crlviz rollout``: run agents and show what they do."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crlviz.errors import UsageError
+
+DATA, PAGE = ".nc", ".html"
+
+
+@click.command()
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    default=["rollout.mp4"],
+    show_default=True,
+    help="mp4 or gif for a video, html for a replay in 3-D, nc for the data; may be given again.",
+)
+@click.option(
+    "--goal",
+    "goals",
+    multiple=True,
+    metavar="X,Y",
+    help="Goal in metres; several are as many episodes. Default: drawn by the environment, another each while it can.",
+)
+@click.option(
+    "--episodes", type=int, help="Episodes of each agent, one under the other. Default: one, or one for each --goal."
+)
+@click.option("--seed", default=0, show_default=True, help="Of starts and goals, the same for all agents.")
+@click.option("--steps", type=int, help="Steps of an episode. Default: the environment's.")
+@click.option("--sampled", is_flag=True, help="Draw actions; by default the policy's mean is taken.")
+@click.option("--camera", default="follow", show_default=True, help="follow, side or top.")
+@click.option("--fps", type=float, help="Frames a second; it stays real time. Default: about 30.")
+@click.option("--size", default="320x240", show_default=True, metavar="WxH", help="Pixels of each picture.")
+def command(checkpoints, out, goals, episodes, seed, steps, sampled, camera, fps, size) -> None:
+    """Run agents in their evaluation environment and film them, side by side and in step with each other.
+
+    \b
+    Example: crlviz rollout runs/d4 runs/d16 --goal 2.5,-1 --out walk.mp4
+    """
+    from crlviz import datasets, options
+    from crlviz.agent import load_all
+    from crlviz.checkpoints import atomic_files
+    from crlviz.rendering import replay_page, video
+    from crlviz.rendering.cameras import CAMERAS
+
+    known = (*video.ENDINGS, PAGE, DATA)
+    for path in out:
+        if path.suffix not in known:
+            raise UsageError(f"{path}: a rollout ends in {', '.join(known)}")
+        atomic_files.check_writable(path)
+    if camera not in CAMERAS:
+        raise UsageError(f"no camera is called {camera!r}; take {', '.join(CAMERAS)}")
+    pixels = options.read_size(size)
+    options.check_rate(fps)
+    episodes = max(len(goals), 1) if episodes is None else episodes
+    options.check_count(episodes, "episodes")
+    if episodes < len(goals):
+        raise UsageError(f"--episodes {episodes}: {len(goals)} goals take at least {len(goals)}")
+    options.check_count(steps, "steps")
+    agents = load_all(checkpoints)
+    runs = {}
+    captions = labels(agents)
+    if PAGE in {path.suffix for path in out}:
+        for label, agent in zip(captions, agents, strict=True):
+            replay_page.check_world(agents[0].eval_env, agent.eval_env.id, label)
+    for label, agent in zip(captions, agents, strict=True):
+        runs[label] = run(agent, episodes, seed, goals, steps, sampled)
+        click.echo(summary(label, runs[label]))
+    for path in out:
+        drawn = ""
+        if path.suffix == DATA:
+            parts = [part.drop_vars("goal_index", errors="ignore") for part in runs.values()]
+            datasets.save(datasets.combine(agents, parts, parts[0][[]]), path)
+        elif path.suffix == PAGE:
+            replay_page.write(path, agents[0].eval_env, alone(runs))
+        else:
+            panels = [
+                video.Panel(caption, agents[index // episodes].eval_env, one)
+                for index, (caption, one) in enumerate(alone(runs).items())
+            ]
+            rows = [panels[episode::episodes] for episode in range(episodes)]
+            drawn = f", drawn by {video.write(path, rows, size=pixels, fps=fps, camera=camera)}"
+        click.echo(f"wrote {path}{drawn}")
+
+
+def alone(runs: Mapping[str, Any]) -> dict[str, Any]:
+    """Caption to episode, one of each agent after the other."""
+    return {
+        label + (f", episode {episode + 1}" if run.sizes["episode"] > 1 else ""): run.isel(episode=episode)
+        for label, run in runs.items()
+        for episode in range(run.sizes["episode"])
+    }
+
+
+def labels(agents: Any) -> list[str]:
+    """Captions: what the agents differ in, and depth and seed always.
+
+    Raises:
+      UsageError: two that differ in nothing.
+    """
+    from crlviz import datasets
+
+    differing = datasets.check_differing(agents)
+    names = ["depth"] * ("depth" not in differing) + differing + ["seed"] * ("seed" not in differing)
+    return datasets.labels([{name: agent.facts.get(name, "unknown") for name in names} for agent in agents])
+
+
+def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int | None, sampled: bool) -> Any:
+    """Episodes of one agent in its evaluation environment, to the goals in turn; without, to drawn ones that differ."""
+    import jax
+    import numpy as np
+
+    from crlviz.rollouts import rollout
+
+    env, commanded = agent.eval_env, None
+    if goals:
+        # Further numbers of a goal (a height) are those of one that the environment draws.
+        drawn = np.array(jax.jit(env.reset)(jax.random.key(seed)).obs[env.state_dim :])
+        whole = []
+        for goal in goals:
+            numbers = _read_goal(goal, env.goal_dim)
+            whole.append(np.concatenate([numbers, drawn[len(numbers) :]]))
+        commanded = np.resize(np.array(whole, drawn.dtype), (max(episodes, 1), env.goal_dim))
+    return rollout(
+        agent,
+        episodes,
+        seed=seed,
+        goals=commanded,
+        deterministic=not sampled,
+        length=steps,
+        env=env,
+        distinct=not goals,
+    )
+
+
+def summary(label: str, episodes: Any) -> str:
+    """How it went, in a line."""
+    count, reached = episodes.sizes["episode"], int(episodes.success.any("time").sum())
+    at_goal = float(episodes.success.sum("time").mean())
+    fallen = int((~episodes.alive.all("time")).sum())
+    line = f"{label}: reached the goal in {reached} of {count}, {at_goal:.0f} steps at the goal"
+    return line + (f", fell in {fallen}" if fallen else "")
+
+
+def _read_goal(text: str, most: int) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not min(2, most) <= len(numbers) <= most or not all(map(math.isfinite, numbers)):
+        wanted = "X" if most == 1 else "X,Y" if most < 3 else f"X,Y or up to {most} numbers"
+        raise UsageError(f"--goal takes {wanted} in metres, not {text!r}")
+    return numbers

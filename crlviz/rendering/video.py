@@ -1,0 +1,206 @@
+"""Videos of what agents do: episodes side by side in step with each other, a frame at a time into the encoder."""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from crlviz import jax_config
+from crlviz.checkpoints import atomic_files
+from crlviz.envs.base import GoalEnv
+from crlviz.errors import CrlvizError, UsageError
+from crlviz.options import check_rate
+from crlviz.rendering import maze_gif
+from crlviz.rendering.cameras import Cameraman
+from crlviz.rendering.renderers import GLRenderer, RayRenderer, open_renderer
+
+ENDINGS = (".mp4", ".gif")
+_MOST_FPS = 35  # a step is a frame where that gives no more of them
+_AFTERWARDS = 1.5  # seconds shown of a body that has fallen, and of everything once all have
+_MAP_SHARE = 0.3  # of a panel's width, for the map of a maze
+_CODECS = {
+    ".mp4": {"codec": "libx264", "quality": 7, "macro_block_size": 2, "output_params": ["-movflags", "+faststart"]},
+    # A palette for every frame, so that none has to wait for the last.
+    ".gif": {
+        "codec": "gif",
+        "pix_fmt_out": "pal8",
+        "macro_block_size": 2,
+        "output_params": [
+            "-filter_complex",
+            "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=none",
+        ],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One moving picture: a caption and one episode of ``crlviz.rollout`` in its environment."""
+
+    caption: str
+    env: GoalEnv
+    episode: xr.Dataset
+
+    @property
+    def fell(self) -> int | None:
+        """The step at which the body failed, counted from 1; None where it did not."""
+        alive = self.episode.alive.values
+        return None if alive.all() else int(alive.argmin())
+
+    def step(self, seconds: float) -> int:
+        """The step, counted from 0, that is shown at a time; a fallen body is left alone after a while."""
+        last = self.episode.sizes["time"] - 1
+        if self.fell is not None:
+            last = min(last, self.fell + math.ceil(_AFTERWARDS / self.env.dt))
+        return min(round(seconds / self.env.dt), last)
+
+    @property
+    def seconds(self) -> float:
+        """How long there is something to see."""
+        return self.step(self.episode.sizes["time"] * self.env.dt) * self.env.dt
+
+
+@jax_config.as_usual
+def write(
+    path: str | Path,
+    rows: Sequence[Sequence[Panel]],
+    *,
+    size: tuple[int, int] = (320, 240),
+    fps: float | None = None,
+    camera: str = "follow",
+) -> str:
+    """Write a video in real time.
+
+    Args:
+      path: ends in .mp4 or .gif; appears whole or not at all.
+      rows: rows of panels, all rows of one length.
+      size: width and height of a panel in pixels, captions apart.
+      fps: frames a second; default: a frame a step, or every other step of bodies that step quickly.
+      camera: one of ``crlviz.rendering.cameras.CAMERAS``.
+
+    Returns:
+      What drew it, in words.
+
+    Raises:
+      UsageError: another ending, an impossible size or rate, or an unknown camera.
+      CrlvizError: the encoder is missing or failed.
+    """
+    path = Path(path)
+    if path.suffix not in ENDINGS:
+        raise UsageError(f"{path} is no video; its name must end in {' or '.join(ENDINGS)}")
+    check_rate(fps)
+    panels = [panel for row in rows for panel in row]
+    fps = fps or _frame_rate(min(panel.env.dt for panel in panels))
+    count = math.floor(max(panel.seconds for panel in panels) * fps) + 1
+    renderers: dict[int, GLRenderer | RayRenderer] = {}
+    try:
+        for panel in panels:
+            if id(panel.env) not in renderers:
+                renderers[id(panel.env)] = open_renderer(panel.env.model, *size)
+        films = [[_film(panel, renderers[id(panel.env)], size, fps, camera) for panel in row] for row in rows]
+        frames = (
+            np.concatenate([np.concatenate([next(film) for film in row], axis=1) for row in films])
+            for _ in tqdm(range(count), unit="frame", desc=path.name, disable=None)
+        )
+        _encode(path, frames, fps)
+        return next(iter(renderers.values())).name
+    finally:
+        for renderer in renderers.values():
+            renderer.close()
+
+
+def _frame_rate(dt: float) -> float:
+    return 1 / (dt * math.ceil(1 / (dt * _MOST_FPS)))
+
+
+def _film(
+    panel: Panel, renderer: GLRenderer | RayRenderer, size: tuple[int, int], fps: float, camera: str
+) -> Iterator[np.ndarray]:
+    """Frames [height + caption, width, 3] of a panel, without end."""
+    poses = panel.episode.pose.values
+    cameraman = Cameraman(panel.env, poses[0], panel.episode.goal.values, camera, size[0] / size[1])
+    maze = panel.env.maze if panel.env.view.body and camera != "top" else None
+    width = 2 * round(_MAP_SHARE * size[0] / 2)
+    ground = maze_gif.ground(maze, width) if maze else None
+    frame = 0
+    while True:
+        step = panel.step(frame / fps)
+        picture = Image.fromarray(renderer.render(poses[step], cameraman.shot(poses[step], 1 / fps)))
+        if maze and ground:
+            little = _map(panel, ground.copy(), width, step)
+            picture.paste(little, (picture.width - little.width - 4, 4))
+        yield np.concatenate([_caption(panel, step, size[0]), np.asarray(picture)])
+        frame += 1
+
+
+def _map(panel: Panel, ground: Image.Image, width: int, step: int) -> Image.Image:
+    """The maze from above, with the way so far and the goal."""
+    maze = panel.env.maze
+    assert maze is not None
+    draw = ImageDraw.Draw(ground)
+    unit = maze_gif.SCALE * width / (maze.extent[3] - maze.extent[2]) * maze.cell_size
+    way = maze_gif.pixels(maze, panel.episode.achieved.values[: step + 1, :2], width)
+    maze_gif.disc(draw, maze_gif.pixels(maze, panel.episode.goal.values[:2], width), 0.3 * unit, "#3aa655")
+    if len(way) > 1:
+        draw.line([tuple(point) for point in way], fill="#e0a070", width=maze_gif.SCALE)
+    maze_gif.disc(draw, way[-1], 0.22 * unit, "#d4873f", outline="#222222")
+    size = (ground.width // maze_gif.SCALE, ground.height // maze_gif.SCALE)
+    return ground.resize(size, Image.Resampling.LANCZOS)
+
+
+def _caption(panel: Panel, step: int, width: int) -> np.ndarray:
+    """Two lines [height, width, 3] over a picture: who, and how it goes. The height is even, as encoders want it."""
+    episode, fell = panel.episode, panel.fell
+    points = max(9, round(width / 24))
+    shown = step if fell is None else min(step, fell - 1)
+    words = f"step {shown + 1}, {(shown + 1) * panel.env.dt:.1f} s, {episode.distance.values[shown]:.2f} m to the goal"
+    colour = "#555555"
+    if fell is not None and step >= fell:
+        words, colour = f"fell at step {fell}, {episode.distance.values[shown]:.2f} m from the goal", "#b03030"
+    elif episode.success.values[shown]:
+        words, colour = f"{words}: there", "#1d7a3a"
+    strip = Image.new("RGB", (width, 2 * round(1.5 * points)), "white")
+    draw = ImageDraw.Draw(strip)
+    for line, (text, fill) in enumerate(((panel.caption, "black"), (words, colour))):
+        draw.text(
+            (width / 2, (0.8 + 1.35 * line) * points), text, fill=fill, font=_font(text, points, width), anchor="mm"
+        )
+    return np.asarray(strip)
+
+
+def _font(text: str, points: int, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The default font, smaller where the text would not fit."""
+    font = ImageFont.load_default(size=points)
+    while font.getlength(text) > 0.97 * width and points > 6:
+        points -= 1
+        font = ImageFont.load_default(size=points)
+    return font
+
+
+def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
+    """Stream frames to ffmpeg, into a file that takes its name when it is whole."""
+    import imageio_ffmpeg
+
+    with atomic_files.unfinished(path) as made:
+        first = next(frames)
+        pad = [(0, first.shape[0] % 2), (0, first.shape[1] % 2), (0, 0)]
+        height, width = first.shape[0] + pad[0][1], first.shape[1] + pad[1][1]
+        try:
+            writer = imageio_ffmpeg.write_frames(
+                str(made), (width, height), fps=fps, ffmpeg_log_level="error", **_CODECS[path.suffix]
+            )
+            with warnings.catch_warnings():  # jax warns of forks; this one runs ffmpeg and nothing of ours
+                warnings.simplefilter("ignore", RuntimeWarning)
+                writer.send(None)
+            writer.send(np.ascontiguousarray(np.pad(first, pad, constant_values=255)))
+            for frame in frames:
+                writer.send(np.ascontiguousarray(np.pad(frame, pad, constant_values=255)))
+            writer.close()
+        except (OSError, RuntimeError):
+            raise CrlvizError(f"{path} could not be encoded; what ffmpeg says of it stands above") from None

@@ -1,0 +1,317 @@
+"""Descriptors against episodes written by hand, and names of policies whose behaviour is known."""
+
+import copy
+
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from analyses.behavior import naming
+from analyses.behavior.descriptors import DESCRIPTORS, describe
+from crlviz import datasets, envs
+from crlviz.envs import mazes
+from crlviz.errors import UsageError
+from crlviz.rendering import video
+from crlviz.rollouts import rollout
+from tests.helpers.toys import FACTS, ROOM, FallingPoint, Handmade, assert_described
+
+
+def _steer(observation, key=None):
+    position, velocity, goal = jnp.split(observation, 3, axis=-1)
+    return jnp.clip((goal - position - 0.5 * velocity) / 0.15, -1, 1)
+
+
+def _stay(observation, key=None):
+    return jnp.zeros((*observation.shape[:-1], 2))
+
+
+def _push(x, y):
+    return lambda observation, key=None: jnp.broadcast_to(jnp.array([x, y], float), (*observation.shape[:-1], 2))
+
+
+def _circle(observation, key=None):
+    """Round the middle of a room at about a metre: along the tangent, and back to the ring where it strays."""
+    position, velocity = observation[..., :2], observation[..., 2:4]
+    radius = jnp.linalg.norm(position, axis=-1, keepdims=True) + 1e-6
+    tangent = jnp.stack([-position[..., 1], position[..., 0]], axis=-1) / radius
+    wanted = 0.15 * tangent + 0.5 * (1 - radius) * position / radius
+    return jnp.clip((wanted - 0.5 * velocity) / 0.15, -1, 1)
+
+
+class FixedGoal(FallingPoint):
+    """Falls beyond a line that a test sets; the goal is where the test puts it."""
+
+    def __init__(self, line, goal):
+        super().__init__("point_falling_maze", mazes.build(ROOM, centred=True))
+        self.line, self._goal = line, np.asarray(goal, float)
+
+    def reset(self, rng, start=None, goal=None):
+        return super().reset(rng, start, self._goal if goal is None else goal)
+
+
+@pytest.fixture(scope="module")
+def room():
+    return envs.make("point_maze", layout=ROOM)
+
+
+# ---- descriptors
+
+
+def _walk(env, places, goal, body, length=None):
+    """A rollout of one episode through these places [N, 2] of a body whose pose ends with the goal; ``body`` its rest.
+
+    It dies after its last place if ``length`` is longer.
+    """
+    places, goal = np.asarray(places, float), np.asarray(goal, float)
+    steps = length or len(places) - 1
+    padded = np.concatenate([places, np.repeat(places[-1:], steps + 1 - len(places), axis=0)])
+    pose = np.concatenate([padded[:-1], np.tile(body, (steps, 1)), np.tile(goal, (steps, 1))], axis=1)
+    distance = np.linalg.norm(padded[1:] - goal, axis=1)
+    alive = np.arange(steps) < len(places) - 1
+    height = np.full((steps, env.goal_dim - 2), body[0])  # a humanoid's goal has one
+    return xr.Dataset(
+        {
+            "state": (("episode", "time", "state_index"), pose[None]),
+            "pose": (("episode", "time", "joint"), pose[None]),
+            "achieved": (("episode", "time", "goal_index"), np.concatenate([padded[1:], height], axis=1)[None]),
+            "goal": (("episode", "goal_index"), np.append(goal, height[0])[None]),
+            "distance": (("episode", "time"), distance[None]),
+            "success": (("episode", "time"), (distance < 0.5)[None] & alive),
+            "alive": (("episode", "time"), alive[None]),
+        }
+    )
+
+
+ANT = np.array([0.75, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1])  # height, quaternion, joints: as it stands at first
+
+
+def _told(dataset):
+    return {name: dataset[name].item() for name in dataset.data_vars}
+
+
+def test_a_walk_by_hand():
+    """Out and back along a corridor of 4 m cells: every number counted on paper."""
+    env = envs.make("ant_u_maze")
+    start, goal = env.maze.xy((1, 1)), env.maze.xy((1, 3))  # 8 m apart, straight
+    y = start[1] + np.array([0, 1, 2, 3, 4, 3, 4, 5, 6, 7, 7.8, 7.9])
+    told = _told(describe(env, _walk(env, np.stack([np.full(12, start[0]), y], 1), goal, ANT)))
+    assert told["way"] == 8
+    assert told["progress"] == pytest.approx(7.9 / 8)
+    assert told["steps_to_goal"] == 10
+    assert told["time_at_goal"] == 2
+    assert told["staying"] == 1
+    assert told["path_over_geodesic"] == pytest.approx((4 + 1 + 4 + 0.8) / 8)
+    assert told["reach"] == pytest.approx(7.9 / 8)
+    assert told["speed"] == pytest.approx(9.9 / 11 / env.dt)
+    assert told["fell"] == told["fall_speed"] == told["time_fallen"] == told["above_wall"] == 0
+    assert told["wall_contact"] == 0
+    assert told["torso_height"] == pytest.approx(0.75)
+    assert told["uprightness"] == pytest.approx(1)
+
+
+def test_moves_within_the_goals_diameter_are_no_roaming():
+    env = envs.make("ant_u_maze")
+    start, goal = env.maze.xy((1, 1)), env.maze.xy((1, 3))
+    shake = start + np.array([(0, 0.4 * (k % 2)) for k in range(40)])
+    assert _told(describe(env, _walk(env, shake, goal, ANT)))["roaming"] == 0
+    there_and_back = start + np.array([(0, 4.0 * (k % 2)) for k in range(5)])
+    assert _told(describe(env, _walk(env, there_and_back, goal, ANT)))["roaming"] == pytest.approx(16 / 8)
+
+
+def test_a_fall():
+    env = envs.make("ant_u_maze")
+    start, goal = env.maze.xy((1, 1)), env.maze.xy((1, 3))
+    places = start + np.array([(0, 0.1 * k) for k in range(21)])
+    told = _told(describe(env, _walk(env, places, goal, ANT, length=50)))
+    assert told["fell"] == 1
+    assert told["fall_speed"] == pytest.approx(0.1 / env.dt)
+    assert told["time_fallen"] == 30
+    tilted = ANT.copy()
+    tilted[1:5] = np.cos(np.radians(35)), np.sin(np.radians(35)), 0, 0  # by 70 degrees
+    told = _told(describe(env, _walk(env, places, goal, tilted)))
+    assert told["uprightness"] == pytest.approx(np.cos(np.radians(70)))
+    assert told["time_fallen"] == 20
+
+
+def test_air_and_walls():
+    env = envs.make("humanoid_u_maze")
+    start, goal = env.maze.xy((1, 1)), env.maze.xy((3, 1))  # the wall between them is 1 m high and 2 m thick
+    upright = np.concatenate([[1.3, 1, 0, 0, 0], np.zeros(17)])  # its feet 7 mm above the floor
+    flat = np.linspace(start, goal, 41)
+    walked = _told(describe(env, _walk(env, flat, goal, upright)))
+    jumped = _told(describe(env, _walk(env, flat, goal, upright + np.eye(22)[0])))
+    assert walked["way"] > 8
+    assert jumped["air_time"] == 1
+    assert walked["air_time"] == 0
+    # From 1 m to 3 m it is over the wall; 10 % of a 2 m cell on both sides are left out.
+    assert jumped["above_wall"] == sum(1.2 < x - start[0] < 2.8 for x in flat[1:, 0])
+    low = upright - 0.6 * np.eye(22)[0]
+    through = _told(describe(env, _walk(env, flat, goal, low)))
+    assert through["above_wall"] == 0
+    assert through["wall_contact"] > 0.5
+    assert jumped["wall_contact"] == 0
+
+
+def test_contact_and_air_against_mujocos_collisions():
+    """Random limbs near a wall and the floor: in contact where MuJoCo's own collisions come as near."""
+    env = envs.make("humanoid_u_maze")
+    rng = np.random.default_rng(0)
+    model = copy.copy(env.model)
+    model.geom_margin[:] = 0.06
+    data = mujoco.MjData(model)
+    seen = set()
+    for _ in range(40):
+        body = np.concatenate([[rng.uniform(1.2, 1.45), 1, 0, 0, 0], 0.5 * rng.normal(size=17)])
+        place, goal = env.maze.xy((1, 1)) - [rng.uniform(0.3, 0.99), 0], env.maze.xy((1, 3))
+        told = _told(describe(env, _walk(env, [place, place], goal, body)))
+        data.qpos[:] = np.concatenate([place, body, goal])
+        mujoco.mj_forward(model, data)
+        gaps = {"wall": np.inf, "floor": np.inf}
+        for contact in data.contact:
+            for geom in contact.geom:
+                kind = model.geom(geom).name.partition("_")[0]
+                if kind in gaps:
+                    gaps[kind] = min(gaps[kind], contact.dist)
+        assert told["wall_contact"] == (gaps["wall"] < 0.01)
+        assert told["air_time"] == (gaps["floor"] > 0.05)
+        seen.add((told["wall_contact"], told["air_time"]))
+    assert len(seen) == 4
+
+
+def test_a_point_mass_has_no_torso(room):
+    agent = Handmade(room, _push(0, 1))
+    told = describe(room, rollout(agent, 2, length=40))
+    for name in ("torso_height", "uprightness", "air_time", "above_wall", "time_fallen"):
+        assert name not in told
+        assert f"{name}: no torso" in told.attrs["absent"]
+    assert set(told.data_vars) == {name for name, what in DESCRIPTORS.items() if set(what.needs) <= {"maze"}}
+    # It flies 2.5 m, at most 0.3 a step, and then leans on the wall.
+    assert 1 - 12 / 40 < float(told.wall_contact[0]) < 1 - 8 / 40
+
+
+# ---- names
+
+
+def _names(env, policy, episodes=4, **options):
+    dataset = naming.compute([Handmade(env, policy)], episodes=episodes, **options)
+    share = dataset.share.isel(depth=0)
+    assert share.sum() == pytest.approx(1)
+    return {
+        str(name): float(share.sel(behaviour=name)) for name in dataset.behaviour.values if share.sel(behaviour=name)
+    }
+
+
+def test_names_of_known_policies(room):
+    assert _names(room, _stay) == {"stands still": 1}
+    assert _names(room, _steer) == {"reaches the goal": 1}
+    assert _names(room, _push(0, 1)) == {"never reaches": 1}
+    assert _names(room, _circle) == {"loops the corridor": 1}
+    # It falls where y exceeds the line: on the way, close to the goal, or with its speed gone.
+    assert _names(FixedGoal(1.0, (0, 2)), _steer) == {"throws itself": 1}
+    assert _names(FixedGoal(1.6, (0, 2)), _steer) == {"falls near the goal": 1}
+    assert _names(FixedGoal(1.0, (0, -2)), _push(0, 1)) == {"falls": 1}
+
+
+def test_names_of_walkers():
+    walker = {"fell": 0, "time_at_goal": 30, "staying": 1, "roaming": 1, "reach": 1, "progress": 1, "time_fallen": 0}
+    upright = walker | {"uprightness": 0.95, "above_wall": 0}
+    assert naming.behaviour(upright) == "walks upright"
+    assert naming.behaviour(upright | {"uprightness": 0.5}) == "reaches the goal"
+    assert naming.behaviour(upright | {"above_wall": 3}) == "vaults"
+    assert naming.behaviour(upright | {"roaming": 3, "staying": 0.1}) == "loops the corridor"
+    assert naming.behaviour(upright | {"fell": 1, "fall_speed": 0}) == "falls near the goal"
+    assert naming.behaviour({}) == "never reaches"
+
+
+# ---- checkpoints
+
+
+@pytest.fixture(scope="module")
+def agents(room):
+    """Depth 4 stands still, 8 pushes into a wall, 16 reaches the goal; two seeds each."""
+    policies = {4: _stay, 8: _push(0, 1), 16: _steer}
+    return [
+        Handmade(room, policy, facts=FACTS | {"depth": depth, "seed": seed}, source=f"d{depth}s{seed}")
+        for depth, policy in policies.items()
+        for seed in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def no_maze():
+    env = FixedGoal(1.0, (0, 2))
+    assert env.model.nq == 4  # made while it still has one
+    env.maze = None
+    return env
+
+
+@pytest.fixture(scope="module")
+def dataset(agents):
+    return naming.compute(agents, episodes=5)
+
+
+def test_the_critical_depth_is_where_the_goal_is_reached(dataset):
+    assert "fewer than 3 seeds" in naming.summary(dataset)
+    more = xr.concat([dataset.isel(seed=[0]).assign_coords(seed=[seed]) for seed in range(3)], dim="seed")
+    assert naming.find_critical_depth(more).depth == 16
+    assert "Critical depth: 16;" in naming.summary(more)
+    assert naming.find_critical_depth(more.sel(depth=[4, 8])).depth is None
+    widths = more.rename(seed="width").assign_coords(width=[8, 16, 32])
+    assert "not looked for" in naming.find_critical_depth(widths).sentence
+
+
+def test_picked_episodes(dataset):
+    table = naming.pick(dataset).set_index(["depth", "which"])
+    scores = dataset.score.sel(depth=16).values.ravel()
+    assert table.loc[(16, "best")].score == scores.max()
+    assert table.loc[(16, "median")].score == np.sort(scores)[(10 - 1) // 2]
+    row = table.loc[(16, "best")]
+    seed = int(row.source.removeprefix("d16s"))
+    assert dataset.score.sel(depth=16, seed=seed, episode=row.episode) == row.score
+    assert row["name"] == "reaches the goal"
+    assert isinstance(table, pd.DataFrame)
+
+
+def test_the_montage_shows_the_picked_episodes(agents, dataset, monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(video, "write", lambda path, rows: shown.extend(rows) or "hand")
+    assert naming.montage(agents, dataset, tmp_path / "all.mp4") == "drawn by hand"
+    assert [len(row) for row in shown] == [2, 2, 2]
+    panels = [panel for row in shown for panel in row]
+    for panel, row in zip(panels, naming.pick(dataset).to_dict("records"), strict=True):
+        seed = int(row["source"][-1])
+        assert panel.caption == f"depth {row['depth']}, seed {seed}, {row['which']}: {row['name']}"
+        told = dataset.time_at_goal.sel(depth=row["depth"], seed=seed, episode=row["episode"])
+        assert int(panel.episode.success.sum()) == told
+
+
+def test_the_montage_is_a_film(no_maze, tmp_path):
+    """Of any body, a falling one too; until all there is to see is over."""
+    import imageio.v3 as imageio
+
+    agents = [Handmade(no_maze, _steer)]
+    dataset = naming.compute(agents, episodes=3)
+    assert "drawn by" in naming.montage(agents, dataset, tmp_path / "falls.gif")
+    frames = imageio.imread(tmp_path / "falls.gif")
+    assert frames.shape[2] == 2 * 320
+    assert 15 < len(frames) < no_maze.episode_length
+
+
+def test_the_chart_from_the_file_is_the_chart(dataset, tmp_path):
+    assert_described(dataset)
+    datasets.save(dataset, tmp_path / "behavior.nc")
+    with xr.open_dataset(tmp_path / "behavior.nc") as read:
+        chart = naming.plot(read).to_dict()
+        assert chart == naming.plot(dataset).to_dict()
+    assert "2 seeds" in str(chart["title"])
+
+
+def test_mistakes(room, no_maze):
+    other = Handmade(no_maze, _stay, facts=FACTS | {"depth": 8})
+    with pytest.raises(UsageError, match="0 episodes"):
+        naming.compute([Handmade(room, _stay)], episodes=0)
+    with pytest.raises(UsageError, match="have different bodies or worlds"):
+        naming.compute([Handmade(room, _stay), other], episodes=2)

@@ -1,0 +1,276 @@
+"""The map and its numbers, against agents whose Q is known."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+from scipy.stats import spearmanr
+
+from analyses.heatmap import q_map
+from analyses.heatmap.heatmap_pictures import passed
+from crlviz import charts, datasets, envs
+from crlviz.errors import UsageError
+from tests.crlviz.envs.test_geodesics import carved
+from tests.helpers.toys import assert_described, toy_config, untrained_run
+
+
+class KnownAgent:
+    """Q is minus a distance that the test knows; the policy's action is the goal's position, to be seen in Q."""
+
+    def __init__(self, env_id: str, measure, depth: int = 4):
+        self.env = self.eval_env = envs.make(env_id)
+        self.config = {"env": env_id}
+        self.measure = measure
+        self.facts = dict.fromkeys(datasets.FACTS, 0) | {"env": env_id, "algorithm": "known", "depth": depth}
+        self.source = Path(f"known{depth}")
+
+    def act(self, observation, key=None):
+        return np.full((len(observation), 2), 0.25, np.float32)
+
+    def q(self, state, action, goal):
+        assert np.ptp(goal, axis=0).max() == 0
+        assert np.all(state[:, 2:] == 0)  # the velocity as at reset
+        return -self.measure(self.env.maze, state[:, :2], goal[0]) - action.sum(axis=1)
+
+
+def by_maze(maze, points, goal):
+    return maze.geodesic(points, goal)
+
+
+def by_line(maze, points, goal):
+    return np.linalg.norm(points - goal, axis=1)
+
+
+def test_a_critic_that_knows_the_maze_scores_one():
+    dataset = q_map.compute([KnownAgent("point_u4_maze", by_maze)], resolution=4, action="zeros")
+    correlation = dataset.rank_correlation
+    np.testing.assert_allclose(correlation.sel(distance_kind="geodesic"), 1, atol=1e-4)
+    assert correlation.sel(distance_kind="straight").isel(goal=0) < 0.8  # the farthest goal is round the bend
+
+
+def test_a_critic_that_flies_like_a_crow_scores_one_on_the_line():
+    dataset = q_map.compute([KnownAgent("point_u4_maze", by_line)], resolution=4)
+    np.testing.assert_allclose(dataset.rank_correlation.sel(distance_kind="straight"), 1, atol=1e-4)
+    assert dataset.rank_correlation.sel(distance_kind="geodesic").isel(goal=0) < 0.8
+
+
+def test_over_goals_the_start_stays(monkeypatch):
+    agent = KnownAgent("point_u4_maze", by_maze)
+    start = agent.env.maze.xy(agent.env.maze.starts[0])
+
+    def q(state, action, goal):  # by the maze, which is as long either way
+        assert np.all(state == [*start, 0, 0])
+        return -agent.env.maze.geodesic(goal, start)
+
+    monkeypatch.setattr(agent, "q", q)
+    dataset = q_map.compute([agent], over="goals", resolution=4, action="zeros")
+    assert [dataset.start_x.item(), dataset.start_y.item()] == start.tolist()
+    np.testing.assert_allclose(dataset.rank_correlation.sel(distance_kind="geodesic"), 1, atol=1e-4)
+    nearest = dataset.q.isel(depth=0, start=0).argmax(["x", "y"])
+    assert abs(dataset.x[nearest["x"]] - start[0]) < 0.5
+    assert abs(dataset.y[nearest["y"]] - start[1]) < 0.5
+    assert "over goals" in json.dumps(q_map.plot(dataset).to_dict())
+
+
+def test_positions_and_walls():
+    agent = KnownAgent("point_u_maze", by_line)
+    dataset = q_map.compute([agent], np.array([[1.0, 0.0]]), resolution=2, action="zeros")
+    points = np.stack(np.meshgrid(dataset.x, dataset.y, indexing="ij"), -1)
+    free = agent.env.maze.is_free(points)
+    q = dataset.q.isel(depth=0, goal=0).values
+    assert np.array_equal(np.isfinite(q), free)
+    np.testing.assert_allclose(q[free], -np.linalg.norm(points[free] - [1, 0], axis=1), rtol=1e-5)
+    assert dataset.sizes["x"] == 2 * agent.env.maze.shape[0]
+
+
+def test_the_policy_acts_unless_told_zeros():
+    agent = KnownAgent("point_u_maze", by_line)
+    goal = np.array([[1.0, 0.0]])
+    acting = q_map.compute([agent], goal, resolution=1)
+    still = q_map.compute([agent], goal, resolution=1, action="zeros")
+    np.testing.assert_allclose((still.q - acting.q).values[np.isfinite(still.q.values)], 0.5, atol=1e-5)
+
+
+def test_default_goals_are_the_evaluation_layouts():
+    agent = KnownAgent("point_u4_maze", by_line)
+    goals = q_map.default_goals(agent)
+    maze = agent.env.maze
+    # U4's evaluation goals, the farthest along the corridor first.
+    assert [tuple(cell) for cell in maze.cell(goals)] == [(4, 1), (5, 1), (5, 2), (5, 3)]
+
+
+def test_depth_and_seed_become_dimensions():
+    agents = [KnownAgent("point_u_maze", by_line, depth) for depth in (16, 4)]
+    dataset = q_map.compute(agents, resolution=1)
+    assert dataset.depth.values.tolist() == [4, 16]
+    assert dataset.q.dims == ("depth", "goal", "x", "y")
+    assert dataset.attrs["checkpoints"].splitlines() == ["known16", "known4"]
+
+
+def test_variables_are_described():
+    dataset = q_map.compute([KnownAgent("point_u_maze", by_line)], resolution=1)
+    assert_described(dataset)
+
+
+@pytest.fixture(scope="module")
+def two_depths(tmp_path_factory):
+    import crlviz
+
+    folder = tmp_path_factory.mktemp("depths")
+    changes = ({}, {"actor__depth": 8, "critic__depth": 8})
+    return [
+        crlviz.load(untrained_run(folder / f"run{index}", toy_config(**change))) for index, change in enumerate(changes)
+    ]
+
+
+def test_real_agents_agree_with_their_own_q(two_depths):
+    goal = np.array([[1.0, -1.0]])
+    dataset = q_map.compute(two_depths, goal, resolution=2, coverage=True)
+    for agent in two_depths:
+        part = dataset.sel(depth=agent.facts["depth"]).isel(goal=0)
+        i, j = 3, 4
+        state = np.array([part.x[i], part.y[j], 0, 0], np.float32)
+        observation = np.concatenate([state, goal[0]]).astype(np.float32)
+        expected = agent.q(state, agent.act(observation), goal[0].astype(np.float32))
+        assert part.q.values[i, j] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_visits_count_every_step(two_depths):
+    dataset = q_map.compute(two_depths[:1], resolution=2, coverage=True)
+    env = two_depths[0].env
+    assert dataset.visits.sum() == 128 * env.episode_length
+    walls = ~np.isfinite(dataset.q.isel(depth=0, goal=0).values)
+    assert dataset.visits.isel(depth=0).values[walls].sum() == 0
+
+
+def test_the_chart_from_the_file_is_the_chart(two_depths, tmp_path):
+    dataset = q_map.compute(two_depths, resolution=2, coverage=True)
+    datasets.save(dataset, tmp_path / "map.nc")
+    with xr.open_dataset(tmp_path / "map.nc") as read:
+        assert q_map.plot(read).to_dict() == q_map.plot(dataset).to_dict()
+    assert [path.name for path in tmp_path.iterdir()] == ["map.nc"]
+
+
+def _domains(spec) -> list:
+    found = []
+    if isinstance(spec, dict):
+        colour = spec.get("encoding", {}).get("color", {})
+        if "scale" in colour:
+            found.append(tuple(colour["scale"]["domain"]))
+        for value in spec.values():
+            found += _domains(value)
+    elif isinstance(spec, list):
+        for value in spec:
+            found += _domains(value)
+    return found
+
+
+def test_scales(two_depths):
+    dataset = q_map.compute(two_depths, np.array([[1.0, 1.0]]), resolution=2)
+    assert len(set(_domains(q_map.plot(dataset, scale="shared").to_dict()))) == 1
+    own = _domains(q_map.plot(dataset, scale="own").to_dict())
+    assert len(set(own)) == 2
+    for (low, high), depth in zip(own, (4, 8), strict=True):
+        assert low == pytest.approx(float(dataset.q.sel(depth=depth).min()), rel=1e-5)
+        assert high == pytest.approx(float(dataset.q.sel(depth=depth).max()), rel=1e-5)
+
+
+def test_walls_are_drawn_where_they_are():
+    agent = KnownAgent("point_u_maze", by_line)
+    chart = q_map.plot(q_map.compute([agent], np.array([[1.0, 0.0]]), resolution=1))
+    spec = chart.to_dict()
+    drawn = {
+        (round(r["x"] + 0.5, 3), round(r["y"] + 0.5, 3))
+        for rows in spec["datasets"].values()
+        for r in rows
+        if set(r) == {"x", "x2", "y", "y2"}
+    }
+    maze = agent.env.maze
+    assert drawn == {tuple(centre) for centre in maze.xy(np.argwhere(maze.walls)).tolist()}
+    # Rows run down the page as in the layout's text: x grows downwards, y to the right.
+    text = json.dumps(spec)
+    assert '"reverse": true' in text
+    assert spec["vconcat"][0]["hconcat"][0]["width"] == spec["vconcat"][0]["hconcat"][0]["height"]  # 5 by 5 cells
+
+
+def test_without_a_maze(monkeypatch):
+    agent = KnownAgent("point_u_maze", lambda maze, points, goal: np.linalg.norm(points - goal, axis=1))
+    monkeypatch.setattr(agent.env, "maze", None)
+    dataset = q_map.compute([agent])
+    assert dataset.q.size > 5000  # rows; Altair refuses so many unless told to take them
+    assert np.isfinite(dataset.q).all()
+    np.testing.assert_allclose(dataset.rank_correlation, 1, atol=1e-4)
+    # The plane holds the start and every goal that episodes are drawn with.
+    assert dataset.x.min() < -1
+    assert dataset.x.max() > 1
+    assert "datasets" in q_map.plot(dataset).to_dict()
+
+
+def test_no_seams_show_between_tiles():
+    """Where Q is the same everywhere, so is the colour, though the tiles' edges lie within pixels."""
+    dataset = q_map.compute([KnownAgent("point_u_maze", by_line)], np.array([[1.0, 0.0]]), resolution=16)
+    flat = dataset.assign(q=dataset.q.where(dataset.q.isnull(), -1.0))
+    picture = np.asarray(Image.open(io.BytesIO(charts.render(q_map.plot(flat, size=307), ".png"))).convert("RGB"))
+    tile = (picture == (33, 145, 141)).all(axis=2)  # the middle of viridis
+    cell = 2 * 307 / 5
+    top, right = np.nonzero(tile)[0].min(), np.flatnonzero(tile.sum(axis=0) > cell).max()  # the legend has it too
+    # The free cell that joins the U's two arms, without its sides.
+    joint = tile[round(top + cell) : round(top + 2 * cell), round(right - 0.8 * cell) : round(right - 0.2 * cell)]
+    assert joint.size > 8000
+    assert joint.all()
+
+
+def test_the_outline_keeps_out_of_walls():
+    """A wall two points thick between two ways that the policy took is no gap to close; one of free points is."""
+    visits, free = np.ones((6, 10), int), np.ones((6, 10), bool)
+    visits[:, 4:6] = 0
+    assert passed(visits, free).all()
+    free[:, 4:6] = False
+    np.testing.assert_array_equal(passed(visits, free), free)
+
+
+def test_correlations_are_scipys():
+    generator = np.random.default_rng(0)
+    a = generator.normal(size=(3, 5, 4)).round(1)  # with ties
+    b = generator.normal(size=(3, 5, 4)) + a
+    b[:, 0, 1] = np.nan
+    known = np.isfinite(b[0])
+    expected = [spearmanr(x[known], y[known]).statistic for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(q_map._spearman(a, b), expected, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def large():
+    agent = KnownAgent("point_u_maze", by_line)
+    agent.env = agent.eval_env = envs.make("point_maze", layout=carved(41))
+    return agent
+
+
+def test_goals_of_a_large_maze_lie_far_apart(large):
+    maze = large.env.maze
+    goals = q_map.default_goals(large)
+    assert goals.shape == (4, 2)
+    cells = [tuple(cell) for cell in maze.cell(goals).tolist()]
+    assert set(cells) <= set(maze.goals)
+    steps = maze.steps(np.array([maze.starts[0], *cells]))
+    to_all = maze.steps(np.array(maze.free))[maze.free.index(maze.starts[0])]
+    assert steps[0, 1] == to_all.max()
+    # The four farthest from the start are neighbours; these are not.
+    assert steps[np.triu_indices(5, 1)].min() > 0.2 * to_all.max()
+    assert len(q_map.default_goals(large, 9)) == 9
+
+
+def test_a_large_map_has_no_more_points_than_a_picture_shows(large):
+    dataset = q_map.compute([large], action="zeros")
+    assert dataset.sizes["x"] <= 256
+    spec = json.dumps(q_map.plot(dataset, tips=False).to_dict())
+    assert len(spec) < 2e6
+
+
+def test_goal_in_a_wall():
+    with pytest.raises(UsageError, match=r"goal 0,0 is not in a free cell"):
+        q_map.compute([KnownAgent("point_u_maze", by_line)], np.array([[0.0, 0.0]]))

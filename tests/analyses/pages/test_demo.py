@@ -1,0 +1,136 @@
+"""The demo, end to end at toy size, and the words it may say."""
+
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+
+from analyses.pages import demo
+from crlviz import cli
+from crlviz.checkpoints import run_directory
+from crlviz.errors import CrlvizError, UsageError
+
+
+def rows(scores: dict[str, list[float]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [{"group": group, "scores": values, "score": sum(values) / len(values)} for group, values in scores.items()]
+    )
+
+
+KINDS = [
+    demo.Kind("a", "shallow", 4, 64, 1),
+    demo.Kind("b", "deep", 16, 64, 1),
+    demo.Kind("c", "wide", 4, 128, 1),
+    demo.Kind("d", "long", 4, 64, 4),
+]
+
+
+def test_findings():
+    table = rows(
+        {
+            "shallow": [0.05, 0.1, 0.12],
+            "deep": [0.8, 0.85, 0.81],
+            "wide": [0.7, 0.75, 0.77],
+            "long": [0.999, 1.0, 0.998, 0.999, 1.0],
+        }
+    )
+    updates, parameters, seconds = demo.findings(table, KINDS)
+    assert updates.startswith(
+        "At equal updates, depth 16 reaches 82% of the goals and depth 4 9%: deeper is better here"
+    )
+    assert "for all 3 comparisons together" in updates
+    assert "no difference told" in parameters
+    assert "3 seeds would have found" in parameters
+    assert "deeper is worse here (-0.18, 95 % interval -0.34 to -0.01" in seconds
+
+
+def test_seeds_that_vary_too_much_promise_no_difference():
+    table = rows({kind.title: [0.0, 0.5, 1.0] for kind in KINDS})
+    for sentence in demo.findings(table, KINDS):
+        assert sentence.endswith("; 3 seeds vary too much to find any difference).")
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_seed_or_two_claim_nothing(seeds):
+    table = rows({kind.title: [0.1 * n] * seeds for n, kind in enumerate(KINDS)})
+    for sentence in demo.findings(table, KINDS):
+        assert sentence.endswith(f"{'one seed' if seeds == 1 else '2 seeds'}, so this is a picture and no claim.")
+
+
+def test_the_wide_network_has_the_deep_ones_parameters():
+    import jax
+
+    from crlviz.networks.residual import Actor, NetworkConfig, parameter_count
+
+    counts = [
+        parameter_count(jax.eval_shape(Actor(NetworkConfig(depth, width), 6, 2).init, jax.random.key(0)))
+        for depth, width in ((demo.DEEP, demo.WIDTH), (demo.SHALLOW, demo.WIDE))
+    ]
+    assert counts[1] == pytest.approx(counts[0], rel=0.05)
+
+
+@pytest.mark.slow
+def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "ENV", "point_u_maze")
+    monkeypatch.setattr(demo, "QUICK_ENV_STEPS", 150_000)
+    monkeypatch.setattr(demo, "WIDTH", 8)
+    monkeypatch.setattr(demo, "WIDE", 16)
+    out = tmp_path / "demo"
+    monkeypatch.setattr(sys, "argv", ["crlviz", "demo", "--quick", "--out", str(out)])
+    cli.main()
+    said = capsys.readouterr().out
+    page = (out / "index.html").read_text()
+    assert {path.name for path in (out / "runs").iterdir()} == {
+        "depth4-seed0",
+        "depth16-seed0",
+        "depth4-wide-seed0",
+        "depth4-long-seed0",
+    }
+    for name in ("heatmaps.png", "curves.png", "efficiency.png", "heatmaps.nc", "results.csv", "policies.gif"):
+        assert (out / name).stat().st_size > 0, name
+    assert "one seed" in page
+    assert "one seed" in said
+    assert "<script src=" not in page  # it stands alone
+    assert "crlviz train point_u_maze --depth 16 --width 8 --seed 0 --env-steps 150000" in page
+    for score in pd.read_csv(out / "results.csv").score:
+        assert f"{score:.2f}" in page
+
+    # A second demo keeps the runs that are whole, and trains the others anew.
+    def networks():  # but for those whose length follows from the seconds of others
+        files = [path for path in (out / "runs").rglob("*.safetensors") if "long" not in str(path)]
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = networks()
+    newest = max((out / "runs" / "depth4-seed0" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+    cli.main()
+    after = networks()
+    assert after.keys() == before.keys()
+    anew = {path.relative_to(out / "runs").parts[0] for path in before if after[path] != before[path]}
+    assert anew == {"depth4-seed0"}
+
+
+def test_what_a_demo_did_not_make_stays(toy_run, tmp_path):
+    """Whatever lies under a name of its own, a file among others."""
+    run = demo.Run(demo.Kind("depth4", "depth 4", 4, 8, 1000), 0, tmp_path / "runs")
+    shutil.copytree(toy_run, run.out)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=r"depth4-seed0 is not of this demo, which leaves it alone"):
+        demo.train_all([run], "training")
+    assert sorted(tmp_path.rglob("*")) == before
+    # Nor what the user put where a demo had begun a run.
+    run.note()
+    assert not run.is_made_here
+    run_directory.write_config(run.out, run_directory.read_config(run.out) | {"command": ["crlviz", *run.arguments]})
+    assert run.is_made_here
+
+
+def test_a_failed_run_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "ENV", "point_nowhere")
+    run = demo.Run(demo.Kind("depth4", "depth 4", 4, 8, 1000), 0, tmp_path / "runs")
+    with pytest.raises(
+        CrlvizError, match=r"training depth 4, seed 0 failed: .*no environment is called 'point_nowhere'"
+    ):
+        demo.train_all([run], "training")
+    assert not run.out.exists()

@@ -1,0 +1,230 @@
+"""The page of the paper's figures: what runs support, what the others would take, and that none is lost."""
+
+import dataclasses
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import pandas as pd
+import pytest
+
+from analyses.common.runs import find
+from analyses.pages import figures, paper, sweep_cost
+from analyses.pages.figures import Figure
+from crlviz import cli
+from crlviz.agent import Agent
+from crlviz.checkpoints import run_directory
+from crlviz.errors import CrlvizError
+from crlviz.networks.residual import Actor, Critic, NetworkConfig, parameter_count
+from tests.helpers.toys import planted_runs, toy_config, untrained_run
+
+
+def a_run(path, depth: int, seconds: float = 10.0, **changes):
+    """An untrained run with a metrics.csv as if it had taken so many seconds."""
+    run = untrained_run(path, toy_config(actor__depth=depth, critic__depth=depth, **changes))
+    rows = {"env_steps": [0, 100], "gradient_steps": [0, 10], "wall_seconds": [1, 2 + seconds]}
+    rows |= {"train_seconds": [0, seconds], "success": [0.1, 0.5], "time_at_goal": [1.0, 5.0]}
+    pd.DataFrame(rows).to_csv(run / "metrics.csv", index=False)
+    return run
+
+
+def toys_agent(depth: int, seed: int = 0, width: int = 8, layer_norm: bool = True, gamma: float = 0.99) -> Agent:
+    """An agent without parameters, for what is asked of its config alone."""
+    changes = {"seed": seed, "gamma": gamma} | {
+        f"{network}__{name}": value
+        for network in ("actor", "critic")
+        for name, value in {"depth": depth, "width": width, "layer_norm": layer_norm}.items()
+    }
+    return Agent(dataclasses.asdict(toy_config(**changes)), {}, 100, 10, Path("none"))
+
+
+@pytest.fixture(scope="module")
+def depths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("paper")
+    for depth in (4, 8):
+        run = a_run(folder / f"d{depth}", depth)
+        config = run_directory.read_config(run)
+        typed = ["crlviz", "train", "point_u_maze", "--depth", str(depth), "--width", "8", "--env-steps", "100"]
+        run_directory.write_config(
+            run, config | {"command": [*typed, "--set", "actor.residual=true", "--out", str(run)]}
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn(depths, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "figures"
+    before = sys.argv
+    sys.argv = ["crlviz", "paper", str(depths), "--out", str(out), "--only", "1,6,8,9"]
+    try:
+        cli.main()
+    finally:
+        sys.argv = before
+    return out
+
+
+def test_what_runs_support_is_drawn_in_every_form(drawn):
+    names = {path.name for path in drawn.iterdir()}
+    wanted = {f"figure{number}-point_u_maze{ending}" for number in (1, 9) for ending in (".html", ".svg", ".pdf")}
+    assert names == wanted | {"index.html"}
+    assert (drawn / "figure9-point_u_maze.pdf").read_bytes().startswith(b"%PDF")
+    assert "Click into the map" in (drawn / "figure9-point_u_maze.html").read_text()
+
+
+def test_the_page_stands_alone(drawn, open_page):
+    opened = open_page(drawn / "index.html")
+    assert opened.locator(".chart svg").count() == 2
+    rows = {row.split("\t")[0]: row for row in opened.locator("tr").all_inner_texts()}
+    assert "below" in rows["1"]
+    assert "crlviz sweep point_u_maze --width 8 --env-steps 100 --actor-depth 4,16 --critic-depth 4,16" in rows["6"]
+    assert "--out runs/figure6" in rows["6"]
+    assert re.search(r"About [\d.,]+ (min|h) \(a guess\)", rows["6"])
+    assert "replay buffer" in rows["8"]
+    assert "sweep" not in rows["8"]
+
+
+def test_a_figure_that_fails_loses_no_other(depths, tmp_path):
+    def told(runs):
+        raise CrlvizError("these runs are too few")
+
+    def unforeseen(runs):
+        raise ZeroDivisionError("division by zero")
+
+    wanted = [
+        Figure("1", "told?", draw=told),
+        Figure("2", "unforeseen?", draw=unforeseen),
+        next(figure for figure in figures.FIGURES if figure.number == "1"),
+    ]
+    entries = paper.draw(paper.group(find([depths])), tmp_path / "out", wanted)
+    assert [entry.error for entry in entries] == ["these runs are too few", "ZeroDivisionError: division by zero", ""]
+    assert entries[2].chart
+    page = paper.write_index(entries, [depths], tmp_path / "out").read_text()
+    assert "failed: these runs are too few" in page
+
+
+def test_a_run_without_a_curve_or_a_checkpoint_refuses_no_figure(depths, tmp_path):
+    """Imported, and only begun."""
+    folder = Path(shutil.copytree(depths, tmp_path / "runs"))
+    untrained_run(folder / "imported", toy_config(seed=1))
+    untrained_run(folder / "begun", toy_config(seed=2), steps=())
+    with pytest.warns(UserWarning, match="begun holds no checkpoint yet"):
+        [runs] = paper.group(find([folder]))
+    assert len(runs.agents) == 3
+    with pytest.warns(UserWarning, match="left out: .*imported has no metrics.csv"):
+        drawn, missing = paper.draw([runs], tmp_path / "out", figures.choose("1,6"))
+    assert drawn.chart
+    [plain] = paper.draw(paper.group(find([depths])), tmp_path / "plain", figures.choose("6"))
+    assert missing.hours == plain.hours  # of the two that tell how long they took
+    alone = paper.group([folder / "imported"])
+    [entry] = paper.draw(alone, tmp_path / "out", figures.choose("6"))
+    assert (entry.time, entry.command[:12]) == ("", "crlviz sweep")
+    assert "a guess" not in paper.write_index([entry], [folder], tmp_path / "out").read_text()
+
+
+def test_two_factors_must_vary_apart(tmp_path):
+    grid = Figure("6", "which?", ("actor_depth", "critic_depth"), {})
+    together = [a_run(tmp_path / f"d{depth}", depth) for depth in (4, 8)]
+    assert "vary apart" in grid.missing(paper.group(together)[0])
+    apart = untrained_run(tmp_path / "apart", toy_config(actor__depth=8, critic__depth=4))
+    assert grid.missing(paper.group([*together, apart])[0]) == ""
+
+
+def test_figures_over_depth_take_runs_that_differ_in_depth_and_seed_alone(tmp_path):
+    kinds = [{"depth": depth, "seed": seed} for depth in (8, 4) for seed in (1, 0)]
+    kinds += [{"depth": 4, "width": 16}, {"depth": 8, "seed": 2, "layer_norm": False}, {"depth": 16, "gamma": 0.9}]
+    agents = [toys_agent(**kind) for kind in kinds]
+    runs = figures.Runs([], agents)
+    found = [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.over_depth]
+    assert found == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    assert [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.one_a_depth] == [(4, 0), (8, 0)]
+
+
+def test_figures_over_depth_take_runs_that_are_alike_in_all_else():
+    """A depth 16 that was trained longer, or with another gamma, is no answer to what depth does."""
+    alike = [toys_agent(depth) for depth in (4, 8)]
+    longer = dataclasses.replace(toys_agent(16), env_steps=10_000)
+    other = toys_agent(32)
+    other = dataclasses.replace(other, config=other.config | {"gamma": 0.5})
+    assert figures.Runs([], [*alike, longer, other]).over_depth == alike
+
+
+def test_figures_over_depth_take_the_whole_network_where_there_is_one():
+    lacking = [toys_agent(depth, seed, layer_norm=False) for depth in (4, 8, 16) for seed in (0, 1)]
+    whole = [toys_agent(depth) for depth in (4, 8)]
+    assert figures.Runs([], [*lacking, *whole]).over_depth == whole
+    assert figures.Runs([], [*lacking, whole[0]]).over_depth == lacking
+
+
+@pytest.mark.parametrize(("number", "lacking"), [("5", {"no residual"}), ("16", {"no LayerNorm", "relu"})])
+def test_ablations_are_shown_where_they_belong(number, lacking, monkeypatch):
+    networks = ("full network", "no residual", "no LayerNorm", "relu")
+    rows = [{"depth": depth, "network": network, "score": 0.5} for depth in (4, 8) for network in networks]
+    monkeypatch.setattr(figures.run_data, "compute", lambda paths: planted_runs(*rows))
+    [figure] = figures.choose(number)
+    rows = [row for rows in figure.draw(figures.Runs([], [])).to_dict()["datasets"].values() for row in rows]
+    assert {row["line"] for row in rows} == {"full network"} | lacking
+
+
+def test_what_is_missing_is_said(depths, tmp_path):
+    [runs] = paper.group(find([depths]))
+    by_number = {figure.number: figure for figure in figures.FIGURES}
+    assert by_number["1"].missing(runs) == ""
+    assert by_number["7"].missing(runs) == "runs with several batch sizes"
+    assert "at most three cells apart" in by_number["11"].missing(runs)
+    assert "no baselines" in by_number["13"].missing(runs)
+    near = a_run(tmp_path / "near", 4, env="point_u_maze_gen_1f2f3f")
+    assert by_number["11"].missing(paper.group([near])[0]) == "runs with several depths"
+
+
+def test_runs_are_grouped_by_environment(depths, tmp_path):
+    other = a_run(tmp_path / "other", 4, env="point_u2_maze")
+    grouped = paper.group(find([depths, other]))
+    assert [(runs.env.id, len(runs.paths)) for runs in grouped] == [("point_u_maze", 2), ("point_u2_maze", 1)]
+
+
+def test_the_cost_is_the_line_through_the_runs(tmp_path):
+    """Where seconds are 3 + 0.001 times the parameters times the batch, so are the sweep's."""
+
+    def parameters(depth: int, width: int) -> int:
+        config = NetworkConfig(depth, width)
+        networks = Actor(config, 6, 2), Critic(config, 4, 2, 2)
+        return sum(parameter_count(jax.eval_shape(network.init, jax.random.key(0))) for network in networks)
+
+    batch = toy_config().batch_size
+
+    def seconds(depth: int, width: int = 8, times: int = 1) -> float:
+        return 3 + 0.001 * parameters(depth, width) * batch * times
+
+    [runs] = paper.group([a_run(tmp_path / f"d{depth}", depth, seconds(depth)) for depth in (4, 16)])
+    figure = Figure("4", "?", sweep={"depth": "4,8", "width": "x1,x2"})
+    took = [seconds(4), seconds(16)]
+    wanted = 5 * sum(seconds(depth, width) for depth in (4, 8) for width in (8, 16)) / 3600
+    assert sweep_cost.hours(figure, runs, took) == pytest.approx(wanted, rel=1e-4)
+    batches = dataclasses.replace(figure, sweep={"depth": "4", "batch-size": "x1,x4", "ablate": "residual"})
+    assert sweep_cost.hours(batches, runs, took) == pytest.approx(
+        2 * 5 * (seconds(4) + seconds(4, times=4)) / 3600, rel=1e-4
+    )
+    assert "--depth 4,8 --width 8,16" in sweep_cost.command(figure, runs, [])
+    # A run of ten times the steps took ten times as long; the sweep trains as long as the first.
+    longer = figures.Runs(runs.paths, [runs.agents[0], dataclasses.replace(runs.agents[1], env_steps=1000)])
+    assert sweep_cost.hours(figure, longer, [took[0], 10 * took[1]]) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["{empty}"], 1, "is no run directory"),
+        (["{runs}", "--only", "2"], 2, "--only 2: the paper's figures here are 1, 3"),
+        (["{runs}", "--only", "8"], 1, "support no figure"),
+    ],
+)
+def test_mistakes(depths, tmp_path, monkeypatch, capsys, arguments, code, words):
+    (tmp_path / "empty").mkdir()
+    filled = [argument.format(empty=tmp_path / "empty", runs=depths) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["crlviz", "paper", *filled, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == code
+    assert words in capsys.readouterr().err

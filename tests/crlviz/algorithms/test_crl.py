@@ -1,0 +1,168 @@
+"""The losses against loops, and an update against the three steps done by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
+from crlviz.networks.residual import Actor, Critic, NetworkConfig
+
+STATE, ACTION, GOAL, BATCH = 4, 2, 2, 6
+
+
+@pytest.fixture(scope="module")
+def crl() -> CRL:
+    shape = NetworkConfig(4, 8)
+    config = CRLConfig(learning_rate=1e-2, temperature_learning_rate=3e-2, initial_temperature=0.5)
+    return CRL(config, Actor(shape, STATE + GOAL, ACTION), Critic(shape, STATE, ACTION, GOAL))
+
+
+@pytest.fixture(scope="module")
+def learner(crl):
+    return jax.jit(crl.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    return tuple(rng.normal(size=(BATCH, n)).astype(np.float32) for n in (STATE, ACTION, GOAL))
+
+
+def _naive(logits: np.ndarray, penalty: float) -> tuple[float, dict[str, float]]:
+    count = len(logits)
+    loss, hits, positive, negative = 0.0, 0, [], []
+    for i in range(count):
+        total = sum(np.exp(logits[i, j]) for j in range(count))
+        shifted = sum(np.exp(logits[i, j] + 1e-6) for j in range(count))
+        loss -= (logits[i, i] - np.log(total)) / count
+        loss += penalty * np.log(shifted) ** 2 / count
+        hits += all(logits[i, i] > logits[i, j] for j in range(count) if j != i)
+        positive.append(logits[i, i])
+        negative += [logits[i, j] for j in range(count) if j != i]
+    return loss, {
+        "accuracy": hits / count,
+        "logits_positive": np.mean(positive),
+        "logits_negative": np.mean(negative),
+    }
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.1, 1.0]), st.floats(0.1, 20))
+def test_info_nce_against_a_loop(seed, penalty, scale):
+    logits = -np.abs(np.random.default_rng(seed).normal(size=(5, 5))) * scale
+    loss, detail = jax.jit(info_nce)(logits.astype(np.float32), penalty)
+    expected, told = _naive(logits, penalty)
+    assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert detail.keys() == told.keys()
+    for name, value in told.items():
+        assert float(detail[name]) == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_rows_are_state_actions_and_columns_are_goals():
+    """A goal that is near every row costs the rows (forward InfoNCE); the transposed loss would be another number."""
+    logits = jnp.array([[-1.0, 0.0, -3.0], [-2.0, 0.0, -3.0], [-2.0, 0.0, -1.0]])
+    assert float(info_nce(logits, 0.0)[0]) == pytest.approx(_naive(np.asarray(logits, float), 0.0)[0], rel=1e-5)
+    assert float(info_nce(logits, 0.0)[0]) != pytest.approx(float(info_nce(logits.T, 0.0)[0]), rel=1e-2)
+    phi, psi = np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[0.0, 0.0], [0.0, 4.0]])
+    np.testing.assert_allclose(pairwise_logits(phi, psi), [[0, -4], [-5, -3]], rtol=1e-6)
+
+
+def test_perfect_embeddings_tell_every_row_apart():
+    phi = 30.0 * np.eye(8, dtype=np.float32)
+    loss, detail = jax.jit(lambda phi: info_nce(pairwise_logits(phi, phi), 0.0))(phi)
+    assert float(detail["accuracy"]) == 1
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    assert float(detail["logits_positive"]) == 0
+    assert float(detail["logits_negative"]) == pytest.approx(-30 * 2**0.5)
+    gradient = jax.jit(jax.grad(lambda phi: info_nce(pairwise_logits(phi, 30.0 * jnp.eye(8)), 0.1)[0]))(phi)
+    assert np.isfinite(gradient).all()
+
+
+def test_gradients_of_info_nce_by_differences():
+    logits = np.random.default_rng(0).normal(size=(4, 4))
+    gradient = np.asarray(jax.jit(jax.grad(lambda x: info_nce(x, 0.1)[0]))(logits.astype(np.float32)))
+    for i, j in np.ndindex(4, 4):
+        step = np.zeros((4, 4))
+        step[i, j] = 1e-5
+        slope = (_naive(logits + step, 0.1)[0] - _naive(logits - step, 0.1)[0]) / 2e-5
+        assert float(gradient[i, j]) == pytest.approx(slope, abs=1e-4)
+
+
+def test_a_learner_starts_at_the_given_temperature(learner):
+    assert float(jnp.exp(learner.log_alpha)) == pytest.approx(0.5)
+
+
+def test_an_update_is_three_steps_from_the_old_parameters(crl, learner, batch):
+    state, action, goal = batch
+    key = jax.random.key(3)
+    optimisers = {"network": optax.adam(1e-2), "alpha": optax.adam(3e-2)}
+
+    @jax.jit
+    def both(learner):
+        ours, metrics = crl.update(learner, key, state, action, goal)
+
+        noise = jax.random.normal(key, action.shape)
+        alpha = jnp.exp(learner.log_alpha)
+        observation = jnp.concatenate([state, goal], -1)
+
+        def actor_loss(params):
+            a, log_prob = crl.actor.sample(params, observation, noise)
+            embeddings = crl.critic.phi(learner.critic, state, a), crl.critic.psi(learner.critic, goal)
+            return jnp.mean(alpha * log_prob + jnp.linalg.norm(embeddings[0] - embeddings[1], axis=-1))
+
+        def critic_loss(params):
+            phi, psi = crl.critic.phi(params, state, action), crl.critic.psi(params, goal)
+            return info_nce(-jnp.linalg.norm(phi[:, None] - psi[None], axis=-1), 0.1)[0]
+
+        log_prob = crl.actor.sample(learner.actor, observation, noise)[1]
+
+        def alpha_loss(log_alpha):
+            return jnp.mean(jnp.exp(log_alpha) * (-log_prob + 0.5 * ACTION))
+
+        def step(optimiser, loss, old, memory):
+            updates, memory = optimisers[optimiser].update(jax.grad(loss)(old), memory, old)
+            return optax.apply_updates(old, updates)
+
+        expected = {
+            "actor": step("network", actor_loss, learner.actor, learner.actor_optimiser),
+            "critic": step("network", critic_loss, learner.critic, learner.critic_optimiser),
+            "log_alpha": step("alpha", alpha_loss, learner.log_alpha, learner.alpha_optimiser),
+        }
+        losses = actor_loss(learner.actor), critic_loss(learner.critic), alpha_loss(learner.log_alpha)
+        return ours, metrics, expected, losses, -log_prob.mean()
+
+    for _ in range(2):  # the second from optimisers that remember
+        ours, metrics, expected, losses, entropy = both(learner)
+        for name, params in expected.items():
+            for a, b in zip(jax.tree.leaves(getattr(ours, name)), jax.tree.leaves(params), strict=True):
+                # Adam divides by the gradient's size, so a gradient that is next to nothing is next to noise.
+                assert np.median(np.abs(a - b)) < 1e-6
+                np.testing.assert_allclose(a, b, atol=2e-3)
+        for name, value in zip(("actor_loss", "critic_loss", "alpha_loss"), losses, strict=True):
+            assert float(metrics[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-5)
+        assert float(metrics["entropy"]) == pytest.approx(float(entropy), rel=1e-4, abs=1e-5)
+        assert float(metrics["alpha"]) == pytest.approx(float(jnp.exp(learner.log_alpha)), rel=1e-5)
+        learner = ours
+
+
+def test_temperature_rises_under_the_target_entropy_and_falls_above_it(crl):
+    target = -0.5 * ACTION
+    slope = jax.grad(crl.alpha_loss)
+    assert float(slope(0.0, jnp.full(4, -(target - 1)))) < 0  # entropy under the target: descending raises alpha
+    assert float(slope(0.0, jnp.full(4, -(target + 1)))) > 0
+
+
+def test_critic_learns_a_batch(crl, learner, batch):
+    @jax.jit
+    def train(learner):
+        keys = jax.random.split(jax.random.key(1), 200)
+        return jax.lax.scan(lambda learner, key: crl.update(learner, key, *batch), learner, keys)
+
+    _, metrics = train(learner)
+    assert float(metrics["accuracy"][-1]) == 1
+    assert float(metrics["critic_loss"][-1]) < 0.5 * float(metrics["critic_loss"][0])
+    assert all(np.isfinite(value).all() for value in metrics.values())

@@ -1,0 +1,55 @@
+"""What is written has the permissions that anything new has, under every umask, whoever writes."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from crlviz.checkpoints import atomic_files
+from crlviz.interchange.importing import import_runs
+
+
+@pytest.fixture(params=[0o002, 0o027, 0o077], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def check(top: Path, umask: int) -> None:
+    for path in (top, *top.rglob("*")):
+        wanted = (0o777 if path.is_dir() else 0o666) & ~umask
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+
+
+def test_everything_has_the_usual_permissions(tmp_path, umask):
+    top = tmp_path / "top"
+    top.mkdir()
+    atomic_files.write(top / "written", b"1")
+    with atomic_files.unfinished(top / "elsewhere") as made:
+        made.touch(0o600)  # as safetensors has them
+    with atomic_files.directory(top / "folder") as folder:
+        (folder / "private").touch(0o600)
+        (folder / "inner").mkdir()
+        (folder / "inner" / "deeper").touch(0o600)
+    check(top, umask)
+    names = sorted(path.name for path in top.rglob("*"))
+    assert names == ["deeper", "elsewhere", "folder", "inner", "private", "written"]
+    atomic_files.remove_directory(top / "folder")
+    assert sorted(path.name for path in top.iterdir()) == ["elsewhere", "written"]
+
+
+def test_an_imported_run_can_be_opened_by_whom_the_umask_lets(data, tmp_path, umask):
+    (run,) = import_runs([data / "runs" / "ant_big_maze_1000_20261121-001006"], tmp_path / "theirs")
+    assert list(run.glob("checkpoints/*/actor.safetensors"))
+    check(run, umask)
+
+
+def test_the_umask_is_never_touched(tmp_path, monkeypatch):
+    """It is the whole process's: whoever sets it to read it opens what other threads make at that moment."""
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was set"))
+    atomic_files.write(tmp_path / "written", b"1")
+    atomic_files.write_directory(tmp_path / "folder", {"inner": b"1"})
+    with atomic_files.unfinished(tmp_path / "elsewhere") as made:
+        made.touch()

@@ -1,0 +1,78 @@
+"""The layers in one piece and their gradient by hand, against flax's layers one by one and their automatic gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crlviz.networks.fused_layers import chain
+from crlviz.networks.residual import Layer, NetworkConfig
+
+WIDTH, INPUTS, ROWS = 6, 5, 7
+
+
+@pytest.fixture(scope="module")
+def layers():
+    """Three, with numbers that no layer starts with."""
+    rng = np.random.default_rng(0)
+    sizes = [INPUTS, WIDTH, WIDTH]
+    return [
+        {
+            "dense": {"kernel": rng.normal(size=(size, WIDTH)), "bias": rng.normal(size=WIDTH)},
+            "norm": {"scale": rng.uniform(0.5, 2, WIDTH), "bias": rng.normal(size=WIDTH)},
+        }
+        for size in sizes
+    ]
+
+
+def plain(layers, x):
+    for params in layers:
+        x = Layer(NetworkConfig(4, WIDTH)).apply({"params": params}, x)
+    return x
+
+
+def close(a, b):
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(ROWS,), (2, 3), ()])
+def test_the_same_outputs(layers, shape):
+    x = np.random.default_rng(1).normal(size=(*shape, INPUTS)).astype(np.float32)
+    assert chain(layers, x).shape == (*shape, WIDTH)
+    close(jax.jit(chain)(layers, x), jax.jit(plain)(layers, x))
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (0, 1)], ids=["weights", "inputs", "both"])
+def test_the_same_gradients(layers, wanted):
+    rng = np.random.default_rng(2)
+    x, weight = rng.normal(size=(ROWS, INPUTS)).astype(np.float32), rng.normal(size=(ROWS, WIDTH)).astype(np.float32)
+
+    def gradient(function):
+        return jax.jit(jax.grad(lambda layers, x: (function(layers, x) * weight).sum(), argnums=wanted))(layers, x)
+
+    close(gradient(chain), gradient(plain))
+
+
+def test_several_at_once_and_computed_anew(layers):
+    """Under vmap, as several seeds train, and under checkpoint, as memory is saved."""
+    x = np.random.default_rng(3).normal(size=(2, ROWS, INPUTS)).astype(np.float32)
+    pair = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.1 * leaf]), layers)
+
+    def gradients(function):
+        return jax.jit(jax.vmap(jax.grad(lambda layers, x: (function(layers, x) ** 2).sum())))(pair, x)
+
+    close(gradients(jax.checkpoint(chain)), gradients(plain))
+
+
+def test_only_what_is_wanted_is_kept(layers):
+    """The actor's step goes through phi to the action alone: no product for phi's weights."""
+    x = np.ones((ROWS, INPUTS), np.float32)
+
+    def products(wanted):
+        gradient = jax.grad(lambda layers, x: chain(layers, x).sum(), argnums=wanted)
+        return str(jax.make_jaxpr(gradient)(layers, x)).count("dot_general")
+
+    everything, weights, inputs = products((0, 1)), products(0), products(1)
+    assert everything - weights == 1  # the first layer's inputs
+    assert everything - inputs == 3  # three kernels

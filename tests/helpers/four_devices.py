@@ -1,0 +1,88 @@
+"""``python -m tests.helpers.four_devices FOLDER``: what four devices do, for ``test_devices``.
+
+In a process of its own: that a CPU is to be four devices must be said before jax starts. Writes run directories and
+``told.json``.
+"""
+
+import functools
+import json
+import math
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+import jax
+import pytest
+
+from tests.helpers.toys import send, toy_config
+from training import sharding, trainer
+from training.run import compiled, signals
+from training.run.runner import Run
+
+# Rows of replay are by far the largest number of anything.
+SETTINGS = {"num_envs": 8, "env_steps": 8 * 10 * 7, "batch_size": 32, "replay_steps": 2_000, "eval_episodes": 8}
+SETTINGS |= {"actor__width": 32, "critic__width": 32, "seed": 3}
+
+
+def collectives(text: str) -> list[tuple[str, list[int]]]:
+    """What devices tell each other in a compiled program: of each such operation its name and how many numbers."""
+    found = []
+    for line in text.splitlines():
+        match = re.search(r"= (.*?) (all-\w+|collective-\w+|reduce-scatter|ragged-\S+?)(-start)?\(", line)
+        if match:
+            shapes = re.findall(r"\w\[([\d,]*)\]", match[1])
+            found.append((match[2], [math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes]))
+    return found
+
+
+def stopped(folder: Path, config, count: str) -> Path:
+    """A run that was stopped in its second training step, on so many devices."""
+    real = Run._step
+
+    def step(self):
+        if self.step == 1:
+            send(signal.SIGTERM)
+        real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_step", step)
+        with pytest.raises(signals.Stopped):
+            trainer.train(config, folder, progress=False, devices=sharding.chosen(count))
+    return folder
+
+
+def main(folder: Path) -> None:
+    compiled.compiled = functools.cache(compiled.compiled)
+    config = toy_config(**SETTINGS)
+    for count in ("1", "4"):
+        trainer.train(config, folder / f"on{count}", progress=False, devices=sharding.chosen(count))
+    for begun, ended in (("1", "4"), ("4", "1"), ("4", "4")):
+        run = stopped(folder / f"from{begun}to{ended}", config, begun)
+        trainer.resume(run, progress=False, devices=sharding.chosen(ended))
+    compiled.at_once = lambda: True
+    seeds = {seed: folder / f"together{seed}" for seed in (3, 4)}
+    trainer.train_together(config, seeds, progress=False, devices=sharding.chosen("4"))
+    one, four = (compiled.compiled(config, 1, sharding.chosen(count)) for count in ("1", "4"))
+    told = {
+        "rows": config.num_envs * config.replay_steps,
+        "collectives": collectives(four.collect.as_text()) + collectives(four.learn.as_text()),
+        "flops": {
+            name: [getattr(made, name).cost_analysis()["flops"] for made in (one, four)]
+            for name in ("collect", "learn", "measure")
+        },
+        "memory": [one.memory, four.memory],
+    }
+    state = four.start([0], [0])
+    told["lies"] = {
+        jax.tree_util.keystr(path): [list(leaf.shape), list(leaf.addressable_shards[0].data.shape)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+    (folder / "told.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

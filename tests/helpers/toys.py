@@ -1,0 +1,230 @@
+"""A configuration that trains in a second, and mazes small enough to reason about."""
+
+import csv
+import dataclasses
+import functools
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from crlviz import datasets
+from crlviz.checkpoints import run_directory
+from crlviz.envs.point import PointMaze
+from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from training import config as configs
+from training.loop.divergence import Trouble
+from training.loop.train_loop import Loop, TrainState
+from training.run.runner import Run
+from training.trainer import METRICS, build
+
+# 4 environments of 20-step episodes: 3 unrolls of prefill, then 2 epochs of 2 training steps.
+TOY: dict[str, Any] = {
+    "actor.width": 8,
+    "critic.width": 8,
+    "num_envs": 4,
+    "unroll": 10,
+    "updates": 3,
+    "batch_size": 8,
+    "window": 30,
+    "replay_steps": 60,
+    "env_steps": 4 * 10 * 7,
+    "evaluations": 2,
+    "eval_episodes": 6,
+    "episode_length": 20,
+}
+
+FACTS: dict[str, Any] = dict.fromkeys(datasets.FACTS, 0) | {"depth": 4, "width": 8, "seed": 0}
+
+ROOM = ["#######", "#.....#", "#.....#", "#..r..#", "#.....#", "#g....#", "#######"]
+
+
+def toy_config(**changes: Any) -> configs.TrainConfig:
+    """The toy run in the U maze, with some settings changed; dots are written ``__``."""
+    return configs.replace(
+        configs.TrainConfig(env="point_u_maze"),
+        TOY | {name.replace("__", "."): value for name, value in changes.items()},
+    )
+
+
+def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: Sequence[int] = (100,)) -> Path:
+    """A run directory with networks as they start, each checkpoint with its own; nothing is trained."""
+    config = config or toy_config()
+    loop = build(config)
+    run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
+    init = jax.jit(loop.algorithm.init)
+    for count in steps:
+        learner = init(jax.random.key(count))
+        networks = {"actor": jax.device_get(learner.actor), "critic": jax.device_get(learner.critic)}
+        run_directory.write(run, count, count // 10, networks)
+    return run
+
+
+def planted_run(run: Path, curve: Sequence[float], seconds: float = 1.0, **changes: Any) -> Path:
+    """A run directory as a finished run of ``toy_config`` leaves it, with a learning curve of success that is given.
+
+    Its networks are zeros of their shapes: nothing is compiled. Its evaluations lie ``seconds`` apart.
+    """
+    config = toy_config(**changes)
+    run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
+    run_directory.write(run, config.env_steps, config.env_steps // 10, _zeros(config.actor, config.critic))
+    plant_curve(run, curve, seconds)
+    return run
+
+
+@functools.cache
+def _zeros(actor: NetworkConfig, critic: NetworkConfig) -> dict[str, Any]:
+    """Parameters of a point mass's networks, all zero."""
+    networks = {"actor": Actor(actor, 6, 2), "critic": Critic(critic, 4, 2, 2)}
+    shapes = {name: jax.eval_shape(network.init, jax.random.key(0)) for name, network in networks.items()}
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def plant_curve(run: Path, curve: Sequence[float], seconds: float = 1.0) -> None:
+    """A metrics.csv with this success at its evaluations, so many seconds apart, in place of a run's own."""
+    with open(run / "metrics.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, METRICS)
+        table.writeheader()
+        for index, value in enumerate(curve):
+            table.writerow(
+                {
+                    "env_steps": 100 * index,
+                    "gradient_steps": 10 * index,
+                    "train_seconds": seconds * index,
+                    "success": value,
+                    "time_at_goal": 20 * value,
+                }
+            )
+
+
+def begun(loop: Loop, key: jax.Array) -> TrainState:
+    """What a run begins with, its replay filled: the loop's programs as one."""
+    state = loop.begin(key, loop.renew(key)).replace(replay=loop.ring())
+    return jax.lax.fori_loop(0, loop.schedule.prefill_unrolls, lambda _, state: collected(loop, state), state)
+
+
+def collected(loop: Loop, state: TrainState) -> TrainState:
+    return loop.collect(state, loop.renew(state.key) if loop.config.redraw_goals else None)
+
+
+def stepped(loop: Loop, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], Trouble]:
+    """A training step: the loop's programs as one."""
+    return loop.learn(collected(loop, state))
+
+
+def change_config(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a run's config.json and its checksum with it."""
+    content = run_directory.read_config(run)
+    content.pop("sha256", None)
+    change(content)
+    run_directory.write_config(run, content)
+
+
+def send(number: int) -> None:
+    """Send this process a signal and wait until the run that trains in it has heard: a toy's step may end before."""
+    heard, say = threading.Event(), Run._say
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_say", lambda self, line: (say(self, line), heard.set()))
+        os.kill(os.getpid(), number)
+        assert heard.wait(30)
+
+
+class FallingPoint(PointMaze):
+    """A point that "falls" where y exceeds a line: the laptop's stand-in for a body whose episode can end early."""
+
+    line = 0.5
+
+    def step(self, state, action):
+        state = super().step(state, action)
+        return state.replace(done=(state.pipeline_state.position[1] > self.line).astype(float))
+
+
+@dataclass(frozen=True, eq=False)
+class Handmade:
+    """An agent whose policy, (observation, key or None) to actions, and Q, (state, action, goal) to numbers, are known.
+
+    It is its own actor and critic. Q is minus the straight line to the goal unless one is given.
+    """
+
+    env: Any
+    policy: Callable[..., Any]
+    value: Callable[..., Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=lambda: FACTS)
+    source: Path = Path("by hand")
+    params: Any = field(default_factory=lambda: {"actor": (), "critic": ()})
+
+    actor = critic = property(lambda self: self)
+    eval_env = property(lambda self: self.env)
+
+    def act(self, *arguments):
+        """``Actor.act(params, observation, key=None)``, or ``Agent.act`` without the parameters."""
+        if isinstance(arguments[0], tuple):
+            arguments = arguments[1:]
+        return self.policy(*arguments) if len(arguments) == 2 else self.policy(arguments[0], None)
+
+    def q(self, *arguments):
+        """``Critic.q(params, state, action, goal)``, or ``Agent.q`` without the parameters."""
+        state, action, goal = arguments[-3:]
+        if self.value:
+            return self.value(state, action, goal)
+        indices = jnp.array(self.env.goal_indices)
+        return -jnp.linalg.norm(state[..., indices] - goal, axis=-1)
+
+
+def planted_runs(*rows: Mapping[str, Any], evaluations: int = 11) -> xr.Dataset:
+    """What ``analyses.common.runs.compute`` tells of runs that never were.
+
+    A row a run: its factors where they are not a plain depth 4 of width 64; its ``score``, the same at each evaluation
+    but the first, or ``curve`` [evaluations]; ``seconds`` of training and ``parameters``.
+    """
+    plain = {"env": "here", "seed": 0, "algorithm": "crl", "depth": 4, "width": 64, "network": "full network"}
+    plain |= {"batch_size": 64, "others": "", "trained": 1000, "together": 1, "seconds": 10.0, "flops_per_update": 1e6}
+    filled: list[dict[str, Any]] = []
+    for row in rows:
+        full: dict[str, Any] = plain | dict(row)
+        full |= {name: full.get(name, full[name.removeprefix("actor_")]) for name in ("actor_depth", "actor_width")}
+        full["parameters"] = row.get("parameters", full["depth"] * full["width"] ** 2)
+        full["curve"] = np.array(row.get("curve", [0.0] + [row.get("score", 0.0)] * (evaluations - 1)), float)
+        filled.append(full)
+    share = np.linspace(0, 1, evaluations)
+
+    def over_time(values):
+        return ("run", "evaluation"), np.array(values), {"units": "1", "long_name": "planted"}
+
+    def over_runs(values):
+        return "run", list(values), {"units": "1", "long_name": "planted"}
+
+    last = [row["curve"][-5:].mean() for row in filled]
+    names = ("env", "seed", "algorithm", "depth", "width", "actor_depth", "actor_width", "network", "batch_size")
+    return xr.Dataset(
+        {
+            "success": over_time([row["curve"] for row in filled]),
+            "time_at_goal": over_time([100 * row["curve"] for row in filled]),
+            "env_steps": over_time([row["trained"] * share for row in filled]),
+            "gradient_steps": over_time([row["trained"] / 10 * share for row in filled]),
+            "train_seconds": over_time([row["seconds"] * share for row in filled]),
+            "score_success": over_runs(last),
+            "score_time_at_goal": over_runs(100 * score for score in last),
+            "parameters": over_runs(row["parameters"] for row in filled),
+            "flops_per_update": over_runs(row["flops_per_update"] for row in filled),
+        },
+        coords={name: over_runs(row[name] for row in filled) for name in (*names, "others", "trained", "together")}
+        | {"run": np.arange(len(filled))}
+        | {"group": over_runs(str([row[name] for name in names[2:]]) for row in filled)},
+    )
+
+
+def assert_described(dataset: xr.Dataset) -> None:
+    """Every variable and every coordinate tells what it is and in which unit, here and in a file."""
+    lacking = [name for name, each in dataset.variables.items() if not {"units", "long_name"} <= each.attrs.keys()]
+    assert not lacking
+    empty = [name for name, each in dataset.variables.items() if not (each.attrs["units"] and each.attrs["long_name"])]
+    assert not empty

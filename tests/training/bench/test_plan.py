@@ -1,0 +1,112 @@
+"""What a plan says, against the run it is about."""
+
+import csv
+import dataclasses
+import json
+import re
+
+import jax
+import pytest
+from click.testing import CliRunner
+
+from crlviz.cli import cli
+from crlviz.networks.residual import parameter_count
+from tests.helpers.toys import toy_config
+from tests.training.bench.test_throughput import MEASURED
+from training.bench import plan as plans
+from training.run import saved_state as states
+from training.run.compiled import compiled
+
+SMALL = ["point_u_maze", "--preset", "smoke", "--width", "16", "--depth", "8"]
+
+
+@pytest.fixture(scope="module")
+def plan() -> plans.Plan:
+    return plans.compute(toy_config())
+
+
+def test_the_parts_in_memory_are_what_the_compiled_step_takes(plan):
+    memory = plan.memory
+    held = memory.parameters + memory.optimiser + memory.replay + memory.environments
+    assert held == pytest.approx(compiled(toy_config()).learn.memory_analysis().argument_size_in_bytes, abs=64)  # a key
+    assert memory.shared  # a CPU's
+    assert memory.total == held + max(memory.collecting, memory.learning, memory.evaluation) + memory.saving
+    assert dataclasses.replace(memory, shared=False).total == memory.total - memory.saving
+
+
+def test_the_copy_that_is_saved_is_as_large_as_told(plan):
+    programs = compiled(toy_config())
+    copied = states.snapshot(programs.start([0], [0]))
+    assert plan.memory.saving == sum(leaf.nbytes for leaf in jax.tree.leaves(copied))
+
+
+def test_counts_are_those_of_the_run(plan, toy_run):
+    with (toy_run / "metrics.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    assert plan.env_steps == int(last["env_steps"])
+    assert plan.updates == int(last["gradient_steps"])
+    learner = jax.eval_shape(compiled(toy_config()).loop.algorithm.init, jax.random.key(0))
+    assert plan.parameters == parameter_count((learner.actor, learner.critic))
+    arrays = sum(leaf.size * 4 for leaf in jax.tree.leaves((learner.actor, learner.critic))) * len(
+        list(toy_run.glob("checkpoints/*"))
+    )
+    assert plan.checkpoint_bytes == arrays
+
+
+def test_hours_are_counts_over_rates(plan):
+    updating, stepping = plan.hours(plans.Rates(updates=2.0, env_steps=100.0, source=""))
+    assert updating == pytest.approx(plan.updates / 2 / 3600)
+    assert stepping == pytest.approx((plan.env_steps + plan.evaluation_steps) / 100 / 3600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "part", "name"),
+    [
+        ({"replay_steps": 6000}, "replay", "save_replay"),
+        ({"replay_steps": 6000, "save_replay": False}, "replay", "replay_steps"),
+        (
+            {"batch_size": 120, "actor__depth": 16, "critic__depth": 16, "save_replay": False},
+            "learning",
+            "batch_size",
+        ),
+        ({"eval_episodes": 4096, "save_replay": False}, "evaluation", "eval_episodes"),
+        (
+            {"num_envs": 1024, "unroll": 30, "replay_steps": 30, "actor__width": 64, "save_replay": False},
+            "collecting",
+            "num_envs",
+        ),
+    ],
+)
+def test_a_run_that_will_not_fit_does_with_the_knob_it_names(changes, part, name):
+    config = toy_config(**changes)
+    memory = plans.compute(config).memory
+    limit = memory.total - getattr(memory, part) // 3
+    advice = plans.knob(config, memory, limit)
+    named = re.match(r"(?:--set |--)([a-z_-]+)[ =](\w+)", advice)
+    assert named, advice
+    assert named[1].replace("-", "_") == name
+    value = False if name == "save_replay" else int(named[2])
+    assert plans.compute(dataclasses.replace(config, **{name: value})).memory.total <= limit
+
+
+def test_a_run_that_fits_needs_no_knob(plan):
+    assert plans.knob(toy_config(), plan.memory, plan.memory.total) == ""
+
+
+def test_one_that_no_knob_saves_is_told_so(plan):
+    assert plans.knob(toy_config(), plan.memory, 10.0).startswith("no one knob is enough")
+
+
+@pytest.mark.slow
+def test_the_command_measures_this_machine_and_says_whether_it_fits(tmp_path):
+    elsewhere = tmp_path / "toy.json"
+    elsewhere.write_text(json.dumps(MEASURED))
+    fits = CliRunner().invoke(cli, ["plan", *SMALL, "--rates", str(elsewhere)]).output
+    assert "updates/s" in fits
+    assert "500 environment steps/s" in fits
+    assert "by crlviz bench on toy accelerator, from 2 other sizes" in fits
+    assert fits.rstrip().endswith("It fits.")
+    lacks = CliRunner().invoke(cli, ["plan", *SMALL, "--no-measure", "--memory", "0.0001"]).output
+    assert "It will not fit: " in lacks
+    assert "updates/s" not in lacks

@@ -1,0 +1,109 @@
+"""With ``--precision``: what is shortened, and what that costs where nothing may be lost, against float64."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
+from crlviz.envs import make
+from crlviz.networks.fused_layers import chain
+from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.precision import EXACT, within
+from tests.helpers.rounded import MANTISSA, rounded
+
+PENALTY = 0.1
+SHORT = pytest.mark.parametrize("precision", MANTISSA)
+BATCH, WIDTH, DEPTH, STATE, ACTION, GOAL = 7, 24, 8, 5, 3, 2
+
+
+def _slopes(phi: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The gradient of the critic's loss to phi and psi, term by term."""
+    count = len(phi)
+    difference = phi[:, None] - psi[None]
+    logits = -np.linalg.norm(difference, axis=-1)
+    normaliser = np.log(np.exp(logits).sum(1, keepdims=True))
+    share = np.exp(logits - normaliser)
+    slope = (share - np.eye(count) + 2 * PENALTY * (normaliser + 1e-6) * share) / count
+    each = (slope / logits)[..., None] * difference
+    return each.sum(1), -each.sum(0)
+
+
+@SHORT
+@pytest.mark.parametrize("spread", [1, 10], ids=["early", "late"])
+def test_the_gradient_of_the_logits_is_that_of_float64(precision, spread):
+    rng = np.random.default_rng(0)
+    psi = spread * rng.normal(size=(64, 64)) + 5 * rng.normal(size=64)  # far from the origin, as embeddings get
+    phi = psi + 0.1 * spread * rng.normal(size=psi.shape)
+    phi, psi = phi.astype(np.float32), psi.astype(np.float32)
+    with within(precision):
+        gradient = jax.grad(lambda phi, psi: info_nce(pairwise_logits(phi, psi), PENALTY)[0], argnums=(0, 1))
+        ours = rounded(gradient, MANTISSA[precision])(phi, psi)
+    for found, truth in zip(ours, _slopes(phi.astype(float), psi.astype(float)), strict=True):
+        assert np.linalg.norm(found - truth) < 1e-5 * np.linalg.norm(truth)
+        assert np.median(np.abs(found - truth) / np.abs(truth)) < 1e-5
+
+
+@SHORT
+def test_sums_of_layer_norm_are_those_of_float64(precision):
+    """The products with kernels exact here, so that what errs is the rest."""
+    rng = np.random.default_rng(1)
+    layers = [
+        {
+            "dense": {"kernel": rng.normal(size=(WIDTH, WIDTH)), "bias": rng.normal(size=WIDTH)},
+            "norm": {"scale": rng.uniform(0.5, 2, WIDTH), "bias": rng.normal(size=WIDTH)},
+        }
+        for _ in range(2)
+    ]
+    x, weight = rng.normal(size=(2, BATCH, WIDTH))
+
+    def plain(layers, x):
+        for layer in layers:
+            y = x @ layer["dense"]["kernel"] + layer["dense"]["bias"]
+            y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-6)
+            x = jax.nn.swish(y * layer["norm"]["scale"] + layer["norm"]["bias"])
+        return x
+
+    with jax.enable_x64(True):
+        truth = jax.jit(jax.grad(lambda layers, x: (plain(layers, x) * weight).sum(), argnums=(0, 1)))(layers, x)
+    with within(precision):
+        gradient = jax.grad(lambda layers, x: (chain(layers, x, EXACT) * weight).sum(), argnums=(0, 1))
+        single = jax.tree.map(np.float32, (layers, x))
+        ours = jax.jit(rounded(gradient, MANTISSA[precision]))(*single)
+    for a, b in zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (ours, truth)), strict=True):
+        assert b.dtype == np.float64
+        assert np.linalg.norm(a - b) < 1e-5 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(
+    ("precision", "shape"), [("tf32", {}), ("bfloat16", {"activation": "relu"})], ids=["by hand", "by flax"]
+)
+def test_the_compiled_update_shortens_the_products_of_blocks_alone(precision, shape):
+    network = NetworkConfig(DEPTH, WIDTH, **shape)
+    crl = CRL(CRLConfig(), Actor(network, STATE + GOAL, ACTION), Critic(network, STATE, ACTION, GOAL))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch = [jax.ShapeDtypeStruct((BATCH, size), jnp.float32) for size in (STATE, ACTION, GOAL)]
+    with within(precision):
+        program = jax.jit(crl.gradients).lower(jax.eval_shape(crl.init, key), key, *batch).compile()
+    lines = [line for line in program.as_text().splitlines() if re.search(r" dot\(", line)]
+    short = [line for line in lines if "operand_precision={highest,highest}" not in line]
+    # Forward through actor, phi twice and psi; back to the inputs of each, but to the kernels of phi once only: a
+    # scan's body is there once, whatever the depth.
+    assert len(short) == 11 * 4
+    assert all("/blocks/" in line for line in short)
+    # Nine products of stems and heads forward, thirteen back, and two of the logits; the others are sums of LayerNorm.
+    exact = [line for line in lines if line not in short and f" f32[{BATCH},1]" not in line]
+    assert len(exact) == 9 + 13 + 2
+
+
+def test_physics_and_agents_are_exact(toy_agent):
+    env = make("reacher")
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(env.reset, key)
+    action, observation = np.zeros(env.action_size), np.zeros((1, toy_agent.env.observation_size))
+    asked = (env.reset, key), (env.step, state, action), (toy_agent.act, observation)
+    for function, *arguments in asked:
+        told = re.findall(r"precision=\(?([\w.]+)", str(jax.make_jaxpr(function)(*arguments)))
+        assert set(told) == {"Precision.HIGHEST"}, function

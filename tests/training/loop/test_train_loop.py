@@ -1,0 +1,160 @@
+"""The loop: what it steps, stores and counts, read off the state it returns."""
+
+import dataclasses
+import re
+from collections import Counter
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from crlviz.envs import mazes
+from tests.helpers.toys import FallingPoint, begun, stepped, toy_config
+from training.run.compiled import compiled
+from training.trainer import build
+
+# Episodes of 20 steps and 20 steps of prefill: after init, and after every 2 training steps of 10, every slot was just
+# reset.
+PREFILL = {"window": 20, "env_steps": 4 * 10 * 6}
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A loop, its states after init and after every other training step, and the last one's losses."""
+    loop = build(toy_config(**PREFILL))
+    init, step = jax.jit(partial(begun, loop)), jax.jit(partial(stepped, loop))
+    states = [init(jax.random.key(0))]
+    for _ in range(4):
+        state, metrics, _ = step(states[-1])
+        states.append(state)
+    return loop, states[::2], metrics
+
+
+def test_counts_are_what_was_stepped(run):
+    loop, states, _ = run
+    for pair, state in enumerate(states):
+        collector = state.collector
+        taken = np.asarray(collector.trajectory * loop.episode_length + collector.steps)
+        assert (taken == 20 * (pair + 1)).all()
+        assert int(state.replay.size) == min(taken[0], loop.schedule.replay_capacity)
+        assert loop.schedule.env_steps(loop.config, 2 * pair) == taken.sum()
+        for optimiser in (state.learner.actor_optimiser, state.learner.critic_optimiser, state.learner.alpha_optimiser):
+            assert int(optimiser[0].count) == loop.schedule.gradient_steps(loop.config, 2 * pair)
+
+
+@pytest.mark.parametrize("redraw", [True, False], ids=["redrawn", "kept"])
+def test_goals_are_redrawn_or_kept(redraw):
+    # The prefill alone is three whole episodes of each slot.
+    loop = build(toy_config(window=60, redraw_goals=redraw))
+    state = jax.jit(partial(begun, loop))(jax.random.key(0))
+    collector, rows = state.collector, jax.tree.map(np.asarray, state.replay.rows)
+    np.testing.assert_array_equal(collector.trajectory, 3)
+    np.testing.assert_array_equal(collector.steps, 0)
+    np.testing.assert_array_equal(collector.states.obs[:, 4:], collector.states.pipeline_state.goal)
+    first, now = collector.first.pipeline_state, collector.states.pipeline_state
+    starts = rows.state[[0, 20, 40], :, :2]  # where each episode began
+    assert (loop.env.maze.cell(starts) == (1, 1)).all()
+    np.testing.assert_array_equal(starts[0], first.position)
+    if redraw:
+        assert len(np.unique(starts.reshape(-1, 2), axis=0)) == 12
+        assert (np.asarray(now.position) != np.asarray(first.position)).any(-1).all()
+        assert (np.asarray(now.goal) != np.asarray(first.goal)).any()
+    else:
+        np.testing.assert_array_equal(starts, np.broadcast_to(first.position, starts.shape))
+        np.testing.assert_array_equal(now.position, first.position)
+        np.testing.assert_array_equal(now.goal, first.goal)
+
+
+def test_replay_holds_what_happened(run):
+    loop, states, _ = run
+    state = states[-1]
+    rows = jax.tree.map(np.asarray, state.replay.rows)
+    assert int(state.replay.size) == 60
+    assert int(state.replay.head) == 0  # 60 rows in a ring of 60: reading order is time order
+    np.testing.assert_array_equal(rows.trajectory, np.repeat([0, 1, 2], 20)[:, None] + np.zeros((1, 4), int))
+    same = rows.trajectory[1:] == rows.trajectory[:-1]
+    # What is achieved after a step is where the next step of the episode begins.
+    np.testing.assert_array_equal(rows.achieved[:-1][same], rows.state[1:, :, :2][same])
+    # An episode's first row is a start, and its last outcome is still its own, not the next one's start.
+    starts = loop.env.maze.cell(rows.state[[0, 20, 40], :, :2])
+    assert (starts == (1, 1)).all()
+    assert np.abs(rows.achieved - rows.state[..., :2]).max() <= 0.3 + 1e-5
+    assert np.abs(rows.action).max() <= 1
+    assert len(np.unique(rows.action)) > 400  # every environment and step has its own noise
+    # The law of motion, where no wall was met.
+    before, move = rows.state[..., :2], 0.5 * rows.state[..., 2:] + 0.15 * rows.action
+    way = before + np.linspace(0, 1, 50)[:, None, None, None] * move
+    free = loop.env.maze.is_free(way).all(0)
+    assert free.sum() > 100
+    np.testing.assert_allclose(rows.achieved[free], (before + move)[free], atol=1e-4)
+
+
+def test_losses_are_means_and_finite(run):
+    metrics = run[2]
+    assert all(np.isfinite(value) and np.shape(value) == () for value in metrics.values())
+    assert 0 <= float(metrics["accuracy"]) <= 1
+    assert np.log(8) * 0.5 < float(metrics["critic_loss"]) < np.log(8) * 3  # near chance, for 8 rows
+
+
+def test_an_episode_that_ends_early_begins_anew():
+    loop = build(toy_config(window=60))
+    # The line runs through the middle of the start cell: about every other episode is over after a step.
+    env = FallingPoint("falling", mazes.get("u_maze", centred=True))
+    env.line = -1.0
+    loop = dataclasses.replace(loop, env=env)
+    state = jax.jit(partial(begun, loop))(jax.random.key(0))
+    rows = jax.tree.map(np.asarray, state.replay.rows)
+    fell = rows.achieved[..., 1] > env.line
+    changed = rows.trajectory[1:] != rows.trajectory[:-1]
+    assert fell.any()
+    assert changed[fell[:-1]].all()  # a fall is the last row of its episode
+    lengths = np.diff(np.flatnonzero(np.concatenate([[True], changed[:, 0], [True]])))
+    assert lengths.max() <= loop.episode_length
+    steps = np.asarray(state.collector.steps)
+    assert (steps < loop.episode_length).all()
+    np.testing.assert_array_equal(np.diff(rows.trajectory, axis=0)[changed], 1)
+
+
+def test_the_ring_is_never_copied():
+    """A training step takes as much memory beside a long ring as beside a short one."""
+
+    def memory(replay_steps):
+        programs = compiled(toy_config(replay_steps=replay_steps))
+        size = sum(leaf.size * 4 for leaf in jax.tree.leaves(programs.example.replay.rows))
+        return [made.memory_analysis() for made in (programs.collect, programs.learn)], size
+
+    (shorts, few), (longs, many) = memory(60), memory(60_000)
+    assert many - few > 1e6
+    for short, long in zip(shorts, longs, strict=True):
+        assert long.temp_size_in_bytes - short.temp_size_in_bytes < 0.01 * (many - few)
+        assert long.alias_size_in_bytes - short.alias_size_in_bytes == many - few  # written where it stands
+
+
+def _precisions(function, *shapes):
+    """How many matrix products of a function have which precision."""
+    products = str(jax.make_jaxpr(function)(*shapes)).split("dot_general[")[1:]
+    return Counter(re.search(r"precision=(\S+)", product)[1].strip("(,") for product in products)
+
+
+@pytest.mark.parametrize(("precision", "told"), [("float32", "Precision.HIGHEST"), ("bfloat16", "BF16_BF16_F32")])
+def test_every_product_of_a_block_has_the_precision_asked_for(precision, told):
+    """Of the others ``test_precision.py`` tells."""
+    loop = build(toy_config(precision=precision))
+    found = _precisions(partial(stepped, loop), jax.eval_shape(partial(begun, loop), jax.random.key(0)))
+    assert found.keys() == {told, "Precision.HIGHEST"}
+    assert found[told] >= 11 * 4
+
+
+def test_physics_is_exact_whatever_the_precision():
+    exact, short = (build(toy_config(env="reacher", precision=name)) for name in ("float32", "bfloat16"))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    renewed = jax.eval_shape(exact.renew, key)
+    state = jax.eval_shape(exact.begin, key, renewed).replace(replay=jax.eval_shape(exact.ring))
+    (told,) = _precisions(short.renew, key)
+    before, after = (_precisions(loop.collect, state, renewed) for loop in (exact, short))
+    assert set(before) == {told}
+    assert before.total() == after.total()
+    block = 4  # of its policy; told once
+    assert after[told] == before.total() - block
+    assert after["BF16_BF16_F32"] == block

@@ -1,0 +1,154 @@
+"""Runs that are trained longer than they were begun for, against runs that were told so at the start."""
+
+import functools
+import shutil
+
+import pytest
+
+from crlviz import cli
+from crlviz.checkpoints import run_directory
+from crlviz.errors import CrlvizError, UsageError
+from crlviz.interchange import inspection
+from tests.helpers.toys import toy_config
+from tests.torture.runs import differences
+from training import trainer
+from training.config import extended, rounded, schedule
+from training.run import compiled
+from training.run import saved_state as states
+from training.run.runner import Run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "compiled", functools.cache(compiled.compiled))
+        yield
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory):
+    """The toy run with a third epoch."""
+    config = toy_config(env_steps=360, evaluations=3)
+    return trainer.train(config, tmp_path_factory.mktemp("longer") / "run", progress=False)
+
+
+@pytest.fixture
+def run(toy_run, tmp_path):
+    shutil.copytree(toy_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("wanted", [360, 281])
+def test_a_finished_run_goes_on_to_where_it_would_have_ended(run, longer, wanted):
+    trainer.resume(run, {"env_steps": wanted}, command=["crlviz", "on"], progress=False)
+    assert differences(run, longer) == []
+    content = run_directory.read_config(run)
+    assert (content["config"]["env_steps"], content["config"]["evaluations"]) == (360, 3)
+    (note,) = content["resumed"]
+    assert (note["env_steps"], note["before"]) == (280, {"env_steps": 280, "evaluations": 2})
+    assert not [fault for _, fault in inspection.check(run) if fault]
+
+
+def test_a_kill_on_the_way_loses_nothing(run, longer, monkeypatch):
+    def die(self):
+        raise MemoryError("as if killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_step", die)
+        with pytest.raises(MemoryError):
+            trainer.resume(run, {"env_steps": 360}, progress=False)
+    assert not trainer.finished(run)
+    trainer.resume(run, progress=False)
+    assert differences(run, longer) == []
+
+
+def test_one_that_was_stopped_too(toy_run, longer, tmp_path, monkeypatch):
+    real = Run._step
+
+    def step(self):
+        if self.step == 3:
+            raise MemoryError("as if killed")
+        real(self)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_step", step)
+        with pytest.raises(MemoryError):
+            trainer.train(toy_config(env_steps=440, evaluations=4), run, progress=False)
+    trainer.resume(run, {"env_steps": 360}, progress=False)  # less long than it was begun for
+    assert differences(run, longer) == []
+
+
+def test_the_command(run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run), "--env-steps", "281"])
+    cli.main()
+    told = capsys.readouterr()
+    assert told.out == f"wrote {run}\n"
+    assert "env_steps 281 is rounded up to 360" in told.err
+    cli.main()
+    assert capsys.readouterr().out == f"{run} is finished already\n"
+
+
+def test_set_reaches_all_that_may_change(run, monkeypatch, capsys):
+    """As text of ``--set``, read as the setting's type; an option of its own comes before it."""
+    values = {"loss_bound": "2e6", "keep": "1", "save_replay": "false", "on_nan": "rewind", "rewinds": "5"}
+    values |= {"save_every": "2", "keep_state": "true", "env_steps": "281"}
+    assert set(values) == {*run_directory.KEEPING, "env_steps"}
+    typed = [text for name, value in values.items() for text in ("--set", f"{name}={value}")]
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run), *typed, "--keep", "2"])
+    cli.main()
+    assert "env_steps 281 is rounded up to 360" in capsys.readouterr().err
+    config = run_directory.read_config(run)["config"]
+    now = {name: config[name] for name in run_directory.KEEPING}
+    assert now == {
+        "loss_bound": 2e6, "on_nan": "rewind", "rewinds": 5, "save_every": 2, "keep": 2, "save_replay": False,
+        "keep_state": True,
+    }  # fmt: skip
+    assert all(type(value) is type(getattr(toy_config(), name)) for name, value in now.items())
+    assert config["env_steps"] == 360
+    assert run_directory.all_steps(run)[-1] == 360
+
+
+def test_less_than_it_has_done_is_refused(run):
+    with pytest.raises(UsageError, match=r"has done 280 environment steps; env_steps 150 would end it at 200"):
+        trainer.resume(run, {"env_steps": 150}, progress=False)
+    with pytest.raises(UsageError, match="env_steps is 0; it must be at least 1"):
+        trainer.resume(run, {"env_steps": 0}, progress=False)
+    assert run_directory.read_config(run)["config"]["env_steps"] == 280
+
+
+def test_without_a_state_it_is_told_why(run, tmp_path):
+    shutil.rmtree(run / "state")  # as an older crlviz left it
+    with pytest.raises(CrlvizError, match=r"is finished and kept no state to train it longer from"):
+        trainer.resume(run, {"env_steps": 360}, progress=False)
+    assert trainer.finished(trainer.resume(run, progress=False))
+    small = trainer.train(toy_config(keep_state=False), tmp_path / "small", progress=False)
+    assert states.newest(small) is None
+
+
+def test_inspect_tells_how(run):
+    told = inspection.describe(run)
+    assert f"finished; to train longer: crlviz train --resume {run} --env-steps N" in told
+    assert "unfinished" not in told
+
+
+@pytest.mark.parametrize("env_steps", [100, 280, 281, 641])
+@pytest.mark.parametrize("evaluations", [1, 2, 7])
+def test_a_run_ends_on_the_epochs_it_had(env_steps, evaluations):
+    before = toy_config(env_steps=env_steps, evaluations=evaluations)
+    config = extended(before, 1000)
+    old, new = schedule(before), schedule(config)
+    assert new.steps_per_epoch == old.steps_per_epoch
+    assert 1000 <= config.env_steps == new.env_steps(config, new.steps) < 1000 + 40 * old.steps_per_epoch
+    assert config.evaluations == new.epochs
+    # What tells a page that no more will come: the last evaluation alone is at env_steps or beyond.
+    ends = [old.env_steps(before, epoch * old.steps_per_epoch) for epoch in range(1, old.epochs + 1)]
+    assert [end >= env_steps for end in ends] == [False] * (old.epochs - 1) + [True]
+
+
+def test_what_is_rounded_is_said():
+    assert rounded(toy_config()) == ""
+    assert rounded(toy_config(env_steps=10)) == (
+        "env_steps 10 is rounded up to 160: 120 fill replay, then come whole training steps of 40, 1 to an evaluation; "
+        "evaluations 2 become 1"
+    )

@@ -1,0 +1,406 @@
+"""Runs that are stopped and go on: they end where a run that was never stopped ends, bit for bit."""
+
+import csv
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from crlviz import cli
+from crlviz.algorithms.crl import CRL
+from crlviz.checkpoints import run_directory
+from crlviz.errors import CrlvizError, UsageError
+from tests.helpers.toys import change_config, send, toy_config
+from tests.torture.runs import differences
+from training import trainer
+from training.loop import divergence
+from training.run import compiled, signals
+from training.run import saved_state as states
+from training.run.runner import Run
+
+REAL = compiled.compiled
+STEPS = [120, 160, 200, 240, 280]  # environment steps of the toy run after each of its training steps
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once():
+    """The programs of a config are compiled once for all tests; that each process makes its own, the torture tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "compiled", functools.cache(compiled.compiled))
+        yield
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Have something happen when a run is about to do its training step of that number (from 0)."""
+
+    def arrange(number, act):
+        real = Run._step
+
+        def step(self):
+            if self.step == number:
+                monkeypatch.setattr(Run, "_step", real)
+                act()
+            real(self)
+
+        monkeypatch.setattr(Run, "_step", step)
+
+    return arrange
+
+
+def _die():
+    raise MemoryError("as if killed")
+
+
+def _killed(run, at_step, number, **changes):
+    at_step(number, _die)
+    with pytest.raises(MemoryError):
+        trainer.train(toy_config(**changes), run, progress=False)
+    return run
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_run_that_died_ends_as_one_that_did_not(toy_run, tmp_path, at_step, number):
+    run = _killed(tmp_path / "run", at_step, number)
+    assert not trainer.finished(run)
+    # Saved at the evaluations alone, after training steps 2 and 4.
+    assert [path.name for path in (run / "state").glob("*")] == (["200"] if number >= 2 else [])
+    assert trainer.resume(run, progress=False) == run
+    assert differences(run, toy_run) == []
+    assert trainer.finished(run)
+
+
+@pytest.mark.parametrize(
+    ("number", "sent"), [(1, signal.SIGTERM), (2, signal.SIGINT), (1, signal.SIGHUP), (2, signal.SIGUSR1)]
+)
+def test_a_signal_saves_after_the_training_step(toy_run, tmp_path, at_step, capsys, number, sent):
+    run = tmp_path / "run"
+    at_step(number, lambda: send(sent))
+    with pytest.raises(signals.Stopped, match=f"crlviz train --resume {run}") as stopped:
+        trainer.train(toy_config(), run, progress=False)
+    assert stopped.value.exit_code == 128 + sent
+    assert f"{sent.name}: stopping after this training step" in capsys.readouterr().err
+    assert [path.name for path in (run / "state").iterdir()] == [str(STEPS[number + 1])]
+    trainer.resume(run, progress=False)
+    assert differences(run, toy_run) == []
+
+
+def test_the_command_exits_with_the_signals_code(tmp_path, at_step, monkeypatch, capsys):
+    run = _killed(tmp_path / "run", at_step, 2)
+    at_step(2, lambda: send(signal.SIGTERM))
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 143
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == f"stopped at environment step 240; go on with: crlviz train --resume {run}"
+    cli.main()
+    assert capsys.readouterr().out == f"wrote {run}\n"
+
+
+def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_mended(toy_run, tmp_path, at_step):
+    run = _killed(tmp_path / "run", at_step, 2)
+    shutil.rmtree(run / "checkpoints" / "200")  # as if killed between state and checkpoint
+    for name in ("checkpoints/.280-x.part", "state/.240-x.part"):
+        (run / name).mkdir()
+        (run / name / "half").write_text("")
+    (run / ".metrics.csv-x.part").write_text("")
+    trainer.resume(run, progress=False)
+    assert differences(run, toy_run) == []
+
+
+def test_a_state_of_another_run_is_told(tmp_path, at_step):
+    run, other = (_killed(tmp_path / name, at_step, 2, seed=seed) for name, seed in (("run", 0), ("other", 5)))
+    shutil.rmtree(run / "state")
+    shutil.copytree(other / "state", run / "state")
+    with pytest.raises(CrlvizError, match=r"state/200 is of another run: its manifest.json and .*config.json do not"):
+        trainer.resume(run, progress=False)
+
+
+def test_lost_evaluations_are_told(tmp_path, at_step):
+    run = _killed(tmp_path / "run", at_step, 2)
+    rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(rows[:-1]))
+    with pytest.raises(CrlvizError, match=r"metrics.csv lacks evaluations from before environment step 200"):
+        trainer.resume(run, progress=False)
+    (run / "metrics.csv").write_text("".join(rows))
+    assert trainer.finished(trainer.resume(run, progress=False))
+
+
+def test_a_finished_run_is_left_alone(toy_run, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    monkeypatch.setattr(compiled, "compiled", None)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
+    cli.main()
+    assert capsys.readouterr().out == f"{run} is finished already\n"
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert states.newest(run)
+    change_config(run, lambda content: content["config"].update(keep_state=False))
+    cli.main()  # as if killed before its state was removed
+    assert not (run / "state").exists()
+
+
+def test_a_run_killed_before_its_config_begins_anew(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".config.json-x.part").touch()
+    with pytest.raises(CrlvizError, match=r"config.json cannot be read"):
+        trainer.resume(tmp_path)
+    trainer.train(toy_config(), tmp_path, progress=False)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_two_trainers_are_one_too_many(tmp_path, at_step):
+    run = tmp_path / "run"
+    refusals = []
+
+    def second():
+        for begin in (lambda: trainer.resume(run), lambda: trainer.train(toy_config(), run)):
+            with pytest.raises(UsageError) as error:
+                begin()
+            refusals.append(str(error.value))
+
+    at_step(1, second)
+    trainer.train(toy_config(), run, progress=False)
+    assert f"{run} is being trained by another process" in refusals[0]
+    assert f"{run} exists already" in refusals[1]
+
+
+def test_saving_runs_beside_training(tmp_path, at_step, monkeypatch):
+    trained_on, real = threading.Event(), states.write
+
+    def slow(*arguments):
+        assert trained_on.wait(60), "training waits for the disk"
+        real(*arguments)
+
+    monkeypatch.setattr(states, "write", slow)
+    at_step(2, trained_on.set)  # the first training step after the first save
+    assert trainer.finished(trainer.train(toy_config(), tmp_path / "run", progress=False))
+
+
+def test_save_every_and_keep(tmp_path):
+    """Of evaluations 1 to 4 the second and the last are saved, the toy's training steps one an epoch."""
+    sparse = trainer.train(toy_config(evaluations=4, save_every=3), tmp_path / "sparse", progress=False)
+    assert run_directory.all_steps(sparse) == [240, 280]
+    few = trainer.train(toy_config(evaluations=4, keep=2), tmp_path / "few", progress=False)
+    assert run_directory.all_steps(few) == [240, 280]
+
+
+def test_without_replay_a_run_goes_on_with_a_new_one(toy_run, tmp_path, at_step):
+    run = _killed(tmp_path / "run", at_step, 3, save_replay=False)
+    manifest = json.loads((run / "state" / "200" / "manifest.json").read_text())
+    assert manifest["replay"] is False
+    trainer.resume(run, progress=False)
+    assert trainer.finished(run)
+    assert run_directory.all_steps(run) == [200, 280]
+    mine, other = ((each / "checkpoints" / "280" / "actor.safetensors").read_bytes() for each in (run, toy_run))
+    assert mine != other  # what --no-save-replay costs
+
+
+def test_what_may_change_on_resuming(tmp_path, at_step):
+    run = _killed(tmp_path / "run", at_step, 2)
+    with pytest.raises(UsageError, match="gamma is fixed once a run has begun"):
+        trainer.resume(run, {"gamma": 0.9})
+    trainer.resume(run, {"keep": 1}, command=["crlviz", "again"], progress=False)
+    content = run_directory.read_config(run)
+    assert content["config"]["keep"] == 1
+    assert [(each["env_steps"], each["command"]) for each in content["resumed"]] == [(200, ["crlviz", "again"])]
+    assert run_directory.all_steps(run) == [280]
+
+
+def test_elsewhere_is_said(tmp_path, at_step, capsys):
+    run = _killed(tmp_path / "run", at_step, 2)
+    change_config(run, lambda content: content["versions"].update(jax="0.0.1"))
+    trainer.resume(run, progress=False)
+    assert "began with jax 0.0.1, which is not what is here" in capsys.readouterr().err
+
+
+def test_a_version_that_was_not_recorded_is_not_another(tmp_path, at_step, capsys):
+    run = _killed(tmp_path / "run", at_step, 2)
+    change_config(run, lambda content: content["versions"].update(crlviz=None))
+    trainer.resume(run, progress=False)
+    assert "began with" not in capsys.readouterr().err
+
+
+def test_checkpoints_without_a_state_are_not_written_over(toy_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    (run / "metrics.csv").unlink()
+    shutil.rmtree(run / "state")
+    with pytest.raises(CrlvizError, match="checkpoints but no state"):
+        trainer.resume(run)
+    assert run_directory.all_steps(run) == [200, 280]
+
+
+# ---- the disk
+
+
+@pytest.mark.parametrize("fails_at", range(0, 22, 3))  # the toy run flushes 22 times
+def test_a_disk_that_is_full_at_any_moment_loses_nothing(toy_run, tmp_path, monkeypatch, fails_at):
+    run, calls, real = tmp_path / "run", [], os.fsync
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) > fails_at:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(CrlvizError, match="No space left on device") as error:
+            trainer.train(toy_config(), run, progress=False)
+    assert str(run) in str(error.value)
+    assert not list(run.rglob("*.part"))
+    if (run / "config.json").exists():
+        trainer.resume(run, progress=False)
+    else:
+        trainer.train(toy_config(), run, progress=False)
+    assert differences(run, toy_run) == []
+
+
+def _may_not_write(run):
+    """Whoever may all, root too, cannot write where a file stands in the place of a directory."""
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").write_text("")
+
+
+def _immutable(run):
+    if subprocess.run(["chattr", "+i", str(run), str(run / "state")], check=False, capture_output=True).returncode:
+        pytest.skip("only root can make a directory immutable, on some file systems")
+
+
+@pytest.mark.parametrize("forbid", [_may_not_write, _immutable], ids=["a file in its place", "immutable"])
+def test_a_lost_permission_ends_the_run_with_a_sentence(toy_run, tmp_path, at_step, monkeypatch, capsys, forbid):
+    run = _killed(tmp_path / "run", at_step, 2)
+    before = {path.relative_to(run): path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
+    at_step(2, lambda: forbid(run))
+    monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        if forbid is _immutable:
+            subprocess.run(["chattr", "-i", str(run), str(run / "state")], check=True)
+    assert left.value.code == 1
+    *_, said = capsys.readouterr().err.strip().splitlines()
+    assert said.startswith(f"Error: cannot write {run}/")
+    assert "Not a directory" in said or "File exists" in said or "Operation not permitted" in said
+    assert said.endswith(f"what was saved before is whole: mend that, then crlviz train --resume {run}")
+    assert not list(run.rglob("*.part"))
+    if forbid is _may_not_write:
+        (run / "checkpoints").unlink()
+        for path, data in before.items():
+            (run / path).parent.mkdir(parents=True, exist_ok=True)
+            (run / path).write_bytes(data)
+    trainer.resume(run, progress=False)
+    assert differences(run, toy_run) == []
+
+
+def test_a_run_whose_directory_goes_ends_with_a_sentence(tmp_path, at_step):
+    run = tmp_path / "run"
+
+    def remove():
+        while run.exists():  # the saving thread may add a file meanwhile
+            shutil.rmtree(run, ignore_errors=True)
+
+    at_step(2, remove)
+    with pytest.raises(CrlvizError, match=f"cannot write {run}.*No such file or directory; the run is gone"):
+        trainer.train(toy_config(), run, progress=False)
+    assert not run.exists()
+
+
+def test_a_disk_too_small_is_refused_before_training(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UsageError, match=r"make room, or give --no-save-replay"):
+        trainer.train(toy_config(), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+# ---- the guard
+
+
+class Poisoned(CRL):
+    """From its eighth update on, about every second key gives a loss that is not a number."""
+
+    always = False
+
+    def gradients(self, learner, key, *batch):
+        gradients, metrics = super().gradients(learner, key, *batch)
+        late = learner.actor_optimiser[0].count >= 7
+        bad = late & (self.always | (jax.random.key_data(key)[0] % 2 == 0))
+        return gradients, metrics | {"critic_loss": jnp.where(bad, jnp.nan, metrics["critic_loss"])}
+
+
+class AlwaysPoisoned(Poisoned):
+    always = True
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    real = compiled.build
+
+    def arrange(algorithm):
+        def build(config, *on):
+            loop = real(config, *on)
+            parts = [getattr(loop.algorithm, field.name) for field in dataclasses.fields(CRL)]
+            return dataclasses.replace(loop, algorithm=algorithm(*parts))
+
+        monkeypatch.setattr(compiled, "build", build)
+        monkeypatch.setattr(compiled, "compiled", functools.cache(REAL))
+
+    return arrange
+
+
+def test_a_blow_up_stops_and_names_the_last_good_checkpoint(toy_run, tmp_path, poison):
+    poison(AlwaysPoisoned)
+    run = tmp_path / "run"
+    with pytest.raises(divergence.BlowUp, match="critic_loss became nan in update 8; the run stops") as error:
+        trainer.train(toy_config(), run, progress=False)
+    assert error.value.exit_code == 1
+    assert f"last good checkpoint: {run}/checkpoints/200" in str(error.value)
+    assert run_directory.all_steps(run) == [200]
+    for name in ("actor", "critic"):
+        good, mine = (each / "checkpoints" / "200" / f"{name}.safetensors" for each in (toy_run, run))
+        assert good.stat().st_size == mine.stat().st_size
+
+
+def test_rewinding_tries_other_keys_and_gives_up_in_the_end(tmp_path, poison, capsys):
+    poison(AlwaysPoisoned)
+    with pytest.raises(divergence.BlowUp, match="stops after 2 rewinds"):
+        trainer.train(toy_config(on_nan="rewind", rewinds=2), tmp_path / "run", progress=False)
+    said = capsys.readouterr().err
+    assert said.count("going back to environment step 200 with another key") == 2
+
+
+def test_rewinding_gets_past_what_another_key_avoids(tmp_path, poison, capsys, at_step):
+    poison(Poisoned)
+    # Five updates can go wrong, each with a chance of a half: the rewinds are many, and the same every time.
+    config = {"on_nan": "rewind", "rewinds": 1000}
+    whole = trainer.train(toy_config(**config), tmp_path / "whole", progress=False)
+    rewinds = capsys.readouterr().err.count("with another key")
+    assert rewinds > 0
+    assert trainer.finished(whole)
+    with open(whole / "metrics.csv", newline="", encoding="utf-8") as file:
+        assert [int(row["env_steps"]) for row in csv.DictReader(file)] == [120, 200, 280]
+    # Killed after rewinding, it rewinds the same way again.
+    run = _killed(tmp_path / "run", at_step, 3, **config)
+    trainer.resume(run, progress=False)
+    assert differences(run, whole) == []
+
+
+def test_a_blow_up_before_the_first_state_begins_anew(tmp_path, poison, monkeypatch, capsys):
+    poison(AlwaysPoisoned)
+    with pytest.raises(divergence.BlowUp, match="last good checkpoint: none yet"):
+        trainer.train(toy_config(on_nan="rewind", rewinds=1, evaluations=1), tmp_path / "run", progress=False)
+    assert "going back to environment step 120 with another key (1 of 1)" in capsys.readouterr().err
+    assert states.newest(tmp_path / "run") is None

@@ -1,0 +1,103 @@
+"""The same numbers under every switch of jax, in a program of the user's and in the command."""
+
+import contextlib
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import crlviz
+from analyses import norms
+from analyses.heatmap import q_map
+from crlviz import envs, rollouts
+from crlviz.interchange import exporting
+from crlviz.interchange.importing import import_runs
+from tests.helpers.toys import toy_config
+from tests.torture.runs import differences
+from training import trainer
+
+TURNED = {"jax_enable_x64": True, "jax_default_prng_impl": "rbg", "jax_threefry_partitionable": False}
+
+
+@pytest.fixture
+def turned():
+    """A context in which every switch is as crlviz does not need it."""
+
+    @contextlib.contextmanager
+    def within():
+        before = {name: getattr(jax.config, name) for name in TURNED}
+        try:
+            for name, value in TURNED.items():
+                jax.config.update(name, value)
+            yield
+            assert {name: getattr(jax.config, name) for name in TURNED} == TURNED  # left as the user has them
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+
+    return within
+
+
+def test_a_run_is_the_same_to_the_bit(turned, toy_run, tmp_path):
+    with turned():
+        trainer.train(toy_config(), tmp_path / "run", command=["crlviz", "train"], progress=False)
+    assert differences(tmp_path / "run", toy_run) == []
+
+
+def test_what_is_computed_of_an_agent_is_the_same(turned, toy_run, tmp_path, data):
+    def computed(folder):
+        agent = crlviz.load(toy_run)
+        goal = np.zeros((3, agent.env.goal_dim))
+        state, action = np.ones((3, agent.env.state_dim)), np.zeros((3, agent.env.action_size))
+        arrays = [agent.q(state, action, goal), agent.embed(state, action), agent.embed_goal(goal)]
+        arrays.append(agent.act(np.concatenate([state, goal], axis=1), jax.random.key(0, impl="threefry2x32")))
+        folder.mkdir()
+        (exported,) = exporting.export(agent, folder / "agent.safetensors")
+        (run,) = import_runs([data / "runs" / "ant_big_maze_1000_20261121-001006"], folder / "theirs")
+        files = [exported, *run.rglob("*.safetensors")]
+        datasets = [q_map.compute([agent], coverage=True, resolution=2), norms.compute([agent], episodes=2)]
+        datasets.append(rollouts.rollout(agent, 2, deterministic=False))
+        return (
+            [np.asarray(array) for array in arrays],
+            datasets,
+            [safetensors.numpy.load_file(file) for file in sorted(files)],
+        )
+
+    usual = computed(tmp_path / "usual")
+    with turned():
+        arrays, datasets, files = computed(tmp_path / "turned")
+        made_of_float64 = crlviz.load(toy_run).embed_goal(jax.numpy.zeros((3, 2)))
+    for got, wanted in zip(arrays, usual[0], strict=True):
+        assert got.dtype == wanted.dtype == np.float32
+        np.testing.assert_array_equal(got, wanted)
+    for got, wanted in zip(datasets, usual[1], strict=True):
+        assert got.identical(wanted)
+    for got, wanted in zip(files, usual[2], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, got, wanted)
+    np.testing.assert_array_equal(made_of_float64, usual[0][2])
+    assert made_of_float64.dtype == np.float32
+
+
+def test_an_environment_is_of_float32(turned):
+    with turned():
+        env = envs.make("point_u_maze")
+    state = jax.jit(env.reset)(jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.dtype.kind == "f"} == {np.dtype("float32")}
+
+
+def test_the_command_clears_the_variables(toy_run, tmp_path):
+    variables = {"JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_THREEFRY_PARTITIONABLE": "0"}
+    out = tmp_path / "map.json"
+    command = [sys.executable, "-m", "crlviz", "heatmap", toy_run, "--resolution", "2", "--no-coverage", "--out", out]
+    drawn = []
+    for environment in ({}, variables):
+        done = subprocess.run(
+            list(map(str, command)), env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        drawn.append(out.read_text())
+    assert drawn[0] == drawn[1]

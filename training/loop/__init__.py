@@ -1,0 +1,1 @@
+"""The training step: collect, insert, sample, update."""

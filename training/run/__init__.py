@@ -1,0 +1,1 @@
+"""Runs under way: compiled programs, evaluation, saving, several processes."""

@@ -1,0 +1,75 @@
+"""metrics.csv: a row an evaluation, written whole each time so that no row is ever torn."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crlviz.checkpoints import atomic_files
+from crlviz.errors import CrlvizError
+
+# Losses and gradient norms are means over the updates since the row before.
+#
+# ``train_seconds`` is the time of collecting and updating; the speeds are by it. Of seeds that an accelerator trains at
+# once each counts an equal share, the group's seconds over its members: what a seed cost there, which is less than
+# alone. ``together`` in config.json tells which they were. ``wall_seconds`` is the clock and is not shared.
+METRICS = (
+    "env_steps",
+    "gradient_steps",
+    "wall_seconds",
+    "train_seconds",
+    "time_at_goal",
+    "success",
+    "success_easy",
+    "distance",
+    "episode_steps",
+    "critic_loss",
+    "actor_loss",
+    "alpha_loss",
+    "alpha",
+    "entropy",
+    "accuracy",
+    "logits_positive",
+    "logits_negative",
+    "critic_gradient",
+    "actor_gradient",
+    "env_steps_per_second",
+    "updates_per_second",
+)
+
+Row = Mapping[str, Any]
+
+
+def read(run: Path, last: int) -> list[Row]:
+    """The rows up to that many environment steps, as text; none where there is no table.
+
+    Raises:
+      CrlvizError: not a table of evaluations.
+    """
+    path = run / "metrics.csv"
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if int(row["env_steps"]) <= last]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise CrlvizError(f"{path} is not a table of evaluations ({error})") from None
+
+
+def write(run: Path, rows: Sequence[Row]) -> None:
+    """Replace the table.
+
+    Raises:
+      CrlvizError: it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, METRICS)
+    table.writeheader()
+    for row in rows:
+        table.writerow({name: _short(value) for name, value in row.items()})
+    atomic_files.write(run / "metrics.csv", text.getvalue().encode())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

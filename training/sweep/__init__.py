@@ -1,0 +1,1 @@
+"""Many runs: a grid of settings, on this machine or a cluster."""
