@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 NUMBERS = {
-    "spread_ratio": "spread per metre, near the goal over elsewhere",
+    "spread_ratio": "spread per meter, near the goal over elsewhere",
     "effective_rank": "effective rank of phi along the trajectory",
 }
 _NEAR = 0.5  # of the way from the first state to the goal
@@ -45,7 +45,7 @@ def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: 
       variance), ``distance`` (to the goal; through the maze, if there is one) and two numbers.
 
       ``spread_ratio``: the spread of a set of states is the root mean square distance of their phi [64] from its mean,
-      divided by that of their achieved goals in metres, so that a longer way is no larger spread. The ratio is that of
+      divided by that of their achieved goals in meters, so that a longer way is no larger spread. The ratio is that of
       the states nearer to the goal than half the first one's distance, to that of the others: above 1 the
       encoder tells places near the goal farther apart.
 
@@ -132,10 +132,10 @@ def principal(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     An axis's largest entry is positive; there are at least two axes; shares are zero where the points do not vary.
     """
-    centred = points - points.mean(0)
-    if len(centred) < 2:
-        centred = np.concatenate([centred, centred])
-    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    centerd = points - points.mean(0)
+    if len(centerd) < 2:
+        centerd = np.concatenate([centerd, centerd])
+    _, values, axes = np.linalg.svd(centerd, full_matrices=False)
     largest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], axis=1)
     total = (values**2).sum()
     return axes * np.sign(largest), values**2 / total if total > 0 else np.zeros(len(values))
@@ -189,7 +189,7 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
         scale = alt.Scale(domain=[float(middle[k] - half), float(middle[k] + half)], nice=False, zero=False)
         title = f"component {k + 1} ({part.explained.values[k]:.0%})"
         axes["xy"[k]] = kind(f"{name}:Q", title=title, axis=alt.Axis(grid=False), scale=scale)
-    colour = alt.Color(
+    color = alt.Color(
         "distance:Q", title="to the goal (m)", scale=alt.Scale(scheme="viridis", reverse=True),
         legend=alt.Legend(gradientLength=120),
     )  # fmt: skip
@@ -204,7 +204,7 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
     return alt.layer(
         base.mark_line(color="#cccccc", strokeWidth=1).encode(**axes, order="step:Q"),
         base.mark_point(filled=True, size=28, opacity=0.9).encode(
-            **axes, color=colour, tooltip=["step:Q", "distance:Q"]
+            **axes, color=color, tooltip=["step:Q", "distance:Q"]
         ),
         star.encode(**axes),
         words.encode(x=alt.value(size / 2), y=alt.value(size + 40), text=alt.value(caption)),

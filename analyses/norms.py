@@ -123,7 +123,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     rows = table(dataset)
     style, order = styles(rows[["group", "depth"]].to_xarray()), list(dict.fromkeys(rows.group))
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
-    colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
+    color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
     shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
     last = int(rows.block.max())
@@ -136,8 +136,8 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     panels = []
     for name in NETWORKS:
         here = rows[rows.part == name]
-        line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
-        marks = charts.seed_marks(here, y, x=x, color=colour, shape=shape, tooltip=["group", "block", "value"])
+        line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=color, strokeDash=dash)
+        marks = charts.seed_marks(here, y, x=x, color=color, shape=shape, tooltip=["group", "block", "value"])
         panels.append(charts.layers(line, *marks).properties(width=size, height=220, title=name))
     counts = rows["values"].map(len).tolist()
     note = f"Mean over states of {dataset.attrs['episodes']} episodes; {charts.seed_note(counts)}."

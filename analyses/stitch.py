@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 100  # more make more pairs than a picture shows, each an episode
 _AT_ONCE = 1024  # episodes in one program: bounds its memory
-OVER = {"cells": "cells from start to goal", "metres": "way from start to goal (m)"}
+OVER = {"cells": "cells from start to goal", "meters": "way from start to goal (m)"}
 SHOW = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
@@ -43,7 +43,7 @@ def compute(
 
     Args:
       agents: in mazes of the same walls; they may have been trained on different pairs.
-      episodes: for each pair. Starting at a cell's very centre and acting by its mean, a point mass or a humanoid does
+      episodes: for each pair. Starting at a cell's very center and acting by its mean, a point mass or a humanoid does
         the same each time; an ant starts with noise, and a sampled policy differs.
       most: cells to start from and go to; of a maze with more, its start and those that lie farthest apart.
       sampled: draw actions instead of taking the mean.
@@ -53,7 +53,7 @@ def compute(
     Returns:
       Dataset over what the agents differ in, ``start`` and ``goal``, both numbering the free cells by their way from
       the maze's start: ``success`` (share of episodes), ``time_at_goal`` (steps), ``seen`` (whether training draws
-      this pair) and, alike for all, ``distance`` (through the maze, metres) and ``cells`` (between them). A cell to
+      this pair) and, alike for all, ``distance`` (through the maze, meters) and ``cells`` (between them). A cell to
       itself is no task: NaN.
 
     Raises:
@@ -158,7 +158,7 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
     Args:
       dataset: from ``compute``.
       show: ``success`` or ``time_at_goal``.
-      over: ``cells`` or ``metres`` (rounded to whole cells' lengths).
+      over: ``cells`` or ``meters`` (rounded to whole cells' lengths).
 
     Returns:
       Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``, ``number`` (of pairs), ``values`` (of
@@ -202,7 +202,7 @@ def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", siz
     Args:
       dataset: from ``compute``, or read back from netCDF.
       show: ``success`` or ``time_at_goal``.
-      over: of the curves: ``cells`` or ``metres``.
+      over: of the curves: ``cells`` or ``meters``.
       size: pixels of a matrix's side.
     """
     groups = list(datasets.groups(dataset))
@@ -257,8 +257,8 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
     }
     scale = alt.Scale(scheme="viridis", domain=[0, top])
     legend = alt.Legend(title=SHOW[show].split(" (")[0], gradientLength=120)
-    colour = alt.Color(f"{show}:Q", scale=scale, legend=legend)
-    # The edges have the tiles' colours, so that no background shines through between tiles.
+    color = alt.Color(f"{show}:Q", scale=scale, legend=legend)
+    # The edges have the tiles' colors, so that no background shines through between tiles.
     edge = alt.Stroke(f"{show}:Q", scale=scale, legend=None)
     tooltip = ["start", "goal", "success", alt.Tooltip("time_at_goal", title="time at goal (steps)")]
     tooltip += [alt.Tooltip("distance", title="way (m)"), "cells", "seen"]
@@ -269,7 +269,7 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
         "strokeWidth": min(0.8, 0.05 * tile),
     }
     return alt.layer(
-        alt.Chart(data).mark_rect(strokeWidth=1).encode(**place, color=colour, stroke=edge, tooltip=tooltip),
+        alt.Chart(data).mark_rect(strokeWidth=1).encode(**place, color=color, stroke=edge, tooltip=tooltip),
         alt.Chart(data[data.seen]).mark_point(filled=True, opacity=1, **dots).encode(**place),
     ).properties(width=size, height=size, title=charts.panel_title(label, size))
 
@@ -277,7 +277,7 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
 def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) -> Any:
     style, order = styles(table[["group", "depth"]].to_xarray()), list(dict.fromkeys(table.group))
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
-    colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
+    color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
     shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
     ticks = sorted(table.x.unique().tolist())
@@ -291,9 +291,9 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
         here = table[table.pairs == pairs]
         if here.empty:
             continue
-        line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
+        line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=color, strokeDash=dash)
         tooltip = ["group:N", "x:Q", "value:Q", "number:Q"]
-        marks = charts.seed_marks(here, y, x=x, color=colour, shape=shape, tooltip=tooltip)
+        marks = charts.seed_marks(here, y, x=x, color=color, shape=shape, tooltip=tooltip)
         panels.append(charts.layers(line, *marks).properties(width=1.3 * size, height=200, title=title))
     return alt.hconcat(*panels, spacing=30).resolve_scale(y="shared")
 
@@ -312,7 +312,7 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
 )
 @click.option("--sampled", is_flag=True, help="Draw actions instead of taking the mean.")
 @click.option("--show", default="success", show_default=True, help="success or time_at_goal.")
-@click.option("--over", default="cells", show_default=True, help="Axis of the curves: cells or metres.")
+@click.option("--over", default="cells", show_default=True, help="Axis of the curves: cells or meters.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of first states and sampled actions.")
 def command(checkpoints, out, episodes, most, sampled, show, over, seed) -> None:
     """Run every start cell to every goal cell of a maze: does success reach beyond the pairs of training?

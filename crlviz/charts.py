@@ -1,4 +1,4 @@
-"""How crlviz draws: one theme, one colour for a depth everywhere, mazes as mazes, and files by their ending."""
+"""How crlviz draws: one theme, one color for a depth everywhere, mazes as mazes, and files by their ending."""
 
 import base64
 import contextlib
@@ -37,7 +37,7 @@ SOLID: list[int] = []  # no dash; [1, 0] is drawn as the finest of hatches by so
 VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
 _RASTER = 600  # pixels of a raster's longer side, at least, so that its values stay squares whatever draws it
 
-# Light shallow, dark deep: the colours of depths 4, 16, 64, 256 and 1,024; between them by the depth's logarithm.
+# Light shallow, dark deep: the colors of depths 4, 16, 64, 256 and 1,024; between them by the depth's logarithm.
 _DEPTH_STOPS = ("#f2b035", "#e0604c", "#a8326e", "#611f76", "#22103f")
 
 
@@ -82,27 +82,27 @@ def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
         return chart.to_dict()
 
 
-def depth_colour(depth: float) -> str:
-    """The colour of a depth, as #rrggbb."""
+def depth_color(depth: float) -> str:
+    """The color of a depth, as #rrggbb."""
     place = min(max(math.log(max(depth, 1) / 4, 4), 0), len(_DEPTH_STOPS) - 1)
     low = min(int(place), len(_DEPTH_STOPS) - 2)
     return blend(_DEPTH_STOPS[low], _DEPTH_STOPS[low + 1], place - low)
 
 
 def blend(a: str, b: str, share: float) -> str:
-    """The colour that lies ``share`` of the way from a to b, all as #rrggbb."""
-    first, second = (np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) for colour in (a, b))
+    """The color that lies ``share`` of the way from a to b, all as #rrggbb."""
+    first, second = (np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)]) for color in (a, b))
     return "#" + "".join(f"{round(value):02x}" for value in first + share * (second - first))
 
 
-def in_metres(maze: Maze | None, extent: tuple[float, float, float, float], size: float) -> dict[str, Any]:
+def in_meters(maze: Maze | None, extent: tuple[float, float, float, float], size: float) -> dict[str, Any]:
     """Encodings and width and height of a picture of the ground with equal axes.
 
     Rows run down the page as they do in a layout's text, so x points down and y to the right: the view from above.
 
     Args:
       maze: whose cells the ticks fall on; None: no ticks of its own.
-      extent: (x_min, x_max, y_min, y_max) in metres.
+      extent: (x_min, x_max, y_min, y_max) in meters.
       size: length in pixels of the longer side.
     """
     x_min, x_max, y_min, y_max = extent
@@ -111,8 +111,8 @@ def in_metres(maze: Maze | None, extent: tuple[float, float, float, float], size
     def axis(index: int, title: str) -> alt.Axis:
         if maze is None:
             return alt.Axis(title=title, grid=False)
-        centres = [maze.origin[index] + maze.cell_size * k for k in range(maze.shape[index])]
-        return alt.Axis(title=title, grid=False, values=centres[1:-1:2], format=".3~g")
+        centers = [maze.origin[index] + maze.cell_size * k for k in range(maze.shape[index])]
+        return alt.Axis(title=title, grid=False, values=centers[1:-1:2], format=".3~g")
 
     return {
         "x": alt.X("y:Q", scale=alt.Scale(domain=[y_min, y_max], nice=False, zero=False), axis=axis(1, "y (m)")),
@@ -125,7 +125,7 @@ def in_metres(maze: Maze | None, extent: tuple[float, float, float, float], size
 
 
 def tiles(x: np.ndarray, y: np.ndarray, side: float) -> pd.DataFrame:
-    """Corners of square tiles about centres x, y, for ``mark_rect``."""
+    """Corners of square tiles about centers x, y, for ``mark_rect``."""
     half = side / 2
     return pd.DataFrame({"x": x - half, "x2": x + half, "y": y - half, "y2": y + half}).round(4)
 
@@ -137,17 +137,17 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
 
     Args:
       values: to be drawn.
-      domain: what the ends of the colours stand for.
+      domain: what the ends of the colors stand for.
       title: of the legend.
-      ground: from ``in_metres``.
+      ground: from ``in_meters``.
     """
     from PIL import Image
 
     low, high = domain
     known = np.isfinite(values)
-    # Where all values are one, its colour is the middle one, as Vega has it.
+    # Where all values are one, its color is the middle one, as Vega has it.
     share = np.where(known, (values - low) / (high - low), 0).clip(0, 1) if high > low else np.full(values.shape, 0.5)
-    stops = np.array([[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in VIRIDIS])
+    stops = np.array([[int(color[k : k + 2], 16) for k in (1, 3, 5)] for color in VIRIDIS])
     ramp = np.linspace(0, 1, len(stops))
     channels = [np.interp(share, ramp, stop) for stop in stops.T] + [255.0 * known]
     pixels = np.stack(channels, axis=-1).round().astype(np.uint8)
@@ -162,20 +162,20 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
         )
         .encode(x=alt.value(0), y=alt.value(0), url="url:N")
     )
-    colour = alt.Color(
+    color = alt.Color(
         "value:Q",
         scale=alt.Scale(scheme="viridis", domain=[low, high]),
         legend=alt.Legend(title=title, gradientLength=120),
     )
     # The legend belongs to points that are not there.
-    legend = alt.Chart(pd.DataFrame({"value": [low, high]})).mark_point(size=0, opacity=0).encode(color=colour)
+    legend = alt.Chart(pd.DataFrame({"value": [low, high]})).mark_point(size=0, opacity=0).encode(color=color)
     return alt.layer(image, legend)
 
 
 def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.Chart:
-    """A maze's walls as a layer; ``ground`` from ``in_metres``."""
-    centres = maze.xy(np.argwhere(maze.walls))
-    data = tiles(centres[:, 0], centres[:, 1], maze.cell_size)
+    """A maze's walls as a layer; ``ground`` from ``in_meters``."""
+    centers = maze.xy(np.argwhere(maze.walls))
+    data = tiles(centers[:, 0], centers[:, 1], maze.cell_size)
     return alt.Chart(data).mark_rect(color=WALL, stroke=WALL).encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
 
 
@@ -248,7 +248,7 @@ def _pieces(edges: np.ndarray) -> list[list[int]]:
 
 
 def amounts(**options: Any) -> alt.Axis:
-    """An axis of numbers of any size: 0.8, 200, 200k, 0.2M never beside 0M; no 800m, which is not metres."""
+    """An axis of numbers of any size: 0.8, 200, 200k, 0.2M never beside 0M; no 800m, which is not meters."""
     text = "format(datum.value, abs(datum.value) < 1000 ? '.3~g' : '.3~s')"
     usual: dict[str, Any] = {"grid": False, "labelExpr": text, "labelOverlap": "greedy", "labelSeparation": 6}
     return alt.Axis(**usual | options)

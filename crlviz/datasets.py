@@ -48,7 +48,7 @@ _MEANINGS = {
     "start": ("number of the start", "1"),
     "goal": ("number of the goal", "1"),
     "distance_kind": ("which distance", "1"),
-    "behaviour": ("behaviour", "1"),
+    "behavior": ("behavior", "1"),
     "part": ("network", "1"),
     "block": ("number of the residual block, from the input on", "1"),
     "component": ("number of the principal component", "1"),
@@ -153,10 +153,10 @@ def worlds(agents: Sequence["Agent"]) -> str:
 
 def each(dataset: xr.Dataset) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
     """Every checkpoint of a Dataset that ``combine`` made: its label ("depth 4, seed 0"), its facts, its part."""
-    yield from _labelled(dataset, ())
+    yield from _labeled(dataset, ())
 
 
-def _labelled(dataset: xr.Dataset, unsaid: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
+def _labeled(dataset: xr.Dataset, unsaid: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
     """``each``, its labels without the facts ``unsaid``."""
     # Older crlviz did not write what its checkpoints differ in, and knew these facts only.
     told = dict.fromkeys([*dataset.attrs.get("differing", "").split("\n"), *FACTS])
@@ -174,7 +174,7 @@ def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
     Shallow ones first.
     """
     found: dict[str, tuple[int, list[xr.Dataset]]] = {}
-    for words, facts, part in _labelled(dataset, ("seed",)):
+    for words, facts, part in _labeled(dataset, ("seed",)):
         depth = int(facts["depth"] if "depth" in facts else dataset.attrs["depth"])
         found.setdefault(words or label({"depth": depth}), (depth, []))[1].append(part)
     for name, (depth, parts) in sorted(found.items(), key=lambda item: item[1][0]):
@@ -187,7 +187,7 @@ def runs(dataset: xr.Dataset) -> dict[str, dict[int, xr.Dataset]]:
     A single run has the name of its directory.
     """
     result: dict[str, dict[int, xr.Dataset]] = {}
-    for words, facts, part in _labelled(dataset, ("env_steps",)):
+    for words, facts, part in _labeled(dataset, ("env_steps",)):
         name = words or Path(dataset.attrs["checkpoints"].splitlines()[0]).absolute().parent.parent.name
         result.setdefault(name, {})[int(facts.get("env_steps", 0))] = part
     return {name: dict(sorted(parts.items())) for name, parts in result.items()}

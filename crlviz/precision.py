@@ -5,14 +5,14 @@ network's blocks and tail, and the two products in the gradient of each. That is
 
 All else is exact in float32 whatever that says:
 
-- the stem's products: its inputs are positions in metres, and bfloat16 takes 20.06 for 20;
+- the stem's products: its inputs are positions in meters, and bfloat16 takes 20.06 for 20;
 - the heads': an error in an embedding is an error in all of a batch's logits;
 - logits and the log of their summed exponentials, and the gradient of logits, where what is left of two products is a
   hundredth of either;
 - LayerNorm, its sums in the gradient too;
 - physics, and what an Agent is asked.
 
-Sums that are no matrix products, and optimisers, are float32 on every device.
+Sums that are no matrix products, and optimizers, are float32 on every device.
 """
 
 from contextlib import AbstractContextManager

@@ -63,7 +63,7 @@ def evaluate(env: GoalEnv, policy: Policy, key: jax.Array, episodes: int, length
 
     Returns:
       ``time_at_goal`` (steps within the success distance), ``success`` (share of episodes with at least one such
-      step), ``success_easy`` (the same at the wider threshold), ``distance`` (at the last step, metres) and
+      step), ``success_easy`` (the same at the wider threshold), ``distance`` (at the last step, meters) and
       ``episode_steps``.
     """
     reset_key, policy_key = jax.random.split(key)
@@ -103,8 +103,8 @@ def rollout(
       agent: from ``crlviz.load``.
       episodes: how many, all at once.
       seed: of starts, goals and the policy's noise.
-      goals: commanded goals [episodes, goal] in metres; default: drawn by the environment.
-      starts: start positions [episodes, 2] in metres; default: drawn by the environment.
+      goals: commanded goals [episodes, goal] in meters; default: drawn by the environment.
+      starts: start positions [episodes, 2] in meters; default: drawn by the environment.
       deterministic: act by the mean, or draw actions.
       length: steps; default: the environment's episode.
       env: another environment than the agent's own.
@@ -116,7 +116,7 @@ def rollout(
 
     Returns:
       Dataset with dimensions ``episode``, ``time``: ``state`` and ``pose`` (before the step; the pose is what
-      ``crlviz.rendering.renderers`` draws the bodies from), ``action``, ``q`` of them, ``achieved``, ``distance`` and ``success``
+      bodies are drawn from), ``action``, ``q`` of them, ``achieved``, ``distance`` and ``success``
       (after the step), ``alive`` (false once the body has failed; the physics goes on) and, per episode, ``goal``.
     """
     import xarray as xr

@@ -1,7 +1,7 @@
 """Which devices train a run together, and what of it does each one hold?
 
-Environments, their part of replay and the rows of every batch are shared out evenly; networks, optimisers and random
-keys are whole on each. The functions of a run stay what they are: it is said where arrays lie, and jax's partitioner
+Environments, their part of replay and the rows of every batch are shared out evenly; networks, optimizers and random
+keys are whole on each. The functions of a run skip what they are: it is said where arrays lie, and jax's partitioner
 splits the programs accordingly and adds what devices must tell each other, so InfoNCE has the goals of the whole batch
 as its negatives and a gradient is that of the whole batch. The numbers are those of one device but for the order in
 which sums are added up.
@@ -38,23 +38,23 @@ class Devices:
     def count(self) -> int:
         return self.mesh.size if self.mesh else 1
 
-    def lie(self, axis: int | None = None) -> Any:
+    def sharding(self, axis: int | None = None) -> Any:
         """The sharding of an array that is shared out along an axis, or whole on each device; None of one device."""
         if self.mesh is None:
             return None
         return NamedSharding(self.mesh, PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, _AXIS))
 
-    def split(self, tree: Any) -> Any:
+    def shard_rows(self, tree: Any) -> Any:
         """Inside a program: arrays [rows, ...] with their rows shared out, where these divide evenly."""
         if self.mesh is None or any(leaf.shape[0] % self.count for leaf in jax.tree.leaves(tree)):
             return tree
-        return jax.lax.with_sharding_constraint(tree, self.lie(0))
+        return jax.lax.with_sharding_constraint(tree, self.sharding(0))
 
-    def whole(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Inside a program: arrays that each device needs whole."""
-        return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.lie())
+        return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.sharding())
 
-    def apart(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def per_device(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Inside a program: a function of arrays [rows, ...] that does each row by itself, done by each device for its
         own rows. The partitioner would see to most of that, but has devices talk in the midst of some physics.
         """
@@ -63,8 +63,8 @@ class Devices:
         rows = PartitionSpec(_AXIS)
         return jax.shard_map(function, mesh=self.mesh, in_specs=rows, out_specs=rows, check_vma=False)
 
-    def put(self, value: np.ndarray, place: NamedSharding | None) -> jax.Array:
-        """An array of the host's, which nobody changes from here on, on the devices, as ``lie`` said.
+    def device_put(self, value: np.ndarray, place: NamedSharding | None) -> jax.Array:
+        """An array of the host's, which nobody changes from here on, on the devices, as ``sharding`` says.
 
         Of several processes each has the same array and puts what its own devices hold.
         """
@@ -72,11 +72,11 @@ class Devices:
             return jnp.array(value)  # a copy of jax's own, which training may write in
         return jax.make_array_from_callback(value.shape, place, lambda index: value[index])
 
-    def put_keys(self, keys: jax.Array) -> jax.Array:
+    def device_put_keys(self, keys: jax.Array) -> jax.Array:
         """Random keys, whole on each device."""
         if self.mesh is None:
             return keys
-        return jax.random.wrap_key_data(self.put(np.asarray(jax.random.key_data(keys)), self.lie()))
+        return jax.random.wrap_key_data(self.device_put(np.asarray(jax.random.key_data(keys)), self.sharding()))
 
     def check(self, num_envs: int, batch_size: int) -> None:
         """Whether so many environments and rows of a batch can be shared out.

@@ -34,7 +34,7 @@ _SEED = "{seed}"  # in --out: the seed takes its place
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--seeds", metavar="0-4", help="Several seeds, as OUT/seed0, OUT/seed1, ...")
 @click.option("--eval-env", help="Evaluate in another environment.")
-@click.option("--watch", is_flag=True, help="Keep a page in RUN/watch/index.html, renewed after evaluations.")
+@click.option("--watch", is_flag=True, help="Keep a page in RUN/watch/index.html, fresh after evaluations.")
 @click.option("--max-pair-distance", type=int, help="Train on starts and goals at most so many cells apart.")
 @click.option("--save-every", type=int, help="Evaluations between two saves.  [default: 1]")
 @click.option("--keep", type=int, help="Newest checkpoints to keep, 0 for all.  [default: 0]")
@@ -116,9 +116,9 @@ def _processes(devices: str | None, distributed: str | None) -> Iterator[str]:
     from training.run import hosts, worker
 
     hosts.join(distributed)
-    if not hosts.leads():
-        sys.exit(worker.follow())
-    with hosts.leading():
+    if not hosts.is_coordinator():
+        sys.exit(worker.work())
+    with hosts.coordinator():
         yield "all"
 
 
@@ -154,7 +154,7 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
     _say_if_slow(start["preset"], env)
     if outs:
         again = [] if _SEED in str(out) else [out]
-        runs = trainer.train_together(config, outs, again=again, command=typed, devices=here)
+        runs = trainer.train_seeds(config, outs, again=again, command=typed, devices=here)
         click.echo(f"wrote {', '.join(map(str, runs))}")
         return
     # A directory that holds something already will be refused; there is nothing of this run's to watch in it.
@@ -221,7 +221,7 @@ def _resume(
 
     here, done = chosen(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
     with _watching(runs[0]) if watch and not done else contextlib.nullcontext():
-        trainer.resume_together(runs, given, again=places, command=["crlviz", *sys.argv[1:]], devices=here)
+        trainer.resume_seeds(runs, given, again=places, command=["crlviz", *sys.argv[1:]], devices=here)
     for run in runs:
         click.echo(f"{run} is finished already" if run in done else f"wrote {run}")
 

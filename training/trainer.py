@@ -21,13 +21,13 @@ from training import provenance
 from training.config import TrainConfig, schedule
 from training.run import compiled, metrics_table
 from training.run import saved_state as states
-from training.run.compiled import build, fitting
+from training.run.compiled import build, compile_for
 from training.run.metrics_table import METRICS
 from training.run.runner import Run, groups
-from training.run.seed_run import Member
+from training.run.seed_run import SeedRun
 from training.sharding import ONE, Devices
 
-__all__ = ["METRICS", "build", "finished", "resume", "resume_together", "train", "train_together"]
+__all__ = ["METRICS", "build", "finished", "resume", "resume_seeds", "train", "train_seeds"]
 
 _LARGE_STATE = 1e9  # bytes from which a run says what saving takes
 
@@ -54,16 +54,16 @@ def train(
 
     Raises:
       UsageError: a wrong setting or an existing run, before anything is computed.
-      BlowUp: a number is no longer finite or a loss beyond its bound; the last good checkpoint stays.
+      DivergenceError: a number is no longer finite or a loss beyond its bound; the last good checkpoint stays.
       Stopped: by a signal; ``resume`` goes on.
       CrlvizError: something cannot be written; what was saved before is whole.
     """
-    (run,) = train_together(config, {config.seed: Path(out)}, command=command, progress=progress, devices=devices)
+    (run,) = train_seeds(config, {config.seed: Path(out)}, command=command, progress=progress, devices=devices)
     return run
 
 
 @jax_config.as_usual
-def train_together(
+def train_seeds(
     config: TrainConfig,
     outs: Mapping[int, Path],
     *,
@@ -94,26 +94,26 @@ def train_together(
         _refuse_existing(out)
     if progress is not False and (change := configs.rounded(config)):
         tqdm.write(change, file=sys.stderr)
-    fit = fitting(config, devices)
+    fit = compile_for(config, devices)
     made = fit(len(runs))
     _check_disk(runs, config, states.size(made.example, replay=config.save_replay))
     # Made after compiling, so that what fails or is stopped before it began leaves nothing behind.
     for out in runs:
         atomic_files.make_directory(out)
     with _locked(*runs):
-        members = []
+        seed_runs = []
         for seed, out in outs.items():
             _refuse_existing(out)  # another may have come first
             atomic_files.clear(out)
-            members.append(Member(out, dataclasses.replace(config, seed=seed)))
+            seed_runs.append(SeedRun(out, dataclasses.replace(config, seed=seed)))
         about = {"algorithm": "crl", "cost": made.loop.algorithm.cost(config.batch_size)}
         about |= provenance.collect(devices.count) | {"command": list(command)}
-        for group in groups(members, fit):
-            for member in group:
-                own = {"config": dataclasses.asdict(member.config), "together": _seeds(group)}
-                run_directory.write_config(member.path, about | own)
-        Run(members, fit, began, again or runs, progress).go()
-        _report(members, len(runs))
+        for group in groups(seed_runs, fit):
+            for seed_run in group:
+                own = {"config": dataclasses.asdict(seed_run.config), "together": _seeds(group)}
+                run_directory.write_config(seed_run.path, about | own)
+        Run(seed_runs, fit, began, again or runs, progress).go()
+        _report(seed_runs, len(runs))
     return runs
 
 
@@ -132,7 +132,7 @@ def resume(
 
     Args:
       run: the run directory.
-      changes: settings of ``crlviz.checkpoints.run_directory.KEEPING`` to change; and ``env_steps``, to train it longer, finished or
+      changes: settings of ``run_directory.KEEPING`` to change; and ``env_steps``, to train it longer, finished or
         not, or less long: its numbers are those of a run that was told so at the start and is evaluated as often.
       command: kept in config.json beside the first one.
       progress: as in ``train``.
@@ -142,12 +142,12 @@ def resume(
       UsageError: another process trains it, a setting that may not change, or fewer ``env_steps`` than it has done.
       CrlvizError: not a run, or one whose state is missing or damaged; and as ``train``.
     """
-    (run,) = resume_together([Path(run)], changes, command=command, progress=progress, devices=devices)
+    (run,) = resume_seeds([Path(run)], changes, command=command, progress=progress, devices=devices)
     return run
 
 
 @jax_config.as_usual
-def resume_together(
+def resume_seeds(
     runs: Sequence[Path],
     changes: Mapping[str, Any] | None = None,
     *,
@@ -156,7 +156,7 @@ def resume_together(
     progress: bool | None = None,
     devices: Devices = ONE,
 ) -> Sequence[Path]:
-    """Go on with runs that differ in their seed alone; what ``train_together`` is to ``train``.
+    """Go on with runs that differ in their seed alone; what ``train_seeds`` is to ``train``.
 
     On an accelerator those that stand at one step go on at once.
 
@@ -177,7 +177,7 @@ def resume_together(
         may = ", ".join((*run_directory.KEEPING, "env_steps"))
         raise UsageError(f"{fixed[0]} is fixed once a run has begun; it may change {may}")
     with _locked(*runs):
-        members: list[Member] = []
+        seed_runs: list[SeedRun] = []
         failed: dict[Path, CrlvizError] = {}
         for run in runs:
             for folder in (run, run / "checkpoints", run / "state"):
@@ -192,20 +192,25 @@ def resume_together(
                         states.remove(run)
                     continue
                 _refuse_stateless(run)
-                members.append(Member(run, config))
+                seed_runs.append(SeedRun(run, config))
             except CrlvizError as error:
                 failed[run] = error
-        if members:
-            _refuse_different(members)
-            fit, here = fitting(members[0].config, devices), provenance.collect(devices.count)
-            for group in groups(members, fit):
-                for member in group:
-                    _warn_if_elsewhere(member.path, contents[member.path], here)
-                    _warn_if_alone(member.path, contents[member.path], group)
-                    note = {"env_steps": member.env_steps, **here, "command": list(command), "together": _seeds(group)}
-                    _note_resumed(member, contents[member.path], changes, note)
-            Run(members, fit, began, again or runs, progress).go()
-        _report(members, len(runs), failed)
+        if seed_runs:
+            _refuse_different(seed_runs)
+            fit, here = compile_for(seed_runs[0].config, devices), provenance.collect(devices.count)
+            for group in groups(seed_runs, fit):
+                for seed_run in group:
+                    _warn_if_elsewhere(seed_run.path, contents[seed_run.path], here)
+                    _warn_if_alone(seed_run.path, contents[seed_run.path], group)
+                    note = {
+                        "env_steps": seed_run.env_steps,
+                        **here,
+                        "command": list(command),
+                        "together": _seeds(group),
+                    }
+                    _note_resumed(seed_run, contents[seed_run.path], changes, note)
+            Run(seed_runs, fit, began, again or runs, progress).go()
+        _report(seed_runs, len(runs), failed)
     return runs
 
 
@@ -258,24 +263,24 @@ def _refuse_stateless(run: Path) -> None:
     raise CrlvizError(f"{run} has checkpoints but no state to go on from; train anew in another directory")
 
 
-def _note_resumed(member: Member, content: dict[str, Any], changes: Mapping[str, Any], note: dict[str, Any]) -> None:
+def _note_resumed(seed_run: SeedRun, content: dict[str, Any], changes: Mapping[str, Any], note: dict[str, Any]) -> None:
     """Tell in config.json that a run goes on.
 
     Of its settings only those are written that this resumption changes: with settings that have come since it began,
     its checkpoints and its state would be another run's.
     """
     names = {*changes, *({"evaluations"} if "env_steps" in changes else ())}
-    changed = {name: getattr(member.config, name) for name in sorted(names)}
+    changed = {name: getattr(seed_run.config, name) for name in sorted(names)}
     before = {name: content["config"][name] for name in changed if name in content["config"]}
     if before != changed:
         note = note | {"before": before}
     more = {"config": content["config"] | changed, "resumed": [*content.get("resumed", []), note]}
-    run_directory.write_config(member.path, content | more)
+    run_directory.write_config(seed_run.path, content | more)
 
 
-def _report(members: Sequence[Member], count: int, failed: Mapping[Path, CrlvizError] | None = None) -> None:
+def _report(seed_runs: Sequence[SeedRun], count: int, failed: Mapping[Path, CrlvizError] | None = None) -> None:
     """Raise what went wrong with some of so many runs, if anything did; some may have failed before they trained."""
-    failed = {**(failed or {}), **{member.path: member.trouble for member in members if member.trouble}}
+    failed = {**(failed or {}), **{seed_run.path: seed_run.trouble for seed_run in seed_runs if seed_run.trouble}}
     for run, error in failed.items():
         if isinstance(error, atomic_files.WriteError):
             advice = f"what was saved before is whole: mend that, then crlviz train --resume {run}"
@@ -289,8 +294,8 @@ def _report(members: Sequence[Member], count: int, failed: Mapping[Path, CrlvizE
         raise CrlvizError("\n".join([f"{len(failed)} of {count} runs failed", *lines]))
 
 
-def _seeds(group: Sequence[Member]) -> list[int]:
-    return [member.config.seed for member in group]
+def _seeds(group: Sequence[SeedRun]) -> list[int]:
+    return [seed_run.config.seed for seed_run in group]
 
 
 def _refuse_existing(out: Path) -> None:
@@ -315,15 +320,15 @@ def _locked(*runs: Path) -> Iterator[None]:
         yield
 
 
-def _refuse_different(members: Sequence[Member]) -> None:
+def _refuse_different(seed_runs: Sequence[SeedRun]) -> None:
     """Only runs that differ in their seed alone have one program."""
-    first, *others = ({**dataclasses.asdict(member.config), "seed": 0} for member in members)
-    for member, other in zip(members[1:], others, strict=True):
+    first, *others = ({**dataclasses.asdict(seed_run.config), "seed": 0} for seed_run in seed_runs)
+    for seed_run, other in zip(seed_runs[1:], others, strict=True):
         differing = [name for name in first if other[name] != first[name]]
         if differing:
             raise UsageError(
-                f"{members[0].path} and {member.path} differ in more than their seed ({', '.join(differing)}); go on "
-                "with them one by one"
+                f"{seed_runs[0].path} and {seed_run.path} differ in more than their seed ({', '.join(differing)}); "
+                "resume them one by one"
             )
 
 
@@ -354,8 +359,8 @@ def _warn_if_elsewhere(run: Path, then: Mapping[str, Any], now: Mapping[str, Any
         )
 
 
-def _warn_if_alone(run: Path, then: Mapping[str, Any], group: Sequence[Member]) -> None:
-    """On an accelerator the numbers of a member depend, in their last digits, on how many train together."""
+def _warn_if_alone(run: Path, then: Mapping[str, Any], group: Sequence[SeedRun]) -> None:
+    """On an accelerator the numbers of a seed_run depend, in their last digits, on how many train together."""
     before = [then, *then.get("resumed", [])][-1].get("together", [None])
     if compiled.at_once() and len(before) != len(group):
         tqdm.write(

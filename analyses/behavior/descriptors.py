@@ -13,8 +13,8 @@ from crlviz.envs.swimmer import LENGTH
 if TYPE_CHECKING:
     import mujoco
 
-_GROUND = 0.05  # metres: a body whose lowest point is higher is in the air
-_TOUCH = 0.01  # metres: nearer than this is contact
+_GROUND = 0.05  # meters: a body whose lowest point is higher is in the air
+_TOUCH = 0.01  # meters: nearer than this is contact
 _TILTED = 0.5  # uprightness below which a body lies: tilted by more than 60 degrees
 _LAST = 0.5  # seconds before a failure whose speed is the fall's
 _INSIDE = 0.1  # of a cell: so far inside the faces of walls a torso is over them
@@ -53,7 +53,7 @@ DESCRIPTORS: dict[str, Descriptor] = {
     # Of the steps until a chain first reached the goal; a stroke is a joint's swing there and back by half a radian.
     "stroke_frequency": Descriptor("strokes a second, mean over its joints", "1/s", ("chain",)),
     "stroke_length": Descriptor("how much nearer to the goal a stroke brought it", "body lengths", ("chain",)),
-    "wave": Descriptor("how far neighbouring joints go round: 1 a wave along it, 0 there and back", "1", ("chain",)),
+    "wave": Descriptor("how far neighboring joints go round: 1 a wave along it, 0 there and back", "1", ("chain",)),
     "late_reach": Descriptor("how far it came in the second half of its time, over the way", "1", ("chain",)),
 }
 
@@ -117,8 +117,8 @@ def _episode(env: GoalEnv, skeleton: "_Skeleton | None", one: xr.Dataset) -> dic
     # Parts of the body as discs seen from above, [steps, parts, 2]; of others than walkers and chains, their place.
     discs, radii, bottoms = places[1:, None], np.zeros(1), np.zeros((steps, 1))
     if skeleton:
-        torso, upright, centres = skeleton.place(one.pose.values[:steps])
-        discs, radii, bottoms = centres[..., :2], skeleton.radii, centres[..., 2] - skeleton.radii
+        torso, upright, centers = skeleton.place(one.pose.values[:steps])
+        discs, radii, bottoms = centers[..., :2], skeleton.radii, centers[..., 2] - skeleton.radii
     if skeleton and skeleton.root == "link_0":
         until = steps if reached is None else reached + 1
         angles = one.pose.values[:until, strokes.joints(env.model)].astype(float)
@@ -147,7 +147,7 @@ def _episode(env: GoalEnv, skeleton: "_Skeleton | None", one: xr.Dataset) -> dic
 
 
 def _roaming(places: np.ndarray, stride: float) -> float:
-    """Length of the path [N, n] in metres that counts a place only when it lies a stride from the last one counted."""
+    """Length of the path [N, n] in meters that counts a place only when it lies a stride from the last one counted."""
     total, anchor = 0.0, places[0]
     for place in places[1:]:
         step = float(np.linalg.norm(place - anchor))
@@ -157,12 +157,12 @@ def _roaming(places: np.ndarray, stride: float) -> float:
 
 
 def _walls_around(maze: Maze, points: np.ndarray, distance: Any) -> np.ndarray:
-    """Whether there is wall at a distance in metres along x and y of points [..., 2]: [..., 4]."""
+    """Whether there is wall at a distance in meters along x and y of points [..., 2]: [..., 4]."""
     return ~maze.is_free(points[..., None, :] + distance * _AROUND)
 
 
 def _wall_height(model: "mujoco.MjModel", maze: Maze) -> float:
-    """Metres from the floor to the top of the walls."""
+    """Meters from the floor to the top of the walls."""
     i, j = maze.cells("#")[0]
     wall = model.geom(f"wall_{i}_{j}")
     return float(wall.pos[2] + wall.size[2])
@@ -173,7 +173,7 @@ class _Skeleton:
 
     Attributes:
       root: the body that all others hang on: ``torso``, or a chain's ``link_0``.
-      radii: of the spheres at ``place``'s centres, [parts] metres. A capsule is the spheres at its two ends; of another
+      radii: of the spheres at ``place``'s centers, [parts] meters. A capsule is the spheres at its two ends; of another
         shape, the sphere around it.
     """
 
@@ -199,19 +199,19 @@ class _Skeleton:
         return None
 
     def place(self, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of poses [N, nq]: the root [N, 3] in metres, its uprightness [N], and all spheres' centres [N, parts, 3]."""
+        """Of poses [N, nq]: the root [N, 3] in meters, its uprightness [N], and all spheres' centers [N, parts, 3]."""
         import mujoco
 
         data, geoms = self._data, self._geoms
         torso, upright = np.zeros((len(poses), 3)), np.zeros(len(poses))
-        centres = np.zeros((len(poses), 2 * len(geoms), 3))
+        centers = np.zeros((len(poses), 2 * len(geoms), 3))
         for k, pose in enumerate(poses):
             data.qpos[:] = pose
             mujoco.mj_kinematics(self._model, data)
             torso[k], upright[k] = data.xpos[self._torso], data.xmat[self._torso][8]
             axes = data.geom_xmat[geoms][:, [2, 5, 8]] * self._half[:, None]
-            centres[k] = np.concatenate([data.geom_xpos[geoms] + axes, data.geom_xpos[geoms] - axes])
-        return torso, upright, centres
+            centers[k] = np.concatenate([data.geom_xpos[geoms] + axes, data.geom_xpos[geoms] - axes])
+        return torso, upright, centers
 
 
 __all__ = ["DESCRIPTORS", "Descriptor", "describe"]

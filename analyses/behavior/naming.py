@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Rule(NamedTuple):
-    """A behaviour's name, the words of its rule, the rule on an episode's descriptors, and its colour.
+    """A behavior's name, the words of its rule, the rule on an episode's descriptors, and its color.
 
     A descriptor that the body has not is NaN, so what is said about it does not hold.
     """
@@ -33,7 +33,7 @@ class Rule(NamedTuple):
     name: str
     words: str
     holds: Callable[[Mapping[str, float]], bool]
-    colour: str
+    color: str
 
 
 # An episode has the name of the first rule that holds. The last rule leaves no episode without a name.
@@ -84,7 +84,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "undulates",
-        "reaches the goal by waves along its body: neighbouring joints go round by 0.3 of a circle or more",
+        "reaches the goal by waves along its body: neighboring joints go round by 0.3 of a circle or more",
         lambda d: d["time_at_goal"] > 0 and d["wave"] >= 0.3,
         "#2f8f9d",
     ),
@@ -95,7 +95,7 @@ NAMES = [rule.name for rule in RULES]
 _SCORE = "steps at the goal, and among equals the share of the way behind it"
 
 
-def behaviour(descriptors: Mapping[str, float]) -> str:
+def behavior(descriptors: Mapping[str, float]) -> str:
     """The name of an episode with these descriptors."""
     known = dict.fromkeys(DESCRIPTORS, np.nan) | dict(descriptors)
     return next(rule.name for rule in RULES if rule.holds(known))
@@ -112,7 +112,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = Fa
       seed: of starts, goals and the policy's noise.
 
     Returns:
-      Dataset over what the agents differ in, ``episode`` and ``behaviour``: the descriptors (``DESCRIPTORS`` holds
+      Dataset over what the agents differ in, ``episode`` and ``behavior``: the descriptors (``DESCRIPTORS`` holds
       their definitions; those that mean nothing to the body are absent, attrs ``absent`` says why), ``name`` of each
       episode, ``share`` of each name, ``score`` (``pick`` orders by it); coordinate ``source``, the checkpoint.
 
@@ -137,14 +137,14 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = Fa
 def _one(agent: "Agent", episodes: int, sampled: bool, seed: int) -> xr.Dataset:
     env = agent.eval_env
     told = describe(env, rollout(agent, episodes, seed=seed, deterministic=not sampled, env=env))
-    names = [behaviour({str(k): float(v[index]) for k, v in told.items()}) for index in range(episodes)]
+    names = [behavior({str(k): float(v[index]) for k, v in told.items()}) for index in range(episodes)]
     share = [np.mean([name == known for name in names]) for known in NAMES]
     score = told.time_at_goal + told.progress.fillna(0)
     return told.assign(
-        name=("episode", names, {"long_name": "behaviour", "units": "1"}),
-        share=("behaviour", share, {"long_name": "share of episodes", "units": "1"}),
+        name=("episode", names, {"long_name": "behavior", "units": "1"}),
+        share=("behavior", share, {"long_name": "share of episodes", "units": "1"}),
         score=("episode", score.values, {"long_name": _SCORE, "units": "steps"}),
-    ).assign_coords(behaviour=NAMES, source=str(agent.source))
+    ).assign_coords(behavior=NAMES, source=str(agent.source))
 
 
 def find_critical_depth(dataset: xr.Dataset) -> critical_depth.Critical:
@@ -217,7 +217,7 @@ def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
 
 @charts.whole
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
-    """Share of each behaviour, time at goal and the other descriptors, over depth.
+    """Share of each behavior, time at goal and the other descriptors, over depth.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
@@ -244,9 +244,9 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
         [
             {
                 "group": label,
-                "behaviour": name,
+                "behavior": name,
                 "order": order,
-                "share": float(np.mean([part.share.sel(behaviour=name).item() for part in parts])),
+                "share": float(np.mean([part.share.sel(behavior=name).item() for part in parts])),
                 "rule": words[name],
             }
             for label, _, parts in groups
@@ -255,7 +255,7 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
     )
     data = data[data.share > 0]
     axis = charts.label_axis([label for label, _, _ in groups], 90)
-    seen = [rule for rule in RULES if rule.name in set(data.behaviour)]
+    seen = [rule for rule in RULES if rule.name in set(data.behavior)]
     return (
         alt.Chart(data)
         .mark_bar(size=46)
@@ -263,13 +263,13 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
             x=alt.X("group:N", sort=[label for label, _, _ in groups], title=None, axis=axis),
             y=alt.Y("share:Q", title="share of episodes", scale=alt.Scale(domain=[0, 1])),
             color=alt.Color(
-                "behaviour:N",
+                "behavior:N",
                 title=None,
-                scale=alt.Scale(domain=[rule.name for rule in seen], range=[rule.colour for rule in seen]),
+                scale=alt.Scale(domain=[rule.name for rule in seen], range=[rule.color for rule in seen]),
                 legend=alt.Legend(labelLimit=300),
             ),
             order="order:O",
-            tooltip=["group:N", "behaviour:N", "rule:N", alt.Tooltip("share:Q", format=".2f")],
+            tooltip=["group:N", "behavior:N", "rule:N", alt.Tooltip("share:Q", format=".2f")],
         )
         .properties(width=max(160, 90 * len(groups)), height=size)
     )
@@ -299,9 +299,9 @@ def command(checkpoints, out, episodes, sampled, seed) -> None:
 
 
 def summary(dataset: xr.Dataset) -> str:
-    """Time at goal and the three most frequent behaviours of each checkpoint, and the critical depth."""
+    """Time at goal and the three most frequent behaviors of each checkpoint, and the critical depth."""
     wide = outputs.label_width(dataset)
-    rows = [f"{'checkpoint':{wide}} {'time at goal':>12}  behaviours"]
+    rows = [f"{'checkpoint':{wide}} {'time at goal':>12}  behaviors"]
     for label, _, part in datasets.each(dataset):
         order = np.argsort(-part.share.values, kind="stable")[:3]
         named = [f"{NAMES[k]} {part.share.values[k]:.0%}" for k in order if part.share.values[k] > 0]
@@ -309,4 +309,15 @@ def summary(dataset: xr.Dataset) -> str:
     return "\n".join([*rows, find_critical_depth(dataset).sentence])
 
 
-__all__ = ["NAMES", "RULES", "behaviour", "command", "compute", "critical_depth", "montage", "pick", "plot", "summary"]
+__all__ = [
+    "NAMES",
+    "RULES",
+    "behavior",
+    "command",
+    "compute",
+    "find_critical_depth",
+    "montage",
+    "pick",
+    "plot",
+    "summary",
+]

@@ -33,13 +33,13 @@ def _turns(angle: np.ndarray) -> int:
 
 
 def wave(angles: np.ndarray) -> float:
-    """How far the angles [T, J] of neighbouring joints go round rather than there and back.
+    """How far the angles [T, J] of neighboring joints go round rather than there and back.
 
     The area that the two angles circle about their mean over what they would at a right angle to their place: 1 for a
     circle, which is a wave that runs along the body, 0 for a path that goes back where it came; mean over pairs.
     """
-    centred = angles - angles.mean(0)
-    moves, places = np.diff(centred, axis=0), (centred[1:] + centred[:-1]) / 2
+    centerd = angles - angles.mean(0)
+    moves, places = np.diff(centerd, axis=0), (centerd[1:] + centerd[:-1]) / 2
     a, b, da, db = places[:, :-1], places[:, 1:], moves[:, :-1], moves[:, 1:]
     most = (np.hypot(a, b) * np.hypot(da, db)).sum(0)
     area = np.abs((a * db - b * da).sum(0))

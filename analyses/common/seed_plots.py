@@ -23,8 +23,8 @@ def panels(
       columns: panels in a row.
     """
     order = [label for label, _, _ in groups]
-    colours = [charts.depth_colour(depth) for _, depth, _ in groups]
-    colour = alt.Color("group:N", scale=alt.Scale(domain=order, range=colours), legend=None)
+    colors = [charts.depth_color(depth) for _, depth, _ in groups]
+    color = alt.Color("group:N", scale=alt.Scale(domain=order, range=colors), legend=None)
     x = alt.X("group:N", sort=order, title=None, axis=charts.label_axis(order, 65), scale=alt.Scale(domain=order))
     drawn = []
     for name, title in names.items():
@@ -37,7 +37,7 @@ def panels(
             continue
         table = pd.DataFrame(rows).assign(meaning=groups[0][2][0][name].attrs["long_name"])
         y = alt.Y("value:Q", title=groups[0][2][0][name].attrs["units"].replace("1", "") or None)
-        layers = charts.seed_marks(table, y, x=x, color=colour, tooltip=["meaning:N", "group:N", "value:Q"])
+        layers = charts.seed_marks(table, y, x=x, color=color, tooltip=["meaning:N", "group:N", "value:Q"])
         title_text = alt.TitleParams(title, fontSize=12)
         drawn.append(charts.layers(*layers).properties(width=max(130, 65 * len(order)), height=130, title=title_text))
     return alt.concat(*drawn, columns=columns, spacing=28)

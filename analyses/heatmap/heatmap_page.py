@@ -33,14 +33,14 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
 
     Args:
       dataset: from ``analyses.heatmap.q_map.compute``, or read back from netCDF.
-      scale: of the colours at first, ``own`` or ``shared``; the page can switch.
+      scale: of the colors at first, ``own`` or ``shared``; the page can switch.
     """
     fixed = dataset.geodesic.dims[0]
     free = np.isfinite(dataset.straight.values[0])
     maze = maze_of(dataset)
     spacing, x, y = dataset.attrs["spacing"], dataset.x.values, dataset.y.values
     ways = dataset.geodesic.values[:, free]
-    unit = max(0.01, np.nanmax(ways) / (_UNREACHED - 1))  # metres
+    unit = max(0.01, np.nanmax(ways) / (_UNREACHED - 1))  # meters
     places = np.stack([dataset[f"{fixed}_x"].values, dataset[f"{fixed}_y"].values], axis=1)
     content = {
         "fixed": fixed,
@@ -54,7 +54,7 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "first": _first(fixed, places, maze),
         "ticks": [_ticks(maze, axis) if maze else [] for axis in (0, 1)],
         "starts": maze.xy(maze.starts).tolist() if maze and fixed == "goal" else [],
-        "colours": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL, "scale": charts.VIRIDIS},
+        "colors": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL, "scale": charts.VIRIDIS},
         "panels": _panels(dataset, free, fixed),
     }
     words = {

@@ -28,7 +28,7 @@ def maze_of(dataset: xr.Dataset) -> mazes.Maze | None:
 
 
 def is_shared(scale: str) -> bool:
-    """Whether all maps have one colour scale.
+    """Whether all maps have one color scale.
 
     Raises:
       UsageError: neither ``own`` nor ``shared``.
@@ -56,7 +56,7 @@ def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
-      scale: ``own``: each map from its lowest to its highest Q; ``shared``: one colour scale for all.
+      scale: ``own``: each map from its lowest to its highest Q; ``shared``: one color scale for all.
       size: pixels of a map's longer side.
       tips: tell Q and the distances of the point under the mouse, which takes a row of data a point; pictures that no
         mouse comes to do without.
@@ -116,7 +116,7 @@ def _map(part: xr.Dataset, label: str, domain: tuple[float | None, float | None]
     extent = (x[0] - spacing / 2, x[-1] + spacing / 2, y[0] - spacing / 2, y[-1] + spacing / 2)
     if maze is not None:
         extent = maze.extent
-    ground = charts.in_metres(maze, extent, size)
+    ground = charts.in_meters(maze, extent, size)
     q = part.q.values
     i, j = np.nonzero(np.isfinite(q))
     data = charts.tiles(x[i], y[j], spacing).assign(
@@ -163,7 +163,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
     Args:
       dataset: from ``compute``, of several checkpoints of each run. Where runs were saved at different times, each
         shows the newest that it had by then, and of when that is; one that had none yet shows its walls alone.
-      scale: as for ``plot``; ``shared`` is one colour scale for all frames.
+      scale: as for ``plot``; ``shared`` is one color scale for all frames.
       size: pixels of a map's longer side.
 
     Raises:
@@ -188,7 +188,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
     for image in images:
         whole = Image.new("RGB", (width, height), "white")
         whole.paste(image)
-        # This method keeps the few orange pixels of the goal, which the others merge with their neighbours.
+        # This method keeps the few orange pixels of the goal, which the others merge with their neighbors.
         frames.append(whole.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
     file = io.BytesIO()
     # The last stays for two seconds before it starts anew.

@@ -51,7 +51,7 @@ def compute(
 
     Args:
       agents: of one body, in mazes of the same walls; they may have been trained on different starts and goals.
-      places: what stays fixed, [P, 2] in metres: goals, or starts where ``over`` is ``goals``. Default:
+      places: what stays fixed, [P, 2] in meters: goals, or starts where ``over`` is ``goals``. Default:
         ``default_places`` of the first agent.
       over: ``positions`` or ``goals``: what x and y are.
       action: ``policy`` (the policy's own at that position, for that goal) or ``zeros``.
@@ -62,7 +62,7 @@ def compute(
 
     Returns:
       Dataset over what the agents differ in, ``goal`` (or ``start``), ``x`` and ``y``: ``q``, ``geodesic`` and
-      ``straight`` (metres to the fixed place), ``rank_correlation`` over ``distance_kind`` (Spearman's, of Q with minus
+      ``straight`` (meters to the fixed place), ``rank_correlation`` over ``distance_kind`` (Spearman's, of Q with minus
       that distance: 1 where Q orders all points by it), and ``visits`` with coverage. Points inside walls are NaN.
 
     Raises:
@@ -225,10 +225,10 @@ def _grid(env: Any, resolution: int, seed: int) -> tuple[np.ndarray, np.ndarray,
     starts = np.asarray(states.obs)[:, list(env.goal_indices[:2])]
     goals = np.asarray(states.obs)[:, env.state_dim : env.state_dim + 2]
     both = np.concatenate([starts, goals])
-    centre = (both.min(0) + both.max(0)) / 2
+    center = (both.min(0) + both.max(0)) / 2
     half = 0.6 * np.ptp(both, axis=0).max()
     steps = (np.arange(10 * resolution) + 0.5) / (10 * resolution) * 2 - 1
-    return centre[0] + half * steps, centre[1] + half * steps, np.ones((len(steps), len(steps)), bool)
+    return center[0] + half * steps, center[1] + half * steps, np.ones((len(steps), len(steps)), bool)
 
 
 def _observations(env: Any, state: Any, places: np.ndarray, points: np.ndarray, over: str) -> list[np.ndarray]:
@@ -331,7 +331,7 @@ def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
     "goals",
     multiple=True,
     metavar="X,Y",
-    help="Goal in metres; may be given again. Default: in html all cells, at most 256, else evaluation goals far apart "
+    help="Goal in meters; may be given again. Default: in html all cells, at most 256, else evaluation goals far apart "
     "(in gif the farthest).",
 )
 @click.option(
@@ -358,7 +358,7 @@ def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
     help="Checkpoints of a run that html and gif go through, evenly spread.",
 )
 @click.option("--action", default="policy", show_default=True, help="policy or zeros.")
-@click.option("--scale", default="own", show_default=True, help="Colour scale of each map: own or shared.")
+@click.option("--scale", default="own", show_default=True, help="Color scale of each map: own or shared.")
 @click.option("--resolution", type=int, help="Points along a cell's side. Default: 8, fewer in large mazes.")
 @click.option("--coverage/--no-coverage", default=True, show_default=True, help="Outline where the policy goes.")
 def command(checkpoints, out, goals, most, starts, over, count, action, scale, resolution, coverage) -> None:
@@ -439,7 +439,7 @@ def _read_place(text: str, option: str) -> tuple[float, float]:
         if not np.isfinite([x, y]).all():
             raise ValueError
     except ValueError:
-        raise UsageError(f"--{option} takes X,Y in metres, for example 2.5,-1, not {text!r}") from None
+        raise UsageError(f"--{option} takes X,Y in meters, for example 2.5,-1, not {text!r}") from None
     return x, y
 
 

@@ -284,11 +284,11 @@ def _correlations(maps: Any, kinds: Sequence[Kind]) -> list[tuple[str, float, fl
 
 def _animate(runs: Sequence[Run], agents: dict[Run, Any], path: Path) -> None:
     """One seed's policies, each from the start to every goal of the maze at once."""
-    from crlviz.charts import depth_colour
+    from crlviz.charts import depth_color
     from crlviz.rendering.maze_gif import animate
     from crlviz.rollouts import rollout
 
     maze = agents[runs[0]].env.maze
     goals = maze.xy(maze.goals)
     episodes = {run.kind.title: rollout(agents[run], len(goals), goals=goals) for run in runs}
-    animate(maze, episodes, path, colours=[depth_colour(run.kind.depth) for run in runs])
+    animate(maze, episodes, path, colors=[depth_color(run.kind.depth) for run in runs])

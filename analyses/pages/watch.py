@@ -193,7 +193,7 @@ def _clip(agent: "Agent") -> dict[str, Any]:
 
 
 def _points(agent: "Agent", path: Path) -> dict[str, Any]:
-    from crlviz.charts import depth_colour
+    from crlviz.charts import depth_color
     from crlviz.rendering.maze_gif import animate
     from crlviz.rollouts import rollout
 
@@ -201,8 +201,8 @@ def _points(agent: "Agent", path: Path) -> dict[str, Any]:
     assert maze is not None
     goals = maze.xy(maze.goals)[:_CLIP_EPISODES]
     episodes = rollout(agent, len(goals), goals=goals)
-    colours = [depth_colour(agent.facts["depth"])]
-    animate(maze, {"newest checkpoint": episodes}, path, colours=colours, every=4, fps=15)
+    colors = [depth_color(agent.facts["depth"])]
+    animate(maze, {"newest checkpoint": episodes}, path, colors=colors, every=4, fps=15)
     return {"clip_shows": "from the start to all goals at once"}
 
 

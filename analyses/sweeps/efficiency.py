@@ -123,7 +123,7 @@ def _panel(
     domain = alt.Scale(domain=[0, 1]) if metric == "success" else alt.Scale(zero=True)
     y = alt.Y("value:Q", title=METRICS[metric], scale=domain)
     legend = alt.Legend(orient="bottom", columns=1, title=None, labelLimit=400, symbolOpacity=1)
-    colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
+    color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
     shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
     swept = []
     for name, line in depth_vs_width.lines(dataset).items():
@@ -137,7 +137,7 @@ def _panel(
             alt.Chart(pd.DataFrame(swept)).mark_line(color="#777", strokeWidth=1.3).encode(x=x, y=y, strokeDash=dash)
         )
     told = groups[["group", cost, "value", "values"]]
-    layers += charts.seed_marks(told, y, x=x, color=colour, shape=shape, tooltip=["group:N", "value:Q", f"{cost}:Q"])
+    layers += charts.seed_marks(told, y, x=x, color=color, shape=shape, tooltip=["group:N", "value:Q", f"{cost}:Q"])
     ringed = groups[pareto(groups[cost], groups["value"])][[cost, "value"]]
     layers.append(alt.Chart(ringed).mark_point(size=420, color="#222", strokeWidth=1.2, opacity=1).encode(x=x, y=y))
     return charts.layers(*layers).properties(width=size, height=240, title=f"against {_SHORT[cost]}")

@@ -20,12 +20,12 @@ from crlviz.checkpoints import atomic_files
 from crlviz.options import check_choice
 
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
-_COLOURS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of what is not a depth
+_COLORS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of what is not a depth
 _SHAPES = ("circle", "square", "triangle-up", "diamond")
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
-    """Curves, scores and costs (``analyses.common.runs.compute``) of run directories, and of those that directories hold."""
+    """Curves, scores and costs of run directories, and of those that directories hold (``common.runs``)."""
     return runs.collect(paths)
 
 
@@ -58,26 +58,26 @@ def curves(
     x = alt.X("x:Q", title=AXES[over], axis=charts.amounts(tickCount=6))
     y = alt.Y("score:Q", title=METRICS[metric], scale=_domain(metric))
     legend = alt.Legend(orient="bottom", columns=1, title=None, labelLimit=400, symbolOpacity=1, symbolSize=400)
-    colour = alt.Color("group:N", sort=order, scale=style["colour"], legend=legend)
+    color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
     thin = alt.Chart(pd.DataFrame(seeds).dropna()).mark_line(strokeWidth=0.8, opacity=0.45)
     thick = alt.Chart(pd.DataFrame(means)).mark_line(strokeWidth=2.6)
     note = runs.seeds(dataset).partition(",")[0]
     note = note if note == "one seed" else f"{note}; the thick line is their mean"
     return charts.layers(
-        thin.encode(x=x, y=y, color=colour, strokeDash=dash, detail="run:N"),
-        thick.encode(x=x, y=y, color=colour, strokeDash=dash),
+        thin.encode(x=x, y=y, color=color, strokeDash=dash, detail="run:N"),
+        thick.encode(x=x, y=y, color=color, strokeDash=dash),
     ).properties(width=size, height=260, title=alt.TitleParams(title or f"against {AXES[over]}", subtitle=note))
 
 
 def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
-    """One colour a depth; groups of one depth differ by their dashes and by the marks' shapes."""
+    """One color a depth; groups of one depth differ by their dashes and by the marks' shapes."""
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     depths = [int(dataset.depth.values[dataset.group.values == group][0]) for group in order]
     nth = [depths[:index].count(depth) for index, depth in enumerate(depths)]
     dashes = (charts.SOLID, [7, 3], [2, 3], [9, 3, 2, 3])
     return {
-        "colour": alt.Scale(domain=order, range=[charts.depth_colour(depth) for depth in depths]),
+        "color": alt.Scale(domain=order, range=[charts.depth_color(depth) for depth in depths]),
         "dash": alt.Scale(domain=order, range=[dashes[n % len(dashes)] for n in nth]),
         "shape": alt.Scale(domain=order, range=[_SHAPES[n % len(_SHAPES)] for n in nth]),
     }
@@ -187,7 +187,7 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
     data = _cells(part, list(dict.fromkeys([x, by])), metric)
     values = list(dict.fromkeys(data[by])) if x != by else sorted(data[by])
     is_depth = by == "depth"
-    colours = [charts.depth_colour(v) if is_depth else _COLOURS[n % len(_COLOURS)] for n, v in enumerate(values)]
+    colors = [charts.depth_color(v) if is_depth else _COLORS[n % len(_COLORS)] for n, v in enumerate(values)]
     words = [datasets.FACTS[by].format(value) for value in values]
     data["line"] = data[by].map(dict(zip(values, words, strict=True)))
     ticks = sorted(set(data[x]))
@@ -198,15 +198,13 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
     at = alt.X("place:Q", title=x.replace("_", " "), scale=scale, axis=alt.Axis(values=ticks, grid=False, format="d"))
     height = alt.Y("value:Q", title=METRICS[metric], scale=_domain(metric))
     legend = alt.Legend(orient="bottom", columns=3, title=None, symbolOpacity=1) if x != by else None
-    colour = alt.Color("line:N", sort=words, scale=alt.Scale(domain=words, range=colours), legend=legend)
+    color = alt.Color("line:N", sort=words, scale=alt.Scale(domain=words, range=colors), legend=legend)
     shapes = alt.Scale(domain=words, range=[_SHAPES[n % len(_SHAPES)] for n in range(len(words))])
     shape = alt.Shape("line:N", sort=words, scale=shapes, legend=legend) if not is_depth else alt.value("circle")
     line = alt.Chart(data.drop(columns="values")).mark_line(strokeWidth=1.8).encode(x=at, y=height)
     layers = [
-        line.encode(color=colour) if x != by else line.encode(color=alt.value("#bbb")),
-        *charts.seed_marks(
-            data, height, x=at, color=colour, shape=shape, tooltip=list(dict.fromkeys([x, by, "value"]))
-        ),
+        line.encode(color=color) if x != by else line.encode(color=alt.value("#bbb")),
+        *charts.seed_marks(data, height, x=at, color=color, shape=shape, tooltip=list(dict.fromkeys([x, by, "value"]))),
     ]
     return charts.layers(*layers).properties(
         width=330, height=260, title=alt.TitleParams(title, subtitle=runs.seeds(part))
@@ -214,7 +212,7 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
 
 
 def _grid(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
-    """Final scores of actor depths by critic depths, as numbers on colours."""
+    """Final scores of actor depths by critic depths, as numbers on colors."""
     data = _cells(part, ["depth", "actor_depth"], metric)
     middle = (data.value.min() + data.value.max()) / 2
     form = ".2f" if metric == "success" else ".3~g"

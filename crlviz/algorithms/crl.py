@@ -37,14 +37,14 @@ class CRLConfig:
 
 
 class Learner(struct.PyTreeNode):
-    """Everything an update changes: parameters and optimiser states."""
+    """Everything an update changes: parameters and optimizer states."""
 
     actor: Any
     critic: Any
     log_alpha: jax.Array
-    actor_optimiser: Any
-    critic_optimiser: Any
-    alpha_optimiser: Any
+    actor_optimizer: Any
+    critic_optimizer: Any
+    alpha_optimizer: Any
 
 
 @jax.custom_vjp
@@ -71,8 +71,8 @@ def _logits_backward(kept: tuple[jax.Array, ...], slope: jax.Array) -> tuple[jax
     apart = logits < 0  # where points coincide the gradient is zero, as in ``distance``
     weight = jnp.where(apart, slope / jnp.where(apart, logits, 1.0), 0.0)
     # Only differences count, and the smaller the numbers the better the digits of theirs.
-    centre = psi.mean(0)
-    phi, psi = phi - centre, psi - centre
+    center = psi.mean(0)
+    phi, psi = phi - center, psi - center
     # What is subtracted is nearly all there is, so a product with fewer digits would leave few of the difference.
     of_psi, of_phi = jnp.matmul(weight, psi, precision=EXACT), jnp.matmul(weight.T, phi, precision=EXACT)
     return weight.sum(1)[:, None] * phi - of_psi, weight.sum(0)[:, None] * psi - of_phi
@@ -89,9 +89,9 @@ def info_nce(logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, ja
     """
     count = logits.shape[0]
     positive = jnp.diagonal(logits)
-    normaliser = jax.nn.logsumexp(logits, axis=1)
-    loss = -jnp.mean(positive - normaliser)
-    loss += penalty * jnp.mean((normaliser + 1e-6) ** 2)
+    normalizer = jax.nn.logsumexp(logits, axis=1)
+    loss = -jnp.mean(positive - normalizer)
+    loss += penalty * jnp.mean((normalizer + 1e-6) ** 2)
     return loss, {
         "accuracy": jnp.mean(jnp.argmax(logits, axis=1) == jnp.arange(count)),
         "logits_positive": positive.mean(),
@@ -119,11 +119,11 @@ class CRL:
     replicate: Callable[[jax.Array], jax.Array] = _same
 
     @property
-    def _optimiser(self) -> optax.GradientTransformation:
+    def _optimizer(self) -> optax.GradientTransformation:
         return optax.adam(self.config.learning_rate)
 
     @property
-    def _alpha_optimiser(self) -> optax.GradientTransformation:
+    def _alpha_optimizer(self) -> optax.GradientTransformation:
         return optax.adam(self.config.temperature_learning_rate)
 
     def init(self, key: jax.Array) -> Learner:
@@ -134,9 +134,9 @@ class CRL:
             actor=actor,
             critic=critic,
             log_alpha=log_alpha,
-            actor_optimiser=self._optimiser.init(actor),
-            critic_optimiser=self._optimiser.init(critic),
-            alpha_optimiser=self._alpha_optimiser.init(log_alpha),
+            actor_optimizer=self._optimizer.init(actor),
+            critic_optimizer=self._optimizer.init(critic),
+            alpha_optimizer=self._alpha_optimizer.init(log_alpha),
         )
 
     def cost(self, batch_size: int) -> dict[str, int]:
@@ -211,13 +211,13 @@ class CRL:
             **detail,
         }
 
-    def step(self, learner: Learner, gradients: Gradients, stay: jax.Array | bool = False) -> Learner:
+    def step(self, learner: Learner, gradients: Gradients, skip: jax.Array | bool = False) -> Learner:
         """The learner after a step of Adam down its gradients; itself where it shall ``stay``."""
         rates = self.config.learning_rate, self.config.temperature_learning_rate
         actor_grad, critic_grad, alpha_grad = gradients
-        actor = adam(rates[0], actor_grad, learner.actor_optimiser, learner.actor, stay)
-        critic = adam(rates[0], critic_grad, learner.critic_optimiser, learner.critic, stay)
-        alpha = adam(rates[1], alpha_grad, learner.alpha_optimiser, learner.log_alpha, stay)
+        actor = adam(rates[0], actor_grad, learner.actor_optimizer, learner.actor, skip)
+        critic = adam(rates[0], critic_grad, learner.critic_optimizer, learner.critic, skip)
+        alpha = adam(rates[1], alpha_grad, learner.alpha_optimizer, learner.log_alpha, skip)
         return Learner(actor[0], critic[0], alpha[0], actor[1], critic[1], alpha[1])
 
     def update(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
-def adam(rate: float, gradient: Any, state: Any, params: Any, stay: jax.Array | bool) -> tuple[Any, Any]:
+def adam(rate: float, gradient: Any, state: Any, params: Any, skip: jax.Array | bool) -> tuple[Any, Any]:
     """Parameters and state after a step of ``optax.adam(rate)``; the old ones where they shall ``stay``.
 
     By hand, because here the parameters follow from the very moments that are kept: XLA then changes every array in
@@ -14,19 +14,19 @@ def adam(rate: float, gradient: Any, state: Any, params: Any, stay: jax.Array | 
     """
     first, second, epsilon = 0.9, 0.999, 1e-8
     old, *rest = state
-    count = jnp.where(stay, old.count, old.count + 1)
+    count = jnp.where(skip, old.count, old.count + 1)
     # Means that began at zero are too small by these.
     scales = [1 - decay ** (old.count + 1) for decay in (first, second)]
 
     def mean(old: jax.Array, slope: jax.Array) -> jax.Array:
-        return jnp.where(stay, old, first * old + (1 - first) * slope)
+        return jnp.where(skip, old, first * old + (1 - first) * slope)
 
     def square(old: jax.Array, slope: jax.Array) -> jax.Array:
         # Not slope**2: the gradient's norm has that too, and what two need is written to memory.
-        return jnp.where(stay, old, second * old + (1 - second) * slope * slope)
+        return jnp.where(skip, old, second * old + (1 - second) * slope * slope)
 
     def moved(old: jax.Array, mean: jax.Array, square: jax.Array) -> jax.Array:
-        return jnp.where(stay, old, old - rate * (mean / scales[0]) / (jnp.sqrt(square / scales[1]) + epsilon))
+        return jnp.where(skip, old, old - rate * (mean / scales[0]) / (jnp.sqrt(square / scales[1]) + epsilon))
 
     mu, nu = jax.tree.map(mean, old.mu, gradient), jax.tree.map(square, old.nu, gradient)
     return jax.tree.map(moved, params, mu, nu), (old._replace(count=count, mu=mu, nu=nu), *rest)

@@ -12,7 +12,7 @@ from crlviz.envs.mazes import Maze
 from crlviz.envs.physics import PhysicsEnv
 
 _WALL_HEIGHT = 2.0
-_HEALTHY = (0.2, 1.0)  # metres of the torso's height
+_HEALTHY = (0.2, 1.0)  # meters of the torso's height
 _NOISE = 0.1  # of a first state: uniform on positions, normal on velocities
 # The solver settings under which the paper's code runs MJX for the ant.
 _MJX = {
@@ -26,8 +26,8 @@ _MJX = {
 class Ant(PhysicsEnv):
     """State: torso xyz, its quaternion (w first), 8 joint angles, and the 14 velocities. Goal: torso x, y.
 
-    Starts near the origin with the goal 10 m away in any direction; in a maze, near a start cell's centre with the
-    goal at a goal cell's centre. Done when the torso leaves 0.2 to 1.0 m.
+    Starts near the origin with the goal 10 m away in any direction; in a maze, near a start cell's center with the
+    goal at a goal cell's center. Done when the torso leaves 0.2 to 1.0 m.
 
     Source: the paper's code (ant, ant_maze), on brax's own model.
     """
@@ -44,17 +44,17 @@ class Ant(PhysicsEnv):
     maze_view = View("torso", distance=11.0, azimuth=20.0, elevation=-55.0)
 
     def __init__(
-        self, id: str, maze: Maze | None = None, *, backend: str = "spring", normalise_quaternion: bool = True
+        self, id: str, maze: Maze | None = None, *, backend: str = "spring", normalize_quaternion: bool = True
     ):
         """
         Args:
           id: the environment's name.
           maze: walls to walk among; None for the open floor.
           backend: ``spring`` (the paper's), ``generalized`` or ``mjx``.
-          normalise_quaternion: whether a first state is a rotation; the paper's code adds noise to the quaternion and
+          normalize_quaternion: whether a first state is a rotation; the paper's code adds noise to the quaternion and
             leaves it at lengths of 0.9 to 1.1.
         """
-        self._normalise = normalise_quaternion
+        self._normalize = normalize_quaternion
         timestep, frames = (0.005, 10) if backend == "spring" else (0.01, 5)
         super().__init__(id, self._model(maze), backend=backend, timestep=timestep, frames=frames, maze=maze)
         if backend == "mjx":
@@ -80,13 +80,13 @@ class Ant(PhysicsEnv):
         qd = _NOISE * jax.random.normal(velocity_key, (sys.qd_size(),))
         if self.maze:
             origin, goal = physics.draw_pair(self.maze, goal_key, None, goal)
-            # Starts of the maze are spread by the noise; those of generated pairs are the cells' very centres.
+            # Starts of the maze are spread by the noise; those of generated pairs are the cells' very centers.
             q = q.at[:2].set(origin) if self.maze.hops else q.at[:2].add(origin)
         elif goal is None:
             goal = self._draw_goal(goal_key)
         if start is not None:
             q = q.at[:2].set(start)
-        if self._normalise:
+        if self._normalize:
             q = q.at[3:7].divide(jnp.linalg.norm(q[3:7]))
         return self._place(q, qd.at[-2:].set(0), jnp.asarray(goal, float), rest_key)
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from crlviz.envs import physics
 from crlviz.envs.ant import Ant
 
-_RADIUS = 0.5  # metres
+_RADIUS = 0.5  # meters
 _MASS = 0.5759586531581287  # kg
-_LIMITS = (-10.3213, 10.3)  # metres the ball can roll
+_LIMITS = (-10.3213, 10.3)  # meters the ball can roll
 
 
 class AntBall(Ant):
@@ -31,7 +31,7 @@ class AntBall(Ant):
         id: str,
         *,
         backend: str = "spring",
-        normalise_quaternion: bool = True,
+        normalize_quaternion: bool = True,
         ball_is_goal: bool = True,
         independent_offset: bool = True,
     ):
@@ -39,8 +39,8 @@ class AntBall(Ant):
         Args:
           id: the environment's name.
           backend: ``spring`` (the paper's), ``generalized`` or ``mjx``.
-          normalise_quaternion: as for the ant.
-          ball_is_goal: relabelled goals are the ball's place; false: the last joint's velocity and the ball's x, which
+          normalize_quaternion: as for the ant.
+          ball_is_goal: relabeled goals are the ball's place; false: the last joint's velocity and the ball's x, which
             the paper's code takes by a slip of one index. Distance and success are the ball's either way.
           independent_offset: the ball's offset from its place on the way is a point on a circle; false: the sine is
             the goal's own, as in the paper's code.
@@ -48,7 +48,7 @@ class AntBall(Ant):
         if not ball_is_goal:
             self.goal_indices = (28, 29)
         self._independent_offset = independent_offset
-        super().__init__(id, backend=backend, normalise_quaternion=normalise_quaternion)
+        super().__init__(id, backend=backend, normalize_quaternion=normalize_quaternion)
 
     def _furnish(self, tree: ElementTree.Element) -> None:
         # What the ball meets: the torso, the feet and the floor.
@@ -69,7 +69,7 @@ class AntBall(Ant):
 
     @property
     def _place_indices(self) -> tuple[int, ...]:
-        return 29, 30  # the ball's, whatever is relabelled
+        return 29, 30  # the ball's, whatever is relabeled
 
     def _distance(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> jax.Array:
         return jnp.linalg.norm(body[29:] - goal)

@@ -9,7 +9,7 @@ from crlviz.envs import physics
 from crlviz.envs.ant import Ant
 from crlviz.envs.looks import WALL, View
 
-# Centres x, y and half sizes x, y in metres of the fixed boxes; all are 4 m high.
+# Centers x, y and half sizes x, y in meters of the fixed boxes; all are 4 m high.
 _BOXES = {
     "A": (-4, 20, 8, 8),
     "B": (8, 24, 4, 4),
@@ -35,16 +35,16 @@ class AntPush(Ant):
     backends = ("mjx",)
     view = View("torso", distance=16.0, azimuth=20.0, elevation=-60.0)
 
-    def __init__(self, id: str, *, backend: str = "mjx", normalise_quaternion: bool = True, box_at_rest: bool = True):
+    def __init__(self, id: str, *, backend: str = "mjx", normalize_quaternion: bool = True, box_at_rest: bool = True):
         """
         Args:
           id: the environment's name.
           backend: ``mjx``.
-          normalise_quaternion: as for the ant.
+          normalize_quaternion: as for the ant.
           box_at_rest: whether the box starts at rest; in the paper's code it slides along x, at 0.1 m/s or so.
         """
         self._box_at_rest = box_at_rest
-        super().__init__(id, backend=backend, normalise_quaternion=normalise_quaternion)
+        super().__init__(id, backend=backend, normalize_quaternion=normalize_quaternion)
 
     def _furnish(self, tree: ElementTree.Element) -> None:
         geom = physics.child(tree, "default/geom")

@@ -26,12 +26,12 @@ _LOW = np.array([0.3491, 0, 0, -3.0718, 0, 2.3562, 1.4487])
 _HIGH = np.array([2.7925, 1.48353, 0, -0.0698, 0, 3.7525, 1.4487])
 _MOVED = np.array([0, 1, 3, 5])
 _OPEN = 255.0  # the fingers' control that opens them
-_CUBE_HEIGHT = 0.07  # metres, from where it falls onto the table
+_CUBE_HEIGHT = 0.07  # meters, from where it falls onto the table
 _GOAL_HEIGHT = 0.03
-# How far the fingertips' distance may be from the goal's for a grasp to count, metres.
+# How far the fingertips' distance may be from the goal's for a grasp to count, meters.
 _OPENNESS_WITHIN = {"success": 0.02, "success_easy": 0.05, "success_hard": 0.005}
 _STEEL, _DARK = (0.88, 0.88, 0.9, 1), (0.3, 0.32, 0.36, 1)
-_ORANGE, _GREY = (0.85, 0.45, 0.2, 1), (0.62, 0.64, 0.67, 1)
+_ORANGE, _GRAY = (0.85, 0.45, 0.2, 1), (0.62, 0.64, 0.67, 1)
 
 
 class Arm(PhysicsEnv):
@@ -114,7 +114,7 @@ class ArmCube(Arm):
     The start that may be given is the cube's x, y; of a goal that is given all three numbers count.
 
     Attributes:
-      cube: (x, y) in metres that the cube is drawn around; ``cube_spread`` how far on each axis.
+      cube: (x, y) in meters that the cube is drawn around; ``cube_spread`` how far on each axis.
       target: (x, y) that the goal is drawn around, 3 cm above the table; ``target_spread`` how far.
     """
 
@@ -169,7 +169,7 @@ class ArmPushEasy(ArmCube):
 
 
 class ArmPushHard(ArmCube):
-    """Bring the cube to a place half a metre away or so."""
+    """Bring the cube to a place half a meter away or so."""
 
     cube, cube_spread = (-0.25, 0.65), 0.25
     target, target_spread = (0.25, 0.65), 0.25
@@ -179,7 +179,7 @@ class ArmBinpick(ArmCube):
     """Lift the cube out of one bin into the other; both have walls 6.6 cm high.
 
     Attributes:
-      bins: the x, y of the two bins' middles; ``bin_half`` how far their walls are from it, in metres.
+      bins: the x, y of the two bins' middles; ``bin_half`` how far their walls are from it, in meters.
     """
 
     impratio = 10.0
@@ -227,7 +227,7 @@ class ArmGrasp(ArmCube):
     goal_distance_easy = 0.15
     goal_distance_hard = 0.02
     cube, cube_spread = (0.0, 0.6), 0.3
-    openness = 0.075  # metres between the fingertips
+    openness = 0.075  # meters between the fingertips
 
     def __init__(self, id: str, *, backend: str = "mjx"):
         super().__init__(id, backend=backend)
@@ -341,7 +341,7 @@ def _marker(tree: ElementTree.Element, **geom: object) -> ElementTree.Element:
 
 def _mat(tree: ElementTree.Element, x: float, y: float, half: float) -> None:
     """A square on the table that shows where things may lie."""
-    look = {"type": "box", "size": (half, half, 0.0005), "rgba": _GREY}
+    look = {"type": "box", "size": (half, half, 0.0005), "rgba": _GRAY}
     add(physics.child(tree, "worldbody"), "geom", pos=(x, y, 0.0005), **look)
 
 
@@ -352,7 +352,7 @@ def _bin(tree: ElementTree.Element, name: str, x: float, y: float, half: float) 
     long, short = (half + thick, thick, high), (thick, half - thick, high)
     places = [(x, y - half, long), (x, y + half, long), (x + half, y, short), (x - half, y, short)]
     for i, (at_x, at_y, size) in enumerate(places, 1):
-        add(world, "geom", name=f"bin{name}{i}", type="box", pos=(at_x, at_y, high), size=size, rgba=_GREY)
+        add(world, "geom", name=f"bin{name}{i}", type="box", pos=(at_x, at_y, high), size=size, rgba=_GRAY)
     return [f"bin{name}{i}" for i in range(1, 5)]
 
 

@@ -32,7 +32,7 @@ class State(struct.PyTreeNode):
 class GoalEnv(abc.ABC):
     """A goal-conditioned environment: the observation is the state followed by the goal.
 
-    ``step`` fills ``state.metrics`` with ``distance`` (metres from the achieved goal to the commanded one, after the
+    ``step`` fills ``state.metrics`` with ``distance`` (meters from the achieved goal to the commanded one, after the
     step), ``success`` and ``success_easy`` (1.0 within the threshold); the reward is ``success``, which contrastive RL
     does not use. ``done`` is true only when the body fails; time limits are the caller's.
 
@@ -41,7 +41,7 @@ class GoalEnv(abc.ABC):
       state_dim: length of the state part of an observation.
       goal_indices: where the achieved goal sits in the state.
       action_size: length of an action, each in [-1, 1].
-      goal_distance: success threshold in metres.
+      goal_distance: success threshold in meters.
       goal_distance_easy: the wider one; None where the body has none, and ``success_easy`` then equals ``success``.
       episode_length: steps of an episode.
       dt: seconds of a step.
@@ -67,7 +67,7 @@ class GoalEnv(abc.ABC):
 
     @abc.abstractmethod
     def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
-        """A first state; ``start`` [2] and ``goal`` [goal_dim] in metres replace the drawn ones.
+        """A first state; ``start`` [2] and ``goal`` [goal_dim] in meters replace the drawn ones.
 
         The start is where the body walks from, or the object lies that it is to move.
 
@@ -93,8 +93,8 @@ class GoalEnv(abc.ABC):
 
         Args:
           state: from ``reset``.
-          place: x, y in metres, [2], of the body or the object that is to reach the goal; None: as in the state.
-          goal: commanded, [goal_dim] in metres.
+          place: x, y in meters, [2], of the body or the object that is to reach the goal; None: as in the state.
+          goal: commanded, [goal_dim] in meters.
 
         Raises:
           UsageError: a place is given, and the body is not ``placeable``.

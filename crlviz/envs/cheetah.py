@@ -9,7 +9,7 @@ from crlviz.envs import physics
 from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
-_GOAL = 5.0  # metres ahead
+_GOAL = 5.0  # meters ahead
 _NOISE = 0.1  # of a first state: uniform on positions, normal on velocities
 _SCALE = 0.6310935071511995  # of masses, so that the cheetah and the goal's marker weigh 14 kg as in the paper's code
 _GEAR = [120.0, 90.0, 60.0, 120.0, 100.0, 100.0]  # on spring, brax's

@@ -14,7 +14,7 @@ from crlviz.envs.mazes import Maze
 from crlviz.envs.physics import PhysicsEnv
 
 _WALL_HEIGHT = 1.0
-_HEALTHY = (1.0, 2.0)  # metres of the torso's height
+_HEALTHY = (1.0, 2.0)  # meters of the torso's height
 _GOAL_HEIGHT = 1.25
 _GOAL_DISTANCE = (1.0, 5.0)
 _GEAR = [350.0] * 11 + [100.0] * 6
@@ -22,14 +22,14 @@ _FRAMES = 10
 
 
 class Humanoid(PhysicsEnv):
-    """State: q [26] and qd [25], the target's x, y the last two of each; inertia of the 12 links about the centre of
+    """State: q [26] and qd [25], the target's x, y the last two of each; inertia of the 12 links about the center of
     mass [12 x 10]; their velocities [12 x 6]; joint forces of the actuators [25]. Goal: torso x, y, z, where z is
     always 1.25 m (of a goal that is given, x and y count).
 
-    Starts standing at the origin with the goal 1 to 5 m away; in a maze, at a start cell's centre with the goal above
+    Starts standing at the origin with the goal 1 to 5 m away; in a maze, at a start cell's center with the goal above
     a goal cell's. Done when the torso leaves 1 to 2 m.
 
-    The commanded goal shows in the state, as in the paper: at 24 and 25, and through the target's share in the centre
+    The commanded goal shows in the state, as in the paper: at 24 and 25, and through the target's share in the center
     of mass.
 
     Source: the paper's code (humanoid, humanoid_maze), on brax's own model.
@@ -78,7 +78,7 @@ class Humanoid(PhysicsEnv):
         return q.at[-2:].set(jnp.asarray(goal, float)[:2]), jnp.zeros(self.sys.qd_size())
 
     def placed(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
-        # The target is in the state, and moves the centre of mass that all links are measured from.
+        # The target is in the state, and moves the center of mass that all links are measured from.
         q = state.pipeline_state.q
         q = (q if place is None else q.at[:2].set(place)).at[-2:].set(goal[:2])
         return jnp.concatenate([self.at(q, state.pipeline_state.qd).obs[: self.state_dim], goal])
@@ -91,9 +91,9 @@ class Humanoid(PhysicsEnv):
         inertia = self._inertia
         x_i = physics.x.vmap().do(inertia.transform)
         total = jnp.sum(inertia.mass)
-        centre = jnp.sum(inertia.mass[:, None] * x_i.pos, axis=0) / total
-        about_centre = x_i.replace(pos=x_i.pos - centre).vmap().do(inertia)
-        moments = jnp.hstack([about_centre.i.reshape(len(inertia.mass), -1), inertia.mass[:, None]])
+        center = jnp.sum(inertia.mass[:, None] * x_i.pos, axis=0) / total
+        about_center = x_i.replace(pos=x_i.pos - center).vmap().do(inertia)
+        moments = jnp.hstack([about_center.i.reshape(len(inertia.mass), -1), inertia.mass[:, None]])
         motion = Transform.create(pos=x_i.pos - physics.x.pos).vmap().do(physics.xd)
         velocities = jnp.hstack([inertia.mass[:, None] * motion.vel / total, motion.ang])
         force = actuator.to_tau(self.sys, control, physics.q, physics.qd)

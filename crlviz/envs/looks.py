@@ -1,4 +1,4 @@
-"""How the bodies' worlds look: one light, one sky, one chequered floor for every model; nothing here moves anything."""
+"""How the bodies' worlds look: one light, one sky, one checkered floor for every model; nothing here moves anything."""
 
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -22,8 +22,8 @@ class View:
 
     Attributes:
       body: name of the body that the camera follows; empty: it stands still.
-      lookat: x, y, z in metres of what it looks at: from the body, or in the world.
-      distance: metres to it.
+      lookat: x, y, z in meters of what it looks at: from the body, or in the world.
+      distance: meters to it.
       azimuth: degrees; 0 looks along x, 90 along y. Of a camera that follows: from the direction to the goal.
       elevation: degrees, negative from above.
     """
@@ -36,7 +36,7 @@ class View:
 
     @property
     def square(self) -> float:
-        """Side of the floor's squares in metres: large enough to see, small enough to count steps by."""
+        """Side of the floor's squares in meters: large enough to see, small enough to count steps by."""
         return 1.0 if self.distance > 2.5 else 0.1
 
 
@@ -61,11 +61,11 @@ def dress(tree: ElementTree.Element, view: View) -> None:
         asset = ElementTree.SubElement(tree, "asset")
     sky = {"type": "skybox", "builtin": "flat", "width": "16", "height": "16"}
     ElementTree.SubElement(asset, "texture", sky | {"rgb1": _text(SKY), "rgb2": _text(SKY)})
-    chequer = {"name": "chequer", "type": "2d", "builtin": "checker", "width": "64", "height": "64"}
-    ElementTree.SubElement(asset, "texture", chequer | {"rgb1": _text(FLOOR[0]), "rgb2": _text(FLOOR[1])})
+    checker = {"name": "checker", "type": "2d", "builtin": "checker", "width": "64", "height": "64"}
+    ElementTree.SubElement(asset, "texture", checker | {"rgb1": _text(FLOOR[0]), "rgb2": _text(FLOOR[1])})
     repeat = _text([1 / view.square] * 2)
     ElementTree.SubElement(
-        asset, "material", name="floor", texture="chequer", texuniform="true", texrepeat=repeat, specular="0"
+        asset, "material", name="floor", texture="checker", texuniform="true", texrepeat=repeat, specular="0"
     )
     world = tree.find("worldbody")
     assert world is not None

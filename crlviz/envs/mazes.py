@@ -62,7 +62,7 @@ _PAIRS_SUFFIX = re.compile(r"^(?P<base>(?:\w+_)?maze)_gen_(?P<hops>(?:\d+f)+)$")
 _MOST_LETTERS = 1 << 20  # of a file
 _MOST_CELLS = 10_000
 _MOST_PAIRS = 1_000_000  # of a start and a goal: each is held, a reset draws from them
-_NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1))
+_NEIGHBORS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 Cell = tuple[int, int]
 
@@ -73,8 +73,8 @@ class Maze:
 
     Attributes:
       rows: the layout, a string a row.
-      cell_size: side of a cell in metres.
-      origin: (x, y) in metres of the centre of cell (0, 0).
+      cell_size: side of a cell in meters.
+      origin: (x, y) in meters of the center of cell (0, 0).
       hops: if not empty, starts and goals are pairs of free cells this many cells apart, drawn by distance first and
         then by place (``..._gen_1f2f3f`` of the paper's code): only forwards where the maze is one corridor, as there.
     """
@@ -132,7 +132,7 @@ class Maze:
     def corridor(self) -> list[Cell] | None:
         """The cells from the one start to the far end, if the maze is a single corridor that it lies at the end of."""
         path = self.starts[:1]
-        while nexts := [c for c in self._neighbours(path[-1]) if c not in path]:
+        while nexts := [c for c in self._neighbors(path[-1]) if c not in path]:
             if len(nexts) > 1:
                 return None
             path.append(nexts[0])
@@ -181,19 +181,19 @@ class Maze:
         other = np.concatenate([index[1:][down], index[:, 1:][right]])
         return csr_array((np.ones(len(one)), (one, other)), shape=(free.sum(),) * 2)
 
-    def _neighbours(self, cell: Cell) -> list[Cell]:
-        return [(cell[0] + i, cell[1] + j) for i, j in _NEIGHBOURS if not self.walls[cell[0] + i, cell[1] + j]]
+    def _neighbors(self, cell: Cell) -> list[Cell]:
+        return [(cell[0] + i, cell[1] + j) for i, j in _NEIGHBORS if not self.walls[cell[0] + i, cell[1] + j]]
 
     def xy(self, cells: Cell | Sequence[Cell] | np.ndarray) -> np.ndarray:
-        """Centres of cells [..., 2] in metres [..., 2]."""
+        """Centers of cells [..., 2] in meters [..., 2]."""
         return np.asarray(self.origin) + self.cell_size * np.asarray(cells, dtype=float)
 
     def cell(self, xy: np.ndarray) -> np.ndarray:
-        """The cells [..., 2] that hold positions [..., 2] in metres."""
+        """The cells [..., 2] that hold positions [..., 2] in meters."""
         return np.floor((np.asarray(xy) - self.origin) / self.cell_size + 0.5).astype(int)
 
     def is_free(self, xy: np.ndarray) -> np.ndarray:
-        """Whether positions [..., 2] in metres lie in a free cell; outside the grid nothing is free."""
+        """Whether positions [..., 2] in meters lie in a free cell; outside the grid nothing is free."""
         cell = self.cell(xy)
         inside = np.all((cell >= 0) & (cell < self.shape), axis=-1)
         i, j = np.moveaxis(np.where(inside[..., None], cell, 0), -1, 0)
@@ -201,13 +201,13 @@ class Maze:
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
-        """(x_min, x_max, y_min, y_max) of the grid in metres, border walls included."""
+        """(x_min, x_max, y_min, y_max) of the grid in meters, border walls included."""
         half = self.cell_size / 2
         low, high = self.xy((0, 0)) - half, self.xy((self.shape[0] - 1, self.shape[1] - 1)) + half
         return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
     def grid(self, per_cell: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A fine grid, ``per_cell`` points to a cell's side: x [X], y [Y] in metres, and which are free [X, Y]."""
+        """A fine grid, ``per_cell`` points to a cell's side: x [X], y [Y] in meters, and which are free [X, Y]."""
         offsets = (np.arange(per_cell) + 0.5) / per_cell - 0.5
         x, y = (
             self.origin[axis] + self.cell_size * (np.arange(n)[:, None] + offsets).ravel()
@@ -216,11 +216,11 @@ class Maze:
         return x, y, np.repeat(np.repeat(~self.walls, per_cell, 0), per_cell, 1)
 
     def geodesic(self, points: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Length in metres of the shortest path inside the maze from points [..., 2] to a target [2]."""
+        """Length in meters of the shortest path inside the maze from points [..., 2] to a target [2]."""
         return self.geodesics(points, np.asarray(target)[None])[0]
 
     def geodesics(self, points: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Lengths in metres of the shortest paths inside the maze from targets [T, 2] to points [..., 2]: [T, ...].
+        """Lengths in meters of the shortest paths inside the maze from targets [T, 2] to points [..., 2]: [T, ...].
 
         Exact. Infinite where there is no path, or where an end lies inside a wall.
         """
@@ -304,7 +304,7 @@ def _reachable(maze: Maze, start: Cell) -> set[Cell]:
     seen, frontier = {start}, {start}
     while frontier:
         # A set: in an open room the ways to a cell are many more than the cells.
-        frontier = {c for cell in frontier for c in maze._neighbours(cell)} - seen
+        frontier = {c for cell in frontier for c in maze._neighbors(cell)} - seen
         seen |= frontier
     return seen
 
@@ -328,7 +328,7 @@ def within(name: str, cells: int) -> str:
     return f"{name}_gen_" + "".join(f"{hop}f" for hop in range(1, cells + 1))
 
 
-def get(name: str, *, cell_size: float = 1.0, centred: bool = False) -> Maze:
+def get(name: str, *, cell_size: float = 1.0, centerd: bool = False) -> Maze:
     """The maze of that name, for example ``u4_maze``, ``big_maze_eval`` or ``u_maze_gen_1f2f3f``.
 
     Raises:
@@ -338,14 +338,14 @@ def get(name: str, *, cell_size: float = 1.0, centred: bool = False) -> Maze:
     if base not in LAYOUTS:
         near = difflib.get_close_matches(base, LAYOUTS, n=3, cutoff=0.5)
         raise UsageError(f"no maze is called {name!r}; nearest: {', '.join(near) or ', '.join(LAYOUTS)}")
-    return build(LAYOUTS[base].split(), cell_size=cell_size, centred=centred, hops=hops)
+    return build(LAYOUTS[base].split(), cell_size=cell_size, centerd=centerd, hops=hops)
 
 
-def build(rows: Sequence[str], *, cell_size: float = 1.0, centred: bool = False, hops: tuple[int, ...] = ()) -> Maze:
-    """A maze from rows that ``parse`` accepts; ``centred`` puts the grid's middle at the world's origin."""
+def build(rows: Sequence[str], *, cell_size: float = 1.0, centerd: bool = False, hops: tuple[int, ...] = ()) -> Maze:
+    """A maze from rows that ``parse`` accepts; ``centerd`` puts the grid's middle at the world's origin."""
     rows = parse(rows)
     origin = (0.0, 0.0)
-    if centred:
+    if centerd:
         origin = (-cell_size * (len(rows) - 1) / 2, -cell_size * (len(rows[0]) - 1) / 2)
     maze = Maze(rows, cell_size, origin, hops)
     if hops:

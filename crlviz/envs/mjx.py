@@ -73,7 +73,7 @@ def _in_turn(function: Callable[..., MjxState]) -> Callable[..., MjxState]:
 
 def _state(sys: System, data: mjx.Data) -> MjxState:
     x = Transform(pos=data.xpos[1:], rot=data.xquat[1:])
-    # MuJoCo's body velocities are those of the tree's centre of mass; moved here to the body's origin.
+    # MuJoCo's body velocities are those of the tree's center of mass; moved here to the body's origin.
     velocity = Motion(vel=data.cvel[1:, 3:], ang=data.cvel[1:, :3])
     offset = Transform.create(pos=data.xpos[1:] - data.subtree_com[sys.body_rootid[1:]])
     return MjxState(data.qpos, data.qvel, data.qacc_warmstart, x, offset.vmap().do(velocity))

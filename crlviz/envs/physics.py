@@ -44,7 +44,7 @@ class PhysicsEnv(GoalEnv):
       sys: brax's system, which MJX takes for a model as well.
       control_range: [actuators, 2], what actions of -1 and 1 mean to the actuators.
       maze_view: replaces ``view`` in a maze.
-      goal_distance_hard: a narrower threshold that some bodies report as ``success_hard``, metres.
+      goal_distance_hard: a narrower threshold that some bodies report as ``success_hard``, meters.
     """
 
     maze_view: View
@@ -164,7 +164,7 @@ class PhysicsEnv(GoalEnv):
         return jnp.zeros(())
 
     def _distance(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> jax.Array:
-        """Metres from the achieved goal to the commanded one; ``before`` is the state part before the step."""
+        """Meters from the achieved goal to the commanded one; ``before`` is the state part before the step."""
         return jnp.linalg.norm(body[jnp.array(self.goal_indices)] - goal)
 
     def _measure(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> dict[str, jax.Array]:
@@ -180,7 +180,7 @@ class PhysicsEnv(GoalEnv):
 
 
 def out_of(height: jax.Array, low: float, high: float) -> jax.Array:
-    """1.0 where a height in metres is outside [low, high], or not a number."""
+    """1.0 where a height in meters is outside [low, high], or not a number."""
     return 1.0 - ((height >= low) & (height <= high)).astype(float)
 
 
@@ -230,7 +230,7 @@ def add_slider(
     armature: float = 0.0,
     geom: Mapping[str, object],
 ) -> None:
-    """A sphere that slides in the plane, between limits in metres if there are any: a goal to be seen, or a ball."""
+    """A sphere that slides in the plane, between limits in meters if there are any: a goal to be seen, or a ball."""
     body = add(child(tree, "worldbody"), "body", name=name, pos=(0, 0, height))
     for axis, direction in {"x": (1, 0, 0), "y": (0, 1, 0)}.items():
         if axis in axes:
@@ -252,7 +252,7 @@ def add_target(
 
 
 def add_walls(tree: ElementTree.Element, maze: Maze, height: float) -> None:
-    """One box for every wall cell of a maze, ``height`` metres high, and a floor that reaches under them all."""
+    """One box for every wall cell of a maze, ``height`` meters high, and a floor that reaches under them all."""
     world = child(tree, "worldbody")
     half = maze.cell_size / 2
     child(tree, "geom[@name='floor']").set("size", f"{2 * max(np.abs(maze.extent)):g} " * 2 + "40")
@@ -266,7 +266,7 @@ def add_walls(tree: ElementTree.Element, maze: Maze, height: float) -> None:
 def draw_pair(
     maze: Maze, rng: jax.Array, start: jax.Array | None, goal: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """A start and a goal [2] in metres out of the maze's pairs, where they are not given."""
+    """A start and a goal [2] in meters out of the maze's pairs, where they are not given."""
     cells, weights = maze.pairs
     pair = jnp.asarray(maze.xy(cells))[jax.random.choice(rng, len(cells), p=jnp.asarray(weights))]
     return (

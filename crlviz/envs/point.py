@@ -16,14 +16,14 @@ from crlviz.envs.mazes import Maze
 if TYPE_CHECKING:
     import mujoco
 
-_FORCE = 0.15  # metres a step that a full push adds to the velocity
+_FORCE = 0.15  # meters a step that a full push adds to the velocity
 _DRAG = 0.5  # share of the velocity lost in a step, so at most 0.3 m a step on each axis
-_START_JITTER = 0.1  # metres, uniform, on each axis
+_START_JITTER = 0.1  # meters, uniform, on each axis
 _SKIN = 1e-4  # share of a cell kept clear of its faces: far more than rounding, far less than a step
 
 
 class PointState(struct.PyTreeNode):
-    """Position [2] in metres, velocity [2] in metres a step, goal [2] in metres."""
+    """Position [2] in meters, velocity [2] in meters a step, goal [2] in meters."""
 
     position: jax.Array
     velocity: jax.Array
@@ -35,7 +35,7 @@ class PointMaze(GoalEnv):
 
     Within a step the point flies straight; at a wall it loses the velocity into it and slides along, so its path never
     enters a wall (at under a cell a step it meets at most one wall face on each axis). Cells are 1 m and the maze is
-    centred on the origin: inputs of order one, which a network learns from fastest.
+    centerd on the origin: inputs of order one, which a network learns from fastest.
     """
 
     goal_indices = (0, 1)

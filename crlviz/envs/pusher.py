@@ -8,9 +8,9 @@ from crlviz.envs import physics
 from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
-_PLACE = (0.45, -0.05)  # x, y of the table that objects and goals are drawn around, metres
-_APART = 0.17  # metres between object and goal, or the object's place is stretched
-_OBJECT = ((-0.3, 0.0), (-0.2, 0.2))  # from the place, along y and along x, metres
+_PLACE = (0.45, -0.05)  # x, y of the table that objects and goals are drawn around, meters
+_APART = 0.17  # meters between object and goal, or the object's place is stretched
+_OBJECT = ((-0.3, 0.0), (-0.2, 0.2))  # from the place, along y and along x, meters
 
 
 class Pusher(PhysicsEnv):
@@ -23,7 +23,7 @@ class Pusher(PhysicsEnv):
     Source: the paper's code and its successor (pusher), on brax's own model.
 
     Attributes:
-      goals: where goals are drawn, from the table's place: low and high along y, then along x, in metres.
+      goals: where goals are drawn, from the table's place: low and high along y, then along x, in meters.
     """
 
     state_dim = 20
@@ -62,17 +62,17 @@ class Pusher(PhysicsEnv):
         qd = jax.random.uniform(velocity_key, (self.sys.qd_size(),), minval=-0.005, maxval=0.005)
         return q, qd.at[7:].set(0)
 
-    def _centres(self, state) -> jax.Array:
-        """Centres of mass of wrist, object and goal [3, 3]."""
+    def _centers(self, state) -> jax.Array:
+        """Centers of mass of wrist, object and goal [3, 3]."""
         offset = Transform.create(pos=self.sys.link.inertia.transform.pos)
         return state.x.vmap().do(offset).pos[self._links]
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
-        wrist, thing, _ = self._centres(state)
+        wrist, thing, _ = self._centers(state)
         return jnp.concatenate([state.q[:7], wrist, thing, state.qd[:7]])
 
     def _goal_of(self, state) -> jax.Array:
-        return self._centres(state)[2]
+        return self._centers(state)[2]
 
     def _distance(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> jax.Array:
         return super()._distance(before, goal, before)
@@ -85,7 +85,7 @@ class PusherEasy(Pusher):
 
 
 class PusherHard(Pusher):
-    """Goals in a square metre."""
+    """Goals in a square meter."""
 
     goals = ((-0.65, 0.35), (-0.55, 0.45))
 

@@ -8,8 +8,8 @@ from crlviz.envs import physics
 from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
-_TIP = (0.11, 0, 0)  # of the second link, metres
-_REACH = 0.2  # metres
+_TIP = (0.11, 0, 0)  # of the second link, meters
+_REACH = 0.2  # meters
 
 
 class Reacher(PhysicsEnv):

@@ -32,20 +32,20 @@ from crlviz.errors import UsageError
 if TYPE_CHECKING:
     import mujoco
 
-LENGTH = 1.0  # metres of the whole body, so that all lengths are in body lengths
-RADIUS = 0.05  # metres, of the discs that meet walls
-_APART = 1 / 12  # metres at most from a disc's centre to the next one's
-_CLEAR = 0.045  # metres from centres to walls that a step must leave: more than half of _APART, so no corner fits
+LENGTH = 1.0  # meters of the whole body, so that all lengths are in body lengths
+RADIUS = 0.05  # meters, of the discs that meet walls
+_APART = 1 / 12  # meters at most from a disc's center to the next one's
+_CLEAR = 0.045  # meters from centers to walls that a step must leave: more than half of _APART, so no corner fits
 _PARTS = 3  # of a step among walls; in each, a disc goes far less than half a wall deep
 _START_BEND = 0.3  # radians, uniform, of each joint
-_START_JITTER = 0.1  # metres, uniform, on each axis
-_GOALS = 2.0  # metres: the radius of the disc that goals in the open are drawn from
+_START_JITTER = 0.1  # meters, uniform, on each axis
+_GOALS = 2.0  # meters: the radius of the disc that goals in the open are drawn from
 _MOST_LINKS = 12
 
 
 class SwimmerState(struct.PyTreeNode):
-    """Mean of the links' middles [2] in metres, the first link's angle [] and the joints' [N - 1] in radians, and the
-    goal [2] in metres."""
+    """Mean of the links' middles [2] in meters, the first link's angle [] and the joints' [N - 1] in radians, and the
+    goal [2] in meters."""
 
     middle: jax.Array
     angle: jax.Array
@@ -57,8 +57,8 @@ class Swimmer(GoalEnv):
     """State: x, y of the middle of the links, cosine and sine of the first link's angle, joints' angles. Goal: x, y.
 
     Action: how far each joint turns, in ``rate`` radians; joints stop at ``limit`` to both sides. The body is 1 m long.
-    In the open it starts at the origin, and goals lie anywhere within 2 m; in a maze, near a start cell's centre with
-    the goal at a goal cell's centre. It starts at any angle and nearly straight. A start in a maze that is nearer than
+    In the open it starts at the origin, and goals lie anywhere within 2 m; in a maze, near a start cell's center with
+    the goal at a goal cell's center. It starts at any angle and nearly straight. A start in a maze that is nearer than
     0.55 m to a wall is moved away from it to there, so that the body fits however it lies.
 
     Attributes:
@@ -127,8 +127,8 @@ class Swimmer(GoalEnv):
             if k:
                 parent = physics.add(parent, "body", name=f"link_{k}", pos=(length, 0, 0))
             physics.add(parent, "joint", name=f"joint_{k}" if k else "angle", type="hinge", axis=(0, 0, 1))
-            colour = [share * (1 - 0.25 * (k == 0)) for share in looks.BODY[:3]]  # to tell the first one
-            ends = {"fromto": (0, 0, 0, length, 0, 0), "size": RADIUS, "rgba": (*colour, 1)}
+            color = [share * (1 - 0.25 * (k == 0)) for share in looks.BODY[:3]]  # to tell the first one
+            ends = {"fromto": (0, 0, 0, length, 0, 0), "size": RADIUS, "rgba": (*color, 1)}
             physics.add(parent, "geom", name=f"link_{k}", type="capsule", **ends)
         physics.add_target(tree, radius=self.goal_distance)
         return mujoco.MjModel.from_xml_string(ElementTree.tostring(tree, encoding="unicode"))
@@ -187,14 +187,14 @@ class Swimmer(GoalEnv):
         return body.replace(middle=middle, angle=angle, joints=joints)
 
     def _points(self, middle: jax.Array, angle: jax.Array, joints: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """x and y [D] of the discs' centres, from the first link's free end on."""
+        """x and y [D] of the discs' centers, from the first link's free end on."""
         angles = angle + _folds(joints)
         return middle[0] + self._discs @ jnp.cos(angles), middle[1] + self._discs @ jnp.sin(angles)
 
     def _pushes(self, x: jax.Array, y: jax.Array, radius: float) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Along x and y, what moves discs about points out of walls, and the points' distances to walls, -1 in one.
 
-        All [...] in metres; x and y stay apart, which is quicker on a CPU. Exact for the wall that is nearest, where
+        All [...] in meters; x and y stay apart, which is quicker on a CPU. Exact for the wall that is nearest, where
         the radius, and how deep a point is in a wall, are under half a cell.
         """
         assert self.maze is not None
@@ -251,14 +251,14 @@ def drift(joints: jax.Array, turns: jax.Array, drag_ratio: float) -> tuple[jax.A
       drag_ratio: drag across a link over that along it.
 
     Returns:
-      How the links' mean middle moves [2], in metres along and across the first link as it lies half way, and by how
+      How the links' mean middle moves [2], in meters along and across the first link as it lies half way, and by how
       much that link turns [], in radians.
     """
     links = joints.shape[0] + 1
     to_middles = jnp.asarray(_middles(links), jnp.float32)
     along = _unit(_folds(joints))  # links' directions [N, 2]
     across = jnp.stack([-along[:, 1], along[:, 0]], -1)
-    # Velocities of the links' middles, in metres a radian: of a turn of all, and of the joints' turns alone.
+    # Velocities of the links' middles, in meters a radian: of a turn of all, and of the joints' turns alone.
     turned = to_middles @ across
     bent = to_middles @ (_folds(turns)[:, None] * across)
 
@@ -301,13 +301,13 @@ def _rotate(vector: jax.Array, by: jax.Array) -> jax.Array:
 
 
 def _middles(links: int) -> np.ndarray:
-    """Places of the links' middles, seen from their mean, out of the links' directions: [N, N] metres."""
+    """Places of the links' middles, seen from their mean, out of the links' directions: [N, N] meters."""
     chain = np.tri(links, k=-1) + np.eye(links) / 2
     return (chain - chain.mean(0)) * LENGTH / links
 
 
 def discs(links: int) -> np.ndarray:
-    """The same for the discs' centres: [D, N], one at each link's ends and evenly spread between."""
+    """The same for the discs' centers: [D, N], one at each link's ends and evenly spread between."""
     each = math.ceil(LENGTH / links / _APART - 1e-9)
     place = np.arange(links * each + 1) / each  # in links, along the body
     reach = np.clip(place[:, None] - np.arange(links), 0, 1)  # of each link, the share that lies before

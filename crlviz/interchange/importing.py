@@ -26,7 +26,7 @@ _RENAMED = {
     (paper_format.PAPER, "arm_grasp_0.3"): "arm_grasp",
 }
 # Where JaxGCRL's environments differ from ours; the paper's are in crlviz.envs.
-_NOISY = {"normalise_quaternion": False}
+_NOISY = {"normalize_quaternion": False}
 _JAXGCRL_OPTIONS: dict[str, dict[str, Any]] = {
     "ant": _NOISY,
     "ant_ball": _NOISY | {"independent_offset": False},

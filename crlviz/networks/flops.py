@@ -14,7 +14,7 @@ import jax
 def count(function: Callable[..., Any], *arguments: Any) -> int:
     """Operations of all matrix products, a multiplication and an addition for each term of each sum.
 
-    Activations, norms (products with a vector too) and the optimiser are left out: of XLA's count for an update of an
+    Activations, norms (products with a vector too) and the optimizer are left out: of XLA's count for an update of an
     unrolled network of width 64 the products are four fifths, of width 256 more than nine tenths.
 
     Args:

@@ -19,16 +19,16 @@ Layers = Sequence[Mapping[str, Mapping[str, jax.Array]]]
 Precision = jax.lax.Precision | None
 
 
-def chain(layers: Layers, x: jax.Array, precision: Precision = None) -> jax.Array:
+def dense_norm_swish(layers: Layers, x: jax.Array, precision: Precision = None) -> jax.Array:
     """Inputs [..., n] through layers, each with ``dense`` (kernel [n, m], bias [m]) and ``norm`` (scale, bias [m]).
 
     ``precision`` is that of products with kernels and of these products' gradient; None: the surrounding one.
     """
-    return _chain(precision, tuple(layers), x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+    return _dense_norm_swish(precision, tuple(layers), x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chain(precision: Precision, layers: Layers, x: jax.Array) -> jax.Array:
+def _dense_norm_swish(precision: Precision, layers: Layers, x: jax.Array) -> jax.Array:
     return _run(precision, layers, x)[0]
 
 
@@ -83,4 +83,4 @@ def _backward(precision: Precision, residuals: Any, slope: Any) -> tuple[Any, An
     return tuple(reversed(slopes)) or None, slope
 
 
-_chain.defvjp(_forward, _backward, symbolic_zeros=True)
+_dense_norm_swish.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from crlviz.errors import UsageError
-from crlviz.networks.fused_layers import Precision, chain
+from crlviz.networks.fused_layers import Precision, dense_norm_swish
 from crlviz.precision import EXACT, exact
 
 LAYERS_PER_BLOCK = 4
@@ -89,7 +89,7 @@ def _layers(
 ) -> jax.Array:
     """A module's layers of these names, one after the other."""
     if config.layer_norm and config.activation == "swish" and names and not module.is_initializing():
-        return chain([module.variables["params"][name] for name in names], x, precision)
+        return dense_norm_swish([module.variables["params"][name] for name in names], x, precision)
     for name in names:
         x = Layer(config, precision, name=name)(x)
     return x

@@ -103,7 +103,7 @@ class Cameraman:
 
 
 def _wall_height(env: GoalEnv) -> float:
-    """Metres from the floor to the top of a maze's walls; 0 without."""
+    """Meters from the floor to the top of a maze's walls; 0 without."""
     if env.maze is None:
         return 0.0
     i, j = env.maze.cells("#")[0]
@@ -127,5 +127,5 @@ def _from_above(env: GoalEnv, start: np.ndarray, goal: np.ndarray, aspect: float
         x, y, half = *env.view.lookat[:2], 0.5 * env.view.distance
         x_min, x_max, y_min, y_max = x - half, x + half, y - half, y + half
     needed = max(x_max - x_min, (y_max - y_min) / aspect) / 2
-    centre = np.array([(x_min + x_max) / 2, (y_min + y_max) / 2, 0.0])
-    return Camera(centre, 1.05 * needed / np.tan(np.radians(FOVY / 2)), 180.0, -90.0)
+    center = np.array([(x_min + x_max) / 2, (y_min + y_max) / 2, 0.0])
+    return Camera(center, 1.05 * needed / np.tan(np.radians(FOVY / 2)), 180.0, -90.0)

@@ -53,7 +53,7 @@ def table() -> list[dict[str, Any]]:
     """A row for every id, without building an environment.
 
     Columns: id; state, goal and action sizes; physics, the engine it runs on by default; threshold of success in
-    metres; episode length in steps; goals, how many cells of its maze are goals (None without a maze); paper, whether
+    meters; episode length in steps; goals, how many cells of its maze are goals (None without a maze); paper, whether
     the paper's table 1 has it.
     """
     from crlviz import envs

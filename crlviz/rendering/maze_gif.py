@@ -20,7 +20,7 @@ def animate(
     rollouts: Mapping[str, xr.Dataset],
     path: str | Path,
     *,
-    colours: Sequence[str],
+    colors: Sequence[str],
     width: int = 300,
     every: int = 2,
     fps: int = 20,
@@ -34,7 +34,7 @@ def animate(
       maze: the maze.
       rollouts: caption to Dataset of ``crlviz.rollout``, all of one length.
       path: the file.
-      colours: of the points, a panel each.
+      colors: of the points, a panel each.
       width: pixels of a panel.
       every: steps to a frame.
       fps: frames a second.
@@ -44,8 +44,8 @@ def animate(
     frames = []
     for step in range(0, length, every):
         panels = [
-            _panel(grounds, maze, caption, rollout, step, colour, width)
-            for (caption, rollout), colour in zip(rollouts.items(), colours, strict=True)
+            _panel(grounds, maze, caption, rollout, step, color, width)
+            for (caption, rollout), color in zip(rollouts.items(), colors, strict=True)
         ]
         frames.append(np.concatenate(panels, axis=1))
     hold = [frames[-1]] * fps  # a second's rest before it starts anew
@@ -53,7 +53,7 @@ def animate(
 
 
 def pixels(maze: Maze, xy: np.ndarray, width: int) -> np.ndarray:
-    """Positions [..., 2] in metres to (right, down) pixels [..., 2] of ``ground(maze, width)``."""
+    """Positions [..., 2] in meters to (right, down) pixels [..., 2] of ``ground(maze, width)``."""
     x_min, _, y_min, y_max = maze.extent
     scale = SCALE * width / (y_max - y_min)
     return np.stack([(xy[..., 1] - y_min) * scale, (xy[..., 0] - x_min) * scale], axis=-1)
@@ -66,13 +66,13 @@ def ground(maze: Maze, width: int) -> Image.Image:
     image = Image.new("RGB", (SCALE * width, height), "white")
     draw = ImageDraw.Draw(image)
     half = maze.cell_size / 2
-    for centre in maze.xy(np.argwhere(maze.walls)):
-        draw.rectangle([*pixels(maze, centre - half, width), *pixels(maze, centre + half, width)], fill=charts.WALL)
+    for center in maze.xy(np.argwhere(maze.walls)):
+        draw.rectangle([*pixels(maze, center - half, width), *pixels(maze, center + half, width)], fill=charts.WALL)
     return image
 
 
 def _panel(
-    ground: Image.Image, maze: Maze, caption: str, rollout: xr.Dataset, step: int, colour: str, width: int
+    ground: Image.Image, maze: Maze, caption: str, rollout: xr.Dataset, step: int, color: str, width: int
 ) -> np.ndarray:
     image = ground.copy()
     draw = ImageDraw.Draw(image)
@@ -81,12 +81,12 @@ def _panel(
     for goal, done in zip(pixels(maze, rollout.goal.values[:, :2], width), reached, strict=True):
         disc(draw, goal, 0.22 * unit, "#8bc98b" if done else "#f3d9d2")
     paths = pixels(maze, rollout.achieved.values[:, max(0, step - _TRAIL) : step + 1, :2], width)
-    faint = charts.blend(colour, "#ffffff", 0.65)
+    faint = charts.blend(color, "#ffffff", 0.65)
     for path in paths:
         if len(path) > 1:
             draw.line([tuple(point) for point in path], fill=faint, width=SCALE)
     for path in paths:
-        disc(draw, path[-1], 0.09 * unit, colour, outline="#222222")
+        disc(draw, path[-1], 0.09 * unit, color, outline="#222222")
     font = ImageFont.load_default(size=13 * SCALE)
     count = f"step {step + 1}: {int(reached.sum())} of {len(reached)} goals reached"
     strip = Image.new("RGB", (image.width, 44 * SCALE), "white")
@@ -98,7 +98,7 @@ def _panel(
     return np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.LANCZOS))
 
 
-def disc(draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, fill: str, outline: str | None = None) -> None:
+def disc(draw: ImageDraw.ImageDraw, center: np.ndarray, radius: float, fill: str, outline: str | None = None) -> None:
     """A disc about (right, down) pixels."""
-    low, high = centre - radius, centre + radius
+    low, high = center - radius, center + radius
     draw.ellipse([low[0], low[1], high[0], high[1]], fill=fill, outline=outline, width=SCALE)

@@ -28,7 +28,7 @@ _SAMPLES = 2  # rays along a pixel's side
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a picture is taken from: looks at ``lookat`` [3] from ``distance`` metres; azimuth 0 looks along x, 90
+    """Where a picture is taken from: looks at ``lookat`` [3] from ``distance`` meters; azimuth 0 looks along x, 90
     along y; elevation is negative from above; both in degrees."""
 
     lookat: np.ndarray
@@ -173,7 +173,7 @@ class RayRenderer:
         up = (1 - 2 * (np.arange(count[0]) + 0.5) / count[0]) * np.tan(np.radians(FOVY / 2))
         right = (2 * (np.arange(count[1]) + 0.5) / count[1] - 1) * np.tan(np.radians(FOVY / 2)) * width / height
         self._right, self._up = (plane.ravel() for plane in np.meshgrid(right, up))
-        self._colours = model.geom_rgba.astype(np.float32)
+        self._colors = model.geom_rgba.astype(np.float32)
         self._floor = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
         repeat = model.mat_texrepeat[model.geom_matid, 0] if model.nmat else np.ones(model.ngeom)
         self._square = np.where(model.geom_matid >= 0, 1 / np.maximum(repeat, 1e-6), 1.0)
@@ -189,16 +189,16 @@ class RayRenderer:
         eye = camera.eye
         # What can be seen through is of one body, the goal's: the world without it, then it over that.
         glass = int(self._model.geom_bodyid[self._glass[0]]) if len(self._glass) else -1
-        colours, depth = self._cast(eye, rays, camera, exclude=glass)
+        colors, depth = self._cast(eye, rays, camera, exclude=glass)
         if glass >= 0:
             near = self._towards(eye, rays, glass)
             geom, distance, normal = self._hits(eye, rays[near], exclude=-1)
             front = np.isin(geom, self._glass) & ((distance < depth[near]) | (depth[near] < 0))
-            near, rgba = near[front], self._colours[geom[front]]
+            near, rgba = near[front], self._colors[geom[front]]
             shade = self._shade(rgba[:, :3], normal[front], rays[near], np.ones(len(near), bool))
-            colours[near] += rgba[:, 3:] * (shade - colours[near])
+            colors[near] += rgba[:, 3:] * (shade - colors[near])
         height, width = self._size
-        samples = colours.reshape(height, _SAMPLES, width, _SAMPLES, 3).mean(axis=(1, 3))
+        samples = colors.reshape(height, _SAMPLES, width, _SAMPLES, 3).mean(axis=(1, 3))
         return (255 * np.clip(samples, 0, 1) + 0.5).astype(np.uint8)
 
     def close(self) -> None:
@@ -224,11 +224,11 @@ class RayRenderer:
 
     def _cast(self, eye: np.ndarray, rays: np.ndarray, camera: Camera, exclude: int) -> tuple[np.ndarray, np.ndarray]:
         geom, depth, normal = self._hits(eye, rays, exclude)
-        colours = np.broadcast_to(np.array(looks.SKY, np.float32), rays.shape).copy()
+        colors = np.broadcast_to(np.array(looks.SKY, np.float32), rays.shape).copy()
         hit = geom >= 0
         geom, normal = geom[hit], normal[hit]
         at = eye + depth[hit, None] * rays[hit]
-        paint = self._colours[geom, :3].copy()
+        paint = self._colors[geom, :3].copy()
         floor = self._floor[geom]
         squares = np.floor(at[floor, :2] / self._square[geom[floor], None]).astype(int).sum(axis=1) % 2
         paint[floor] = np.array(looks.FLOOR, np.float32)[squares]
@@ -237,11 +237,11 @@ class RayRenderer:
         way = at + 1e-3 * normal - sun
         far = np.linalg.norm(way, axis=1)
         lit = self._hits(sun, way / far[:, None], exclude)[1]
-        colours[hit] = self._shade(paint, normal, rays[hit], (lit < 0) | (lit > far - 1e-3 * camera.distance))
+        colors[hit] = self._shade(paint, normal, rays[hit], (lit < 0) | (lit > far - 1e-3 * camera.distance))
         start, end = (share * camera.distance for share in looks.HAZE)
         haze = np.clip((depth[hit] * (rays[hit] @ camera.axes[0]) - start) / (end - start), 0, 1)[:, None]
-        colours[hit] += haze * (np.array(looks.SKY) - colours[hit])
-        return colours, depth
+        colors[hit] += haze * (np.array(looks.SKY) - colors[hit])
+        return colors, depth
 
     def _shade(self, paint: np.ndarray, normal: np.ndarray, rays: np.ndarray, lit: np.ndarray) -> np.ndarray:
         head = np.clip(-(normal * rays).sum(axis=1), 0, 1)

@@ -20,7 +20,7 @@ from crlviz.escaping import script_json
 if TYPE_CHECKING:
     import xarray as xr
 
-_ENDLESS = 100.0  # metres; half the side of a plane whose size is 0, which MuJoCo takes for without end
+_ENDLESS = 100.0  # meters; half the side of a plane whose size is 0, which MuJoCo takes for without end
 
 
 @jax_config.as_usual
@@ -61,9 +61,9 @@ def check_world(env: GoalEnv, other: str, caption: str) -> None:
 def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 1) -> dict[str, Any]:
     """What the page draws, ready for JSON; arrays are base64 of little-endian float32.
 
-    ``geoms`` holds name, mesh, half sizes [3] in metres, ``end`` (half the length of a capsule's cylinder) and rgba,
+    ``geoms`` holds name, mesh, half sizes [3] in meters, ``end`` (half the length of a capsule's cylinder) and rgba,
     the standing ones first; ``standing`` their places [count, 7] and, per panel, ``places`` [steps, the others, 7]: x,
-    y, z in metres and the quaternion w, x, y, z. Arguments and errors as of ``write``.
+    y, z in meters and the quaternion w, x, y, z. Arguments and errors as of ``write``.
     """
     if every < 1:
         raise UsageError(f"every = {every}: keep one step in 1 or more")

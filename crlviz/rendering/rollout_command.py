@@ -27,7 +27,7 @@ DATA, PAGE = ".nc", ".html"
     "goals",
     multiple=True,
     metavar="X,Y",
-    help="Goal in metres; several are as many episodes. Default: drawn by the environment, another each while it can.",
+    help="Goal in meters; several are as many episodes. Default: drawn by the environment, another each while it can.",
 )
 @click.option(
     "--episodes", type=int, help="Episodes of each agent, one under the other. Default: one, or one for each --goal."
@@ -156,5 +156,5 @@ def _read_goal(text: str, most: int) -> list[float]:
         numbers = []
     if not min(2, most) <= len(numbers) <= most or not all(map(math.isfinite, numbers)):
         wanted = "X" if most == 1 else "X,Y" if most < 3 else f"X,Y or up to {most} numbers"
-        raise UsageError(f"--goal takes {wanted} in metres, not {text!r}")
+        raise UsageError(f"--goal takes {wanted} in meters, not {text!r}")
     return numbers

@@ -160,14 +160,14 @@ def _caption(panel: Panel, step: int, width: int) -> np.ndarray:
     points = max(9, round(width / 24))
     shown = step if fell is None else min(step, fell - 1)
     words = f"step {shown + 1}, {(shown + 1) * panel.env.dt:.1f} s, {episode.distance.values[shown]:.2f} m to the goal"
-    colour = "#555555"
+    color = "#555555"
     if fell is not None and step >= fell:
-        words, colour = f"fell at step {fell}, {episode.distance.values[shown]:.2f} m from the goal", "#b03030"
+        words, color = f"fell at step {fell}, {episode.distance.values[shown]:.2f} m from the goal", "#b03030"
     elif episode.success.values[shown]:
-        words, colour = f"{words}: there", "#1d7a3a"
+        words, color = f"{words}: there", "#1d7a3a"
     strip = Image.new("RGB", (width, 2 * round(1.5 * points)), "white")
     draw = ImageDraw.Draw(strip)
-    for line, (text, fill) in enumerate(((panel.caption, "black"), (words, colour))):
+    for line, (text, fill) in enumerate(((panel.caption, "black"), (words, color))):
         draw.text(
             (width / 2, (0.8 + 1.35 * line) * points), text, fill=fill, font=_font(text, points, width), anchor="mm"
         )

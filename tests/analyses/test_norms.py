@@ -19,8 +19,8 @@ from tests.helpers.toys import Handmade, assert_described, toy_config, untrained
 def _layer(x, params, config):
     x = x @ params["dense"]["kernel"] + params["dense"]["bias"]
     if config.layer_norm:
-        centred = x - x.mean(-1, keepdims=True)
-        x = centred / np.sqrt((x**2).mean(-1, keepdims=True) - x.mean(-1, keepdims=True) ** 2 + 1e-6)
+        centerd = x - x.mean(-1, keepdims=True)
+        x = centerd / np.sqrt((x**2).mean(-1, keepdims=True) - x.mean(-1, keepdims=True) ** 2 + 1e-6)
         x = x * params["norm"]["scale"] + params["norm"]["bias"]
     return np.maximum(x, 0) if config.activation == "relu" else x / (1 + np.exp(-x))
 

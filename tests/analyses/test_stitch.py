@@ -38,7 +38,7 @@ def _shake(observation, key=None):
 
 
 def test_a_teleporting_policy_fills_the_matrix():
-    env = Teleporting("teleport", mazes.get("u_maze_gen_1f2f", centred=True))
+    env = Teleporting("teleport", mazes.get("u_maze_gen_1f2f", centerd=True))
     dataset = stitch.compute([Handmade(env, _stay)], length=5).isel(depth=0)
     task = ~np.eye(7, dtype=bool)
     assert (dataset.success.values[task] == 1).all()
@@ -127,7 +127,7 @@ def test_curves_against_numpy(show):
 
 def test_metres_are_whole_cells():
     dataset = stitch.compute(_agents(1), length=3)
-    table = stitch.curves(dataset, over="metres")
+    table = stitch.curves(dataset, over="meters")
     assert (table.x == table.x.round()).all()
     assert table.groupby("depth").number.sum().tolist() == [42, 42]
 
@@ -158,7 +158,7 @@ def test_mistakes():
 
 
 def test_of_a_large_maze_the_cells_that_lie_far_apart():
-    maze = mazes.build(carved(21), centred=True)
+    maze = mazes.build(carved(21), centerd=True)
     dataset = stitch.compute([Handmade(Teleporting("here", maze), _stay)], most=20, length=2)
     assert dict(dataset.sizes)["start"] == dataset.sizes["goal"] == 20
     cells = [tuple(cell) for cell in maze.cell(np.stack([dataset.start_x, dataset.start_y], -1)).tolist()]

@@ -1,4 +1,4 @@
-"""Colours, files by their ending, and pages that stand alone."""
+"""Colors, files by their ending, and pages that stand alone."""
 
 import base64
 import io
@@ -17,15 +17,15 @@ from crlviz.envs import mazes
 from crlviz.errors import UsageError
 
 
-def luminance(colour: str) -> float:
-    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+def luminance(color: str) -> float:
+    red, green, blue = (int(color[k : k + 2], 16) for k in (1, 3, 5))
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_deeper_is_darker():
-    shades = [luminance(charts.depth_colour(depth)) for depth in (4, 8, 12, 16, 32, 64, 128, 256, 512, 1024)]
+    shades = [luminance(charts.depth_color(depth)) for depth in (4, 8, 12, 16, 32, 64, 128, 256, 512, 1024)]
     assert all(a > b + 3 for a, b in itertools.pairwise(shades))
-    assert charts.depth_colour(4096) == charts.depth_colour(1024)
+    assert charts.depth_color(4096) == charts.depth_color(1024)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_embedded_charts_cannot_end_their_script():
 
 def test_the_ground_has_equal_axes():
     maze = mazes.get("u5_maze", cell_size=4.0)
-    ground = charts.in_metres(maze, maze.extent, 400)
+    ground = charts.in_meters(maze, maze.extent, 400)
     assert (ground["width"], ground["height"]) == (400, 350)  # 8 columns, 7 rows
     assert ground["x"].to_dict()["scale"]["domain"] == [-2, 30]
     assert ground["y"].to_dict()["scale"]["domain"] == [-2, 26]
@@ -75,7 +75,7 @@ def test_outline_is_the_regions_border():
     inside = np.zeros((4, 4), bool)
     inside[1:3, 1:3] = True
     inside[0, 2] = True
-    ground = charts.in_metres(None, (0, 4, 0, 4), 100)
+    ground = charts.in_meters(None, (0, 4, 0, 4), 100)
     data = charts.outline(inside, np.arange(4) + 0.5, np.arange(4) + 0.5, 1.0, ground).data
     # A 2 by 2 block with one more tile on its upper right: six straight pieces.
     assert {(r.x, r.x2, r.y, r.y2) for r in data.itertuples()} == {
@@ -136,7 +136,7 @@ def _labels(axis: alt.Axis, low: float, high: float, kind: str, width: int) -> l
 )
 def test_amounts_are_read_as_they_are(low, high, kind):
     for label in (labels := _labels(charts.amounts(tickCount=4), low, high, kind, 165)):
-        number, suffix = re.fullmatch(r"([\d.]+)([kM]?)", label).groups()  # no m, which would be read as metres
+        number, suffix = re.fullmatch(r"([\d.]+)([kM]?)", label).groups()  # no m, which would be read as meters
         value = float(number) * {"": 1, "k": 1e3, "M": 1e6}[suffix]
         assert low * 0.99 <= value <= high * 1.01
         assert not (value == 0 and suffix)
@@ -172,7 +172,7 @@ def test_a_solid_line_has_no_dashes():
 
 def test_a_raster_has_a_square_a_value():
     values = np.array([[0.0, 1.0, np.nan], [0.5, 2.0, -1.0]])
-    ground = charts.in_metres(None, (0, 2, 0, 3), 300)
+    ground = charts.in_meters(None, (0, 2, 0, 3), 300)
     image = charts.raster(values, (0.0, 1.0), "Q", ground).layer[0]
     held = base64.b64decode(image.data.url[0].partition(",")[2])
     pixels = np.asarray(Image.open(io.BytesIO(held)))
@@ -180,9 +180,9 @@ def test_a_raster_has_a_square_a_value():
     assert pixels.shape == (2 * side, 3 * side, 4)
     squares = pixels.reshape(2, side, 3, side, 4)
     assert (squares == squares[:, :1, :, :1]).all()
-    colours = squares[:, 0, :, 0]
-    assert colours[..., 3].tolist() == [[255, 255, 0], [255, 255, 255]]
+    colors = squares[:, 0, :, 0]
+    assert colors[..., 3].tolist() == [[255, 255, 0], [255, 255, 255]]
     ends = [[int(charts.VIRIDIS[k][c : c + 2], 16) for c in (1, 3, 5)] for k in (0, 15, -1)]
-    assert colours[0, 0, :3].tolist() == colours[1, 2, :3].tolist() == ends[0]
-    assert colours[1, 0, :3].tolist() == ends[1]
-    assert colours[0, 1, :3].tolist() == colours[1, 1, :3].tolist() == ends[2]
+    assert colors[0, 0, :3].tolist() == colors[1, 2, :3].tolist() == ends[0]
+    assert colors[1, 0, :3].tolist() == ends[1]
+    assert colors[0, 1, :3].tolist() == colors[1, 1, :3].tolist() == ends[2]

@@ -269,7 +269,7 @@ def test_train_refuses_an_existing_run(crlviz, toy_run):
     ("options", "words"),
     [
         (["--goal", "9,9"], "is not in a free cell of point_u_maze"),
-        (["--goal", "somewhere"], "--goal takes X,Y in metres"),
+        (["--goal", "somewhere"], "--goal takes X,Y in meters"),
         (["--scale", "mine"], "scale 'mine' is unknown; take own or shared"),
         (["--action", "jump"], "action 'jump' is unknown; take policy or zeros"),
         (["--resolution", "0"], "resolution 0"),

@@ -59,7 +59,7 @@ def test_the_actors_depth_is_named_only_where_it_differs():
     assert datasets.differing(agents(deep(4), {"actor_depth": 8})) == ["actor_depth"]
 
 
-def test_one_agent_is_labelled_by_its_depth():
+def test_one_agent_is_labeled_by_its_depth():
     whole = combined(agents(deep(8)))
     [(label, facts, part)] = datasets.each(whole)
     assert (label, facts) == ("depth 8", {"depth": 8})

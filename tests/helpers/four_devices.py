@@ -65,7 +65,7 @@ def main(folder: Path) -> None:
         trainer.resume(run, progress=False, devices=sharding.chosen(ended))
     compiled.at_once = lambda: True
     seeds = {seed: folder / f"together{seed}" for seed in (3, 4)}
-    trainer.train_together(config, seeds, progress=False, devices=sharding.chosen("4"))
+    trainer.train_seeds(config, seeds, progress=False, devices=sharding.chosen("4"))
     one, four = (compiled.compiled(config, 1, sharding.chosen(count)) for count in ("1", "4"))
     told = {
         "rows": config.num_envs * config.replay_steps,

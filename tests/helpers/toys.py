@@ -21,7 +21,7 @@ from crlviz.checkpoints import run_directory
 from crlviz.envs.point import PointMaze
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from training import config as configs
-from training.loop.divergence import Trouble
+from training.loop.divergence import Divergence
 from training.loop.train_loop import Loop, TrainState
 from training.run.runner import Run
 from training.trainer import METRICS, build
@@ -107,15 +107,15 @@ def plant_curve(run: Path, curve: Sequence[float], seconds: float = 1.0) -> None
 
 def begun(loop: Loop, key: jax.Array) -> TrainState:
     """What a run begins with, its replay filled: the loop's programs as one."""
-    state = loop.begin(key, loop.renew(key)).replace(replay=loop.ring())
+    state = loop.init(key, loop.reset_envs(key)).replace(replay=loop.empty_buffer())
     return jax.lax.fori_loop(0, loop.schedule.prefill_unrolls, lambda _, state: collected(loop, state), state)
 
 
 def collected(loop: Loop, state: TrainState) -> TrainState:
-    return loop.collect(state, loop.renew(state.key) if loop.config.redraw_goals else None)
+    return loop.collect(state, loop.reset_envs(state.key) if loop.config.redraw_goals else None)
 
 
-def stepped(loop: Loop, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], Trouble]:
+def stepped(loop: Loop, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], Divergence]:
     """A training step: the loop's programs as one."""
     return loop.learn(collected(loop, state))
 

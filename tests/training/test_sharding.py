@@ -99,9 +99,9 @@ def test_each_device_does_a_quarter_of_the_arithmetic(told, program):
 def test_one_device_changes_nothing():
     one, tree = sharding.chosen("1"), {"rows": np.ones((3, 2))}
     assert one == sharding.ONE
-    assert one.split(tree) is tree
-    assert one.whole(tree) is tree
-    assert (one.lie(), one.lie(2)) == (None, None)
+    assert one.shard_rows(tree) is tree
+    assert one.replicate(tree) is tree
+    assert (one.sharding(), one.sharding(2)) == (None, None)
 
 
 @pytest.mark.parametrize(

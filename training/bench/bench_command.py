@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-_COLOURS = {"crlviz": "#a8326e", "plain twin": "#8a94a0", "matrix products alone": "#d5d8dc"}
+_COLORS = {"crlviz": "#a8326e", "plain twin": "#8a94a0", "matrix products alone": "#d5d8dc"}
 _LISTS = ("depths", "widths", "batch_sizes")
 _TWIN_DEPTH = 64  # a program unrolled over 256 layers takes minutes to compile
 
@@ -146,7 +146,7 @@ def measure(
         found["sampling"] |= {f"{kind}_rows_per_second": rates.get(kind), f"{kind}_peak_bytes": peaks.get(kind)}
     beside = ""
     if "twin" in rates:
-        windows = min(num_envs, timing.TWIN_WINDOWS)
+        windows = min(num_envs, timing.REFERENCE_WINDOWS)
         beside = f"{rates['ours'] / rates['twin']:.1f} times the twin ({windows} windows: {_size(peaks['twin'])}), "
     click.echo(
         f"sampling and relabelling, {num_envs} windows of {window:,}: {rates['ours']:,.0f} rows/s "
@@ -228,7 +228,7 @@ def plot(found: Mapping[str, Any]) -> Any:
     import altair as alt
     import pandas as pd
 
-    names = dict(zip(("ours", "twin", "ceiling"), _COLOURS, strict=True))
+    names = dict(zip(("ours", "twin", "ceiling"), _COLORS, strict=True))
     data = pd.DataFrame(
         {
             "what": name,
@@ -240,15 +240,15 @@ def plot(found: Mapping[str, Any]) -> Any:
         for row in found["updates"]
         for kind, name in names.items()
     )
-    colour = alt.Color(
-        "what:N", title=None, scale=alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values())), sort=None
+    color = alt.Color(
+        "what:N", title=None, scale=alt.Scale(domain=list(_COLORS), range=list(_COLORS.values())), sort=None
     )
     depths = sorted(set(data["depth"]))
     place = alt.X("depth:Q", title="depth", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=depths))
 
     def panel(column: str, title: str) -> alt.FacetChart:
         y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type="log"))
-        base = alt.Chart(data.dropna(subset=[column])).encode(x=place, y=y, color=colour)
+        base = alt.Chart(data.dropna(subset=[column])).encode(x=place, y=y, color=color)
         tip = ["what:N", "network:N", "depth:Q", alt.Tooltip(f"{column}:Q", format=".3~g")]
         drawn = base.mark_line() + base.mark_point(filled=True, size=50, opacity=1).encode(tooltip=tip)
         header = alt.Header(title=None, labelFontSize=12)

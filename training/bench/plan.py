@@ -25,7 +25,7 @@ class Memory:
 
     Attributes:
       parameters: of actor and critic.
-      optimiser: Adam's two moments of each, and the temperature's.
+      optimizer: Adam's two moments of each, and the temperature's.
       replay: the ring.
       environments: what is being stepped, and the first states that episodes go back to.
       collecting: new episodes, collected steps and all else that stepping environments needs beyond the run's state.
@@ -36,7 +36,7 @@ class Memory:
     """
 
     parameters: int
-    optimiser: int
+    optimizer: int
     replay: int
     environments: int
     collecting: int
@@ -48,7 +48,7 @@ class Memory:
     @property
     def total(self) -> int:
         """The most there is at one moment; collecting, learning and evaluating take turns."""
-        held = self.parameters + self.optimiser + self.replay + self.environments
+        held = self.parameters + self.optimizer + self.replay + self.environments
         return held + max(self.collecting, self.learning, self.evaluation) + self.shared * self.saving
 
 
@@ -100,8 +100,8 @@ def compute(config: Any) -> Plan:
     cost = loop.algorithm.cost(config.batch_size)
     learner = example.learner
     parameters = _bytes((learner.actor, learner.critic, learner.log_alpha))
-    collect, learn, measure = (_analysis(made) for made in (programs.collect, programs.learn, programs.measure))
-    renewed = _bytes(example.collector.states) if config.redraw_goals else 0
+    collect, learn, measure = (_analysis(made) for made in (programs.collect, programs.learn, programs.evaluate_policy))
+    fresh = _bytes(example.collector.states) if config.redraw_goals else 0
     kept = counts.epochs // config.save_every + bool(counts.epochs % config.save_every)
     return Plan(
         parameters=cost["parameters"],
@@ -111,10 +111,10 @@ def compute(config: Any) -> Plan:
         evaluation_steps=(counts.epochs + 1) * config.eval_episodes * loop.episode_length,
         memory=Memory(
             parameters=parameters,
-            optimiser=_bytes(learner) - parameters,
+            optimizer=_bytes(learner) - parameters,
             replay=_bytes(example.replay),
             environments=_bytes(example.collector),
-            collecting=renewed + _beyond_arguments(collect),
+            collecting=fresh + _beyond_arguments(collect),
             learning=_beyond_arguments(learn),
             evaluation=measure.temp_size_in_bytes,
             saving=states.size(example, replay=config.save_replay),
@@ -212,7 +212,7 @@ def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> s
             f"  {name:15} {_size(getattr(memory, name))}  {what}"
             for name, what in (
                 ("parameters", "actor, phi and psi"),
-                ("optimiser", "two moments of each"),
+                ("optimizer", "two moments of each"),
                 ("replay", f"{config.replay_steps:,} steps of {config.num_envs} environments"),
                 ("environments", f"{config.num_envs} of them"),
                 ("collecting", f"{config.unroll} steps of each, and new episodes"),

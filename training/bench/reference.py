@@ -20,7 +20,7 @@ from training.loop.buffer import Transitions
 _INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-class TwinNetwork(nn.Module):
+class ReferenceNetwork(nn.Module):
     """A residual network [..., n] to its heads' outputs, every layer a module of its own."""
 
     config: NetworkConfig
@@ -41,7 +41,7 @@ class TwinNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class TwinCRL:
+class ReferenceCRL:
     """The update of ``crlviz.algorithms.crl.CRL``, the plain way. Sizes are of states, actions and goals."""
 
     config: CRLConfig
@@ -57,7 +57,7 @@ class TwinCRL:
             "psi": self._encoder.init(psi_key, jnp.zeros((1, goal)))["params"],
         }
         log_alpha = jnp.log(jnp.asarray(self.config.initial_temperature, jnp.float32))
-        memory = [self._optimiser.init(params) for params in (actor, critic, log_alpha)]
+        memory = [self._optimizer.init(params) for params in (actor, critic, log_alpha)]
         return Learner(actor, critic, log_alpha, *memory)
 
     def update(
@@ -91,22 +91,22 @@ class TwinCRL:
         (actor_value, log_prob), actor_grad = jax.value_and_grad(actor_loss, has_aux=True)(learner.actor)
         alpha_value, alpha_grad = jax.value_and_grad(alpha_loss)(learner.log_alpha)
         critic_value, critic_grad = jax.value_and_grad(critic_loss)(learner.critic)
-        actor, actor_memory = self._step(actor_grad, learner.actor_optimiser, learner.actor)
-        critic, critic_memory = self._step(critic_grad, learner.critic_optimiser, learner.critic)
-        log_alpha, alpha_memory = self._step(alpha_grad, learner.alpha_optimiser, learner.log_alpha)
+        actor, actor_memory = self._step(actor_grad, learner.actor_optimizer, learner.actor)
+        critic, critic_memory = self._step(critic_grad, learner.critic_optimizer, learner.critic)
+        log_alpha, alpha_memory = self._step(alpha_grad, learner.alpha_optimizer, learner.log_alpha)
         losses = {"actor_loss": actor_value, "alpha_loss": alpha_value, "critic_loss": critic_value}
         return Learner(actor, critic, log_alpha, actor_memory, critic_memory, alpha_memory), losses
 
     @property
-    def _actor(self) -> TwinNetwork:
-        return TwinNetwork(self.network, (self.sizes[1], self.sizes[1]))
+    def _actor(self) -> ReferenceNetwork:
+        return ReferenceNetwork(self.network, (self.sizes[1], self.sizes[1]))
 
     @property
-    def _encoder(self) -> TwinNetwork:
-        return TwinNetwork(self.network, (EMBEDDING,))
+    def _encoder(self) -> ReferenceNetwork:
+        return ReferenceNetwork(self.network, (EMBEDDING,))
 
     @property
-    def _optimiser(self) -> optax.GradientTransformation:
+    def _optimizer(self) -> optax.GradientTransformation:
         return optax.adam(self.config.learning_rate)
 
     def _embed(self, params: Any, state: Any, action: Any, goal: Any) -> tuple[jax.Array, jax.Array]:
@@ -115,7 +115,7 @@ class TwinCRL:
         return phi[0], psi[0]
 
     def _step(self, gradient: Any, memory: Any, params: Any) -> tuple[Any, Any]:
-        updates, memory = self._optimiser.update(gradient, memory, params)
+        updates, memory = self._optimizer.update(gradient, memory, params)
         return optax.apply_updates(params, updates), memory
 
 
@@ -141,7 +141,7 @@ def relabel(rows: Transitions, key: jax.Array, gamma: float) -> tuple[Transition
 
 
 def sample(rows: Transitions, starts: jax.Array, key: jax.Array, window: int, gamma: float, batch_size: int) -> Any:
-    """All batches of a training step: a window of each environment relabelled, then every row of them in random order.
+    """All batches of a training step: a window of each environment relabeled, then every row of them in random order.
 
     Args:
       rows: the whole ring, [capacity, environments, ...].

@@ -74,7 +74,7 @@ def read(path: Path, env: str) -> dict[str, Any]:
 def of_bench(found: Mapping[str, Any], config: Any, flops: int) -> Rates:
     """The rates of a run on the machine that was measured.
 
-    The seconds of an update whose size was not measured lie on the line between its neighbours in FLOPs. Beyond the
+    The seconds of an update whose size was not measured lie on the line between its neighbors in FLOPs. Beyond the
     largest they are in proportion to FLOPs; below the smallest too, but for what the line through the two smallest says
     that any update takes. The environment steps are of random actions: what the policy takes while collecting is left
     out.

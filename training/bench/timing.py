@@ -21,16 +21,16 @@ from crlviz.algorithms.crl import CRL, CRLConfig
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from crlviz.precision import within
 from training.bench import roofline
-from training.bench.reference import TwinCRL
-from training.bench.reference import sample as twin_sample
+from training.bench.reference import ReferenceCRL
+from training.bench.reference import sample as reference_sample
 from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop import divergence
-from training.loop.train_loop import guarded_update
+from training.loop.train_loop import update_or_skip
 from training.run.compiled import build
 
 COMPILED = 8  # environments in parallel where compiling is measured
-TWIN_WINDOWS = 32  # that the twin relabels at most: all 512 of the paper take it minutes
+REFERENCE_WINDOWS = 32  # that the twin relabels at most: all 512 of the paper take it minutes
 _FEW, _CALL_FLOPS = 3, 4e11  # updates, and operations, of one measured call: what it needs once shall count little
 
 
@@ -53,9 +53,9 @@ class Case:
         return CRL(CRLConfig(), Actor(network, state + goal, action), Critic(network, state, action, goal))
 
     @property
-    def twin(self) -> TwinCRL:
+    def twin(self) -> ReferenceCRL:
         """The same, as the field writes it."""
-        return TwinCRL(CRLConfig(), NetworkConfig(self.depth, self.width), self.sizes)
+        return ReferenceCRL(CRLConfig(), NetworkConfig(self.depth, self.width), self.sizes)
 
     def updates(self, kind: str, seeds: int = 1) -> "Updates":
         """Of the kind ``ours`` or ``twin``."""
@@ -68,16 +68,16 @@ class Updates:
 
     def __init__(
         self,
-        algorithm: CRL | TwinCRL,
+        algorithm: CRL | ReferenceCRL,
         sizes: tuple[int, int, int],
         batch_size: int,
         seeds: int = 1,
         precision: str = "float32",
     ):
-        lanes = (seeds,) if seeds > 1 else ()
+        slots = (seeds,) if seeds > 1 else ()
         # Not by jax, which would compile for half a second what is no part of an update.
         random = np.random.default_rng(0)
-        shapes = [(*lanes, batch_size, size) for size in sizes]
+        shapes = [(*slots, batch_size, size) for size in sizes]
         self._batch = [jnp.asarray(random.standard_normal(shape, np.float32)) for shape in shapes]
         bound = TrainConfig(env="").loss_bound
 
@@ -88,7 +88,7 @@ class Updates:
             key = jax.random.fold_in(jax.random.key(0), index)
             with within(precision):
                 if isinstance(algorithm, CRL):
-                    return guarded_update(algorithm, bound, carry, index, key, *batch)[0]
+                    return update_or_skip(algorithm, bound, carry, index, key, *batch)[0]
                 return algorithm.update(carry[0], key, *batch)[0], carry[1]
 
         key = jax.random.key(0)
@@ -177,18 +177,18 @@ class Sampling:
     @property
     def kinds(self) -> tuple[str, ...]:
         """What can be measured: the twin, too, where its windows fill a batch."""
-        return ("ours", "twin") if self.twin_rows else ("ours",)
+        return ("ours", "twin") if self.reference_rows else ("ours",)
 
     @property
-    def twin_rows(self) -> int:
+    def reference_rows(self) -> int:
         """Rows of the twin's batches, which are whole: those of its windows but what is left over."""
-        rows = min(self.num_envs, TWIN_WINDOWS) * (self.window - 1)
+        rows = min(self.num_envs, REFERENCE_WINDOWS) * (self.window - 1)
         return rows // self.batch_size * self.batch_size
 
 
 def _sampler(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], Any], Any, int]:
     """A program (ring, key) that samples a step's rows and looks at each once, its full ring, and how many rows."""
-    environments = min(case.num_envs, TWIN_WINDOWS) if kind == "twin" else case.num_envs
+    environments = min(case.num_envs, REFERENCE_WINDOWS) if kind == "twin" else case.num_envs
     state, action, goal = (jnp.ones((environments, size)) for size in case.sizes)
     rows = replays.Transitions(state, action, goal, jnp.ones(environments, int))
     # Written, since memory that nobody wrote to is not read from memory either.
@@ -200,21 +200,21 @@ def _sampler(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], Any]
         return sum(leaf.sum() for leaf in jax.tree.leaves(batch))
 
     def ours(ring, key):
-        picks = replays.sample(ring, key, case.batches * case.batch_size, case.window, 0.99)
-        picks = jax.tree.map(lambda leaf: leaf.reshape(case.batches, case.batch_size), picks)
-        return jax.lax.map(lambda picks: look(replays.gather(ring, picks)), picks)
+        indices = replays.sample(ring, key, case.batches * case.batch_size, case.window, 0.99)
+        indices = jax.tree.map(lambda leaf: leaf.reshape(case.batches, case.batch_size), indices)
+        return jax.lax.map(lambda indices: look(replays.gather(ring, indices)), indices)
 
     def twin(ring, key):
         start_key, key = jax.random.split(key)
         starts = jax.random.randint(start_key, (environments,), 0, capacity - case.window)
-        return look(twin_sample(ring.rows, starts, key, case.window, 0.99, case.batch_size))
+        return look(reference_sample(ring.rows, starts, key, case.window, 0.99, case.batch_size))
 
-    count = case.twin_rows if kind == "twin" else case.batches * case.batch_size
+    count = case.reference_rows if kind == "twin" else case.batches * case.batch_size
     return jax.jit(twin if kind == "twin" else ours), ring, count
 
 
 def sampling_peak(kind: str, case: Sampling) -> int:
-    """Bytes that sampling takes beyond the ring; the twin's are of at most ``TWIN_WINDOWS`` windows."""
+    """Bytes that sampling takes beyond the ring; the twin's are of at most ``REFERENCE_WINDOWS`` windows."""
     program, ring, _ = _sampler(kind, case)
     jax.block_until_ready(ring)
     before = _peak()
@@ -223,7 +223,7 @@ def sampling_peak(kind: str, case: Sampling) -> int:
 
 
 def sampling_rates(case: Sampling, seconds: float) -> dict[str, float]:
-    """Rows a second, sampled, relabelled and read, of each of the case's ``kinds`` in turn."""
+    """Rows a second, sampled, relabeled and read, of each of the case's ``kinds`` in turn."""
     calls: dict[str, Callable[[], Any]] = {}
     counts = {}
     for kind in case.kinds:
@@ -300,8 +300,8 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
         "updates": lambda: updates(_FEW),
     }
     if config.redraw_goals:
-        renew = jax.jit(loop.renew)
-        calls["reset"] = lambda: renew(jax.random.key(0))
+        reset_envs = jax.jit(loop.reset_envs)
+        calls["reset"] = lambda: reset_envs(jax.random.key(0))
     jax.block_until_ready([call() for call in calls.values()])
     products = roofline.products(config.batch_size, config.critic.width)
     best = roofline.alternate({**calls, **products}, seconds)

@@ -79,7 +79,7 @@ def future_offset(uniform: jax.Array, remaining: jax.Array, gamma: float) -> jax
     return jnp.clip(offset, 1, remaining).astype(int)
 
 
-class Picks(struct.PyTreeNode):
+class Indices(struct.PyTreeNode):
     """Where sampled rows and their goals lie in the ring; all [...] integers."""
 
     time: jax.Array
@@ -87,7 +87,7 @@ class Picks(struct.PyTreeNode):
     environment: jax.Array
 
 
-def sample(replay: Replay, key: jax.Array, count: int, window: int, gamma: float) -> Picks:
+def sample(replay: Replay, key: jax.Array, count: int, window: int, gamma: float) -> Indices:
     """Choose rows and hindsight goals: one window of each environment, ``count`` draws from their rows.
 
     A row's goal is what was achieved k >= 1 steps later in the same episode and window, with weight gamma^k (paper
@@ -102,7 +102,7 @@ def sample(replay: Replay, key: jax.Array, count: int, window: int, gamma: float
       gamma: discount of the law above.
 
     Returns:
-      Picks [count] for ``gather``.
+      Indices [count] for ``gather``.
     """
     environments = replay.rows.trajectory.shape[1]
     start_key, step_key, environment_key, goal_key = jax.random.split(key, 4)
@@ -120,10 +120,10 @@ def sample(replay: Replay, key: jax.Array, count: int, window: int, gamma: float
     remaining = last[step, environment] - step + 1
     offset = future_offset(jax.random.uniform(goal_key, (count,)), remaining, gamma)
     # What was achieved after step t + k - 1 is the goal k steps on.
-    return Picks(times[step, environment], times[step + offset - 1, environment], environment)
+    return Indices(times[step, environment], times[step + offset - 1, environment], environment)
 
 
-def gather(replay: Replay, picks: Picks) -> tuple[Transitions, jax.Array]:
+def gather(replay: Replay, indices: Indices) -> tuple[Transitions, jax.Array]:
     """The picked transitions [..., feature] and their goals [..., goal]."""
-    rows = jax.tree.map(lambda leaf: leaf[picks.time, picks.environment], replay.rows)
-    return rows, replay.rows.achieved[picks.goal_time, picks.environment]
+    rows = jax.tree.map(lambda leaf: leaf[indices.time, indices.environment], replay.rows)
+    return rows, replay.rows.achieved[indices.goal_time, indices.environment]

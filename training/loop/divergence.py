@@ -16,7 +16,7 @@ WATCHED = (*LOSSES, "critic_gradient", "actor_gradient", "parameter_norm")
 ACTOR_LIMIT = 512  # depth beyond which the paper saw the actor explode: encoders of 1,024 got an actor of 512
 
 
-class Trouble(struct.PyTreeNode):
+class Divergence(struct.PyTreeNode):
     """The first bad update.
 
     Attributes:
@@ -32,12 +32,14 @@ class Trouble(struct.PyTreeNode):
     value: jax.Array
 
 
-def none() -> Trouble:
+def none() -> Divergence:
     """No trouble so far."""
-    return Trouble(jnp.array(False), jnp.zeros((), int), jnp.zeros((), int), jnp.zeros(()))
+    return Divergence(jnp.array(False), jnp.zeros((), int), jnp.zeros((), int), jnp.zeros(()))
 
 
-def watch(before: Trouble, update: jax.Array, metrics: Mapping[str, jax.Array], params: Any, bound: float) -> Trouble:
+def watch(
+    before: Divergence, update: jax.Array, metrics: Mapping[str, jax.Array], params: Any, bound: float
+) -> Divergence:
     """Look at one update.
 
     Args:
@@ -51,15 +53,15 @@ def watch(before: Trouble, update: jax.Array, metrics: Mapping[str, jax.Array], 
     bad = ~jnp.isfinite(values)
     bad |= (jnp.abs(values) > bound) & (jnp.arange(len(WATCHED)) < len(LOSSES))
     first = jnp.argmax(bad)
-    now = Trouble(bad.any(), update, first, values[first])
+    now = Divergence(bad.any(), update, first, values[first])
     return jax.tree.map(lambda old, new: jnp.where(before.found, old, new), before, now)
 
 
-class BlowUp(CrlvizError):
+class DivergenceError(CrlvizError):
     """An update went wrong: a number is no longer finite, or a loss beyond its bound."""
 
 
-def blow_up(trouble: Trouble, first_update: int, actor_depth: int) -> BlowUp:
+def divergence_error(trouble: Divergence, first_update: int, actor_depth: int) -> DivergenceError:
     """Which update, which quantity and its value, and what the paper did about it.
 
     Args:
@@ -74,4 +76,4 @@ def blow_up(trouble: Trouble, first_update: int, actor_depth: int) -> BlowUp:
             f" (with an actor of depth {actor_depth:,}: the paper saw this too and kept the actor shallower than the "
             f"encoders, --actor-depth {ACTOR_LIMIT})"
         )
-    return BlowUp(sentence)
+    return DivergenceError(sentence)

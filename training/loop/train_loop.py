@@ -1,6 +1,6 @@
-"""The loop as pure functions: renew, collect, insert, sample, update. Each method is a program of its own.
+"""The loop as pure functions: reset_envs, collect, insert, sample, update. Each method is a program of its own.
 
-Of an environment's functions its reset is in ``renew`` alone and its step in ``collect`` alone: those of a physics
+Of an environment's functions its reset is in ``reset_envs`` alone and its step in ``collect`` alone: those of a physics
 engine take longer to compile than all else.
 """
 
@@ -46,20 +46,22 @@ class TrainState(struct.PyTreeNode):
     key: jax.Array
 
 
-def places(devices: Devices) -> TrainState:
+def shardings(devices: Devices) -> TrainState:
     """How states [members, ...] lie on devices: for each part of a TrainState, ``Devices.lie``."""
-    whole = devices.lie()
-    ring = replays.Replay(rows=devices.lie(2), head=whole, size=whole)  # rows are [members, time, environments, ...]
-    return TrainState(learner=whole, replay=ring, collector=devices.lie(1), key=whole)
+    whole = devices.sharding()
+    ring = replays.Replay(
+        rows=devices.sharding(2), head=whole, size=whole
+    )  # rows are [members, time, environments, ...]
+    return TrainState(learner=whole, replay=ring, collector=devices.sharding(1), key=whole)
 
 
-def guarded_update(
-    algorithm: CRL, loss_bound: float, carry: tuple[Learner, divergence.Trouble], index: jax.Array, *batch: jax.Array
-) -> tuple[tuple[Learner, divergence.Trouble], dict[str, jax.Array]]:
+def update_or_skip(
+    algorithm: CRL, loss_bound: float, carry: tuple[Learner, divergence.Divergence], index: jax.Array, *batch: jax.Array
+) -> tuple[tuple[Learner, divergence.Divergence], dict[str, jax.Array]]:
     """``algorithm.update`` on a batch, undone if this or an earlier update of the carry was bad (``guard.watch``)."""
     learner, trouble = carry
     gradients, metrics = algorithm.gradients(learner, *batch)
-    # Of the parameters before the step: Adam turns finite gradients into finite parameters, and whether to stay is then
+    # Of the parameters before the step: Adam turns finite gradients into finite parameters, and whether to skip is then
     # known before it runs, so that staying is part of its pass over memory.
     params = learner.actor, learner.critic, learner.log_alpha
     trouble = divergence.watch(trouble, index, metrics, params, loss_bound)
@@ -77,15 +79,15 @@ class Loop:
     episode_length: int
     devices: Devices = ONE
 
-    def begin(self, key: jax.Array, states: Any) -> TrainState:
-        """A fresh run, but for its replay: new networks, and the environments at ``renew``'s states of the same key."""
+    def init(self, key: jax.Array, states: Any) -> TrainState:
+        """A new run without its buffer: new networks, and the states of ``reset_envs`` for the same key."""
         learner_key, _, key = jax.random.split(key, 3)
         count = self.config.num_envs
         first = jax.tree.map(jnp.copy, states)  # of its own, since the other is given away to be written over
         collector = Collector(states, first, jnp.zeros(count, int), jnp.zeros(count, int))
         return TrainState(self.algorithm.init(learner_key), None, collector, key)
 
-    def ring(self) -> replays.Replay:
+    def empty_buffer(self) -> replays.Replay:
         """An empty replay. A run first fills it with a window of each environment: ``Schedule.prefill_unrolls``."""
         count = self.config.num_envs
         example = replays.Transitions(
@@ -96,20 +98,20 @@ class Loop:
         )
         return replays.create(self.schedule.replay_capacity, example)
 
-    def renew(self, key: jax.Array) -> Any:
+    def reset_envs(self, key: jax.Array) -> Any:
         """States of new episodes, a state for each environment, from the part of a state's key that is theirs."""
         _, key, _ = jax.random.split(key, 3)
-        return self.devices.apart(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
+        return self.devices.per_device(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
 
-    def collect(self, state: TrainState, renewed: Any) -> TrainState:
+    def collect(self, state: TrainState, fresh: Any) -> TrainState:
         """Step every environment ``unroll`` times by the sampled policy and store what happened.
 
-        An episode that is over goes on from the environment's state in ``renewed``, or, where that is None, from its
+        An episode that is over goes on from the environment's state in ``fresh``, or, where that is None, from its
         first one.
         """
         key, _, noise_key = jax.random.split(state.key, 3)
-        if renewed is None:
-            renewed = state.collector.first
+        if fresh is None:
+            fresh = state.collector.first
         env, actor, params = self.env, self.algorithm.actor, state.learner.actor
         goal_indices = jnp.array(env.goal_indices)
 
@@ -118,7 +120,7 @@ class Loop:
             noise = jax.random.normal(key, (self.config.num_envs, env.action_size))
             with self.precision():
                 action, _ = actor.sample(params, before.obs, noise)
-            after = self.devices.apart(jax.vmap(env.step))(before, action)
+            after = self.devices.per_device(jax.vmap(env.step))(before, action)
             row = replays.Transitions(
                 state=before.obs[:, : env.state_dim],
                 action=action,
@@ -128,14 +130,14 @@ class Loop:
             steps = collector.steps + 1
             over = (after.done > 0) | (steps >= self.episode_length)
             following = jax.tree.map(
-                lambda new, old: jnp.where(over.reshape(over.shape + (1,) * (old.ndim - 1)), new, old), renewed, after
+                lambda new, old: jnp.where(over.reshape(over.shape + (1,) * (old.ndim - 1)), new, old), fresh, after
             )
             return Collector(following, collector.first, jnp.where(over, 0, steps), collector.trajectory + over), row
 
         collector, rows = jax.lax.scan(step, state.collector, jax.random.split(noise_key, self.config.unroll))
         return state.replace(collector=collector, replay=replays.insert(state.replay, rows), key=key)
 
-    def learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], divergence.Trouble]:
+    def learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], divergence.Divergence]:
         """Sample once, then update on batch after batch of the sample: the state after it, the mean of each loss, and
         whether an update went wrong.
 
@@ -148,19 +150,19 @@ class Loop:
         """Within it, the networks' matrix products have the precision of the config, but for those always exact."""
         return within(self.config.precision)
 
-    def _learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], divergence.Trouble]:
+    def _learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], divergence.Divergence]:
         config = self.config
         key, sample_key, update_key = jax.random.split(state.key, 3)
         count = config.updates * config.batch_size
-        picks = replays.sample(state.replay, sample_key, count, config.window, config.gamma)
-        batches = jax.tree.map(lambda leaf: leaf.reshape(config.updates, config.batch_size), picks)
+        indices = replays.sample(state.replay, sample_key, count, config.window, config.gamma)
+        batches = jax.tree.map(lambda leaf: leaf.reshape(config.updates, config.batch_size), indices)
 
         def update(carry, batch):
-            index, picks, key = batch
+            index, indices, key = batch
             # Shared out, or each device would compute the whole update. Of a ring that is shared out along its
             # environments each device gives the rows it has: the ring itself never moves.
-            rows, goals = self.devices.split(replays.gather(state.replay, picks))
-            return guarded_update(self.algorithm, config.loss_bound, carry, index, key, rows.state, rows.action, goals)
+            rows, goals = self.devices.shard_rows(replays.gather(state.replay, indices))
+            return update_or_skip(self.algorithm, config.loss_bound, carry, index, key, rows.state, rows.action, goals)
 
         each = (jnp.arange(config.updates), batches, jax.random.split(update_key, config.updates))
         (learner, trouble), metrics = jax.lax.scan(update, (state.learner, divergence.none()), each)

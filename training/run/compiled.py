@@ -24,7 +24,7 @@ from crlviz.networks.residual import Actor, Critic
 from crlviz.processes import process_pool
 from crlviz.rollouts import evaluate
 from training.config import TrainConfig, schedule
-from training.loop.train_loop import Loop, TrainState, places
+from training.loop.train_loop import Loop, TrainState, shardings
 from training.run import hosts
 from training.run import saved_state as states
 from training.run.saved_state import Saved
@@ -48,7 +48,7 @@ def algorithm(config: TrainConfig, env: GoalEnv, devices: Devices = ONE) -> CRL:
     """The networks and the update of a config in its environment."""
     actor = Actor(config.actor, env.observation_size, env.action_size)
     critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim)
-    return CRL(config.crl, actor, critic, devices.whole)
+    return CRL(config.crl, actor, critic, devices.replicate)
 
 
 @dataclass(frozen=True)
@@ -56,37 +56,37 @@ class Programs:
     """The compiled parts of a run, or of several that differ in their seed alone and go in lockstep.
 
     Where several processes train a run, each has these; what the first calls of the functions below, the others hear
-    of (``hosts.tell``) and call too.
+    of (``hosts.broadcast``) and call too.
 
     Attributes:
       loop: what they are of; the seed in its config means nothing here.
       members: how many train together.
       example: the shapes of one member's TrainState.
-      ring, begin, renew, collect, learn: those of the loop, with arguments and results [members, ...]; ``collect`` and
-        ``learn`` use up the states they are given.
-      measure: (actors' parameters, keys) to the scores of an evaluation by the mean action, [members].
+      empty_buffer, init, reset_envs, collect, learn: those of the loop, with arguments and results [members, ...];
+        ``collect`` and ``learn`` donate the states they are given.
+      evaluate_policy: (actors' parameters, keys) to the scores of an evaluation by the mean action, [members].
     """
 
     loop: Loop
     members: int
     example: TrainState
-    ring: Callable[[], Any]
-    begin: jax.stages.Compiled
-    renew: jax.stages.Compiled
+    empty_buffer: Callable[[], Any]
+    init: jax.stages.Compiled
+    reset_envs: jax.stages.Compiled
     collect: jax.stages.Compiled
     learn: jax.stages.Compiled
-    measure: jax.stages.Compiled
+    evaluate_policy: jax.stages.Compiled
 
     @property
     def memory(self) -> int:
         """Bytes that training and evaluating take, the states included; of several devices, on each."""
-        return max(_memory(self.collect), _memory(self.learn), _held(self.learn) + _memory(self.measure))
+        return max(_memory(self.collect), _memory(self.learn), _held(self.learn) + _memory(self.evaluate_policy))
 
     def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> TrainState:
         """The states that runs of these seeds begin with; other ones after each rewind."""
-        hosts.tell("start", members=self.members, seeds=seeds, rewinds=rewinds)
+        hosts.broadcast("start", members=self.members, seeds=seeds, rewinds=rewinds)
         keys = self._rewound([_keys(seed)[0] for seed in seeds], rewinds)
-        return self._fill(self.begin(keys, self.renew(keys)))
+        return self._fill(self.init(keys, self.reset_envs(keys)))
 
     def load(self, saved: Sequence[Saved], rewinds: Sequence[int]) -> TrainState:
         """The saved states to go on from, with another key after a rewind; with a new replay where they have none.
@@ -95,44 +95,44 @@ class Programs:
           CrlvizError: a state cannot be read, or is of another config.
         """
         paths, replay = [str(each.path.absolute()) for each in saved], saved[0].replay
-        hosts.tell("load", members=self.members, paths=paths, replay=replay, rewinds=rewinds)
+        hosts.broadcast("load", members=self.members, paths=paths, replay=replay, rewinds=rewinds)
         state = states.read(saved, self.example, self.loop.devices)
         state = state.replace(key=self._rewound(state.key, rewinds))
         return state if replay else self._fill(state)
 
     def _fill(self, state: TrainState) -> TrainState:
         """With a new replay, filled with a window of each environment by the present policy."""
-        state = state.replace(replay=self.ring())
+        state = state.replace(replay=self.empty_buffer())
         for _ in range(self.loop.schedule.prefill_unrolls):
             state = self._collected(state)
         return state
 
     def _collected(self, state: TrainState) -> TrainState:
         # One reset an unroll rather than one a step: a reset of a physics engine costs as much as a step.
-        return self.collect(state, self.renew(state.key) if self.loop.config.redraw_goals else None)
+        return self.collect(state, self.reset_envs(state.key) if self.loop.config.redraw_goals else None)
 
     def _rewound(self, keys: Iterable[jax.Array], rewinds: Sequence[int]) -> jax.Array:
         """The keys [members] of runs that were rewound so often."""
         pairs = zip(keys, rewinds, strict=True)
         drawn = [jax.random.fold_in(key, count) if count else key for key, count in pairs]
-        return self.loop.devices.put_keys(jnp.stack(drawn))
+        return self.loop.devices.device_put_keys(jnp.stack(drawn))
 
     def advance(self, state: TrainState) -> tuple[TrainState, Any, Any]:
         """A training step: the states after it, and of each member the losses and the trouble; what it is given is
         used up."""
-        hosts.tell("advance", members=self.members)
+        hosts.broadcast("advance", members=self.members)
         return self.learn(self._collected(state))
 
     def evaluate(self, state: TrainState, seeds: Sequence[int], index: int) -> list[dict[str, float]]:
         """The scores of each member in the evaluation of that number."""
-        hosts.tell("evaluate", members=self.members, seeds=seeds, index=index)
+        hosts.broadcast("evaluate", members=self.members, seeds=seeds, index=index)
         keys = jnp.stack([jax.random.fold_in(_keys(seed)[1], index) for seed in seeds])
-        scores = jax.device_get(self.measure(state.learner.actor, self.loop.devices.put_keys(keys)))
-        return [{name: float(values[lane]) for name, values in scores.items()} for lane in range(self.members)]
+        scores = jax.device_get(self.evaluate_policy(state.learner.actor, self.loop.devices.device_put_keys(keys)))
+        return [{name: float(values[slot]) for name, values in scores.items()} for slot in range(self.members)]
 
     def copy(self, state: TrainState, *, replay: bool) -> TrainState:
         """The states in host memory (``state.snapshot``), with or without their replay."""
-        hosts.tell("copy", members=self.members, replay=replay)
+        hosts.broadcast("copy", members=self.members, replay=replay)
         return states.snapshot(state if replay else state.replace(replay=None))
 
 
@@ -144,25 +144,25 @@ def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> P
     """
     loop = build(config, devices)
     eval_env = _evaluation_env(config, loop)
-    hosts.tell("compile", members=members, config=dataclasses.asdict(config))
+    hosts.broadcast("compile", members=members, config=dataclasses.asdict(config))
 
-    def measure(params, key):
+    def evaluate_policy(params, key):
         def policy(observation, _):
             # Which shares out the episodes: all else in them follows.
             with loop.precision():
-                return loop.algorithm.actor.mean_action(params, devices.split(observation))
+                return loop.algorithm.actor.mean_action(params, devices.shard_rows(observation))
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
-    whole, lies = devices.lie(), places(devices)
-    renew = jax.jit(_each(loop.renew, members), in_shardings=(whole,), out_shardings=lies.collector)
-    begin = jax.jit(
-        _each(loop.begin, members),
+    whole, lies = devices.sharding(), shardings(devices)
+    reset_envs = jax.jit(_each(loop.reset_envs, members), in_shardings=(whole,), out_shardings=lies.collector)
+    init = jax.jit(
+        _each(loop.init, members),
         in_shardings=(whole, lies.collector),
         out_shardings=lies.replace(replay=None),
     )
     ring = jax.jit(
-        lambda: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), loop.ring()),
+        lambda: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), loop.empty_buffer()),
         out_shardings=lies.replay,
     )
     collect = jax.jit(
@@ -171,18 +171,18 @@ def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> P
     learn = jax.jit(
         _each(loop.learn, members), donate_argnums=0, in_shardings=(lies,), out_shardings=(lies, whole, whole)
     )
-    score = jax.jit(_each(measure, members), in_shardings=(whole, whole), out_shardings=whole)
+    score = jax.jit(_each(evaluate_policy, members), in_shardings=(whole, whole), out_shardings=whole)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
-    renewed = jax.eval_shape(renew, keys)
-    stacked = jax.eval_shape(begin, keys, renewed).replace(replay=jax.eval_shape(ring))
+    fresh = jax.eval_shape(reset_envs, keys)
+    stacked = jax.eval_shape(init, keys, fresh).replace(replay=jax.eval_shape(ring))
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
-    fresh = renewed if config.redraw_goals else None
+    fresh = fresh if config.redraw_goals else None
     made = _compiled(
         collect=(collect, stacked, fresh),
-        measure=(score, stacked.learner.actor, keys),
+        evaluate_policy=(score, stacked.learner.actor, keys),
         learn=(learn, stacked),
-        renew=(renew, keys),
-        begin=(begin, keys, renewed),
+        reset_envs=(reset_envs, keys),
+        init=(init, keys, fresh),
     )
     return Programs(loop, members, example, ring, **made)
 
@@ -212,7 +212,7 @@ def _each(function: Callable[..., Any], members: int) -> Callable[..., Any]:
     return of_one
 
 
-def fitting(config: TrainConfig, devices: Devices = ONE) -> Callable[[int], Programs]:
+def compile_for(config: TrainConfig, devices: Devices = ONE) -> Callable[[int], Programs]:
     """A function that compiles programs for that many members, or for fewer: what trains them soonest here.
 
     An accelerator does all at once, or as many of them as its memory holds: half, and half again. A CPU is no faster

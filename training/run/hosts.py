@@ -1,4 +1,4 @@
-"""Several processes that train one run: how do they stay in step?
+"""Several processes that train one run: how do they skip in step?
 
 Each must begin the same programs in the same order, or all wait for each other for ever. So the first process alone
 decides: it has the run directory, hears signals, and knows of trouble. Before each program it tells the others which
@@ -67,12 +67,12 @@ def join(where: str) -> None:
     signal.signal(signal.SIGTERM, terminated)  # jax has it noted where nobody looks
 
 
-def leads() -> bool:
+def is_coordinator() -> bool:
     """Whether this process decides: the first, or the only one."""
     return jax.process_index() == 0
 
 
-class Lost(CrlvizError):
+class ProcessLost(CrlvizError):
     """The processes cannot go on together: one is gone, or a program of theirs failed."""
 
     def __init__(self, cause: Exception):
@@ -83,13 +83,13 @@ class Lost(CrlvizError):
         )
 
 
-def tell(order: str, **arguments: Any) -> None:
+def broadcast(order: str, **arguments: Any) -> None:
     """Tell the others what comes next, if there are others and this is the first.
 
     Raises:
-      Lost: one of them is gone.
+      ProcessLost: one of them is gone.
     """
-    if jax.process_count() == 1 or not leads():
+    if jax.process_count() == 1 or not is_coordinator():
         return
     text = json.dumps({"order": order, **arguments}).encode()
     text += b" " * (-len(text) % _LINE)
@@ -97,11 +97,11 @@ def tell(order: str, **arguments: Any) -> None:
     _shared(np.frombuffer(text, np.uint8))
 
 
-def hear() -> dict[str, Any]:
+def receive() -> dict[str, Any]:
     """Wait for what the first process tells next.
 
     Raises:
-      Lost: one of the processes is gone.
+      ProcessLost: one of the processes is gone.
     """
     size = int(_shared(np.array(0)))
     return json.loads(_shared(np.zeros(size, np.uint8)).tobytes())
@@ -112,32 +112,32 @@ def _shared(value: np.ndarray) -> np.ndarray:
     try:
         return multihost_utils.broadcast_one_to_all(value)
     except (RuntimeError, ValueError) as error:  # jax raises either
-        raise Lost(error) from error
+        raise ProcessLost(error) from error
 
 
 @contextlib.contextmanager
-def leading() -> Iterator[None]:
+def coordinator() -> Iterator[None]:
     """What the first process does; at the end of it the others hear that it is over, and with which exit code."""
-    with _leaving(Lost):
+    with _leaving(ProcessLost):
         try:
             yield
-        except Lost:
+        except ProcessLost:
             raise
         except jax.errors.JaxRuntimeError as error:
-            raise Lost(error) from error
+            raise ProcessLost(error) from error
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             code = interrupts.exit_code() if interrupted else getattr(error, "exit_code", 1)
             try:
-                tell("end", code=code)
-            except Lost:  # the others are gone, but what went wrong first is what the user is to know
+                broadcast("end", code=code)
+            except ProcessLost:  # the others are gone, but what went wrong first is what the user is to know
                 _leave(error)
             raise
-        tell("end", code=0)
+        broadcast("end", code=0)
 
 
 @contextlib.contextmanager
-def following() -> Iterator[None]:
+def worker() -> Iterator[None]:
     """What another process does; whatever goes wrong with it is the end of the run."""
     with _leaving(Exception):
         yield

@@ -13,21 +13,21 @@ from tqdm import tqdm
 
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
-from training.loop.divergence import BlowUp
+from training.loop.divergence import DivergenceError
 from training.run import saved_state as states
 from training.run import signals
 from training.run.compiled import Programs
-from training.run.seed_run import Member
+from training.run.seed_run import SeedRun
 
-Fit = Callable[[int], Programs]  # programs for so many members, or for fewer where memory holds no more
+Fit = Callable[[int], Programs]  # programs for so many seed_runs, or for fewer where memory holds no more
 
 
 class Run:
-    """One run, or several that differ in their seed alone: group after group, each in lockstep on a program's lanes.
+    """One run, or several that differ in their seed alone: group after group, each in lockstep on a program's slots.
 
     Args:
-      members: the runs.
-      fit: of ``programs.fitting``, for their config.
+      seed_runs: the runs.
+      fit: of ``programs.compile_for``, for their config.
       began: ``time.perf_counter`` when work on them began.
       again: what ``crlviz train --resume`` takes to go on with them.
       progress: show a bar over all; None: where there is a terminal, and elsewhere a line an evaluation; False:
@@ -35,18 +35,18 @@ class Run:
     """
 
     def __init__(
-        self, members: Sequence[Member], fit: Fit, began: float, again: Sequence[Path], progress: bool | None = None
+        self, seed_runs: Sequence[SeedRun], fit: Fit, began: float, again: Sequence[Path], progress: bool | None = None
     ):
-        self.members = members
+        self.seed_runs = seed_runs
         self._fit, self._began, self._again = fit, began, again
-        self._lanes: Sequence[Member] = ()
+        self._slots: Sequence[SeedRun] = ()
         self._state: Any = None
         self._step_seconds = 0.0
-        self._saving: dict[Member, Future[None]] = {}
+        self._saving: dict[SeedRun, Future[None]] = {}
         self._lines = progress is None and not sys.stderr.isatty()
-        self._started, self._done_before = time.perf_counter(), sum(member.env_steps for member in members)
+        self._started, self._done_before = time.perf_counter(), sum(seed_run.env_steps for seed_run in seed_runs)
         self._bar = tqdm(
-            total=sum(member.all_env_steps for member in members),
+            total=sum(seed_run.all_env_steps for seed_run in seed_runs),
             unit="step",
             unit_scale=True,
             disable=None if progress is None else not progress,
@@ -55,25 +55,25 @@ class Run:
     def go(self) -> None:
         """Train all to the end.
 
-        A member with which something goes wrong drops out of its group, and the others go on without it. One that may
+        A seed_run with which something goes wrong drops out of its group, and the others go on without it. One that may
         rewind goes on after them; of another, ``trouble`` tells what it was.
 
         Raises:
           Stopped: by a signal, after saving the group that was training.
         """
-        waiting = list(self.members)
+        waiting = list(self.seed_runs)
         with self._bar, ThreadPoolExecutor(1) as self._saver, signals.heard(self._answer) as heard:
             while waiting:
-                self._lanes = next(groups(waiting, self._fit))
-                waiting = [member for member in waiting if member not in self._lanes]
+                self._slots = next(groups(waiting, self._fit))
+                waiting = [seed_run for seed_run in waiting if seed_run not in self._slots]
                 self._train(heard)
                 self._began = time.perf_counter()
-                waiting += [member for member in self._lanes if self._goes_on(member)]
+                waiting += [seed_run for seed_run in self._slots if self._goes_on(seed_run)]
 
     @property
-    def training(self) -> list[Member]:
+    def training(self) -> list[SeedRun]:
         """Members of the present group with which nothing went wrong."""
-        return [member for member in self._lanes if not member.trouble]
+        return [seed_run for seed_run in self._slots if not seed_run.trouble]
 
     @property
     def step(self) -> int:
@@ -81,17 +81,17 @@ class Run:
         return self.training[0].counters.step
 
     def _train(self, heard: Callable[[], int | None]) -> None:
-        """The group to its last evaluation, that included, or until it has lost all members."""
+        """The group to its last evaluation, that included, or until it has lost all seed_runs."""
         try:
             self._load()
         except CrlvizError as error:
-            for member in self._lanes:
-                member.trouble = error
-        counts = self._lanes[0].schedule
+            for seed_run in self._slots:
+                seed_run.trouble = error
+        counts = self._slots[0].schedule
         while self.training:
             if self.step % counts.steps_per_epoch == 0:
                 self._evaluate()
-                self._save([member for member in self.training if member.checkpoint_due], checkpoint=True)
+                self._save([seed_run for seed_run in self.training if seed_run.checkpoint_due], checkpoint=True)
                 if not self.training or self.step == counts.steps:
                     break
             if number := heard():
@@ -109,17 +109,19 @@ class Run:
         self._state = None
 
     def _load(self) -> None:
-        """The states of the group, [members, ...]."""
-        members = self._lanes
-        self._programs = self._fit(len(members))
-        for member in members:
-            member.begin(self._began)
-        saved = [member.saved for member in members if member.saved]
+        """The states of the group, [seed_runs, ...]."""
+        seed_runs = self._slots
+        self._programs = self._fit(len(seed_runs))
+        for seed_run in seed_runs:
+            seed_run.begin(self._began)
+        saved = [seed_run.saved for seed_run in seed_runs if seed_run.saved]
         if saved:
-            again = [member.counters.rewinds if member.rewound else 0 for member in members]
+            again = [seed_run.counters.rewinds if seed_run.rewound else 0 for seed_run in seed_runs]
             self._state = self._programs.load(saved, again)
         else:
-            seeds, rewinds = zip(*((member.config.seed, member.counters.rewinds) for member in members), strict=True)
+            seeds, rewinds = zip(
+                *((seed_run.config.seed, seed_run.counters.rewinds) for seed_run in seed_runs), strict=True
+            )
             self._state = self._programs.start(seeds, rewinds)
 
     def _step(self) -> None:
@@ -127,24 +129,27 @@ class Run:
         self._state, losses, troubles = self._programs.advance(self._state)
         losses, troubles = jax.device_get((losses, troubles))
         self._step_seconds = time.perf_counter() - start
-        share = self._step_seconds / len(self.training)  # a member that dropped out takes no part of it
-        for lane, member in self._each(self.training):
-            with self._apart(member):
-                own = {name: float(values[lane]) for name, values in losses.items()}
-                member.advance(own, jax.tree.map(lambda leaf, lane=lane: leaf[lane], troubles), share)
+        share = self._step_seconds / len(self.training)  # a seed_run that dropped out takes no part of it
+        for slot, seed_run in self._each(self.training):
+            with self._apart(seed_run):
+                own = {name: float(values[slot]) for name, values in losses.items()}
+                seed_run.advance(own, jax.tree.map(lambda leaf, slot=slot: leaf[slot], troubles), share)
         self._show()
 
     def _evaluate(self) -> None:
-        """A row in the table of each member that has none for this moment."""
-        lacking = [member for member in self.training if not member.evaluated]
+        """A row in the table of each seed_run that has none for this moment."""
+        lacking = [seed_run for seed_run in self.training if not seed_run.evaluated]
         if not lacking:
             return
-        seeds, index = [member.config.seed for member in self._lanes], self.step // lacking[0].schedule.steps_per_epoch
+        seeds, index = (
+            [seed_run.config.seed for seed_run in self._slots],
+            self.step // lacking[0].schedule.steps_per_epoch,
+        )
         scores = self._programs.evaluate(self._state, seeds, index)
         rows = []
-        for lane, member in self._each(lacking):
-            with self._apart(member):
-                rows.append(member.record(scores[lane]))
+        for slot, seed_run in self._each(lacking):
+            with self._apart(seed_run):
+                rows.append(seed_run.record(scores[slot]))
         if rows:
             speed = f"{rows[0]['updates_per_second']:.0f} updates/s, " if "updates_per_second" in rows[0] else ""
             success, at_goal = (sum(row[name] for row in rows) / len(rows) for name in ("success", "time_at_goal"))
@@ -153,63 +158,65 @@ class Run:
             if self._lines:
                 self._say(f"{self._progress(lacking[0])}, {said}")
 
-    def _save(self, members: Sequence[Member], *, checkpoint: bool) -> None:
-        """Copy the states and write those of some members, and maybe their checkpoints, beside training."""
-        if not members:
+    def _save(self, seed_runs: Sequence[SeedRun], *, checkpoint: bool) -> None:
+        """Copy the states and write those of some seed_runs, and maybe their checkpoints, beside training."""
+        if not seed_runs:
             return
         self._finish_saving()
-        first = members[0]
+        first = seed_runs[0]
         resumes = first.config.keep_state or first.counters.step != first.schedule.steps
         copied = self._programs.copy(self._state, replay=resumes and first.config.save_replay)
-        for lane, member in self._each(members):
-            if not member.trouble:
-                own = jax.tree.map(lambda leaf, lane=lane: leaf[lane, ...], copied)
-                self._saving[member] = self._saver.submit(member.write, own, member.counted(), checkpoint=checkpoint)
+        for slot, seed_run in self._each(seed_runs):
+            if not seed_run.trouble:
+                own = jax.tree.map(lambda leaf, slot=slot: leaf[slot, ...], copied)
+                self._saving[seed_run] = self._saver.submit(
+                    seed_run.write, own, seed_run.counted(), checkpoint=checkpoint
+                )
 
     def _finish_saving(self) -> None:
         """Wait for what is being written."""
         saving, self._saving = self._saving, {}
-        for member, written in saving.items():
-            with self._apart(member):
+        for seed_run, written in saving.items():
+            with self._apart(seed_run):
                 written.result()
 
-    def _goes_on(self, member: Member) -> bool:
-        """Clear up after a member that has left its lane; whether it takes another, after a rewind."""
+    def _goes_on(self, seed_run: SeedRun) -> bool:
+        """Clear up after a seed_run that has left its slot; whether it takes another, after a rewind."""
         try:
-            if isinstance(member.trouble, BlowUp):
-                self._say(member.rewind(member.trouble))
+            if isinstance(seed_run.trouble, DivergenceError):
+                self._say(seed_run.rewind(seed_run.trouble))
                 self._show()
                 return True
-            if not member.trouble and not member.config.keep_state:
-                states.remove(member.path)
+            if not seed_run.trouble and not seed_run.config.keep_state:
+                states.remove(seed_run.path)
         except CrlvizError as error:
-            member.trouble = error
+            seed_run.trouble = error
         return False
 
     @contextlib.contextmanager
-    def _apart(self, member: Member) -> Iterator[None]:
-        """What goes wrong with a member is its own trouble."""
+    def _apart(self, seed_run: SeedRun) -> Iterator[None]:
+        """What goes wrong with a seed_run is its own trouble."""
         try:
             yield
         except CrlvizError as error:
-            member.trouble = error
+            seed_run.trouble = error
             if self.training:
-                self._say(f"{member.path}: {printable(error)}; the others go on without it")
+                self._say(f"{seed_run.path}: {printable(error)}; the others go on without it")
 
-    def _each(self, members: Sequence[Member]) -> list[tuple[int, Member]]:
-        """Some members of the group and their lanes."""
-        return [(lane, member) for lane, member in enumerate(self._lanes) if member in members]
+    def _each(self, seed_runs: Sequence[SeedRun]) -> list[tuple[int, SeedRun]]:
+        """Some seed_runs of the group and their slots."""
+        return [(slot, seed_run) for slot, seed_run in enumerate(self._slots) if seed_run in seed_runs]
 
-    def _progress(self, member: Member) -> str:
-        """Where a member's group stands, and how long all will take yet at the rate since it began to train."""
-        whose = f"{len(self._lanes)} of {len(self.members)} runs: " if len(self.members) > 1 else ""
-        done, total = (sum(getattr(each, name) for each in self.members) for name in ("env_steps", "all_env_steps"))
+    def _progress(self, seed_run: SeedRun) -> str:
+        """Where a seed_run's group stands, and how long all will take yet at the rate since it began to train."""
+        whose = f"{len(self._slots)} of {len(self.seed_runs)} runs: " if len(self.seed_runs) > 1 else ""
+        done, total = (sum(getattr(each, name) for each in self.seed_runs) for name in ("env_steps", "all_env_steps"))
         fresh, elapsed = done - self._done_before, time.perf_counter() - self._started
         left = f" ({tqdm.format_interval(elapsed * (total - done) / fresh)} left)" if total > done and fresh > 0 else ""
-        return f"{whose}{member.env_steps:,} of {member.all_env_steps:,} environment steps{left}"
+        return f"{whose}{seed_run.env_steps:,} of {seed_run.all_env_steps:,} environment steps{left}"
 
     def _show(self) -> None:
-        self._bar.update(sum(member.env_steps for member in self.members) - self._bar.n)
+        self._bar.update(sum(seed_run.env_steps for seed_run in self.seed_runs) - self._bar.n)
 
     def _answer(self, name: str) -> None:
         self._say(
@@ -221,11 +228,11 @@ class Run:
         tqdm.write(line, file=sys.stderr)
 
 
-def groups(members: Sequence[Member], fit: Fit) -> Iterator[list[Member]]:
-    """The members in groups that can train in lockstep: those at one place, as many as memory holds."""
-    waiting = list(members)
+def groups(seed_runs: Sequence[SeedRun], fit: Fit) -> Iterator[list[SeedRun]]:
+    """The seed_runs in groups that can train in lockstep: those at one place, as many as memory holds."""
+    waiting = list(seed_runs)
     while waiting:
-        alike = [member for member in waiting if member.place == waiting[0].place]
+        alike = [seed_run for seed_run in waiting if seed_run.place == waiting[0].place]
         group = alike[: fit(len(alike)).members]
         yield group
-        waiting = [member for member in waiting if member not in group]
+        waiting = [seed_run for seed_run in waiting if seed_run not in group]

@@ -20,7 +20,7 @@ import safetensors
 
 from crlviz.checkpoints import atomic_files, run_directory
 from crlviz.errors import CrlvizError
-from training.loop.train_loop import TrainState, places
+from training.loop.train_loop import TrainState, shardings
 from training.run import hosts
 from training.sharding import ONE, Devices, gathered
 
@@ -64,7 +64,7 @@ def snapshot(state: TrainState) -> TrainState:
 
     def copy(leaf: jax.Array) -> np.ndarray | None:
         leaf = gathered(leaf)
-        if not hosts.leads():
+        if not hosts.is_coordinator():
             return None
         on_host = all(device.platform == "cpu" for device in leaf.devices())
         return np.array(leaf, order="C") if on_host else np.asarray(leaf)
@@ -152,7 +152,7 @@ def read(saved: Sequence[Saved], example: TrainState, devices: Devices = ONE) ->
     Raises:
       CrlvizError: a state cannot be read, or is of another config.
     """
-    wanted, lies = example, places(devices)
+    wanted, lies = example, shardings(devices)
     if not saved[0].replay:
         wanted, lies = wanted.replace(replay=None), lies.replace(replay=None)
     with contextlib.ExitStack() as stack:
@@ -195,26 +195,32 @@ def _named(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
+def _today(name: str) -> str:
+    """The name of an array that an older crlviz may have spelled otherwise."""
+    return name.replace("optimiser", "optimizer")
+
+
 def _restored(example: TrainState, lies: TrainState, devices: Devices, opened: Mapping[Path, Any]) -> TrainState:
     """The arrays of open files in the example's tree, [files, ...], one after the other: replay is large."""
     each = jax.tree.map(lambda lie, part: jax.tree.map(lambda _: lie, part), lies, example, is_leaf=lambda x: x is None)
     shapes = _named(jax.eval_shape(_plain, example))
     for path, arrays in opened.items():
         with _naming(path):
-            if set(shapes) != set(arrays.keys()):
+            if set(shapes) != set(map(_today, arrays.keys())):
                 raise ValueError("it holds other arrays")
+    then = {path: {_today(name): name for name in list(arrays.keys())} for path, arrays in opened.items()}
 
     def restore(place, leaf, lie):
         name = jax.tree_util.keystr(place)
         shape, values = shapes[name], []
         for path, arrays in opened.items():
             with _naming(path):
-                value = arrays.get_tensor(name)
+                value = arrays.get_tensor(then[path][name])
                 if (value.shape, value.dtype) != (shape.shape, shape.dtype):
                     here, there = f"{value.dtype}{list(value.shape)}", f"{shape.dtype}{list(shape.shape)}"
                     raise ValueError(f"{name} is {here}, not {there}")
                 values.append(value)
-        whole = devices.put(np.stack(values) if len(values) > 1 else values[0][None], lie)
+        whole = devices.device_put(np.stack(values) if len(values) > 1 else values[0][None], lie)
         return jax.random.wrap_key_data(whole) if _is_key(leaf) else whole
 
     return jax.tree_util.tree_map_with_path(restore, example, each)

@@ -11,17 +11,17 @@ from crlviz.checkpoints import atomic_files, run_directory
 from crlviz.errors import CrlvizError
 from training.config import TrainConfig, schedule
 from training.loop import divergence
-from training.loop.divergence import Trouble
+from training.loop.divergence import Divergence
 from training.loop.train_loop import TrainState
 from training.run import metrics_table
 from training.run import saved_state as states
 from training.run.saved_state import Counters
 
 
-class Member:
+class SeedRun:
     """A run in the directory ``path``, at its newest saved state, or at its beginning.
 
-    What it computes is on a lane of the group's program; here is all that is its own.
+    What it computes is on a slot of the group's program; here is all that is its own.
 
     Attributes:
       path: the run directory, which nobody else writes in.
@@ -77,16 +77,16 @@ class Member:
         """Start its clock: work on it began at that ``time.perf_counter``."""
         self._began = began - self.counters.wall_seconds
 
-    def advance(self, losses: Mapping[str, float], trouble: Trouble, seconds: float) -> None:
-        """Count a training step, which took so many seconds of this member.
+    def advance(self, losses: Mapping[str, float], trouble: Divergence, seconds: float) -> None:
+        """Count a training step, which took so many seconds of this seed_run.
 
         Raises:
-          BlowUp: one of its updates went wrong.
+          DivergenceError: one of its updates went wrong.
         """
         counters = self.counters
         if trouble.found:
             done = self.schedule.gradient_steps(self.config, counters.step)
-            raise divergence.blow_up(trouble, done, self.config.actor.depth)
+            raise divergence.divergence_error(trouble, done, self.config.actor.depth)
         self.counters = dataclasses.replace(
             counters,
             step=counters.step + 1,
@@ -98,7 +98,7 @@ class Member:
         """Write the evaluation of the present moment into the table.
 
         Raises:
-          BlowUp: a number in it is not finite.
+          DivergenceError: a number in it is not finite.
           WriteError: it cannot be written.
         """
         counters, config, per_epoch = self.counters, self.config, self.schedule.steps_per_epoch
@@ -110,7 +110,7 @@ class Member:
         row |= scores
         for name, value in row.items():
             if not math.isfinite(value):
-                raise divergence.BlowUp(
+                raise divergence.DivergenceError(
                     f"{name} became {value} in the evaluation at environment step {self.env_steps:,}"
                 )
         row |= {
@@ -145,7 +145,7 @@ class Member:
             for old in run_directory.all_steps(self.path)[: -config.keep] if config.keep else []:
                 atomic_files.remove_directory(self.path / "checkpoints" / str(old))
 
-    def rewind(self, trouble: divergence.BlowUp) -> str:
+    def rewind(self, trouble: divergence.DivergenceError) -> str:
         """Go back to the last saved state with another key, and say so; or, if not wanted or no longer, raise."""
         done, config = self.counters.rewinds, self.config
         if config.on_nan == "stop" or done == config.rewinds:
@@ -155,7 +155,7 @@ class Member:
                 what = f"the run stops (crlviz train --resume {self.path} --on-nan rewind goes on with another key)"
             else:
                 what = f"the run stops after {done} rewinds"
-            raise divergence.BlowUp(f"{trouble}; {what}; last good checkpoint: {last}")
+            raise divergence.DivergenceError(f"{trouble}; {what}; last good checkpoint: {last}")
         seconds = self._wall_seconds()
         self._restore()
         self.counters = dataclasses.replace(self.counters, rewinds=done + 1, wall_seconds=seconds)

@@ -11,7 +11,7 @@ from training.run.saved_state import Counters, Saved
 
 
 @jax_config.as_usual
-def follow() -> int:
+def work() -> int:
     """Compute this process's part of what the first process trains; its exit code.
 
     Signals are left to the first process, which decides when all stop; a second one ends this process at once.
@@ -19,9 +19,9 @@ def follow() -> int:
     here = sharding.chosen("all")
     made: dict[int, compiled.Programs] = {}
     state: Any = None
-    with hosts.following(), signals.heard(lambda _: None):
+    with hosts.worker(), signals.heard(lambda _: None):
         while True:
-            match hosts.hear():
+            match hosts.receive():
                 case {"order": "compile", "members": members, "config": config}:
                     made[members] = compiled.compiled(configs.load(config), members, here)
                 case {"order": "start", "members": members, "seeds": seeds, "rewinds": rewinds}:

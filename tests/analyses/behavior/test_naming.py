@@ -1,4 +1,4 @@
-"""Descriptors against episodes written by hand, and names of policies whose behaviour is known."""
+"""Descriptors against episodes written by hand, and names of policies whose behavior is known."""
 
 import copy
 
@@ -33,7 +33,7 @@ def _push(x, y):
 
 
 def _circle(observation, key=None):
-    """Round the middle of a room at about a metre: along the tangent, and back to the ring where it strays."""
+    """Round the middle of a room at about a meter: along the tangent, and back to the ring where it strays."""
     position, velocity = observation[..., :2], observation[..., 2:4]
     radius = jnp.linalg.norm(position, axis=-1, keepdims=True) + 1e-6
     tangent = jnp.stack([-position[..., 1], position[..., 0]], axis=-1) / radius
@@ -45,7 +45,7 @@ class FixedGoal(FallingPoint):
     """Falls beyond a line that a test sets; the goal is where the test puts it."""
 
     def __init__(self, line, goal):
-        super().__init__("point_falling_maze", mazes.build(ROOM, centred=True))
+        super().__init__("point_falling_maze", mazes.build(ROOM, centerd=True))
         self.line, self._goal = line, np.asarray(goal, float)
 
     def reset(self, rng, start=None, goal=None):
@@ -199,9 +199,7 @@ def _names(env, policy, episodes=4, **options):
     dataset = naming.compute([Handmade(env, policy)], episodes=episodes, **options)
     share = dataset.share.isel(depth=0)
     assert share.sum() == pytest.approx(1)
-    return {
-        str(name): float(share.sel(behaviour=name)) for name in dataset.behaviour.values if share.sel(behaviour=name)
-    }
+    return {str(name): float(share.sel(behavior=name)) for name in dataset.behavior.values if share.sel(behavior=name)}
 
 
 def test_names_of_known_policies(room):
@@ -218,12 +216,12 @@ def test_names_of_known_policies(room):
 def test_names_of_walkers():
     walker = {"fell": 0, "time_at_goal": 30, "staying": 1, "roaming": 1, "reach": 1, "progress": 1, "time_fallen": 0}
     upright = walker | {"uprightness": 0.95, "above_wall": 0}
-    assert naming.behaviour(upright) == "walks upright"
-    assert naming.behaviour(upright | {"uprightness": 0.5}) == "reaches the goal"
-    assert naming.behaviour(upright | {"above_wall": 3}) == "vaults"
-    assert naming.behaviour(upright | {"roaming": 3, "staying": 0.1}) == "loops the corridor"
-    assert naming.behaviour(upright | {"fell": 1, "fall_speed": 0}) == "falls near the goal"
-    assert naming.behaviour({}) == "never reaches"
+    assert naming.behavior(upright) == "walks upright"
+    assert naming.behavior(upright | {"uprightness": 0.5}) == "reaches the goal"
+    assert naming.behavior(upright | {"above_wall": 3}) == "vaults"
+    assert naming.behavior(upright | {"roaming": 3, "staying": 0.1}) == "loops the corridor"
+    assert naming.behavior(upright | {"fell": 1, "fall_speed": 0}) == "falls near the goal"
+    assert naming.behavior({}) == "never reaches"
 
 
 # ---- checkpoints

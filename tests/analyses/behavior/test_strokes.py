@@ -93,10 +93,10 @@ def test_names_of_swimmers(told):
         "late_reach": 0.5,
     }
     there = swum | {"time_at_goal": 50, "wave": 0.7, "wall_contact": 0.6}
-    assert naming.behaviour(there) == "undulates"
-    assert naming.behaviour(there | {"wave": 0.1}) == "reaches the goal"
+    assert naming.behavior(there) == "undulates"
+    assert naming.behavior(there | {"wave": 0.1}) == "reaches the goal"
     away = there | {"time_at_goal": 0}
-    assert naming.behaviour(away) == "never reaches"
-    assert naming.behaviour(away | {"late_reach": 0.02}) == "stuck at a wall"
-    assert naming.behaviour(away | {"late_reach": 0.02, "wall_contact": 0.1}) == "never reaches"
-    assert naming.behaviour(away | {"late_reach": 0.02, "stroke_frequency": 0}) == "never reaches"
+    assert naming.behavior(away) == "never reaches"
+    assert naming.behavior(away | {"late_reach": 0.02}) == "stuck at a wall"
+    assert naming.behavior(away | {"late_reach": 0.02, "wall_contact": 0.1}) == "never reaches"
+    assert naming.behavior(away | {"late_reach": 0.02, "stroke_frequency": 0}) == "never reaches"

@@ -71,8 +71,8 @@ def test_the_page_holds_q_to_a_255th_of_its_range(dataset):
         np.testing.assert_allclose(low + (high - low) * levels / 255, q, atol=np.ptp(q) / 255)
         correlation = dataset.rank_correlation.sel(depth=depth).transpose("env_steps", "distance_kind", "goal")
         np.testing.assert_allclose(panel["correlation"], correlation, atol=1e-4)
-    centimetres = unpacked(held["geodesic"], "<u2").reshape(len(held["places"]), -1)
-    np.testing.assert_allclose(centimetres / 100, dataset.geodesic.values[:, free], atol=0.006)
+    centimeters = unpacked(held["geodesic"], "<u2").reshape(len(held["places"]), -1)
+    np.testing.assert_allclose(centimeters / 100, dataset.geodesic.values[:, free], atol=0.006)
 
 
 def test_all_cells_may_be_the_goal():
@@ -93,7 +93,7 @@ def test_a_large_page_is_drawn_more_coarsely():
     assert fitting(10_000**2, 100, 8) == 1
 
 
-# What the browser shows of a panel: the brightest pixel's position in metres, from the canvas that is on the screen.
+# What the browser shows of a panel: the brightest pixel's position in meters, from the canvas that is on the screen.
 BRIGHTEST = """index => {
   const {map} = panels[index], ratio = map.width / map.getBoundingClientRect().width;
   const shown = map.getContext("2d").getImageData(0, 0, map.width, map.height).data;
@@ -109,8 +109,8 @@ BRIGHTEST = """index => {
 
 
 def click(browser_page, place: np.ndarray, panel: int = 0) -> None:
-    """Click where a position in metres is drawn."""
-    right, down = browser_page.evaluate("xy => metres(xy)", place.tolist())
+    """Click where a position in meters is drawn."""
+    right, down = browser_page.evaluate("xy => meters(xy)", place.tolist())
     browser_page.locator("canvas.map").nth(panel).click(position={"x": right, "y": down})
 
 
@@ -157,7 +157,7 @@ def test_the_mouse_reads_the_map(opened):
     maze = envs.make(ENV).maze
     goal, here = maze.xy((5, 1)), maze.xy((1, 1)) + 0.1
     click(opened, goal)
-    right, down = opened.evaluate("xy => metres(xy)", here.tolist())
+    right, down = opened.evaluate("xy => meters(xy)", here.tolist())
     opened.locator("canvas.map").first.hover(position={"x": right, "y": down})
     tip = opened.inner_text("#tip")
     told = {name: float(number) for name, number in re.findall(r"(Q|maze|line) (-?[\d.]+)", tip)}

@@ -158,9 +158,9 @@ def test_the_chart_from_the_file_is_the_chart(two_depths, tmp_path):
 def _domains(spec) -> list:
     found = []
     if isinstance(spec, dict):
-        colour = spec.get("encoding", {}).get("color", {})
-        if "scale" in colour:
-            found.append(tuple(colour["scale"]["domain"]))
+        color = spec.get("encoding", {}).get("color", {})
+        if "scale" in color:
+            found.append(tuple(color["scale"]["domain"]))
         for value in spec.values():
             found += _domains(value)
     elif isinstance(spec, list):
@@ -190,7 +190,7 @@ def test_walls_are_drawn_where_they_are():
         if set(r) == {"x", "x2", "y", "y2"}
     }
     maze = agent.env.maze
-    assert drawn == {tuple(centre) for centre in maze.xy(np.argwhere(maze.walls)).tolist()}
+    assert drawn == {tuple(center) for center in maze.xy(np.argwhere(maze.walls)).tolist()}
     # Rows run down the page as in the layout's text: x grows downwards, y to the right.
     text = json.dumps(spec)
     assert '"reverse": true' in text
@@ -211,7 +211,7 @@ def test_without_a_maze(monkeypatch):
 
 
 def test_no_seams_show_between_tiles():
-    """Where Q is the same everywhere, so is the colour, though the tiles' edges lie within pixels."""
+    """Where Q is the same everywhere, so is the color, though the tiles' edges lie within pixels."""
     dataset = q_map.compute([KnownAgent("point_u_maze", by_line)], np.array([[1.0, 0.0]]), resolution=16)
     flat = dataset.assign(q=dataset.q.where(dataset.q.isnull(), -1.0))
     picture = np.asarray(Image.open(io.BytesIO(charts.render(q_map.plot(flat, size=307), ".png"))).convert("RGB"))
@@ -259,7 +259,7 @@ def test_goals_of_a_large_maze_lie_far_apart(large):
     steps = maze.steps(np.array([maze.starts[0], *cells]))
     to_all = maze.steps(np.array(maze.free))[maze.free.index(maze.starts[0])]
     assert steps[0, 1] == to_all.max()
-    # The four farthest from the start are neighbours; these are not.
+    # The four farthest from the start are neighbors; these are not.
     assert steps[np.triu_indices(5, 1)].min() > 0.2 * to_all.max()
     assert len(q_map.default_goals(large, 9)) == 9
 

@@ -10,7 +10,7 @@ from analyses.common import runs
 from analyses.pages import demo
 from analyses.sweeps import depth_vs_width, efficiency
 from crlviz import datasets
-from crlviz.charts import depth_colour
+from crlviz.charts import depth_color
 from tests.helpers.toys import plant_curve, planted_run, planted_runs
 
 
@@ -49,7 +49,7 @@ def test_the_picture_tells_all_three_comparisons_and_the_seeds():
     text = str(efficiency.plot(grid(), metric="success").to_dict())
     for words in ("equal updates", "equal parameters", "equal seconds", "3 seeds", "Pareto", "equal training seconds"):
         assert words in text
-    assert depth_colour(16) in text
+    assert depth_color(16) in text
     assert "trained at once" not in text
     assert "each one's share, one of 3" in efficiency.plot(grid(together=3)).to_json()
     assert "'type': 'log'" in text

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analyses.sweeps import results_table, scaling
-from crlviz.charts import depth_colour
+from crlviz.charts import depth_color
 from tests.helpers.toys import planted_runs
 
 
@@ -64,10 +64,10 @@ def test_numbers_in_the_grid_and_a_block_a_task():
     assert "2 seeds" in text
 
 
-def test_a_depth_has_its_colour():
+def test_a_depth_has_its_color():
     data = planted_runs(*over(depth=(4, 8), batch_size=(64, 256)))
     for picture in scaling.panels(data).values():
-        assert str([depth_colour(4), depth_colour(8)]) in str(picture.to_dict())
+        assert str([depth_color(4), depth_color(8)]) in str(picture.to_dict())
 
 
 def test_one_seed_draws_no_interval():

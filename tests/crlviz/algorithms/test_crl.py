@@ -99,7 +99,7 @@ def test_a_learner_starts_at_the_given_temperature(learner):
 def test_an_update_is_three_steps_from_the_old_parameters(crl, learner, batch):
     state, action, goal = batch
     key = jax.random.key(3)
-    optimisers = {"network": optax.adam(1e-2), "alpha": optax.adam(3e-2)}
+    optimizers = {"network": optax.adam(1e-2), "alpha": optax.adam(3e-2)}
 
     @jax.jit
     def both(learner):
@@ -123,19 +123,19 @@ def test_an_update_is_three_steps_from_the_old_parameters(crl, learner, batch):
         def alpha_loss(log_alpha):
             return jnp.mean(jnp.exp(log_alpha) * (-log_prob + 0.5 * ACTION))
 
-        def step(optimiser, loss, old, memory):
-            updates, memory = optimisers[optimiser].update(jax.grad(loss)(old), memory, old)
+        def step(optimizer, loss, old, memory):
+            updates, memory = optimizers[optimizer].update(jax.grad(loss)(old), memory, old)
             return optax.apply_updates(old, updates)
 
         expected = {
-            "actor": step("network", actor_loss, learner.actor, learner.actor_optimiser),
-            "critic": step("network", critic_loss, learner.critic, learner.critic_optimiser),
-            "log_alpha": step("alpha", alpha_loss, learner.log_alpha, learner.alpha_optimiser),
+            "actor": step("network", actor_loss, learner.actor, learner.actor_optimizer),
+            "critic": step("network", critic_loss, learner.critic, learner.critic_optimizer),
+            "log_alpha": step("alpha", alpha_loss, learner.log_alpha, learner.alpha_optimizer),
         }
         losses = actor_loss(learner.actor), critic_loss(learner.critic), alpha_loss(learner.log_alpha)
         return ours, metrics, expected, losses, -log_prob.mean()
 
-    for _ in range(2):  # the second from optimisers that remember
+    for _ in range(2):  # the second from optimizers that remember
         ours, metrics, expected, losses, entropy = both(learner)
         for name, params in expected.items():
             for a, b in zip(jax.tree.leaves(getattr(ours, name)), jax.tree.leaves(params), strict=True):

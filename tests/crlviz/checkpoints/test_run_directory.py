@@ -214,7 +214,7 @@ def _at(path: str, value):
         ("config.actor.width", None),
         ("config.actor.layer_norm", False),
         ("config.actor.activation", "tanh"),
-        ("config.critic.colour", "red"),
+        ("config.critic.color", "red"),
     ],
 )
 def test_an_edited_config_is_refused_by_name(run, field, value):

@@ -68,7 +68,7 @@ def test_unknown_names_give_the_nearest(wrong, near):
     assert near in str(error.value).partition("nearest")[2]
 
 
-def test_mazes_are_the_papers_in_metres():
+def test_mazes_are_the_papers_in_meters():
     ant = envs.check("ant_u4_maze")
     assert (ant.cell_size, ant.origin) == (4.0, (0.0, 0.0))
     assert ant.xy(ant.starts).tolist() == [[8.0, 4.0]]
@@ -85,7 +85,7 @@ def test_mazes_are_the_papers_in_metres():
     [
         ("ant", {"backend": "warp"}, "spring"),
         ("humanoid", {"backend": "mjx"}, "spring"),
-        ("ant", {"gravity": 0}, "normalise_quaternion"),
+        ("ant", {"gravity": 0}, "normalize_quaternion"),
         ("ant_maze", {}, "layout"),
         ("ant", {"layout": ["####", "#rg#", "####"]}, "ant_maze"),
         ("ant_ball", {"layout": ["####", "#rg#", "####"]}, "_maze"),
@@ -145,7 +145,7 @@ def test_ant_starts_about_the_origin():
 
 
 def test_ant_as_the_paper_has_it():
-    _, body, _, _ = _resets("ant", normalise_quaternion=False)
+    _, body, _, _ = _resets("ant", normalize_quaternion=False)
     length = np.linalg.norm(body[:, 3:7], axis=1)
     assert 0.89 < length.min() < 0.93
     assert 1.07 < length.max() < 1.12
@@ -159,7 +159,7 @@ def test_ant_in_a_maze_starts_in_its_start_cell():
     np.testing.assert_array_equal(np.unique(goal, axis=0), goals[np.lexsort(goals.T[::-1])])
 
 
-def test_generated_pairs_are_centres_of_cells():
+def test_generated_pairs_are_centers_of_cells():
     env, body, goal, _ = _resets("ant_u_maze_gen_1f2f3f", count=1024)
     pairs, weights = env.maze.pairs
     seen = np.round(np.stack([body[:, :2], goal], 1) / 4, 4)
@@ -373,7 +373,7 @@ def test_the_papers_options_are_options(id):
     options = envs.paper_options(id)
     env = envs.make(id, **options)
     assert env.dt == pytest.approx({"humanoid": 0.03, "humanoid_u_maze": 0.015, "reacher": 0.04}.get(id, 0.05))
-    assert ("normalise_quaternion" in options) == id.startswith("ant")
+    assert ("normalize_quaternion" in options) == id.startswith("ant")
     assert env.goal_indices == {"ant_ball": (28, 29)}.get(id, envs.make(id).goal_indices)
 
 

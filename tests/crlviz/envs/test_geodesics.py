@@ -38,7 +38,7 @@ def scattered(rows: int, columns: int, share: float, seed: int) -> mazes.Maze:
 
 
 def by_brute_force(maze: mazes.Maze, points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Lengths in metres from target [2] to points [N, 2] in free cells: all corners, all walls, nothing left out."""
+    """Lengths in meters from target [2] to points [N, 2] in free cells: all corners, all walls, nothing left out."""
     walls = maze.walls
     four = np.stack([walls[:-1, :-1], walls[:-1, 1:], walls[1:, :-1], walls[1:, 1:]])
     corners = np.argwhere(four.sum(0) == 1) + 0.5
@@ -71,7 +71,7 @@ def by_brute_force(maze: mazes.Maze, points: np.ndarray, target: np.ndarray) -> 
 def test_lengths_are_those_of_a_visibility_graph(share, seed):
     maze = scattered(5 + 2 * seed, 12 - seed, share, seed)
     draw = np.random.default_rng(seed)
-    # Anywhere, and the cells' centres, where many corners lie in line.
+    # Anywhere, and the cells' centers, where many corners lie in line.
     anywhere = (draw.random((40, 2)) - 0.5) * maze.cell_size + maze.xy(draw.choice(maze.free, 40))
     points = np.concatenate([anywhere, maze.xy(draw.choice(maze.free, 20))])
     lengths = maze.geodesics(points, points[::6])

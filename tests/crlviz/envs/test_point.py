@@ -275,10 +275,10 @@ def test_resets_draw_start_and_goal(env):
     assert chisquare(np.bincount(quarter, minlength=4)).pvalue > 1e-3
     np.testing.assert_array_equal(point.velocity, 0)
 
-    centres = env.maze.xy(env.maze.goals)
-    which = np.abs(np.asarray(point.goal)[:, None] - centres).max(-1)
-    np.testing.assert_allclose(which.min(1), 0, atol=1e-6)  # exactly the centre of a goal cell
-    drawn = np.bincount(which.argmin(1), minlength=len(centres))
+    centers = env.maze.xy(env.maze.goals)
+    which = np.abs(np.asarray(point.goal)[:, None] - centers).max(-1)
+    np.testing.assert_allclose(which.min(1), 0, atol=1e-6)  # exactly the center of a goal cell
+    drawn = np.bincount(which.argmin(1), minlength=len(centers))
     assert chisquare(drawn).pvalue > 1e-3
 
 

@@ -86,7 +86,7 @@ def test_the_humanoid_steps_as_it_did_there(imported):
     assert agent.env.dt == pytest.approx({ANT: 0.05, BIG: 0.05, HUMANOID: 0.03}[name])
     if name == ANT:
         assert (agent.env.id, agent.eval_env.id) == ("ant_u4_maze", "ant_u4_maze_eval")
-        assert agent.config["env_options"] == {"normalise_quaternion": False}
+        assert agent.config["env_options"] == {"normalize_quaternion": False}
 
 
 def test_without_settings_the_directory_and_the_shapes_tell(data, tmp_path):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz.networks.fused_layers import chain
+from crlviz.networks.fused_layers import dense_norm_swish
 from crlviz.networks.residual import Layer, NetworkConfig
 
 WIDTH, INPUTS, ROWS = 6, 5, 7
@@ -39,8 +39,8 @@ def close(a, b):
 @pytest.mark.parametrize("shape", [(ROWS,), (2, 3), ()])
 def test_the_same_outputs(layers, shape):
     x = np.random.default_rng(1).normal(size=(*shape, INPUTS)).astype(np.float32)
-    assert chain(layers, x).shape == (*shape, WIDTH)
-    close(jax.jit(chain)(layers, x), jax.jit(plain)(layers, x))
+    assert dense_norm_swish(layers, x).shape == (*shape, WIDTH)
+    close(jax.jit(dense_norm_swish)(layers, x), jax.jit(plain)(layers, x))
 
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (0, 1)], ids=["weights", "inputs", "both"])
@@ -51,7 +51,7 @@ def test_the_same_gradients(layers, wanted):
     def gradient(function):
         return jax.jit(jax.grad(lambda layers, x: (function(layers, x) * weight).sum(), argnums=wanted))(layers, x)
 
-    close(gradient(chain), gradient(plain))
+    close(gradient(dense_norm_swish), gradient(plain))
 
 
 def test_several_at_once_and_computed_anew(layers):
@@ -62,7 +62,7 @@ def test_several_at_once_and_computed_anew(layers):
     def gradients(function):
         return jax.jit(jax.vmap(jax.grad(lambda layers, x: (function(layers, x) ** 2).sum())))(pair, x)
 
-    close(gradients(jax.checkpoint(chain)), gradients(plain))
+    close(gradients(jax.checkpoint(dense_norm_swish)), gradients(plain))
 
 
 def test_only_what_is_wanted_is_kept(layers):
@@ -70,7 +70,7 @@ def test_only_what_is_wanted_is_kept(layers):
     x = np.ones((ROWS, INPUTS), np.float32)
 
     def products(wanted):
-        gradient = jax.grad(lambda layers, x: chain(layers, x).sum(), argnums=wanted)
+        gradient = jax.grad(lambda layers, x: dense_norm_swish(layers, x).sum(), argnums=wanted)
         return str(jax.make_jaxpr(gradient)(layers, x)).count("dot_general")
 
     everything, weights, inputs = products((0, 1)), products(0), products(1)

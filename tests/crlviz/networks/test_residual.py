@@ -111,13 +111,13 @@ def test_actor_and_temperature_losses_are_the_papers(recorded):
 
 def _loss_before_and_after(loss, params):
     """The loss, its gradient's norm, what it returns beside, and the loss after one step of Adam."""
-    optimiser = optax.adam(3e-4)
+    optimizer = optax.adam(3e-4)
 
     @jax.jit
     def run(params):
         (value, detail), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
-        updates, _ = optimiser.update(gradient, optimiser.init(params), params)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
         return value, norm, detail, loss(optax.apply_updates(params, updates))[0]
 
     value, norm, detail, after = run(params)

@@ -12,7 +12,7 @@ from crlviz.rendering.renderers import FOVY, open_renderer
 
 @pytest.mark.parametrize("layout", ["u4_maze", "hardest_maze"])
 def test_walls_are_where_they_are(layout):
-    """From above, every cell's middle has the colour of a wall or that of the floor, whatever the shadows."""
+    """From above, every cell's middle has the color of a wall or that of the floor, whatever the shadows."""
     env = envs.make(f"point_{layout}")
     away = np.full(4, 1e3)  # point and goal out of sight
     height, width = 240, 320

@@ -9,7 +9,7 @@ from crlviz.rendering.maze_gif import animate
 
 
 def test_frames_show_the_points(tmp_path):
-    maze = mazes.build(["#####", "#r..#", "#..g#", "#####"], centred=True)
+    maze = mazes.build(["#####", "#r..#", "#..g#", "#####"], centerd=True)
     steps = 10
     # One point from the start to the goal, arriving at the last step.
     path = np.linspace(maze.xy((1, 1)), maze.xy((2, 3)), steps)
@@ -21,7 +21,7 @@ def test_frames_show_the_points(tmp_path):
         }
     )
     file = tmp_path / "a.gif"
-    animate(maze, {"left": rollout, "right": rollout}, file, colours=["#ff0000", "#0000ff"], width=200, every=1, fps=5)
+    animate(maze, {"left": rollout, "right": rollout}, file, colors=["#ff0000", "#0000ff"], width=200, every=1, fps=5)
     frames = imageio.imread(file, index=None)
     assert frames.shape[:3] == (
         steps,
@@ -35,4 +35,4 @@ def test_frames_show_the_points(tmp_path):
             others = [c for c in range(3) if c != channel]
             assert pixel[channel] > 150 > pixel[others].max(), (step, panel, pixel)
     wall = frames[0, 44 + 20, 20]
-    assert np.ptp(wall[:3].astype(int)) < 20  # grey
+    assert np.ptp(wall[:3].astype(int)) < 20  # gray

@@ -56,8 +56,8 @@ def test_a_ball_is_where_a_pinhole_sees_it(kind, azimuth, elevation, request):
     assert picture.shape == (height, width, 3)
     assert picture.dtype == np.uint8
     rows, columns = np.nonzero(_red(picture))
-    centre = np.array([columns.mean(), rows.mean()]) + 0.5
-    np.testing.assert_allclose(centre, _project([1, 2, 3], camera, width, height), atol=1.0)
+    center = np.array([columns.mean(), rows.mean()]) + 0.5
+    np.testing.assert_allclose(center, _project([1, 2, 3], camera, width, height), atol=1.0)
     away = np.linalg.norm(camera.eye - [1, 2, 3])
     radius = height / 2 / np.tan(np.radians(FOVY / 2)) * 0.5 / np.sqrt(away**2 - 0.25)
     assert np.sqrt(len(rows) / np.pi) == pytest.approx(radius, rel=0.06)

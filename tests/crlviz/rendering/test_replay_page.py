@@ -63,7 +63,7 @@ def test_every_geom_lies_where_mujoco_puts_it(env, every):
     for frame in (0, 1, 3):
         data.qpos[:] = episode.pose[frame * every]
         mujoco.mj_forward(model, data)
-        # Geoms need have no name: each is looked for by its place, sizes and colour, and found once.
+        # Geoms need have no name: each is looked for by its place, sizes and color, and found once.
         left = list(zip(page["geoms"], [*standing, *places[frame]], strict=True))
         for geom in shown:
             found = []
@@ -119,7 +119,7 @@ def test_what_cannot_be_shown_is_refused(tmp_path, point):
         replay_page.write(path, point, {"a": episode})
 
 
-# The picture of each panel, as the sum of its pixels and the number of colours in it.
+# The picture of each panel, as the sum of its pixels and the number of colors in it.
 PIXELS = """() => panels.map(({canvas}) => {
   const pixels = new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer);
   return [pixels.reduce((sum, pixel) => (sum * 31 + pixel) >>> 0, 0), new Set(pixels).size];
@@ -148,7 +148,7 @@ def test_the_page_moves_in_a_browser(tmp_path, point, open_page):
         pytest.skip("this chromium has no WebGL")
     assert page.locator("figcaption b").all_inner_texts() == list(captions)
     first = _pixels(page)
-    assert all(colours > 50 for _, colours in first)
+    assert all(colors > 50 for _, colors in first)
     _slide(page, 7)
     second = _pixels(page)
     assert all(a != b for a, b in zip(first, second, strict=True))

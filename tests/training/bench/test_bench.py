@@ -185,20 +185,20 @@ def test_updates_are_those_of_a_training_step():
     together, in_turn = case.updates("ours"), case.updates("ours")
     (a, trouble) = together(1)
     assert not trouble.found
-    assert int(a.actor_optimiser[0].count) == 1
+    assert int(a.actor_optimizer[0].count) == 1
     (b, _) = in_turn(3)
-    assert int(b.actor_optimiser[0].count) == 3
+    assert int(b.actor_optimizer[0].count) == 3
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(b))
 
 
 @pytest.mark.slow
 def test_each_of_several_seeds_is_updated_by_its_own_learner():
-    """What is counted as so many updates is as many: every lane makes its own, and none shares its parameters."""
+    """What is counted as so many updates is as many: every slot makes its own, and none shares its parameters."""
     (learners, trouble) = timing.Case((4, 2, 2), 4, 8, 8).updates("ours", seeds=3)(2)
     assert not trouble.found.any()
-    assert learners.actor_optimiser[0].count.tolist() == [2, 2, 2]
+    assert learners.actor_optimizer[0].count.tolist() == [2, 2, 2]
     for leaf in jax.tree.leaves(learners.actor["blocks"]):
-        assert len({lane.tobytes() for lane in np.asarray(leaf)}) == 3
+        assert len({slot.tobytes() for slot in np.asarray(leaf)}) == 3
 
 
 def test_a_process_of_its_own():

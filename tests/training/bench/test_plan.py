@@ -27,7 +27,7 @@ def plan() -> plans.Plan:
 
 def test_the_parts_in_memory_are_what_the_compiled_step_takes(plan):
     memory = plan.memory
-    held = memory.parameters + memory.optimiser + memory.replay + memory.environments
+    held = memory.parameters + memory.optimizer + memory.replay + memory.environments
     assert held == pytest.approx(compiled(toy_config()).learn.memory_analysis().argument_size_in_bytes, abs=64)  # a key
     assert memory.shared  # a CPU's
     assert memory.total == held + max(memory.collecting, memory.learning, memory.evaluation) + memory.saving

@@ -19,7 +19,7 @@ STATE, ACTION, GOAL = SIZES
 def test_the_same_losses_and_the_same_step():
     shape = NetworkConfig(8, 16)
     ours = CRL(CRLConfig(), Actor(shape, STATE + GOAL, ACTION), Critic(shape, STATE, ACTION, GOAL))
-    plain = reference.TwinCRL(CRLConfig(), shape, SIZES)
+    plain = reference.ReferenceCRL(CRLConfig(), shape, SIZES)
 
     def mapped(actor, critic):
         """The twin's parameters, laid out as the paper's, in ours' layout."""

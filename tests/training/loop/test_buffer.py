@@ -127,8 +127,8 @@ def test_goals_come_later_in_the_same_episode_and_window(inserts, lengths, gamma
     trajectory = _episodes(inserts * unroll, environments, lengths)
     ring = _filled(trajectory, capacity, unroll)
     count = 600  # 45 rows with replacement: each is as good as certain to come up
-    picks = sample(ring, jax.random.key(seed), count, window, gamma)
-    rows, goals = jax.jit(replays.gather)(ring, picks)
+    indices = sample(ring, jax.random.key(seed), count, window, gamma)
+    rows, goals = jax.jit(replays.gather)(ring, indices)
     time, environment = np.asarray(rows.state, int).T
     goal_time, goal_environment = np.asarray(goals / 2, int).T
     np.testing.assert_array_equal(rows.action, -rows.state)
@@ -192,8 +192,8 @@ def test_a_window_of_a_ring_not_yet_full_reads_no_unwritten_row():
     trajectory = np.zeros((6, 2), int)
     ring = _filled(trajectory, 30, 2)
     draw = functools.partial(replays.sample, ring, count=8, window=4, gamma=0.9)
-    picks = jax.jit(jax.vmap(lambda key: draw(key)))(jax.random.split(jax.random.key(0), 200))
-    for times in (picks.time, picks.goal_time):
+    indices = jax.jit(jax.vmap(lambda key: draw(key)))(jax.random.split(jax.random.key(0), 200))
+    for times in (indices.time, indices.goal_time):
         assert int(times.max()) == 5  # the newest row is reached
         assert int(times.min()) == 0
 

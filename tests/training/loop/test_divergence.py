@@ -25,7 +25,7 @@ class Poisoned(CRL):
 
     def gradients(self, learner, *batch):
         gradients, metrics = super().gradients(learner, *batch)
-        late = learner.actor_optimiser[0].count == LATE
+        late = learner.actor_optimizer[0].count == LATE
         metrics[self.quantity] = jnp.where(late, self.value, metrics[self.quantity])
         return gradients, metrics
 
@@ -33,9 +33,9 @@ class Poisoned(CRL):
 class Frozen(CRL):
     """From update ``LATE`` on it changes nothing: what the guard must make of ``Poisoned``."""
 
-    def step(self, learner, gradients, stay):
+    def step(self, learner, gradients, skip):
         new = super().step(learner, gradients)
-        late = learner.actor_optimiser[0].count >= LATE
+        late = learner.actor_optimizer[0].count >= LATE
         return jax.tree.map(lambda old, new: jnp.where(late, old, new), learner, new)
 
 
@@ -72,7 +72,7 @@ def test_the_first_bad_update_is_told_and_nothing_after_it_counts(quantity, valu
     assert (int(trouble.update), divergence.WATCHED[int(trouble.quantity)]) == (LATE - 3, quantity)
     np.testing.assert_equal(float(trouble.value), value)
     expected = _after(Frozen, 2)[0].learner
-    assert int(expected.actor_optimiser[0].count) == LATE
+    assert int(expected.actor_optimizer[0].count) == LATE
     for a, b in zip(jax.tree.leaves(state.learner), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # one update more moves a parameter by 3e-4
 
@@ -97,7 +97,9 @@ def test_the_message_names_update_quantity_and_value_and_the_papers_remedy_where
     def message(name: str, depth: int) -> str:
         index = jnp.array(divergence.WATCHED.index(name))
         return str(
-            divergence.blow_up(divergence.Trouble(jnp.array(True), jnp.array(4), index, jnp.array(2.5e7)), 1000, depth)
+            divergence.divergence_error(
+                divergence.Divergence(jnp.array(True), jnp.array(4), index, jnp.array(2.5e7)), 1000, depth
+            )
         )
 
     assert message("actor_loss", 64) == "actor_loss became 2.5e+07 in update 1,005"

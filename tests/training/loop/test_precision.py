@@ -24,9 +24,9 @@ def _slopes(phi: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count = len(phi)
     difference = phi[:, None] - psi[None]
     logits = -np.linalg.norm(difference, axis=-1)
-    normaliser = np.log(np.exp(logits).sum(1, keepdims=True))
-    share = np.exp(logits - normaliser)
-    slope = (share - np.eye(count) + 2 * PENALTY * (normaliser + 1e-6) * share) / count
+    normalizer = np.log(np.exp(logits).sum(1, keepdims=True))
+    share = np.exp(logits - normalizer)
+    slope = (share - np.eye(count) + 2 * PENALTY * (normalizer + 1e-6) * share) / count
     each = (slope / logits)[..., None] * difference
     return each.sum(1), -each.sum(0)
 

@@ -39,8 +39,8 @@ def test_counts_are_what_was_stepped(run):
         assert (taken == 20 * (pair + 1)).all()
         assert int(state.replay.size) == min(taken[0], loop.schedule.replay_capacity)
         assert loop.schedule.env_steps(loop.config, 2 * pair) == taken.sum()
-        for optimiser in (state.learner.actor_optimiser, state.learner.critic_optimiser, state.learner.alpha_optimiser):
-            assert int(optimiser[0].count) == loop.schedule.gradient_steps(loop.config, 2 * pair)
+        for optimizer in (state.learner.actor_optimizer, state.learner.critic_optimizer, state.learner.alpha_optimizer):
+            assert int(optimizer[0].count) == loop.schedule.gradient_steps(loop.config, 2 * pair)
 
 
 @pytest.mark.parametrize("redraw", [True, False], ids=["redrawn", "kept"])
@@ -100,7 +100,7 @@ def test_losses_are_means_and_finite(run):
 def test_an_episode_that_ends_early_begins_anew():
     loop = build(toy_config(window=60))
     # The line runs through the middle of the start cell: about every other episode is over after a step.
-    env = FallingPoint("falling", mazes.get("u_maze", centred=True))
+    env = FallingPoint("falling", mazes.get("u_maze", centerd=True))
     env.line = -1.0
     loop = dataclasses.replace(loop, env=env)
     state = jax.jit(partial(begun, loop))(jax.random.key(0))
@@ -149,10 +149,10 @@ def test_every_product_of_a_block_has_the_precision_asked_for(precision, told):
 def test_physics_is_exact_whatever_the_precision():
     exact, short = (build(toy_config(env="reacher", precision=name)) for name in ("float32", "bfloat16"))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    renewed = jax.eval_shape(exact.renew, key)
-    state = jax.eval_shape(exact.begin, key, renewed).replace(replay=jax.eval_shape(exact.ring))
-    (told,) = _precisions(short.renew, key)
-    before, after = (_precisions(loop.collect, state, renewed) for loop in (exact, short))
+    fresh = jax.eval_shape(exact.reset_envs, key)
+    state = jax.eval_shape(exact.begin, key, fresh).replace(replay=jax.eval_shape(exact.ring))
+    (told,) = _precisions(short.reset_envs, key)
+    before, after = (_precisions(loop.collect, state, fresh) for loop in (exact, short))
     assert set(before) == {told}
     assert before.total() == after.total()
     block = 4  # of its policy; told once

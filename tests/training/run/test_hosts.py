@@ -41,14 +41,14 @@ cli.main()
 BLOWN_UP = """
 from crlviz import cli
 from training import guard
-from training.run.seed_run import Member
-real, done = Member.advance, []
+from training.run.seed_run import SeedRun
+real, done = SeedRun.advance, []
 def advance(self, *arguments):
     if self.counters.step == 5 and not done:
         done.append(self)
-        raise guard.BlowUp("planted")
+        raise guard.DivergenceError("planted")
     real(self, *arguments)
-Member.advance = advance
+SeedRun.advance = advance
 cli.main()
 """
 
@@ -61,9 +61,9 @@ from training.run.compiled import build
 hosts.join(sys.argv[-1])
 loop = build(toy_config(env="ant"), devices.chosen("all"))
 key = jax.eval_shape(lambda: jax.random.key(0))
-renewed = jax.eval_shape(loop.renew, key)
-state = jax.eval_shape(loop.begin, key, renewed).replace(replay=jax.eval_shape(loop.ring))
-jax.jit(loop.collect).lower(state, renewed)
+fresh = jax.eval_shape(loop.reset_envs, key)
+state = jax.eval_shape(loop.init, key, fresh).replace(replay=jax.eval_shape(loop.empty_buffer))
+jax.jit(loop.collect).lower(state, fresh)
 print("traced")
 """
 

@@ -336,7 +336,7 @@ class Poisoned(CRL):
 
     def gradients(self, learner, key, *batch):
         gradients, metrics = super().gradients(learner, key, *batch)
-        late = learner.actor_optimiser[0].count >= 7
+        late = learner.actor_optimizer[0].count >= 7
         bad = late & (self.always | (jax.random.key_data(key)[0] % 2 == 0))
         return gradients, metrics | {"critic_loss": jnp.where(bad, jnp.nan, metrics["critic_loss"])}
 
@@ -364,7 +364,7 @@ def poison(monkeypatch):
 def test_a_blow_up_stops_and_names_the_last_good_checkpoint(toy_run, tmp_path, poison):
     poison(AlwaysPoisoned)
     run = tmp_path / "run"
-    with pytest.raises(divergence.BlowUp, match="critic_loss became nan in update 8; the run stops") as error:
+    with pytest.raises(divergence.DivergenceError, match="critic_loss became nan in update 8; the run stops") as error:
         trainer.train(toy_config(), run, progress=False)
     assert error.value.exit_code == 1
     assert f"last good checkpoint: {run}/checkpoints/200" in str(error.value)
@@ -376,7 +376,7 @@ def test_a_blow_up_stops_and_names_the_last_good_checkpoint(toy_run, tmp_path, p
 
 def test_rewinding_tries_other_keys_and_gives_up_in_the_end(tmp_path, poison, capsys):
     poison(AlwaysPoisoned)
-    with pytest.raises(divergence.BlowUp, match="stops after 2 rewinds"):
+    with pytest.raises(divergence.DivergenceError, match="stops after 2 rewinds"):
         trainer.train(toy_config(on_nan="rewind", rewinds=2), tmp_path / "run", progress=False)
     said = capsys.readouterr().err
     assert said.count("going back to environment step 200 with another key") == 2
@@ -400,7 +400,7 @@ def test_rewinding_gets_past_what_another_key_avoids(tmp_path, poison, capsys, a
 
 def test_a_blow_up_before_the_first_state_begins_anew(tmp_path, poison, monkeypatch, capsys):
     poison(AlwaysPoisoned)
-    with pytest.raises(divergence.BlowUp, match="last good checkpoint: none yet"):
+    with pytest.raises(divergence.DivergenceError, match="last good checkpoint: none yet"):
         trainer.train(toy_config(on_nan="rewind", rewinds=1, evaluations=1), tmp_path / "run", progress=False)
     assert "going back to environment step 120 with another key (1 of 1)" in capsys.readouterr().err
     assert states.newest(tmp_path / "run") is None

@@ -73,7 +73,7 @@ def interrupted(monkeypatch):
 
 def train(folder, seeds, config=None):
     outs = {seed: folder / f"seed{seed}" for seed in seeds}
-    assert trainer.train_together(config or toy_config(), outs, progress=False) == list(outs.values())
+    assert trainer.train_seeds(config or toy_config(), outs, progress=False) == list(outs.values())
     return folder
 
 
@@ -106,12 +106,12 @@ def test_in_turn_a_signal_loses_nothing(toy_run, tmp_path, interrupted, capsys):
     runs = [tmp_path / f"seed{seed}" for seed in (3, 0, 4)]
     interrupted(5)
     with pytest.raises(signals.Stopped, match=f"go on with: crlviz train --resume {tmp_path}$") as stopped:
-        trainer.train_together(toy_config(), dict(zip((3, 0, 4), runs, strict=True)), again=[tmp_path], progress=False)
+        trainer.train_seeds(toy_config(), dict(zip((3, 0, 4), runs, strict=True)), again=[tmp_path], progress=False)
     assert stopped.value.exit_code == 143
     assert [trainer.finished(run) for run in runs] == [True, False, False]
     assert [path.name for path in (runs[1] / "state").iterdir()] == ["200"]
     first = (runs[0] / "metrics.csv").stat().st_mtime_ns
-    trainer.resume_together(runs, progress=False)
+    trainer.resume_seeds(runs, progress=False)
     assert all(map(trainer.finished, runs))
     assert differences(runs[1], toy_run) == []
     assert (runs[0] / "metrics.csv").stat().st_mtime_ns == first
@@ -148,7 +148,7 @@ class Counted:
 def test_at_once_one_that_dropped_out_takes_no_time_from_the_others(monkeypatch):
     members = [Counted(), Counted(blows_up_in=1), Counted()]
     run = Run(members, None, 0.0, [], progress=False)
-    run._lanes = members
+    run._slots = members
     run._programs = SimpleNamespace(advance=lambda state: (state, {}, ()))
     clock = itertools.count(step=6.0)  # each training step takes six seconds
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
@@ -163,10 +163,10 @@ def plant(monkeypatch, seed, times=1):
 
     def load(self):
         real(self)
-        lane = next((lane for lane, member in enumerate(self._lanes) if member.config.seed == seed), None)
-        if lane is not None and len(done) < times:
-            done.append(lane)
-            critic = jax.tree.map(lambda leaf: leaf.at[lane].set(jnp.nan), self._state.learner.critic)
+        slot = next((slot for slot, member in enumerate(self._slots) if member.config.seed == seed), None)
+        if slot is not None and len(done) < times:
+            done.append(slot)
+            critic = jax.tree.map(lambda leaf: leaf.at[slot].set(jnp.nan), self._state.learner.critic)
             self._state = self._state.replace(learner=self._state.learner.replace(critic=critic))
 
     monkeypatch.setattr(Run, "_load", load)
@@ -205,7 +205,7 @@ def test_at_once_a_signal_saves_all(group, tmp_path, at_once, interrupted, numbe
         train(tmp_path, range(3))
     runs = [tmp_path / f"seed{seed}" for seed in range(3)]
     assert [[path.name for path in (run / "state").iterdir()] for run in runs] == [[str(160 + 40 * number)]] * 3
-    trainer.resume_together(runs, progress=False)
+    trainer.resume_seeds(runs, progress=False)
     assert [differences(run, group / run.name) for run in runs] == [[], [], []]
     assert run_directory.read_config(runs[0])["resumed"][0]["together"] == [0, 1, 2]
 
@@ -219,7 +219,7 @@ def test_at_once_members_go_on_with_those_at_their_step(group, tmp_path, at_once
     shutil.rmtree(tmp_path / "seed1" / "state")
     shutil.rmtree(tmp_path / "seed1" / "checkpoints")
     runs = [tmp_path / f"seed{seed}" for seed in range(3)]
-    trainer.resume_together(runs, progress=False)
+    trainer.resume_seeds(runs, progress=False)
     together = [run_directory.read_config(run)["resumed"][0]["together"] for run in runs]
     assert together == [[0, 2], [1], [0, 2]]
     said = capsys.readouterr().err
@@ -273,14 +273,14 @@ def test_a_group_that_memory_does_not_hold_is_halved_until_it_fits(at_once, monk
     # A member's state is a good part of what it takes.
     assert 1.5 * sizes[1] < sizes[3] < 6 * sizes[1]
     monkeypatch.setattr(compiled, "memory", lambda: sizes[3] - 1)
-    fit = compiled.fitting(toy_config())
+    fit = compiled.compile_for(toy_config())
     assert fit(3).members == 2
     assert "3 seeds at once take" in capsys.readouterr().err
     monkeypatch.setattr(compiled, "memory", lambda: 1)
-    assert compiled.fitting(toy_config())(3).members == 1
+    assert compiled.compile_for(toy_config())(3).members == 1
     assert capsys.readouterr().err.count("they train by") == 2
     monkeypatch.setattr(compiled, "memory", lambda: None)
-    assert compiled.fitting(toy_config())(3).members == 3
+    assert compiled.compile_for(toy_config())(3).members == 3
 
 
 # ---- refusals, and the command
@@ -298,7 +298,7 @@ def test_runs_of_different_settings_do_not_go_on_together(tmp_path):
     for run, config in zip(runs, (toy_config(), toy_config(gamma=0.9, seed=1)), strict=True):
         run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
     with pytest.raises(UsageError, match=r"a and .*b differ in more than their seed \(gamma\)"):
-        trainer.resume_together(runs, progress=False)
+        trainer.resume_seeds(runs, progress=False)
 
 
 def test_a_damaged_state_loses_no_other(toy_run, tmp_path, interrupted):
@@ -309,7 +309,7 @@ def test_a_damaged_state_loses_no_other(toy_run, tmp_path, interrupted):
             train(tmp_path, [seed])
     (runs[1] / "state" / "160" / "state.safetensors").write_bytes(b"")
     with pytest.raises(CrlvizError, match=r"1 of 2 runs failed\n.*seed1.*state.safetensors is damaged"):
-        trainer.resume_together(runs, progress=False)
+        trainer.resume_seeds(runs, progress=False)
     assert differences(runs[0], toy_run) == []
 
 

@@ -89,7 +89,7 @@ def test_what_is_typed_trains_that_very_config(monkeypatch):
         done = CliRunner().invoke(command, [text.replace("1e2", "100") for text in arguments])
         assert done.exit_code == 0, done.output
     assert seen == [(cell.config, cell.out) for cell in cells]
-    monkeypatch.setattr(trainer, "train_together", lambda config, outs, **_: together.append((config, outs)) or [])
+    monkeypatch.setattr(trainer, "train_seeds", lambda config, outs, **_: together.append((config, outs)) or [])
     together: list = []
     pair = sweep_command.grid("point_u_maze", Path("out"), {"depth": "8", "seed": "3,4"})
     _, *arguments = sweep_command.Group(tuple(pair), begun=False).arguments
@@ -181,7 +181,7 @@ def test_train_names_what_is_given_no_directory_as_a_sweep_would(monkeypatch, tm
 
     made: list = []
     monkeypatch.setattr(trainer, "train", lambda config, out, **_: made.append(out) or out)
-    monkeypatch.setattr(trainer, "train_together", lambda config, outs, **_: made.extend(outs.values()) or [])
+    monkeypatch.setattr(trainer, "train_seeds", lambda config, outs, **_: made.extend(outs.values()) or [])
     done = CliRunner().invoke(command, ["point_u_maze", *typed])
     if name is None:  # an option's value is a whole number
         assert done.exit_code == 2
