@@ -17,7 +17,7 @@ author = "The crlviz developers"
 copyright = author
 release = version = crlviz.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["README-draft.md"]
+exclude_patterns: list[str] = []
 nitpicky = False
 
 myst_heading_anchors = 3

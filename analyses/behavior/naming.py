@@ -223,6 +223,8 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
       dataset: from ``compute``, or read back from netCDF.
       size: height in pixels of the bars.
     """
+    if "behaviour" in dataset.variables:  # as an older crlviz spelled it
+        dataset = dataset.rename(behaviour="behavior")
     groups = list(datasets.groups(dataset))
     telling = [name for name in DESCRIPTORS if name in dataset and float(abs(dataset[name]).max()) > 0]
     titles = {name: name.replace("_", " ") for name in telling}
