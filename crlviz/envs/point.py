@@ -53,6 +53,7 @@ class PointMaze(GoalEnv):
         self.maze = maze
         self._cell_size = maze.cell_size
         # Arrays of numpy, which become jax's where they are traced: on their own each would be a program to compile.
+        self._walls = maze.walls
         self._origin = np.asarray(maze.origin, np.float32)
         pairs, weights = maze.pairs
         self._pairs = maze.xy(pairs).astype(np.float32)
@@ -110,7 +111,7 @@ class PointMaze(GoalEnv):
         (i, j), (i2, j2) = here.astype(int), ahead.astype(int)
 
         def wall(row, column):
-            return jnp.asarray(self.maze.walls)[row, column]
+            return jnp.asarray(self._walls)[row, column]
 
         # The axis whose face comes first is tried first; the other is tried from the row or column that leaves it in.
         x_first = reach[0] <= reach[1]
