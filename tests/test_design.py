@@ -140,3 +140,14 @@ def test_each_analysis_is_there_by_its_name_without_jax():
     code += "try: analyses.heatmapp\nexcept AttributeError as error: print(error)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "module 'analyses' has no attribute 'heatmapp'\n"
+
+
+@pytest.mark.parametrize("kind", [DeprecationWarning, FutureWarning])
+def test_what_our_modules_are_told_to_leave_fails_a_test(kind):
+    """By the filters of pyproject.toml; a module of somebody else's is only reported."""
+    code = compile(f"import warnings; warnings.warn('gone soon', {kind.__name__})", "module", "exec")
+    for module in ("crlviz", "crlviz.envs.point", "training.loop", "analyses.heatmap"):
+        with pytest.raises(kind):
+            exec(code, {"__name__": module})
+    with pytest.warns(kind):
+        exec(code, {"__name__": "crlvizard"})

@@ -45,6 +45,9 @@ except ModuleNotFoundError:
 
 _SPOKEN = (0, 1, 2)  # exit codes with which crlviz itself says how it went; any other befell it from outside
 _LOST = -9  # in place of the exit code of what was lost with its node
+# Ray puts its sockets under TMPDIR as ray/session_2025-01-01_00-00-00_000000_1234567/sockets/plasma_store, and a
+# socket's path takes 107 bytes.
+_LONGEST_TEMPORARY = 39
 _LOCK_SECONDS = 120  # until a file server takes the locks from a machine that is gone (NFS 4: 90 by default)
 
 
@@ -200,7 +203,8 @@ def _check(address: str) -> None:
 
 def _none(address: str) -> UsageError:
     where = "runs here" if address == "auto" else f"answers at {address}"
-    return UsageError(f"no Ray cluster {where}; start one by: ray start --head")
+    short = "" if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TEMPORARY else " --temp-dir /tmp/ray"
+    return UsageError(f"no Ray cluster {where}; start one by: ray start --head{short}")
 
 
 def _done(working: Mapping[Any, Job], poll: float) -> Sequence[Any]:

@@ -200,6 +200,21 @@ def test_mistakes(monkeypatch):
     assert str(invoke("--gpus-per-cell", "1")) == "--gpus-per-cell goes with --cluster"
 
 
+@pytest.mark.parametrize(("length", "more"), [(39, ""), (40, " --temp-dir /tmp/ray")])
+def test_a_temporary_directory_too_long_for_the_sockets_of_ray(monkeypatch, length, more):
+    folder = "/" + "t" * (length - 1)
+    monkeypatch.setattr(cluster.tempfile, "tempdir", folder)
+    # As ray checks it; a process id has up to seven digits.
+    sockets = f"{folder}/ray/session_2025-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+    if more:
+        with pytest.raises(OSError, match="AF_UNIX path length"):
+            ray._private.utils.validate_socket_filepath(sockets)
+    else:
+        ray._private.utils.validate_socket_filepath(sockets)
+    error = str(invoke("--cluster", "127.0.0.1:9"))
+    assert error == f"no Ray cluster answers at 127.0.0.1:9; start one by: ray start --head{more}"
+
+
 def test_ray_is_asked_for_only_then(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "training.sweep.ray_cluster")
