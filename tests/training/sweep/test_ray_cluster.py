@@ -203,7 +203,7 @@ def test_mistakes(monkeypatch):
 @pytest.mark.parametrize(("length", "more"), [(39, ""), (40, " --temp-dir /tmp/ray")])
 def test_a_temporary_directory_too_long_for_the_sockets_of_ray(monkeypatch, length, more):
     folder = "/" + "t" * (length - 1)
-    monkeypatch.setattr(cluster.tempfile, "tempdir", folder)
+    monkeypatch.setattr(ray_cluster.tempfile, "tempdir", folder)
     # As ray checks it; a process id has up to seven digits.
     sockets = f"{folder}/ray/session_2025-01-01_00-00-00_000000_4194304/sockets/plasma_store"
     if more:
