@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import crlviz
-from analyses.heatmap import q_map
+from analyses import heatmap
 from crlviz import charts
 
 HERE = Path(__file__).parent
@@ -17,9 +17,9 @@ def main(out: Path = Path("first_look.html")) -> None:
         reached = episodes.success.any("time")
         print(f"depth {agent.facts['depth']}: reaches {int(reached.sum())} of {len(goals)} goals")
 
-    maps = q_map.compute(agents, coverage=True)
+    maps = heatmap.compute(agents, coverage=True)
     print(maps.rank_correlation.mean("goal").to_series().to_string())
-    charts.save(q_map.plot(maps), out)
+    charts.save(heatmap.plot(maps), out)
     print(f"wrote {out}")
 
 

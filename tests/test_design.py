@@ -103,6 +103,7 @@ def test_modules_are_named_by_us(path):
     """Imports by name happen where a table of the program holds the names: verbs, bodies, engines, OpenGL platforms."""
     tables = (
         "analyses/__init__.py",
+        "training/__init__.py",
         "crlviz/__init__.py",
         "crlviz/cli.py",
         "crlviz/envs/__init__.py",
@@ -151,3 +152,11 @@ def test_what_our_modules_are_told_to_leave_fails_a_test(kind):
             exec(code, {"__name__": module})
     with pytest.warns(kind):
         exec(code, {"__name__": "crlvizard"})
+
+
+def test_the_trainer_is_there_by_its_names_without_jax():
+    code = "import sys, training; assert not {'jax', 'brax'} & set(sys.modules)\n"
+    code += "for name in training.__all__: assert callable(getattr(training, name))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for package in PACKAGES:
+        assert (ROOT / package / "py.typed").is_file()  # type checkers read our annotations
