@@ -111,8 +111,7 @@ def in_meters(maze: Maze | None, extent: tuple[float, float, float, float], size
     def axis(index: int, title: str) -> alt.Axis:
         if maze is None:
             return alt.Axis(title=title, grid=False)
-        centers = [maze.origin[index] + maze.cell_size * k for k in range(maze.shape[index])]
-        return alt.Axis(title=title, grid=False, values=centers[1:-1:2], format=".3~g")
+        return alt.Axis(title=title, grid=False, values=ticks(maze, index), format=".3~g")
 
     return {
         "x": alt.X("y:Q", scale=alt.Scale(domain=[y_min, y_max], nice=False, zero=False), axis=axis(1, "y (m)")),
@@ -122,6 +121,12 @@ def in_meters(maze: Maze | None, extent: tuple[float, float, float, float], size
         "width": round(scale * (y_max - y_min)),
         "height": round(scale * (x_max - x_min)),
     }
+
+
+def ticks(maze: Maze, axis: int) -> list[float]:
+    """Where a map's axis (0: x, 1: y) has ticks, in meters: on every second cell, on fewer where they would crowd."""
+    count = maze.shape[axis]
+    return [maze.origin[axis] + maze.cell_size * k for k in range(1, count - 1, 2 * -(-count // 20))]
 
 
 def tiles(x: np.ndarray, y: np.ndarray, side: float) -> pd.DataFrame:

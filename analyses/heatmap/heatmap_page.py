@@ -52,7 +52,7 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "unit": unit,
         "places": places.round(4).tolist(),
         "first": _first(fixed, places, maze),
-        "ticks": [_ticks(maze, axis) if maze else [] for axis in (0, 1)],
+        "ticks": [charts.ticks(maze, axis) if maze else [] for axis in (0, 1)],
         "starts": maze.xy(maze.starts).tolist() if maze and fixed == "goal" else [],
         "colors": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL, "scale": charts.VIRIDIS},
         "panels": _panels(dataset, free, fixed),
@@ -102,10 +102,6 @@ def _first(fixed: str, places: np.ndarray, maze: Any) -> int:
         return len(places) // 2
     way = maze.geodesic(places, maze.xy(maze.starts[0]))
     return int(np.argmax(way) if fixed == "goal" else np.argmin(way))
-
-
-def _ticks(maze: Any, axis: int) -> list[float]:
-    return [maze.origin[axis] + maze.cell_size * k for k in range(1, maze.shape[axis] - 1, 2)]
 
 
 def _or_none(values: np.ndarray) -> list[float | None]:

@@ -71,6 +71,13 @@ def test_the_ground_has_equal_axes():
     assert ground["y"].to_dict()["scale"]["domain"] == [-2, 26]
 
 
+def test_ticks_do_not_crowd():
+    assert charts.ticks(mazes.get("u5_maze", cell_size=4.0), 1) == [4, 12, 20]
+    for side in (21, 41, 161):
+        maze = mazes.Maze(("#" * side, *["#" + "." * (side - 2) + "#"] * (side - 2), "#" * side))
+        assert 3 <= len(charts.ticks(maze, 0)) <= 10
+
+
 def test_outline_is_the_regions_border():
     inside = np.zeros((4, 4), bool)
     inside[1:3, 1:3] = True
