@@ -18,7 +18,7 @@ def panels(
 
     Args:
       groups: from ``datasets.groups``, each seed's part holding the numbers; of those with more than one value (one an
-        episode), the mean is taken. Seeds that have none are left out.
+        episode), the mean is taken. Seeds that have none are left out; a number that none has gets no panel.
       names: variables, and what their panels are called.
       columns: panels in a row.
     """
@@ -33,6 +33,8 @@ def panels(
             values = [float(part[name].mean()) for part in parts if part[name].notnull().any()]
             if values:
                 rows.append({"group": label, "values": values, "value": float(np.mean(values))})
+        if not rows:
+            continue
         table = pd.DataFrame(rows).assign(meaning=groups[0][2][0][name].attrs["long_name"])
         y = alt.Y("value:Q", title=groups[0][2][0][name].attrs["units"].replace("1", "") or None)
         layers = charts.seed_marks(table, y, x=x, color=colour, tooltip=["meaning:N", "group:N", "value:Q"])
