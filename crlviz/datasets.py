@@ -223,5 +223,9 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
     Raises:
       CrlvizError: it cannot be written.
     """
-    with atomic_files.unfinished(Path(path)) as made:
-        dataset.to_netcdf(made, engine="netcdf4")
+    import netCDF4
+
+    # In memory: the library takes no path that the locale cannot spell, as one with an umlaut in the C locale.
+    file = netCDF4.Dataset("memory.nc", "w", memory=1024)
+    dataset.dump_to_store(xr.backends.NetCDF4DataStore(file))
+    atomic_files.write(Path(path), bytes(file.close()))

@@ -18,7 +18,7 @@ def panels(
 
     Args:
       groups: from ``datasets.groups``, each seed's part holding the numbers; of those with more than one value (one an
-        episode), the mean is taken. Seeds that have none are left out.
+        episode), the mean is taken. Seeds that have none are left out; a number that none has gets no panel.
       names: variables, and what their panels are called.
       columns: panels in a row.
     """

@@ -7,6 +7,7 @@ import sys
 
 import jax
 import pytest
+import xarray as xr
 
 from crlviz.processes import process_pool
 
@@ -60,3 +61,13 @@ def test_nothing_is_imported_from_the_working_directory(taken):
     told = run("-c", "import crlviz")
     for name in ("analyses", "training"):
         assert f"import {name} gives {taken / name}.py here, not crlviz's own: rename that file" in told
+
+
+def test_a_data_set_is_saved_where_the_locale_cannot_spell_the_path(tmp_path):
+    code = "import sys, xarray as xr; from crlviz import datasets\n"
+    code += "datasets.save(xr.Dataset({'a': ('x', [1.5, 2.5])}, attrs={'who': 'me'}), sys.argv[1])"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0"}
+    out = tmp_path / "l\u00e4ufe.nc"
+    subprocess.run([sys.executable, "-c", code, out], env={**os.environ, **plain}, check=True)
+    with xr.open_dataset(out) as read:
+        assert (read.a.values.tolist(), read.attrs) == ([1.5, 2.5], {"who": "me"})

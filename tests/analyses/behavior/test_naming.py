@@ -257,7 +257,7 @@ def test_the_critical_depth_is_where_the_goal_is_reached(dataset):
     assert naming.find_critical_depth(more).depth == 16
     assert "Critical depth: 16;" in naming.summary(more)
     assert naming.find_critical_depth(more.sel(depth=[4, 8])).depth is None
-    widths = more.rename(seed="width").assign_coords(width=[8, 16, 32])
+    widths = more.rename(seed="width").assign_coords(width=[8, 16, 32]).assign_attrs(differing="depth\nwidth")
     assert "not looked for" in naming.find_critical_depth(widths).sentence
 
 
