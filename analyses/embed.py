@@ -169,10 +169,14 @@ def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
     """
     groups = list(datasets.groups(dataset))
     panels = [_panel(parts[0], label, len(parts), size) for label, _, parts in groups]
-    source = "All embed the same states and actions" if dataset.attrs["trajectory"] == "shared" else "Each its own path"
+    source = (
+        "All embed the same states and actions"
+        if dataset.attrs["trajectory"] == "shared"
+        else "Each agent embeds its own trajectory"
+    )
     end = "reached its goal" if float(dataset.reached.min()) else "none reached its goal: the one that came nearest"
     notes = [
-        f"{source} ({end}). Star: psi(g). Axes: the first two principal components of phi, to one scale.",
+        f"{source} ({end}). Star: psi(g). Axes: the first two principal components of phi, on one scale.",
         f"Below: the numbers of every seed; {charts.seed_note([len(parts) for _, _, parts in groups])}.",
     ]
     return (

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 100  # more cells give more pairs than a picture can show, and each pair costs an episode
 _MAX_BATCH = 1024  # episodes in one compiled program: bounds its memory
-OVER = {"cells": "cells from start to goal", "meters": "way from start to goal (m)"}
+OVER = {"cells": "cells from start to goal", "meters": "distance from start to goal (m)"}
 SHOW = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
@@ -226,8 +226,8 @@ def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", siz
             title=alt.TitleParams(
                 f"Every start to every goal of {dataset.attrs['env']}",
                 subtitle=[
-                    f"{_cells(dataset)} numbered by their way from the maze's start. Dots: pairs drawn in training.",
-                    f"Curves: mean over the pairs so far apart; {note}.",
+                    f"{_cells(dataset)} numbered by distance from the maze's start. Dots: pairs drawn in training.",
+                    f"Curves: mean over the pairs at each distance; {note}.",
                 ],
             )
         )
@@ -272,7 +272,7 @@ def _matrix(
     # Strokes have the tiles' colors, so that no background shows between tiles.
     edge = alt.Stroke(f"{show}:Q", scale=scale, legend=None)
     tooltip = ["start", "goal", "success", alt.Tooltip("time_at_goal", title="time at goal (steps)")]
-    tooltip += [alt.Tooltip("distance", title="way (m)"), "cells", "seen"]
+    tooltip += [alt.Tooltip("distance", title="distance (m)"), "cells", "seen"]
     dots: dict[str, Any] = {
         "size": min(60, max(3, (0.3 * tile) ** 2)),
         "color": "white",

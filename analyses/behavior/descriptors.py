@@ -102,25 +102,23 @@ def _describe_episode(env: GoalEnv, skeleton: "_Skeleton | None", episode: xr.Da
     if skeleton or env.maze:
         places, goal = places[:, :2], goal[:2]
     to_goal = env.maze.geodesic(places, goal) if env.maze else np.linalg.norm(places - goal, axis=1)
-    way = to_goal[0] or np.nan
+    start_distance = to_goal[0] or np.nan
     moves = np.linalg.norm(np.diff(places, axis=0), axis=1)
     reached = int(success.argmax()) if success.any() else None
-    last = max(0, steps - round(_FALL_SECONDS / env.dt))
-    fall_speed = (to_goal[last] - to_goal[steps]) / ((steps - last) * env.dt) if steps < length else 0.0
+    fall_start = max(0, steps - round(_FALL_SECONDS / env.dt))
+    fall_speed = (to_goal[fall_start] - to_goal[steps]) / ((steps - fall_start) * env.dt) if steps < length else 0.0
     row = {
         "time_at_goal": success.sum(),
         "steps_to_goal": np.nan if reached is None else reached + 1,
         "staying": 0.0 if reached is None else success[reached:].mean(),
         "way": to_goal[0],
-        "progress": 1 - to_goal.min() / way,
-        "path_over_geodesic": moves[: None if reached is None else reached + 1].sum() / way,
-        "reach": np.linalg.norm(places - places[0], axis=1).max() / way,
-        "roaming": _roaming(places, 2 * env.goal_distance) / way,
+        "progress": 1 - to_goal.min() / start_distance,
+        "path_over_geodesic": moves[: None if reached is None else reached + 1].sum() / start_distance,
+        "reach": np.linalg.norm(places - places[0], axis=1).max() / start_distance,
+        "roaming": _roaming(places, 2 * env.goal_distance) / start_distance,
         "speed": moves.mean() / env.dt,
         "fell": float(steps < length),
-        "fall_speed": fall_speed
-        if np.isfinite(fall_speed)
-        else 0.0,  # from a point over a wall there is no path to the goal
+        "fall_speed": fall_speed if np.isfinite(fall_speed) else 0.0,  # over a wall, the distance is infinite
     }
     # Centers of the body's parts, seen from above as discs, [steps, parts, 2]. Other bodies are a point.
     discs, radii, bottoms = places[1:, None], np.zeros(1), np.zeros((steps, 1))
@@ -135,7 +133,7 @@ def _describe_episode(env: GoalEnv, skeleton: "_Skeleton | None", episode: xr.Da
             "stroke_frequency": count / (until * env.dt),
             "stroke_length": (to_goal[0] - to_goal[until]) / count / LENGTH if count else np.nan,
             "wave": strokes.wave(angles),
-            "late_reach": np.linalg.norm(late - late[0], axis=1).max() / way,
+            "late_reach": np.linalg.norm(late - late[0], axis=1).max() / start_distance,
         }
     elif skeleton:
         row |= {

@@ -46,7 +46,7 @@ RULES: tuple[Rule, ...] = (
     Rule("vaults", "is over a wall and higher than it", lambda d: d["above_wall"] >= 1, "#5b3fa0"),
     Rule(
         "falls near the goal",
-        "fails after it had three quarters of the way behind it",
+        "fails after it has covered three quarters of the distance to the goal",
         lambda d: d["fell"] == 1 and d["progress"] >= 0.75,
         "#f2c14e",
     ),
@@ -59,14 +59,14 @@ RULES: tuple[Rule, ...] = (
     Rule("falls", "fails in any other way", lambda d: d["fell"] == 1, "#c8553d"),
     Rule(
         "stands still",
-        "never comes farther from its start than a tenth of the way, nor to the goal",
+        "stays within a tenth of the distance to the goal from its start, and never reaches the goal",
         lambda d: d["reach"] < 0.1 and not d["time_at_goal"],
         "#c9ccd1",
     ),
     Rule(
         "stuck at a wall",
-        "is a chain that beats, touches a wall in half of its steps, comes less than a tenth of the way in the second "
-        "half of its time, and never reaches the goal",
+        "is a chain that swims, touches a wall in half of its steps, moves less than a tenth of the distance to the "
+        "goal in the second half of its time, and never reaches the goal",
         lambda d: (
             d["stroke_frequency"] >= 0.2
             and d["wall_contact"] >= 0.5
@@ -77,7 +77,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "loops the corridor",
-        "roams more than twice the way, and spends less than half of what is left at the goal once it is there",
+        "roams more than twice the distance to the goal, and stays there less than half of the time after reaching it",
         lambda d: d["roaming"] > 2 and d["staying"] < 0.5,
         "#b07aa1",
     ),

@@ -297,7 +297,7 @@ def shares(dataset: xr.Dataset) -> str:
     counts = sorted(set(dataset.together.values.tolist())) if "together" in dataset.coords else [1]
     if counts == [1]:
         return ""
-    note = "Seconds of seeds that a GPU trained at once are each one's share"
+    note = "For seeds that a GPU trained at once, seconds are each seed's share"
     if len(counts) == 1:
         return f"{note}, one of {counts[0]}."
     return f"{note}; here {' or '.join(map(str, counts))} trained at once, so seconds do not compare between them."

@@ -106,7 +106,7 @@ def _title(dataset: xr.Dataset) -> alt.TitleParams:
     fixed = dataset.geodesic.dims[0]
     action = "the policy's action" if dataset.attrs["action"] == "policy" else "action zero"
     notes = [
-        f"Taking {action}; 0 is at the goal. The numbers: Spearman's, of Q with minus the distance to the {fixed}."
+        f"With {action}; Q is 0 at the goal. Rank correlation: Spearman's, of Q and minus the distance to the {fixed}."
     ]
     if "visits" in dataset:
         notes.append(f"White outline: where {COVERAGE_EPISODES} training episodes of this policy went.")

@@ -59,7 +59,7 @@ def test_seeds_trained_at_once_are_noted(four_runs, tmp_path):
     assert runs.find([tmp_path]) == runs.find([tmp_path / "both"]) == [tmp_path / "both" / f"seed{n}" for n in (0, 1)]
     data = runs.compute(runs.find([tmp_path]))
     assert data.together.values.tolist() == [2, 2]
-    assert runs.shares(data) == "Seconds of seeds that a GPU trained at once are each one's share, one of 2."
+    assert runs.shares(data) == "For seeds that a GPU trained at once, seconds are each seed's share, one of 2."
     assert runs.shares(runs.compute(four_runs)) == ""
     mixed = planted_runs({"together": 5}, {"depth": 8})
     assert "here 1 or 5 trained at once, so seconds do not compare" in runs.shares(mixed)

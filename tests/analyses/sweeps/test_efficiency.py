@@ -51,7 +51,7 @@ def test_the_picture_states_all_three_comparisons_and_the_seeds():
         assert words in text
     assert depth_color(16) in text
     assert "trained at once" not in text
-    assert "each one's share, one of 3" in efficiency.plot(grid(together=3)).to_json()
+    assert "each seed's share, one of 3" in efficiency.plot(grid(together=3)).to_json()
     assert "'type': 'log'" in text
     one = str(efficiency.plot(grid(seeds=1)).to_dict())
     assert "one seed, so this is a picture and no claim" in one
