@@ -1,9 +1,9 @@
-"""One module a question: ``compute`` gives a Dataset, ``plot`` draws it. Each is imported when it is first named."""
+"""One module for each question: ``compute`` returns a Dataset, ``plot`` draws it. Modules are imported on first use."""
 
 import importlib
 from typing import Any
 
-_WHERE = {
+_MODULES = {
     "behavior": "behavior",
     "efficiency": "sweeps.efficiency",
     "embed": "embed",
@@ -14,13 +14,13 @@ _WHERE = {
     "scaling": "sweeps.scaling",
     "stitch": "stitch",
 }
-__all__ = list(_WHERE)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'analyses' has no attribute {name!r}")
-    return importlib.import_module(f".{_WHERE[name]}", __name__)
+    return importlib.import_module(f".{_MODULES[name]}", __name__)
 
 
 def __dir__() -> list[str]:

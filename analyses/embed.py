@@ -1,7 +1,8 @@
-"""How does the encoder spread states along a trajectory? phi(s, a) by principal components (paper figure 10)."""
+"""How does the encoder spread states along a trajectory? Principal components of phi(s, a) (paper figure 10)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import altair as alt
 import click
@@ -22,69 +23,73 @@ NUMBERS = {
     "spread_ratio": "spread per meter, near the goal over elsewhere",
     "effective_rank": "effective rank of phi along the trajectory",
 }
-_NEAR = 0.5  # of the way from the first state to the goal
+_NEAR = 0.5  # a state is near the goal within this share of the first state's distance
 
 
 @jax_config.as_usual
 def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: int = 32, seed: int = 0) -> xr.Dataset:
-    """Embeddings phi(s, a) of a trajectory's states and actions, and of its goal.
+    """Embeddings phi(s, a) along a trajectory, and psi(g) of its goal.
 
-    Of the episodes by the policy's mean, the trajectory is the one that came from farthest among those that reached
-    their goal, up to the step that reached it; where none did, the one that came nearest (``reached`` tells).
+    The trajectory is chosen among episodes of the deterministic policy: of those that reach their goal, the one with
+    the farthest start, up to the step that reaches it. If none reaches its goal, it is the one that comes nearest; the
+    variable ``reached`` says which.
 
     Args:
-      agents: any; of one environment where they share a trajectory.
-      trajectory: ``shared`` (all embed the same states and actions, those of the agent that reaches most goals, so
-        that only the encoders differ) or ``own`` (each its own).
-      episodes: to choose from.
+      agents: of any environments; of one environment if they share a trajectory.
+      trajectory: ``shared`` (all agents embed the states and actions of the agent that reaches most goals, so that only
+        the encoders differ) or ``own`` (each agent its own).
+      episodes: number of episodes to choose from.
       seed: of those episodes.
 
     Returns:
-      Dataset over what the agents differ in, ``time`` (steps) and ``component`` (1, 2): ``phi`` and ``psi`` on the
-      first two principal components of phi [T, 64] over the trajectory, ``explained`` (their shares of the
-      variance), ``distance`` (to the goal; through the maze, if there is one) and two numbers.
+      Dataset over the factors in which the agents differ, ``time`` (steps) and ``component`` (1, 2): ``phi`` and
+      ``psi`` projected on the first two principal components of phi [T, 64] over the trajectory, ``explained`` (the
+      components' shares of the variance), ``distance`` (to the goal in meters; through the maze, if there is one),
+      ``reached`` and two numbers.
 
       ``spread_ratio``: the spread of a set of states is the root mean square distance of their phi [64] from its mean,
-      divided by that of their achieved goals in meters, so that a longer way is no larger spread. The ratio is that of
-      the states nearer to the goal than half the first one's distance, to that of the others: above 1 the
-      encoder tells places near the goal farther apart.
+      divided by the same for their achieved goals in meters, so that a longer path does not count as a larger spread.
+      The ratio is the spread of the states near the goal (within half the first state's distance) divided by that of
+      the other states. Above 1, the encoder separates positions near the goal more than others.
 
-      ``effective_rank``: exp of the entropy of the shares of variance over all components, as Roy & Vetterli (2007),
-      who take singular values where this takes their squares: from 1 (a line) to 64.
+      ``effective_rank``: exp of the entropy of the shares of variance of all components, from 1 (a line) to 64. As in
+      Roy & Vetterli (2007), with squared singular values in place of singular values.
 
     Raises:
-      UsageError: unknown trajectory, no episode, or agents of different environments that should share one.
+      UsageError: unknown trajectory, no episodes, or different environments with a shared trajectory.
     """
     check_choice("trajectory", trajectory, ("shared", "own"))
     for agent in agents[1:] if trajectory == "shared" else ():
         shape, first = (agent.env.state_dim, agent.env.goal_dim), agents[0].env
         if shape != (first.state_dim, first.goal_dim):
             raise UsageError(
-                f"{agents[0].source} and {agent.source} live in different environments and share no trajectory; "
+                f"{agents[0].source} and {agent.source} have different environments and cannot share a trajectory; "
                 "take --trajectory own"
             )
     runs = [rollout(agent, episodes, seed=seed) for agent in agents]
-    paths = [_trajectory(agent, run) for agent, run in zip(agents, runs, strict=True)]
+    paths = [_choose_trajectory(agent, run) for agent, run in zip(agents, runs, strict=True)]
     if trajectory == "shared":
         best = max(range(len(runs)), key=lambda k: float(runs[k].success.any("time").mean()))
         paths = [paths[best]] * len(agents)
     longest = max(path.sizes["time"] for path in paths)
-    each = [_embedded(agent, path).reindex(time=np.arange(longest)) for agent, path in zip(agents, paths, strict=True)]
+    parts = [_embed(agent, path).reindex(time=np.arange(longest)) for agent, path in zip(agents, paths, strict=True)]
     attrs = {"env": datasets.worlds(agents), "trajectory": trajectory}
-    return datasets.combine(agents, each, xr.Dataset(attrs=attrs))
+    return datasets.combine(agents, parts, xr.Dataset(attrs=attrs))
 
 
-def _trajectory(agent: "Agent", runs: xr.Dataset) -> xr.Dataset:
-    """One episode of a rollout until it fails or reaches its goal; ``distance`` is that of the ``place`` achieved."""
+def _choose_trajectory(agent: "Agent", runs: xr.Dataset) -> xr.Dataset:
+    """The chosen episode of a rollout, until it fails or reaches its goal; ``place`` is the achieved goal."""
     env = agent.env
     places = runs.state.values[..., list(env.goal_indices)]
     goals = runs.goal.values
     distance = np.linalg.norm(places - goals[:, None], axis=-1)
     reached = runs.success.values.any(axis=1)
-    far = [(r, d[0] if r else -d.min()) for r, d in zip(reached, distance, strict=True)]
-    index = max(range(len(far)), key=lambda k: far[k])
+    order = [(r, d[0] if r else -d.min()) for r, d in zip(reached, distance, strict=True)]
+    index = max(range(len(order)), key=lambda k: order[k])
     success = runs.success.values[index]
-    kept = runs.alive.values[index] & (np.cumsum(success) - success == 0)  # what it does at the goal is no way there
+    kept = runs.alive.values[index] & (
+        np.cumsum(success) - success == 0
+    )  # steps after it has reached the goal are left out
     if env.maze is not None:
         distance[index] = env.maze.geodesic(places[index][:, :2], goals[index][:2])
     return xr.Dataset(
@@ -100,7 +105,8 @@ def _trajectory(agent: "Agent", runs: xr.Dataset) -> xr.Dataset:
     )
 
 
-def _embedded(agent: "Agent", path: xr.Dataset) -> xr.Dataset:
+def _embed(agent: "Agent", path: xr.Dataset) -> xr.Dataset:
+    """The variables of ``compute`` for one agent and trajectory."""
     phi = np.asarray(agent.embed(path.state.values, path.action.values), float)
     psi = np.asarray(agent.embed_goal(path.goal.values), float)
     axes, shares = principal(phi)
@@ -108,10 +114,10 @@ def _embedded(agent: "Agent", path: xr.Dataset) -> xr.Dataset:
     near = distance < _NEAR * distance[0]
     spreads = [_spread(phi[part]) / _spread(path.place.values[part]) for part in (near, ~near) if part.sum() > 1]
     ratio = spreads[0] / spreads[1] if len(spreads) == 2 else np.nan
-    each = ("time", "component")
+    dims = ("time", "component")
     return xr.Dataset(
         {
-            "phi": (each, (phi - phi.mean(0)) @ axes[:2].T, {"long_name": "principal component of phi", "units": "1"}),
+            "phi": (dims, (phi - phi.mean(0)) @ axes[:2].T, {"long_name": "principal component of phi", "units": "1"}),
             "psi": ("component", axes[:2] @ (psi - phi.mean(0)), {"long_name": "psi of the goal, there", "units": "1"}),
             "explained": ("component", shares[:2], {"long_name": "share of the variance", "units": "1"}),
             "distance": ("time", distance, {"long_name": "distance to the goal", "units": "m"}),
@@ -130,43 +136,47 @@ def _embedded(agent: "Agent", path: xr.Dataset) -> xr.Dataset:
 def principal(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Principal axes [K, n] of points [T, n], and their shares of the variance [K].
 
-    An axis's largest entry is positive; there are at least two axes; shares are zero where the points do not vary.
+    The largest entry of each axis is positive. There are at least two axes. If all points are equal, the shares are 0.
     """
-    centerd = points - points.mean(0)
-    if len(centerd) < 2:
-        centerd = np.concatenate([centerd, centerd])
-    _, values, axes = np.linalg.svd(centerd, full_matrices=False)
+    centered = points - points.mean(0)
+    if len(centered) < 2:
+        centered = np.concatenate([centered, centered])
+    _, values, axes = np.linalg.svd(centered, full_matrices=False)
     largest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], axis=1)
     total = (values**2).sum()
     return axes * np.sign(largest), values**2 / total if total > 0 else np.zeros(len(values))
 
 
 def effective_rank(shares: np.ndarray) -> float:
-    """exp of the entropy of shares [K] that sum to one."""
+    """Effective rank: exp of the entropy of shares [K] that sum to 1."""
     shares = shares[shares > 0]
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def _spread(points: np.ndarray) -> float:
-    """Root mean square distance of points [N, n] from their mean; NaN where they are all one."""
+    """Root mean square distance of points [N, n] from their mean; NaN if they are all equal."""
     spread = np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean())
     return float(spread) if spread > 0 else np.nan
 
 
 @charts.whole
 def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
-    """A panel a depth with its first seed's trajectory, and below them the two numbers of all seeds.
+    """Draw a panel for each depth with its first seed's trajectory, and below them the two numbers of all seeds.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
-      size: pixels of a panel's side.
+      size: side of a panel in pixels.
     """
     groups = list(datasets.groups(dataset))
     panels = [_panel(parts[0], label, len(parts), size) for label, _, parts in groups]
-    whose = "All embed the same states and actions" if dataset.attrs["trajectory"] == "shared" else "Each its own path"
+    source = (
+        "All embed the same states and actions"
+        if dataset.attrs["trajectory"] == "shared"
+        else "Each agent embeds its own trajectory"
+    )
     end = "reached its goal" if float(dataset.reached.min()) else "none reached its goal: the one that came nearest"
     notes = [
-        f"{whose} ({end}). Star: psi(g). Axes: the first two principal components of phi, to one scale.",
+        f"{source} ({end}). Star: psi(g). Axes: the first two principal components of phi, on one scale.",
         f"Below: the numbers of every seed; {charts.seed_note([len(parts) for _, _, parts in groups])}.",
     ]
     return (
@@ -176,7 +186,8 @@ def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
     )
 
 
-def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
+def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> alt.LayerChart | alt.FacetChart:
+    """One seed's trajectory on the first two principal components, with psi of the goal and a caption below."""
     known = np.isfinite(part.distance.values)
     phi, psi = part.phi.values[known], part.psi.values
     data = pd.DataFrame({"first": phi[:, 0], "second": phi[:, 1], "distance": part.distance.values[known]}).round(4)
@@ -198,16 +209,16 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
         shape=charts.STAR, size=220, filled=True, fill=charts.GOAL, stroke="black", strokeWidth=1.2, opacity=1
     )
     ratio = part.spread_ratio.item()
-    told = f"near / elsewhere {ratio:.2f}" if np.isfinite(ratio) else "never near its goal"
-    caption = f"{told}, effective rank {part.effective_rank.item():.2f}"
-    words = alt.Chart().mark_text(align="center", baseline="top", fontSize=12, clip=False)
+    spread = f"near / elsewhere {ratio:.2f}" if np.isfinite(ratio) else "never near its goal"
+    caption = f"{spread}, effective rank {part.effective_rank.item():.2f}"
+    text = alt.Chart().mark_text(align="center", baseline="top", fontSize=12, clip=False)
     return alt.layer(
         base.mark_line(color="#cccccc", strokeWidth=1).encode(**axes, order="step:Q"),
         base.mark_point(filled=True, size=28, opacity=0.9).encode(
             **axes, color=color, tooltip=["step:Q", "distance:Q"]
         ),
         star.encode(**axes),
-        words.encode(x=alt.value(size / 2), y=alt.value(size + 40), text=alt.value(caption)),
+        text.encode(x=alt.value(size / 2), y=alt.value(size + 40), text=alt.value(caption)),
     ).properties(
         width=size,
         height=size,
@@ -218,10 +229,12 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> Any:
 @click.command()
 @outputs.checkpoints
 @outputs.out("embed.html")
-@click.option("--trajectory", default="shared", show_default=True, help="shared (the best agent's) or own.")
+@click.option(
+    "--trajectory", default="shared", show_default=True, help="Trajectory to embed: shared (the best agent's) or own."
+)
 @click.option("--episodes", type=int, default=32, show_default=True, help="Episodes to choose a trajectory from.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of those episodes.")
-def command(checkpoints, out, trajectory, episodes, seed) -> None:
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of those episodes.")
+def command(checkpoints: Sequence[Path], out: Sequence[Path], trajectory: str, episodes: int, seed: int) -> None:
     """Draw the embeddings phi(s, a) along a successful trajectory, and psi of its goal.
 
     \b
@@ -238,13 +251,13 @@ def command(checkpoints, out, trajectory, episodes, seed) -> None:
 
 
 def summary(dataset: xr.Dataset) -> str:
-    """The two numbers of each checkpoint as a table of text."""
-    wide = outputs.label_width(dataset)
-    rows = [f"{'checkpoint':{wide}} {'near/elsewhere':>15} {'effective rank':>15} {'first two':>10}"]
+    """The two numbers of each checkpoint as a text table."""
+    width = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{width}} {'near/elsewhere':>15} {'effective rank':>15} {'first two':>10}"]
     for label, _, part in datasets.each(dataset):
         ratio = part.spread_ratio.item()
         rows.append(
-            f"{label:{wide}} {format(ratio, '15.2f') if np.isfinite(ratio) else 'never near':>15} "
+            f"{label:{width}} {format(ratio, '15.2f') if np.isfinite(ratio) else 'never near':>15} "
             f"{part.effective_rank.item():15.2f} "
             f"{part.explained.values.sum():10.0%}"
         )

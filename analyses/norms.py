@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -23,26 +24,28 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 NETWORKS = ("actor", "phi", "psi")
-_STATES = 4096
+_MAX_STATES = 4096  # drawn from the episodes' steps
 
 
 @jax_config.as_usual
 def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> xr.Dataset:
-    """Norms of the blocks' outputs, before the identity is added.
+    """Norms of the outputs of residual blocks, before the skip connection is added.
+
+    The inputs come from episodes of the deterministic policy in its own environment; at most 4,096 of their steps are
+    drawn. The actor's input is the state and the commanded goal, phi's the state and the action, psi's the achieved
+    goal.
 
     Args:
-      agents: any.
-      episodes: of the policy's mean in its own environment, for real states; 4,096 of their steps are drawn if there
-        are more. The actor sees state and commanded goal, phi the state and the action taken, psi the goal achieved.
-      seed: of those episodes and of the draw.
+      agents: of any environments.
+      episodes: number of episodes for each agent.
+      seed: of the episodes and of the draw of steps.
 
     Returns:
-      Dataset over what the agents differ in, ``part`` (actor, phi, psi) and ``block`` (from 1, in order): ``norm``,
-      the mean over states of the L2 norm. NaN behind a shallower network's last block, all of them where it has
-      none.
+      Dataset over the factors in which the agents differ, ``part`` (actor, phi, psi) and ``block`` (from 1, in order):
+      ``norm``, the mean over states of the L2 norm. NaN for blocks that a network does not have.
 
     Raises:
-      UsageError: no episode, or an agent that has no such networks, or no block in any.
+      UsageError: no episodes, or an agent without these networks, or one whose networks have no residual block.
     """
     for agent in agents:
         missing = [name for name in NETWORKS if name not in _parameters(agent)]
@@ -51,47 +54,48 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> 
         if not any("blocks" in params for params in _parameters(agent).values()):
             depth = max(agent.actor.config.depth, agent.critic.config.depth)
             raise UsageError(f"{agent.source} has no block of four layers: its networks have depth {depth} at most")
-    each = [_one(agent, episodes, seed) for agent in agents]
-    most = max(part.sizes["block"] for part in each)
-    each = [part.reindex(block=np.arange(1, most + 1)) for part in each]
-    return datasets.combine(agents, each, xr.Dataset(attrs={"env": datasets.worlds(agents), "episodes": episodes}))
+    parts = [_compute_one(agent, episodes, seed) for agent in agents]
+    most = max(part.sizes["block"] for part in parts)
+    parts = [part.reindex(block=np.arange(1, most + 1)) for part in parts]
+    return datasets.combine(agents, parts, xr.Dataset(attrs={"env": datasets.worlds(agents), "episodes": episodes}))
 
 
 def _parameters(agent: "Agent") -> dict[str, Any]:
+    """Parameters of those of ``NETWORKS`` that the agent has, by name."""
     return {"actor": agent.params["actor"]} | {
         name: agent.params["critic"][name] for name in NETWORKS[1:] if name in agent.params["critic"]
     }
 
 
-def _one(agent: "Agent", episodes: int, seed: int) -> xr.Dataset:
+def _compute_one(agent: "Agent", episodes: int, seed: int) -> xr.Dataset:
     runs = rollout(agent, episodes, seed=seed)
     alive = runs.alive.values
     goals = np.broadcast_to(runs.goal.values[:, None], runs.achieved.shape)[alive]
     state, action, achieved = (runs[name].values[alive] for name in ("state", "action", "achieved"))
-    drawn = np.random.default_rng(seed).permutation(len(state))[:_STATES]
+    drawn = np.random.default_rng(seed).permutation(len(state))[:_MAX_STATES]
     inputs = {"actor": [state, goals], "phi": [state, action], "psi": [achieved]}
-    shapes = {"actor": agent.actor.config, "phi": agent.critic.config, "psi": agent.critic.config}
+    configs = {"actor": agent.actor.config, "phi": agent.critic.config, "psi": agent.critic.config}
     norms = [
-        np.asarray(_norms(shapes[name], params, np.concatenate(inputs[name], axis=1)[drawn]))
+        np.asarray(_norms(configs[name], params, np.concatenate(inputs[name], axis=1)[drawn]))
         for name, params in _parameters(agent).items()
     ]
-    whole = np.full((len(NETWORKS), max(map(len, norms))), np.nan)
-    for row, values in zip(whole, norms, strict=True):
+    padded = np.full((len(NETWORKS), max(map(len, norms))), np.nan)
+    for row, values in zip(padded, norms, strict=True):
         row[: len(values)] = values
     return xr.Dataset(
-        {"norm": (("part", "block"), whole, {"long_name": "L2 norm of what a block adds", "units": "1"})},
-        coords={"part": list(NETWORKS), "block": np.arange(1, whole.shape[1] + 1)},
+        {"norm": (("part", "block"), padded, {"long_name": "L2 norm of what a block adds", "units": "1"})},
+        coords={"part": list(NETWORKS), "block": np.arange(1, padded.shape[1] + 1)},
     )
 
 
 @partial(jax.jit, static_argnums=0)
 def _norms(config: residual.NetworkConfig, params: Any, inputs: jax.Array) -> jax.Array:
-    """Mean over inputs [B, n] of each block's norm: [blocks]."""
+    """Norm of each block's output [blocks], mean over inputs [B, n]."""
     return residual.contributions(config, params, inputs).mean(axis=1)
 
 
 def table(dataset: xr.Dataset) -> pd.DataFrame:
-    """A row a group, part and block: ``values``, the norm of each seed, and ``value``, their mean."""
+    """One row for each group, part and block: ``values``, the norm of each seed, and ``value``, their mean."""
     rows = []
     for label, depth, parts in datasets.groups(dataset):
         for name in NETWORKS:
@@ -114,11 +118,11 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
 
 @charts.whole
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
-    """A panel a part: norm over blocks, a line a group of seeds.
+    """Draw a panel for each network: norm over blocks, with a line for each group of seeds.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
-      size: pixels of a panel's width.
+      size: width of a panel in pixels.
     """
     rows = table(dataset)
     style, order = styles(rows[["group", "depth"]].to_xarray()), list(dict.fromkeys(rows.group))
@@ -128,16 +132,16 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
     last = int(rows.block.max())
     kind: Any = "log" if last > 16 else "linear"
-    # Vega would write a tick at block 1.5 as another 2.
+    # Otherwise Vega may place a tick at block 1.5 and label it 2.
     ticks = alt.Undefined if last > 16 else list(range(1, last + 1))
     axis = alt.Axis(grid=False, format="d", values=ticks)
     x = alt.X("block:Q", title="block", axis=axis, scale=alt.Scale(type=kind, nice=False, padding=12))
     y = alt.Y("value:Q", title="L2 norm of what it adds", scale=alt.Scale(zero=True))
     panels = []
     for name in NETWORKS:
-        here = rows[rows.part == name]
-        line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=color, strokeDash=dash)
-        marks = charts.seed_marks(here, y, x=x, color=color, shape=shape, tooltip=["group", "block", "value"])
+        part = rows[rows.part == name]
+        line = alt.Chart(part.drop(columns="values")).mark_line().encode(x=x, y=y, color=color, strokeDash=dash)
+        marks = charts.seed_marks(part, y, x=x, color=color, shape=shape, tooltip=["group", "block", "value"])
         panels.append(charts.layers(line, *marks).properties(width=size, height=220, title=name))
     counts = rows["values"].map(len).tolist()
     note = f"Mean over states of {dataset.attrs['episodes']} episodes; {charts.seed_note(counts)}."
@@ -152,8 +156,8 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
 @outputs.checkpoints
 @outputs.out("norms.html")
 @click.option("--episodes", type=int, default=32, show_default=True, help="Episodes that give the states.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of those episodes.")
-def command(checkpoints, out, episodes, seed) -> None:
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of those episodes.")
+def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, seed: int) -> None:
     """Measure the L2 norm of what each residual block adds to its input, on states the policy visits.
 
     \b
@@ -169,9 +173,9 @@ def command(checkpoints, out, episodes, seed) -> None:
 
 
 def summary(dataset: xr.Dataset) -> str:
-    """Each network's first, largest and last block as a table of text."""
-    wide = outputs.label_width(dataset)
-    rows = [f"{'checkpoint':{wide}} {'part':8} {'first':>8} {'largest':>18} {'last':>8}"]
+    """Norms of each network's first, largest and last block as a text table."""
+    width = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{width}} {'part':8} {'first':>8} {'largest':>18} {'last':>8}"]
     for label, _, part in datasets.each(dataset):
         for name in NETWORKS:
             norms = part.norm.sel(part=name).values
@@ -180,7 +184,7 @@ def summary(dataset: xr.Dataset) -> str:
                 continue
             top = int(norms.argmax())
             largest = f"{norms[top]:.2f} (block {top + 1})"
-            rows.append(f"{label:{wide}} {name:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")
+            rows.append(f"{label:{width}} {name:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")
     return "\n".join(rows)
 
 

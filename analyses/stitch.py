@@ -1,7 +1,8 @@
-"""Does it stitch? Goals farther away than any it was trained on, from every start to every goal (paper figure 11)."""
+"""Does the agent stitch? Goals farther away than those of training, from every start cell (paper figure 11)."""
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -23,9 +24,9 @@ from crlviz.rollouts import simulate
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-MOST_CELLS = 100  # more make more pairs than a picture shows, each an episode
-_AT_ONCE = 1024  # episodes in one program: bounds its memory
-OVER = {"cells": "cells from start to goal", "meters": "way from start to goal (m)"}
+MOST_CELLS = 100  # more cells give more pairs than a picture can show, and each pair costs an episode
+_MAX_BATCH = 1024  # episodes in one compiled program: bounds its memory
+OVER = {"cells": "cells from start to goal", "meters": "distance from start to goal (m)"}
 SHOW = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
@@ -39,25 +40,25 @@ def compute(
     length: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Run every start cell to every goal cell of a maze.
+    """Run the policy from every start cell to every goal cell of a maze.
 
     Args:
-      agents: in mazes of the same walls; they may have been trained on different pairs.
-      episodes: for each pair. Starting at a cell's very center and acting by its mean, a point mass or a humanoid does
-        the same each time; an ant starts with noise, and a sampled policy differs.
-      most: cells to start from and go to; of a maze with more, its start and those that lie farthest apart.
-      sampled: draw actions instead of taking the mean.
+      agents: in mazes with the same walls; they may have been trained on different pairs of start and goal.
+      episodes: number of episodes for each pair. Episodes start at the center of a cell, so those of a point mass or a
+        humanoid are identical with the deterministic policy; those of an ant differ, as its reset adds noise.
+      most: largest number of cells. In a larger maze, its start and the cells that lie farthest apart are used.
+      sampled: sample actions instead of taking the policy's mean.
       length: steps of an episode; default: the environment's.
-      seed: of the bodies' first states and the policy's noise.
+      seed: of the bodies' initial states and the policy's noise.
 
     Returns:
-      Dataset over what the agents differ in, ``start`` and ``goal``, both numbering the free cells by their way from
-      the maze's start: ``success`` (share of episodes), ``time_at_goal`` (steps), ``seen`` (whether training draws
-      this pair) and, alike for all, ``distance`` (through the maze, meters) and ``cells`` (between them). A cell to
-      itself is no task: NaN.
+      Dataset over the factors in which the agents differ, ``start`` and ``goal``, which number the free cells in order
+      of geodesic distance from the maze's start: ``success`` (share of episodes), ``time_at_goal`` (steps), ``seen``
+      (whether training draws this pair) and, the same for all agents, ``distance`` (geodesic, meters) and ``cells``
+      (the same in cells). NaN where start and goal are the same cell.
 
     Raises:
-      UsageError: an environment without a maze, mazes with different walls, or no episode.
+      UsageError: an environment without a maze, mazes with different walls, fewer than two cells, or no episodes.
     """
     maze = agents[0].env.maze
     check_count(episodes, "episodes")
@@ -65,19 +66,19 @@ def compute(
         if agent.env.maze is None:
             raise UsageError(f"{agent.env.id} has no maze, so no cells to start from")
         if maze is None or not np.array_equal(agent.env.maze.walls, maze.walls):
-            raise UsageError(f"{agents[0].source} and {agent.source} walk in different mazes; stitch them apart")
+            raise UsageError(f"{agents[0].source} and {agent.source} walk in different mazes; analyze them separately")
     assert maze is not None
     if most < 2:
-        raise UsageError(f"{most} cells: a start and a goal are at least two")
+        raise UsageError(f"{most} cells: at least two are needed, a start and a goal")
     start, cells = maze.starts[0], np.array(maze.free)
-    way = maze.geodesic(maze.xy(cells), maze.xy(start))
-    reached = np.isfinite(way)
-    cells, way = cells[reached], way[reached]
+    from_start = maze.geodesic(maze.xy(cells), maze.xy(start))
+    reachable = np.isfinite(from_start)
+    cells, from_start = cells[reachable], from_start[reachable]
     count = len(cells)
     if count > most:
         chosen = np.append(maze.spread(cells, most - 1, start), np.flatnonzero((cells == start).all(1)))
-        cells, way = cells[chosen], way[chosen]
-    cells = cells[np.argsort(way, kind="stable")]
+        cells, from_start = cells[chosen], from_start[chosen]
+    cells = cells[np.argsort(from_start, kind="stable")]
     places = maze.xy(cells)
     distance = maze.geodesics(places, places)
     steps = maze.steps(cells)
@@ -95,42 +96,43 @@ def compute(
     ).assign_coords(start=np.arange(len(cells)), goal=np.arange(len(cells)))
     pairs = np.argwhere(steps > 0)
     return datasets.combine(
-        agents, [_one(agent, cells, pairs, episodes, sampled, length, seed) for agent in agents], shared
+        agents, [_compute_one(agent, cells, pairs, episodes, sampled, length, seed) for agent in agents], shared
     )
 
 
-def _one(
+def _compute_one(
     agent: "Agent", cells: np.ndarray, pairs: np.ndarray, episodes: int, sampled: bool, length: int | None, seed: int
 ) -> xr.Dataset:
+    """Outcomes of one agent; ``pairs`` [P, 2] are indices of start and goal in ``cells`` [N, 2]."""
     env = agent.env
     assert env.maze is not None
     length = length or env.episode_length
-    each = np.repeat(pairs, episodes, axis=0)
-    chunks = -(-len(each) // _AT_ONCE)
-    size = -(-len(each) // chunks)  # equal chunks share one program; the last is filled up with its own first pairs
-    places = env.maze.xy(cells)[np.resize(each, (chunks, size, 2))]
+    tasks = np.repeat(pairs, episodes, axis=0)
+    chunks = -(-len(tasks) // _MAX_BATCH)
+    size = -(-len(tasks) // chunks)  # equal chunks share one compiled program; the last is padded with the first tasks
+    places = env.maze.xy(cells)[np.resize(tasks, (chunks, size, 2))]
     keys = jax.random.split(jax.random.key(seed), chunks)
     params = agent.params["actor"]
     steps = [
         _time_at_goal(env, length, sampled, agent.actor, params, key, chunk[:, 0], chunk[:, 1])
         for key, chunk in zip(keys, places, strict=True)
     ]
-    time_at_goal = np.concatenate(steps)[: len(each)].reshape(len(pairs), episodes)
+    time_at_goal = np.concatenate(steps)[: len(tasks)].reshape(len(pairs), episodes)
 
     def matrix(values: np.ndarray) -> np.ndarray:
-        whole = np.full((len(cells), len(cells)), np.nan)
-        whole[tuple(pairs.T)] = values.mean(axis=1)
-        return whole
+        result = np.full((len(cells), len(cells)), np.nan)
+        result[tuple(pairs.T)] = values.mean(axis=1)
+        return result
 
     drawn = {(tuple(start), tuple(goal)) for start, goal in env.maze.pairs[0].tolist()}
-    named = [tuple(cell) for cell in cells.tolist()]
-    seen = [[(start, goal) in drawn for goal in named] for start in named]
-    both = ("start", "goal")
+    named_cells = [tuple(cell) for cell in cells.tolist()]
+    seen = [[(start, goal) in drawn for goal in named_cells] for start in named_cells]
+    dims = ("start", "goal")
     return xr.Dataset(
         {
-            "success": (both, matrix(time_at_goal > 0), {"long_name": "share of episodes that reach", "units": "1"}),
-            "time_at_goal": (both, matrix(time_at_goal), {"long_name": "time at goal", "units": "steps"}),
-            "seen": (both, np.array(seen), {"long_name": "drawn in training", "units": "1"}),
+            "success": (dims, matrix(time_at_goal > 0), {"long_name": "share of episodes that reach", "units": "1"}),
+            "time_at_goal": (dims, matrix(time_at_goal), {"long_name": "time at goal", "units": "steps"}),
+            "seen": (dims, np.array(seen), {"long_name": "drawn in training", "units": "1"}),
         }
     )
 
@@ -139,7 +141,10 @@ def _one(
 def _time_at_goal(
     env: GoalEnv, length: int, sampled: bool, actor: Actor, params: Any, key: jax.Array, starts: Any, goals: Any
 ) -> jax.Array:
-    """Steps at the goal [B] of episodes from starts [B, 2] to goals [B, 2]; one trace for agents of one shape."""
+    """Time at goal in steps [B] of episodes from starts [B, 2] to goals [B, 2] in meters.
+
+    Traced once for all agents with the same network shape.
+    """
     reset_key, policy_key = jax.random.split(key)
     states = jax.vmap(env.reset)(jax.random.split(reset_key, len(starts)), starts, goals)
 
@@ -153,16 +158,19 @@ def _time_at_goal(
 
 
 def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -> pd.DataFrame:
-    """Success or time at goal over distance, seen and unseen pairs apart: a row a group, kind of pair and distance.
+    """Success or time at goal over distance, for seen and unseen pairs separately.
 
     Args:
       dataset: from ``compute``.
       show: ``success`` or ``time_at_goal``.
-      over: ``cells`` or ``meters`` (rounded to whole cells' lengths).
+      over: ``cells`` or ``meters`` (rounded to multiples of a cell's side).
 
     Returns:
-      Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``, ``number`` (of pairs), ``values`` (of
-      each seed, its mean over pairs) and ``value`` (their mean).
+      One row for each group, kind of pair and distance. Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``
+      (the distance), ``number`` (of pairs), ``values`` (for each seed, its mean over pairs) and ``value`` (their mean).
+
+    Raises:
+      UsageError: unknown ``show`` or ``over``.
     """
     _check(show, over)
     size = dataset.attrs["cell_size"]
@@ -171,18 +179,18 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
     for label, depth, parts in datasets.groups(dataset):
         seen = parts[0].seen.values
         for pairs, chosen in (("seen", seen), ("unseen", ~seen)):
-            for far in np.unique(x[x > 0]):
-                here = chosen & (x == far)
-                if not here.any():
+            for distance in np.unique(x[x > 0]):
+                at_distance = chosen & (x == distance)
+                if not at_distance.any():
                     continue
-                scores = [float(part[show].values[here].mean()) for part in parts]
+                scores = [float(part[show].values[at_distance].mean()) for part in parts]
                 rows.append(
                     {
                         "group": label,
                         "depth": depth,
                         "pairs": pairs,
-                        "x": float(far),
-                        "number": int(here.sum()),
+                        "x": float(distance),
+                        "number": int(at_distance.sum()),
                         "values": scores,
                         "value": float(np.mean(scores)),
                     }
@@ -197,13 +205,13 @@ def _check(show: str, over: str) -> None:
 
 @charts.whole
 def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", size: int = 260) -> alt.TopLevelMixin:
-    """A matrix a group of seeds, and below them the same over distance.
+    """Draw a matrix of start and goal for each group of seeds, and below them curves over distance.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
       show: ``success`` or ``time_at_goal``.
-      over: of the curves: ``cells`` or ``meters``.
-      size: pixels of a matrix's side.
+      over: axis of the curves: ``cells`` or ``meters``.
+      size: side of a matrix in pixels.
     """
     groups = list(datasets.groups(dataset))
     table = curves(dataset, show=show, over=over)
@@ -218,8 +226,8 @@ def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", siz
             title=alt.TitleParams(
                 f"Every start to every goal of {dataset.attrs['env']}",
                 subtitle=[
-                    f"{_cells(dataset)} numbered by their way from the maze's start. Dots: pairs drawn in training.",
-                    f"Curves: mean over the pairs so far apart; {note}.",
+                    f"{_cells(dataset)} numbered by distance from the maze's start. Dots: pairs drawn in training.",
+                    f"Curves: mean over the pairs at each distance; {note}.",
                 ],
             )
         )
@@ -227,12 +235,15 @@ def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", siz
 
 
 def _cells(dataset: xr.Dataset) -> str:
-    """Which cells there are, in words."""
-    count, of = dataset.sizes["start"], dataset.attrs.get("free_cells", dataset.sizes["start"])
-    return "Cells are" if count == of else f"{count} of {of} cells, far apart,"
+    """Which cells the matrices show; begins a sentence."""
+    count, free = dataset.sizes["start"], dataset.attrs.get("free_cells", dataset.sizes["start"])
+    return "Cells are" if count == free else f"{count} of {free} cells, far apart,"
 
 
-def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size: int) -> Any:
+def _matrix(
+    parts: Sequence[xr.Dataset], label: str, show: str, top: float, size: int
+) -> alt.LayerChart | alt.FacetChart:
+    """The mean over one group of seeds, start cells by goal cells; colors go up to ``top``."""
     first = parts[0]
     success = np.mean([part.success.values for part in parts], axis=0)
     start, goal = np.nonzero(np.isfinite(success))
@@ -258,10 +269,10 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
     scale = alt.Scale(scheme="viridis", domain=[0, top])
     legend = alt.Legend(title=SHOW[show].split(" (")[0], gradientLength=120)
     color = alt.Color(f"{show}:Q", scale=scale, legend=legend)
-    # The edges have the tiles' colors, so that no background shines through between tiles.
+    # Strokes have the tiles' colors, so that no background shows between tiles.
     edge = alt.Stroke(f"{show}:Q", scale=scale, legend=None)
     tooltip = ["start", "goal", "success", alt.Tooltip("time_at_goal", title="time at goal (steps)")]
-    tooltip += [alt.Tooltip("distance", title="way (m)"), "cells", "seen"]
+    tooltip += [alt.Tooltip("distance", title="distance (m)"), "cells", "seen"]
     dots: dict[str, Any] = {
         "size": min(60, max(3, (0.3 * tile) ** 2)),
         "color": "white",
@@ -274,7 +285,8 @@ def _matrix(parts: Sequence[xr.Dataset], label: str, show: str, top: float, size
     ).properties(width=size, height=size, title=charts.panel_title(label, size))
 
 
-def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) -> Any:
+def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) -> alt.HConcatChart:
+    """Curves over distance: one panel for seen pairs, one for unseen pairs."""
     style, order = styles(table[["group", "depth"]].to_xarray()), list(dict.fromkeys(table.group))
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
     color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
@@ -288,12 +300,12 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
     y = alt.Y("value:Q", title=SHOW[show], scale=alt.Scale(domain=[0, top]))
     panels = []
     for pairs, title in (("seen", "pairs seen in training"), ("unseen", "pairs never seen")):
-        here = table[table.pairs == pairs]
-        if here.empty:
+        part = table[table.pairs == pairs]
+        if part.empty:
             continue
-        line = alt.Chart(here.drop(columns="values")).mark_line().encode(x=x, y=y, color=color, strokeDash=dash)
+        line = alt.Chart(part.drop(columns="values")).mark_line().encode(x=x, y=y, color=color, strokeDash=dash)
         tooltip = ["group:N", "x:Q", "value:Q", "number:Q"]
-        marks = charts.seed_marks(here, y, x=x, color=color, shape=shape, tooltip=tooltip)
+        marks = charts.seed_marks(part, y, x=x, color=color, shape=shape, tooltip=tooltip)
         panels.append(charts.layers(line, *marks).properties(width=1.3 * size, height=200, title=title))
     return alt.hconcat(*panels, spacing=30).resolve_scale(y="shared")
 
@@ -301,21 +313,30 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
 @click.command()
 @outputs.checkpoints
 @outputs.out("stitch.html")
-@click.option("--episodes", type=int, default=1, show_default=True, help="Episodes of each pair.")
+@click.option("--episodes", type=int, default=1, show_default=True, help="Episodes for each pair.")
 @click.option(
     "--cells",
     "most",
     type=int,
     default=MOST_CELLS,
     show_default=True,
-    help="Cells to start from and go to, at most; of more, those that lie farthest apart.",
+    help="Largest number of cells; in a larger maze, those that lie farthest apart.",
 )
-@click.option("--sampled", is_flag=True, help="Draw actions instead of taking the mean.")
-@click.option("--show", default="success", show_default=True, help="success or time_at_goal.")
+@click.option("--sampled", is_flag=True, help="Sample actions instead of taking the policy's mean.")
+@click.option("--show", default="success", show_default=True, help="What to draw: success or time_at_goal.")
 @click.option("--over", default="cells", show_default=True, help="Axis of the curves: cells or meters.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of first states and sampled actions.")
-def command(checkpoints, out, episodes, most, sampled, show, over, seed) -> None:
-    """Run every start cell to every goal cell of a maze: does success reach beyond the pairs of training?
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of initial states and sampled actions.")
+def command(
+    checkpoints: Sequence[Path],
+    out: Sequence[Path],
+    episodes: int,
+    most: int,
+    sampled: bool,
+    show: str,
+    over: str,
+    seed: int,
+) -> None:
+    """Run from every start cell to every goal cell of a maze, also for pairs that training never draws.
 
     \b
     Example: crlviz stitch runs/d4 runs/d16 --out stitch.html --out stitch.nc
@@ -331,14 +352,14 @@ def command(checkpoints, out, episodes, most, sampled, show, over, seed) -> None
 
 
 def summary(dataset: xr.Dataset) -> str:
-    """Success over seen and over unseen pairs as a table of text."""
-    wide = outputs.label_width(dataset)
-    rows = [f"{'checkpoint':{wide}} {'seen':>14} {'unseen':>14}"]
+    """Success over seen and unseen pairs as a text table."""
+    width = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{width}} {'seen':>14} {'unseen':>14}"]
     for label, _, part in datasets.each(dataset):
         seen, task = part.seen.values.astype(bool), np.isfinite(part.success.values)
         shares = [part.success.values[task & chosen] for chosen in (seen, ~seen)]
         cells = [f"{share.mean():.2f} of {len(share):5,}" if len(share) else "none" for share in shares]
-        rows.append(f"{label:{wide}} {cells[0]:>14} {cells[1]:>14}")
+        rows.append(f"{label:{width}} {cells[0]:>14} {cells[1]:>14}")
     return "\n".join(rows)
 
 

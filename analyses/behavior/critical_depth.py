@@ -1,4 +1,4 @@
-"""At which depth does an ability appear? The largest jump in time at goal that chance does not explain."""
+"""At which depth does an ability appear? At the largest jump in time at goal that chance does not explain."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ from crlviz import statistics
 
 @dataclass(frozen=True)
 class Critical:
-    """A critical depth, or why there is none.
+    """A critical depth, or the reason why none was found.
 
     Attributes:
-      sentence: it in words.
-      depth: the first depth after the jump; None: none found.
-      before: the depth before it.
-      jump: steps at the goal gained there, mean over seeds and episodes.
-      low, high: its 95 % interval, corrected for the number of places looked at.
+      sentence: the result in words.
+      depth: the first depth after the jump; None if there is no such jump.
+      before: the last depth before the jump.
+      jump: increase in time at goal across the jump, in steps; mean over seeds and episodes.
+      low, high: 95 % interval of ``jump``, corrected for the number of pairs of depths compared.
     """
 
     sentence: str
@@ -30,37 +30,37 @@ class Critical:
 
 
 def find(scores: Mapping[int, Sequence[np.ndarray]]) -> Critical:
-    """The critical depth: behind the largest jump among those between neighboring depths that are beyond chance.
+    """Find the critical depth: the depth after the largest significant jump between neighboring depths.
 
-    A jump is the difference of the means over seeds of their episodes' means, and beyond chance where
-    ``statistics.compare`` says so, for as many comparisons as there are places to look at. That the largest is larger
-    than the others that are beyond chance is not tested; the sentence names those.
+    A seed's score is the mean over its episodes; a jump is the difference between the mean scores of two neighboring
+    depths. It is significant if ``statistics.compare`` says so, corrected for the number of pairs of depths. The
+    largest significant jump is not tested against the other significant ones; the sentence names those.
 
     Args:
-      scores: depth to times at goal in steps, an array of episodes [E] a seed.
+      scores: for each depth, an array of times at goal [episodes], in steps, for each seed.
     """
     depths = sorted(scores)
     if len(depths) < 2:
-        return Critical("Critical depth: none found, for there is one depth only.")
+        return Critical("Critical depth: none found, because there is one depth only.")
     fewest = min(len(scores[depth]) for depth in depths)
     if fewest < statistics.FEWEST:
         return Critical(
-            f"Critical depth: none found, for fewer than {statistics.FEWEST} seeds a depth give no interval to trust."
+            f"Critical depth: none found; fewer than {statistics.FEWEST} seeds per depth give no reliable interval."
         )
     means = {depth: [float(np.mean(episodes)) for episodes in scores[depth]] for depth in depths}
-    places = list(itertools.pairwise(depths))
-    jumps = {place: statistics.compare(means[place[1]], means[place[0]], len(places)) for place in places}
-    up = sorted((place for place in places if jumps[place].verdict > 0), key=lambda place: -jumps[place].difference)
+    pairs = list(itertools.pairwise(depths))
+    jumps = {pair: statistics.compare(means[pair[1]], means[pair[0]], len(pairs)) for pair in pairs}
+    up = sorted((pair for pair in pairs if jumps[pair].verdict > 0), key=lambda pair: -jumps[pair].difference)
     if not up:
         needed = max((jump.detectable for jump in jumps.values()), default=0.0)
         power = f" ({fewest} seeds would have found one of {needed:.3g} steps anywhere)" if needed else ""
         return Critical(f"Critical depth: none found; no jump between neighboring depths is beyond chance{power}.")
     (before, after), jump = up[0], jumps[up[0]]
     others = f"; it also jumps at {', '.join(str(depth) for _, depth in sorted(up[1:]))}" if up[1:] else ""
-    together = f", for all {len(places)} places together" if len(places) > 1 else ""
+    corrected = f", for all {len(pairs)} places together" if len(pairs) > 1 else ""
     return Critical(
         f"Critical depth: {after}; from depth {before} time at goal grows by {jump.difference:.3g} steps "
-        f"(95 % interval {jump.low:.3g} to {jump.high:.3g}{together}){others}.",
+        f"(95 % interval {jump.low:.3g} to {jump.high:.3g}{corrected}){others}.",
         after, before, jump.difference, jump.low, jump.high,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What happened in an episode? Numbers with written definitions, told alike for every body they mean something to."""
+"""What happened in an episode? Numbers with written definitions, computed alike for every body they apply to."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,25 +13,30 @@ from crlviz.envs.swimmer import LENGTH
 if TYPE_CHECKING:
     import mujoco
 
-_GROUND = 0.05  # meters: a body whose lowest point is higher is in the air
-_TOUCH = 0.01  # meters: nearer than this is contact
-_TILTED = 0.5  # uprightness below which a body lies: tilted by more than 60 degrees
-_LAST = 0.5  # seconds before a failure whose speed is the fall's
-_INSIDE = 0.1  # of a cell: so far inside the faces of walls a torso is over them
-_LATE = 0.5  # from this share of its time on a body's moves are late
-_AROUND = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
+_GROUND = 0.05  # meters: a body is in the air if its lowest point is higher
+_TOUCH = 0.01  # meters: a smaller gap is contact
+_TILTED = 0.5  # uprightness below which a body counts as fallen: tilted by more than 60 degrees
+_FALL_SECONDS = 0.5  # seconds before a failure over which ``fall_speed`` is measured
+_INSIDE = 0.1  # share of a cell: a torso is over a wall if it is this far inside the wall's faces
+_LATE = 0.5  # share of a body's time after which its moves count for ``late_reach``
+_DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
 
 
 class Descriptor(NamedTuple):
-    """What a number means, its unit, and what a body must have for it: a ``torso``, a ``chain`` of links, a
-    ``maze`` to walk in."""
+    """Definition of a number that describes an episode.
+
+    Attributes:
+      meaning: the definition in words.
+      units: its unit.
+      needs: what body and environment must have for it: a ``torso``, a ``chain`` of links, a ``maze``.
+    """
 
     meaning: str
     units: str
     needs: tuple[str, ...] = ()
 
 
-# Places are those of what is to be at the goal; of walking bodies, seen from above.
+# Positions are those of the part that must reach the goal; for walking bodies, their x and y alone.
 DESCRIPTORS: dict[str, Descriptor] = {
     "time_at_goal": Descriptor("steps within the success distance", "steps"),
     "steps_to_goal": Descriptor("steps until the first within the success distance; NaN where there is none", "steps"),
@@ -50,7 +55,7 @@ DESCRIPTORS: dict[str, Descriptor] = {
     "air_time": Descriptor("share of steps with its lowest point over 5 cm above the floor", "1", ("torso",)),
     "wall_contact": Descriptor("share of steps with some part within 1 cm of a wall", "1", ("maze",)),
     "above_wall": Descriptor("steps with the torso over a wall, and higher than it", "steps", ("torso", "maze")),
-    # Of the steps until a chain first reached the goal; a stroke is a joint's swing there and back by half a radian.
+    # Over the steps until a chain first reaches the goal. A stroke is a swing of a joint there and back by 0.5 radians.
     "stroke_frequency": Descriptor("strokes a second, mean over its joints", "1/s", ("chain",)),
     "stroke_length": Descriptor("how much nearer to the goal a stroke brought it", "body lengths", ("chain",)),
     "wave": Descriptor("how far neighboring joints go round: 1 a wave along it, 0 there and back", "1", ("chain",)),
@@ -59,25 +64,25 @@ DESCRIPTORS: dict[str, Descriptor] = {
 
 
 def describe(env: GoalEnv, runs: xr.Dataset) -> xr.Dataset:
-    """Descriptors of episodes.
+    """Compute the descriptors of episodes.
 
     Args:
-      env: where they ran.
-      runs: from ``crlviz.rollout``.
+      env: the environment of the episodes.
+      runs: episodes from ``crlviz.rollout``.
 
     Returns:
-      Dataset over ``episode`` with those of ``DESCRIPTORS`` that mean something to this body; attrs ``absent`` names
-      the others and what they lack. A torso is a body of that name in the environment's model; a chain's links are
-      bodies ``link_0``, ``link_1`` and so on.
+      Dataset over ``episode`` with the ``DESCRIPTORS`` that apply to this body and environment; attrs ``absent`` names
+      the others and what is missing for them. A torso is a body of that name in the environment's model; the links of a
+      chain are the bodies ``link_0``, ``link_1`` and so on.
     """
     skeleton = _Skeleton.of(env.model)
-    has = {
+    available = {
         "torso": skeleton is not None and skeleton.root == "torso",
         "chain": skeleton is not None and skeleton.root == "link_0",
         "maze": env.maze is not None,
     }
-    lacks = {name: [need for need in DESCRIPTORS[name].needs if not has[need]] for name in DESCRIPTORS}
-    rows = [_episode(env, skeleton, runs.isel(episode=index)) for index in range(runs.sizes["episode"])]
+    lacks = {name: [need for need in DESCRIPTORS[name].needs if not available[need]] for name in DESCRIPTORS}
+    rows = [_describe_episode(env, skeleton, runs.isel(episode=index)) for index in range(runs.sizes["episode"])]
     variables = {}
     for name, (meaning, units, _) in DESCRIPTORS.items():
         if not lacks[name]:
@@ -87,47 +92,48 @@ def describe(env: GoalEnv, runs: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(variables, coords={"episode": np.arange(len(rows))}, attrs={"absent": "; ".join(absent)})
 
 
-def _episode(env: GoalEnv, skeleton: "_Skeleton | None", one: xr.Dataset) -> dict[str, float]:
-    alive, success = one.alive.values, one.success.values
+def _describe_episode(env: GoalEnv, skeleton: "_Skeleton | None", episode: xr.Dataset) -> dict[str, float]:
+    """All descriptors that apply to one episode, by name."""
+    alive, success = episode.alive.values, episode.success.values
     steps, length = int(alive.sum()), len(alive)
     indices = list(env.goal_indices)
-    places = np.concatenate([one.state.values[:1, indices], one.achieved.values[:steps]]).astype(float)
-    goal = one.goal.values.astype(float)
+    places = np.concatenate([episode.state.values[:1, indices], episode.achieved.values[:steps]]).astype(float)
+    goal = episode.goal.values.astype(float)
     if skeleton or env.maze:
         places, goal = places[:, :2], goal[:2]
     to_goal = env.maze.geodesic(places, goal) if env.maze else np.linalg.norm(places - goal, axis=1)
-    way = to_goal[0] or np.nan
+    start_distance = to_goal[0] or np.nan
     moves = np.linalg.norm(np.diff(places, axis=0), axis=1)
     reached = int(success.argmax()) if success.any() else None
-    last = max(0, steps - round(_LAST / env.dt))
-    fall_speed = (to_goal[last] - to_goal[steps]) / ((steps - last) * env.dt) if steps < length else 0.0
+    fall_start = max(0, steps - round(_FALL_SECONDS / env.dt))
+    fall_speed = (to_goal[fall_start] - to_goal[steps]) / ((steps - fall_start) * env.dt) if steps < length else 0.0
     row = {
         "time_at_goal": success.sum(),
         "steps_to_goal": np.nan if reached is None else reached + 1,
         "staying": 0.0 if reached is None else success[reached:].mean(),
         "way": to_goal[0],
-        "progress": 1 - to_goal.min() / way,
-        "path_over_geodesic": moves[: None if reached is None else reached + 1].sum() / way,
-        "reach": np.linalg.norm(places - places[0], axis=1).max() / way,
-        "roaming": _roaming(places, 2 * env.goal_distance) / way,
+        "progress": 1 - to_goal.min() / start_distance,
+        "path_over_geodesic": moves[: None if reached is None else reached + 1].sum() / start_distance,
+        "reach": np.linalg.norm(places - places[0], axis=1).max() / start_distance,
+        "roaming": _roaming(places, 2 * env.goal_distance) / start_distance,
         "speed": moves.mean() / env.dt,
         "fell": float(steps < length),
-        "fall_speed": fall_speed if np.isfinite(fall_speed) else 0.0,  # over a wall there is no way to the goal
+        "fall_speed": fall_speed if np.isfinite(fall_speed) else 0.0,  # over a wall, the distance is infinite
     }
-    # Parts of the body as discs seen from above, [steps, parts, 2]; of others than walkers and chains, their place.
+    # Centers of the body's parts, seen from above as discs, [steps, parts, 2]. Other bodies are a point.
     discs, radii, bottoms = places[1:, None], np.zeros(1), np.zeros((steps, 1))
     if skeleton:
-        torso, upright, centers = skeleton.place(one.pose.values[:steps])
+        torso, upright, centers = skeleton.place(episode.pose.values[:steps])
         discs, radii, bottoms = centers[..., :2], skeleton.radii, centers[..., 2] - skeleton.radii
     if skeleton and skeleton.root == "link_0":
         until = steps if reached is None else reached + 1
-        angles = one.pose.values[:until, strokes.joints(env.model)].astype(float)
-        beats, late = strokes.count(angles), places[round(_LATE * steps) :]
+        angles = episode.pose.values[:until, strokes.joints(env.model)].astype(float)
+        count, late = strokes.count(angles), places[round(_LATE * steps) :]
         row |= {
-            "stroke_frequency": beats / (until * env.dt),
-            "stroke_length": (to_goal[0] - to_goal[until]) / beats / LENGTH if beats else np.nan,
+            "stroke_frequency": count / (until * env.dt),
+            "stroke_length": (to_goal[0] - to_goal[until]) / count / LENGTH if count else np.nan,
             "wave": strokes.wave(angles),
-            "late_reach": np.linalg.norm(late - late[0], axis=1).max() / way,
+            "late_reach": np.linalg.norm(late - late[0], axis=1).max() / start_distance,
         }
     elif skeleton:
         row |= {
@@ -147,7 +153,7 @@ def _episode(env: GoalEnv, skeleton: "_Skeleton | None", one: xr.Dataset) -> dic
 
 
 def _roaming(places: np.ndarray, stride: float) -> float:
-    """Length of the path [N, n] in meters that counts a place only when it lies a stride from the last one counted."""
+    """Length in meters of the path [N, n], leaving out each point less than a stride from the last one kept."""
     total, anchor = 0.0, places[0]
     for place in places[1:]:
         step = float(np.linalg.norm(place - anchor))
@@ -157,24 +163,24 @@ def _roaming(places: np.ndarray, stride: float) -> float:
 
 
 def _walls_around(maze: Maze, points: np.ndarray, distance: Any) -> np.ndarray:
-    """Whether there is wall at a distance in meters along x and y of points [..., 2]: [..., 4]."""
-    return ~maze.is_free(points[..., None, :] + distance * _AROUND)
+    """Whether a wall lies at a distance in meters from points [..., 2], in +x, -x, +y and -y: [..., 4]."""
+    return ~maze.is_free(points[..., None, :] + distance * _DIRECTIONS)
 
 
 def _wall_height(model: "mujoco.MjModel", maze: Maze) -> float:
-    """Meters from the floor to the top of the walls."""
+    """Height of the walls in meters."""
     i, j = maze.cells("#")[0]
     wall = model.geom(f"wall_{i}_{j}")
     return float(wall.pos[2] + wall.size[2])
 
 
 class _Skeleton:
-    """Where the parts of a walker or of a chain are, by the model's forward kinematics.
+    """Positions of the parts of a walker or a chain, by the model's forward kinematics.
 
     Attributes:
-      root: the body that all others hang on: ``torso``, or a chain's ``link_0``.
-      radii: of the spheres at ``place``'s centers, [parts] meters. A capsule is the spheres at its two ends; of another
-        shape, the sphere around it.
+      root: name of the root body: ``torso``, or ``link_0`` for a chain.
+      radii: of the spheres whose centers ``place`` returns, [parts], in meters. A capsule is covered by spheres at its
+        two ends, any other shape by its bounding sphere.
     """
 
     def __init__(self, model: "mujoco.MjModel", root: str, torso: int):
@@ -190,6 +196,7 @@ class _Skeleton:
 
     @classmethod
     def of(cls, model: "mujoco.MjModel") -> "_Skeleton | None":
+        """The skeleton of a model; None if it has neither a torso nor a chain."""
         import mujoco
 
         for root in ("torso", "link_0"):
@@ -199,7 +206,7 @@ class _Skeleton:
         return None
 
     def place(self, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of poses [N, nq]: the root [N, 3] in meters, its uprightness [N], and all spheres' centers [N, parts, 3]."""
+        """For poses [N, nq]: root position [N, 3] in meters, its uprightness [N], sphere centers [N, parts, 3]."""
         import mujoco
 
         data, geoms = self._data, self._geoms

@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 
 
 class Rule(NamedTuple):
-    """A behavior's name, the words of its rule, the rule on an episode's descriptors, and its color.
+    """A named behavior.
 
-    A descriptor that the body has not is NaN, so what is said about it does not hold.
+    Attributes:
+      name: the behavior.
+      words: its rule in words.
+      holds: the rule: a function of an episode's descriptors. A descriptor that does not apply to the body is NaN, so
+        comparisons with it are false.
+      color: of its bars.
     """
 
     name: str
@@ -36,12 +41,12 @@ class Rule(NamedTuple):
     color: str
 
 
-# An episode has the name of the first rule that holds. The last rule leaves no episode without a name.
+# The first rule that holds names an episode. The last rule always holds.
 RULES: tuple[Rule, ...] = (
     Rule("vaults", "is over a wall and higher than it", lambda d: d["above_wall"] >= 1, "#5b3fa0"),
     Rule(
         "falls near the goal",
-        "fails after it had three quarters of the way behind it",
+        "fails after it has covered three quarters of the distance to the goal",
         lambda d: d["fell"] == 1 and d["progress"] >= 0.75,
         "#f2c14e",
     ),
@@ -54,14 +59,14 @@ RULES: tuple[Rule, ...] = (
     Rule("falls", "fails in any other way", lambda d: d["fell"] == 1, "#c8553d"),
     Rule(
         "stands still",
-        "never comes farther from its start than a tenth of the way, nor to the goal",
+        "stays within a tenth of the distance to the goal from its start, and never reaches the goal",
         lambda d: d["reach"] < 0.1 and not d["time_at_goal"],
         "#c9ccd1",
     ),
     Rule(
         "stuck at a wall",
-        "is a chain that beats, touches a wall in half of its steps, comes less than a tenth of the way in the second "
-        "half of its time, and never reaches the goal",
+        "is a chain that swims, touches a wall in half of its steps, moves less than a tenth of the distance to the "
+        "goal in the second half of its time, and never reaches the goal",
         lambda d: (
             d["stroke_frequency"] >= 0.2
             and d["wall_contact"] >= 0.5
@@ -72,7 +77,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "loops the corridor",
-        "roams more than twice the way, and spends less than half of what is left at the goal once it is there",
+        "roams more than twice the distance to the goal, and stays there less than half of the time after reaching it",
         lambda d: d["roaming"] > 2 and d["staying"] < 0.5,
         "#b07aa1",
     ),
@@ -96,34 +101,34 @@ _SCORE = "steps at the goal, and among equals the share of the way behind it"
 
 
 def behavior(descriptors: Mapping[str, float]) -> str:
-    """The name of an episode with these descriptors."""
+    """Name an episode by its descriptors; absent ones count as NaN."""
     known = dict.fromkeys(DESCRIPTORS, np.nan) | dict(descriptors)
     return next(rule.name for rule in RULES if rule.holds(known))
 
 
 @jax_config.as_usual
 def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = False, seed: int = 0) -> xr.Dataset:
-    """Descriptors and names of many episodes of each agent, in the environment it was evaluated in.
+    """Descriptors and names of many episodes of each agent, in its evaluation environment.
 
     Args:
-      agents: of one body, in environments that are alike.
-      episodes: of each agent.
-      sampled: draw actions instead of taking the mean.
+      agents: with the same body, in similar environments.
+      episodes: number of episodes for each agent.
+      sampled: sample actions instead of taking the policy's mean.
       seed: of starts, goals and the policy's noise.
 
     Returns:
-      Dataset over what the agents differ in, ``episode`` and ``behavior``: the descriptors (``DESCRIPTORS`` holds
-      their definitions; those that mean nothing to the body are absent, attrs ``absent`` says why), ``name`` of each
-      episode, ``share`` of each name, ``score`` (``pick`` orders by it); coordinate ``source``, the checkpoint.
+      Dataset over the factors in which the agents differ, ``episode`` and ``behavior``: the descriptors (defined in
+      ``DESCRIPTORS``; attrs ``absent`` lists those that do not apply and why), ``name`` of each episode, ``share`` of
+      each name, and ``score``, by which ``pick`` sorts; coordinate ``source``, the checkpoint.
 
     Raises:
-      UsageError: no episode, or bodies with different descriptors.
+      UsageError: no episodes, or agents to which different descriptors apply.
     """
-    each = [_one(agent, episodes, sampled, seed) for agent in agents]
-    for agent, part in zip(agents, each, strict=True):
-        if part.attrs["absent"] != each[0].attrs["absent"]:
+    parts = [_compute_one(agent, episodes, sampled, seed) for agent in agents]
+    for agent, part in zip(agents, parts, strict=True):
+        if part.attrs["absent"] != parts[0].attrs["absent"]:
             raise UsageError(
-                f"{agents[0].source} and {agent.source} have different bodies or worlds; look at them apart"
+                f"{agents[0].source} and {agent.source} have different bodies or worlds; analyze them separately"
             )
     attrs = {
         "env": " and ".join(dict.fromkeys(agent.eval_env.id for agent in agents)),
@@ -131,16 +136,16 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = Fa
         "sampled": int(sampled),
         "seed": seed,
     }
-    return datasets.combine(agents, each, xr.Dataset(attrs=attrs | each[0].attrs))
+    return datasets.combine(agents, parts, xr.Dataset(attrs=attrs | parts[0].attrs))
 
 
-def _one(agent: "Agent", episodes: int, sampled: bool, seed: int) -> xr.Dataset:
+def _compute_one(agent: "Agent", episodes: int, sampled: bool, seed: int) -> xr.Dataset:
     env = agent.eval_env
-    told = describe(env, rollout(agent, episodes, seed=seed, deterministic=not sampled, env=env))
-    names = [behavior({str(k): float(v[index]) for k, v in told.items()}) for index in range(episodes)]
+    described = describe(env, rollout(agent, episodes, seed=seed, deterministic=not sampled, env=env))
+    names = [behavior({str(k): float(v[index]) for k, v in described.items()}) for index in range(episodes)]
     share = [np.mean([name == known for name in names]) for known in NAMES]
-    score = told.time_at_goal + told.progress.fillna(0)
-    return told.assign(
+    score = described.time_at_goal + described.progress.fillna(0)
+    return described.assign(
         name=("episode", names, {"long_name": "behavior", "units": "1"}),
         share=("behavior", share, {"long_name": "share of episodes", "units": "1"}),
         score=("episode", score.values, {"long_name": _SCORE, "units": "steps"}),
@@ -148,7 +153,7 @@ def _one(agent: "Agent", episodes: int, sampled: bool, seed: int) -> xr.Dataset:
 
 
 def find_critical_depth(dataset: xr.Dataset) -> critical_depth.Critical:
-    """The critical depth of what ``compute`` returned, where its groups differ in depth and seed alone."""
+    """The critical depth in a Dataset from ``compute``, if its agents differ in depth and seed alone."""
     scores = {depth: [part.time_at_goal.values for part in parts] for _, depth, parts in datasets.groups(dataset)}
     if {name for _, facts, _ in datasets.each(dataset) for name in facts} - {"depth", "seed"}:
         return critical_depth.Critical(
@@ -158,20 +163,23 @@ def find_critical_depth(dataset: xr.Dataset) -> critical_depth.Critical:
 
 
 def pick(dataset: xr.Dataset) -> pd.DataFrame:
-    """The median and the best episode of each group of seeds, by ``score``; of an even number, the lower median.
+    """The median and the best episode of each group of seeds, by ``score``; the lower median of an even number.
+
+    Args:
+      dataset: from ``compute``.
 
     Returns:
       Columns ``group``, ``depth``, ``which`` (median or best), ``source`` (the checkpoint), ``episode``, ``score`` and
-      ``name``. ``rollout`` of that checkpoint with the dataset's ``episodes`` and ``seed`` gives the episode again.
+      ``name``. ``rollout`` of that checkpoint with the dataset's ``episodes`` and ``seed`` reproduces the episode.
     """
     rows = []
     for label, depth, parts in datasets.groups(dataset):
-        whose = np.concatenate([np.full(part.sizes["episode"], k) for k, part in enumerate(parts)])
+        seed_of = np.concatenate([np.full(part.sizes["episode"], k) for k, part in enumerate(parts)])
         episode = np.concatenate([part.episode.values for part in parts])
         score = np.concatenate([part.score.values for part in parts])
         order = np.argsort(score, kind="stable")
         for which, index in (("median", order[(len(order) - 1) // 2]), ("best", order[-1])):
-            part = parts[whose[index]]
+            part = parts[seed_of[index]]
             rows.append(
                 {
                     "group": label,
@@ -187,29 +195,29 @@ def pick(dataset: xr.Dataset) -> pd.DataFrame:
 
 
 def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
-    """Film the median and the best episode (``pick``): a row a group of seeds, all in step.
+    """Write a video of the median and the best episode (``pick``): one row for each group of seeds, all in sync.
 
     Args:
-      agents: those of ``compute``.
-      dataset: what it returned.
-      path: ends in .mp4 or .gif.
+      agents: the agents given to ``compute``.
+      dataset: from ``compute``.
+      path: output file, .mp4 or .gif.
 
     Returns:
-      What drew it, in words.
+      The renderer, in words.
 
     Raises:
       As ``crlviz.rendering.video.write``.
     """
     picked, panels = pick(dataset), {}
     for agent in agents:
-        mine = picked[picked.source == str(agent.source)]
-        if not len(mine):
+        own = picked[picked.source == str(agent.source)]
+        if not len(own):
             continue
         options = {"seed": dataset.attrs["seed"], "deterministic": not dataset.attrs["sampled"]}
         runs = rollout(agent, dataset.attrs["episodes"], env=agent.eval_env, **options)
-        for row in mine.itertuples():
+        for row in own.itertuples():
             caption = f"{row.group}, seed {agent.facts['seed']}, {row.which}: {row.name}"
-            episode = runs.isel(episode=row.episode).copy(deep=True)  # the others need not be kept
+            episode = runs.isel(episode=row.episode).copy(deep=True)  # a view would keep all episodes in memory
             panels[row.Index] = video.Panel(caption, agent.eval_env, episode)
     rows = [[panels[index], panels[index + 1]] for index in range(0, len(picked), 2)]
     return f"drawn by {video.write(path, rows)}"
@@ -217,17 +225,17 @@ def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
 
 @charts.whole
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
-    """Share of each behavior, time at goal and the other descriptors, over depth.
+    """Draw the share of each behavior, time at goal and the other descriptors, over depth.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
-      size: height in pixels of the bars.
+      size: height of the bar chart in pixels.
     """
     if "behaviour" in dataset.variables:  # as an older crlviz spelled it
         dataset = dataset.rename(behaviour="behavior")
     groups = list(datasets.groups(dataset))
-    telling = [name for name in DESCRIPTORS if name in dataset and float(abs(dataset[name]).max()) > 0]
-    titles = {name: name.replace("_", " ") for name in telling}
+    shown = [name for name in DESCRIPTORS if name in dataset and float(abs(dataset[name]).max()) > 0]
+    titles = {name: name.replace("_", " ") for name in shown}
     counts = charts.seed_note([len(parts) for _, _, parts in groups])
     notes = [
         find_critical_depth(dataset).sentence,
@@ -241,6 +249,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
 
 
 def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt.Chart:
+    """Stacked bars: the share of each behavior, one bar for each group of seeds."""
     words = {rule.name: rule.words for rule in RULES}
     data = pd.DataFrame(
         [
@@ -257,7 +266,7 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
     )
     data = data[data.share > 0]
     axis = charts.label_axis([label for label, _, _ in groups], 90)
-    seen = [rule for rule in RULES if rule.name in set(data.behavior)]
+    present = [rule for rule in RULES if rule.name in set(data.behavior)]
     return (
         alt.Chart(data)
         .mark_bar(size=46)
@@ -267,7 +276,7 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
             color=alt.Color(
                 "behavior:N",
                 title=None,
-                scale=alt.Scale(domain=[rule.name for rule in seen], range=[rule.color for rule in seen]),
+                scale=alt.Scale(domain=[rule.name for rule in present], range=[rule.color for rule in present]),
                 legend=alt.Legend(labelLimit=300),
             ),
             order="order:O",
@@ -279,11 +288,11 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
 
 @click.command()
 @outputs.checkpoints
-@outputs.out("behavior.html", "mp4 or gif for a film of each depth's median and best episode")
-@click.option("--episodes", type=int, default=64, show_default=True, help="Of each checkpoint.")
-@click.option("--sampled", is_flag=True, help="Draw actions instead of taking the mean.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of starts, goals and sampled actions.")
-def command(checkpoints, out, episodes, sampled, seed) -> None:
+@outputs.out("behavior.html", "mp4 or gif for a video of each depth's median and best episode")
+@click.option("--episodes", type=int, default=64, show_default=True, help="Episodes for each checkpoint.")
+@click.option("--sampled", is_flag=True, help="Sample actions instead of taking the policy's mean.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of starts, goals and sampled actions.")
+def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, sampled: bool, seed: int) -> None:
     """Name what agents do, describe it in numbers, and look for the depth at which it changes.
 
     \b
@@ -296,18 +305,18 @@ def command(checkpoints, out, episodes, sampled, seed) -> None:
     agents = load_all(checkpoints)
     dataset = compute(agents, episodes=episodes, sampled=sampled, seed=seed)
     click.echo(summary(dataset))
-    films = dict.fromkeys(video.ENDINGS, partial(montage, agents, dataset))
-    outputs.write(out, dataset, lambda: plot(dataset), films)
+    videos = dict.fromkeys(video.ENDINGS, partial(montage, agents, dataset))
+    outputs.write(out, dataset, lambda: plot(dataset), videos)
 
 
 def summary(dataset: xr.Dataset) -> str:
-    """Time at goal and the three most frequent behaviors of each checkpoint, and the critical depth."""
-    wide = outputs.label_width(dataset)
-    rows = [f"{'checkpoint':{wide}} {'time at goal':>12}  behaviors"]
+    """Time at goal and the three most frequent behaviors of each checkpoint, and the critical depth, as text."""
+    width = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{width}} {'time at goal':>12}  behaviors"]
     for label, _, part in datasets.each(dataset):
         order = np.argsort(-part.share.values, kind="stable")[:3]
         named = [f"{NAMES[k]} {part.share.values[k]:.0%}" for k in order if part.share.values[k] > 0]
-        rows.append(f"{label:{wide}} {part.time_at_goal.values.mean():12.1f}  {', '.join(named)}")
+        rows.append(f"{label:{width}} {part.time_at_goal.values.mean():12.1f}  {', '.join(named)}")
     return "\n".join([*rows, find_critical_depth(dataset).sentence])
 
 

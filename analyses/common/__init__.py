@@ -1,1 +1,1 @@
-"""What the analyses share: their commands' options, runs as data, pictures of seeds."""
+"""Code that the analyses share: command options and output files, data of runs, plots of seeds."""

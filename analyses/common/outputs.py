@@ -1,7 +1,8 @@
-"""What the commands of the analyses take and write: checkpoints or runs in, a picture and its data out."""
+"""Arguments, options and output files that the commands of the analyses share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import click
@@ -17,31 +18,36 @@ metric = click.option(
 )
 
 
-def out(default: str, others: str = ""):
-    """The option that names the files to write; ``others``: in words, the forms that this analysis alone has."""
-    forms = ", ".join(filter(None, ["html, png, svg, pdf or json for the picture", others, "nc for the data"]))
+def out(default: str, others: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option ``--out``, as a decorator.
+
+    Args:
+      default: the default file.
+      others: the formats that only this analysis writes, in words.
+    """
+    formats = ", ".join(filter(None, ["html, png, svg, pdf or json for the picture", others, "nc for the data"]))
     return click.option(
         "--out",
         multiple=True,
         type=click.Path(path_type=Path),
         default=[default],
         show_default=True,
-        help=f"{forms}; may be given again.",
+        help=f"{formats}; may be given several times.",
     )
 
 
 def check(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
-    """Refuse files that cannot be written, before anything is computed. Raises as ``charts.check_endings``.
+    """Check that the output files can be written, before anything is computed. Raises as ``charts.check_endings``.
 
     Args:
-      paths: the files.
-      also: endings that this analysis alone has.
+      paths: the output files.
+      also: endings that only this analysis writes.
     """
     charts.check_endings(paths, also=(*also, ".nc"))
 
 
 def label_width(dataset: xr.Dataset) -> int:
-    """Columns that the labels of a Dataset's checkpoints take in a table of text."""
+    """Width in characters of the column of checkpoint labels in a text table."""
     return max(28, *(len(label) for label, _, _ in datasets.each(dataset)))
 
 
@@ -51,21 +57,22 @@ def write(
     plot: Callable[[], alt.TopLevelMixin],
     others: Mapping[str, Callable[[Path], str | None]] | None = None,
 ) -> None:
-    """Write files by their endings, and say so.
+    """Write each file in the format of its ending, and print what was written.
 
     Args:
-      paths: the files, ``check``ed before.
-      dataset: what .nc holds.
-      plot: draws the picture; called where one is asked for.
-      others: ending -> writes such a file, in place of the picture or beside it, and may have a word on it.
+      paths: the output files, already passed to ``check``.
+      dataset: content of .nc files.
+      plot: draws the picture; called only if a picture is asked for.
+      others: ending -> a function that writes such a file and may return a note to print. Replaces the default writer
+        of that ending.
     """
-    makers: dict[str, Callable[[Path], str | None]] = {
+    writers: dict[str, Callable[[Path], str | None]] = {
         **dict.fromkeys(charts.ENDINGS, lambda path: charts.save(plot(), path)),
         ".nc": lambda path: datasets.save(dataset, path),
         **(others or {}),
     }
-    words = []
+    written = []
     for path in paths:
-        word = makers[path.suffix](path)
-        words.append(f"{path} ({word})" if word else str(path))
-    click.echo(f"wrote {', '.join(words)}")
+        note = writers[path.suffix](path)
+        written.append(f"{path} ({note})" if note else str(path))
+    click.echo(f"wrote {', '.join(written)}")

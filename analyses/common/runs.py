@@ -1,9 +1,9 @@
-"""Runs as data: learning curves, final scores and costs of run directories, grouped over seeds."""
+"""Learning curves, final scores and costs of run directories as a Dataset, grouped over seeds."""
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,76 +17,81 @@ from crlviz.processes import process_pool
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
-_STALL = 3  # an interval that took so many times as long as the run's median for as many steps is no training
+LAST = 5  # a run's score is the mean of its last five evaluations (paper section 4)
+_STALL = 3  # an interval longer than this multiple of the run's median for as many steps is a stall
 METRICS = {"time_at_goal": "time at goal (steps)", "success": "goals reached (share)"}
 
-# What tells runs apart besides task and seed.
+# Settings that distinguish runs, besides task and seed.
 FACTORS = ("algorithm", "depth", "width", "actor_depth", "actor_width", "network", "batch_size", "others", "trained")
 
 
 def find(paths: Sequence[str | Path]) -> list[Path]:
-    """The run directories at paths, in the order of their names, 4 before 16.
+    """Find the run directories at paths, sorted by name, with numbers in numeric order (4 before 16).
 
     Args:
-      paths: run directories, or directories that hold some, as ``crlviz sweep`` and ``train --seeds`` make them. One
-        that holds none is left out with a warning, as a star of the shell may give it.
+      paths: run directories, or directories that hold some, as ``crlviz sweep`` and ``train --seeds`` make them. A path
+        without runs is left out with a warning, because a shell wildcard may include it.
 
     Raises:
-      CrlvizError: nothing at a path, or no path holds a run.
+      CrlvizError: a path does not exist, or no path holds a run.
     """
     found: list[Path] = []
-    without = []
+    rejected = []
     for path in map(Path, paths):
         if not path.exists():
             raise CrlvizError(f"there is no {path}")
         inside = [path] if (path / "config.json").is_file() else run_directory.runs_in(path)
         found += inside
         if not inside and path.name != process_pool.LOGS:
-            without.append(f"{path} is no run directory (no config.json) and holds none")
-    if without and not found:
-        raise CrlvizError(without[0])
-    for words in without:
-        warnings.warn(f"left out: {words}", stacklevel=2)
+            rejected.append(f"{path} is no run directory (no config.json) and holds none")
+    if rejected and not found:
+        raise CrlvizError(rejected[0])
+    for reason in rejected:
+        warnings.warn(f"left out: {reason}", stacklevel=2)
     return sorted(found, key=run_directory.by_number)
 
 
 def collect(paths: Sequence[str | Path]) -> xr.Dataset:
-    """``compute`` of all runs at paths (as ``find`` takes them), sorted by what they differ in."""
+    """``find`` the runs at paths and ``compute`` their Dataset, sorted by task, factors and seed."""
     return compute(find(paths)).sortby(["env", *FACTORS, "seed"])
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
-    """Curves, scores and costs of runs.
+    """Learning curves, scores and costs of runs.
 
     Args:
       paths: run directories. One that cannot be read, or has no learning curve, is left out with a warning.
 
     Returns:
-      Dataset. Over ``run`` and ``evaluation``: ``success`` (share of evaluation episodes that reach their goal),
-      ``time_at_goal`` (steps), and with them ``env_steps``, ``gradient_steps``, ``train_seconds`` (collecting and
-      updating alone, stalls as ``clock`` counts them; of seeds that a GPU trained at once, each one's share). Over
-      ``run``: ``score_success`` and ``score_time_at_goal`` (means of the last five evaluations), ``stalled_seconds``
-      (measured, and left out of ``train_seconds``), ``parameters`` (of actor and critic) and
-      ``flops_per_update`` (of an update's matrix products; NaN for runs whose config.json does not tell). Coordinates
-      of ``run``: ``env``, ``seed``, the ``FACTORS``, every other setting in which some runs differ, ``together`` (how
-      many seeds a GPU trained at once), and ``group``: the factors in which some runs differ, as words. Runs seldom
-      form a full grid, so ``run`` is one dimension. Runs with fewer evaluations end in NaN.
+      Dataset over ``run`` and ``evaluation``. Runs seldom form a full grid, so ``run`` is one dimension. Runs with
+      fewer evaluations are padded with NaN.
+
+      Over both: ``success`` (share of evaluation episodes that reach their goal), ``time_at_goal`` (steps),
+      ``env_steps``, ``gradient_steps`` and ``train_seconds`` (collecting and updating only, without stalls, see
+      ``clock``; for seeds that a GPU trained at once, each seed's share).
+
+      Over ``run``: ``score_success`` and ``score_time_at_goal`` (means of the last five evaluations),
+      ``stalled_seconds`` (left out of ``train_seconds``), ``parameters`` (of actor and critic) and
+      ``flops_per_update`` (matrix products of an update; NaN for runs whose config.json does not record it).
+
+      Coordinates of ``run``: ``env``, ``seed``, the ``FACTORS``, every other setting in which some runs differ,
+      ``together`` (number of seeds that a GPU trained at once), and ``group``: the factors in which some runs differ,
+      in words.
 
     Raises:
       CrlvizError: no path is a run directory with a metrics.csv.
-      UsageError: two runs that differ in nothing.
+      UsageError: two runs have the same settings and seed.
     """
-    from crlviz.agent import load, readable  # jax, which reading a table does not need
+    from crlviz.agent import load, readable  # imports jax, which this module's readers of tables do not need
     from crlviz.networks.residual import parameter_count
 
-    whole = readable(list(map(Path, paths)), lambda path: (load(path), metrics(path)))
-    paths, agents, tables = (list(column) for column in zip(*((path, *read) for path, read in whole), strict=True))
+    loaded = readable(list(map(Path, paths)), lambda path: (load(path), metrics(path)))
+    paths, agents, tables = (list(column) for column in zip(*((path, *read) for path, read in loaded), strict=True))
     clocks = [clock(table) for table in tables]
     tables = [table.assign(train_seconds=seconds) for table, (seconds, _) in zip(tables, clocks, strict=True)]
     longest = max(len(table) for table in tables)
     differing = datasets.check_differing(agents)  # a run given twice would count as two seeds
-    # Two mazes of one's own are two tasks, though both are called point_maze.
+    # Two custom layouts are two tasks, although both environments are called point_maze.
     tasks = [" ".join(filter(None, [agent.facts["env"], agent.facts.get("layout", "")])) for agent in agents]
     others = _others(agents, tasks)
     facts = [
@@ -95,20 +100,20 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     names = [name for name in differing if name in datasets.FACTS and name not in ("seed", "env")]
     groups = []
     for fact in facts:
-        follows = [f"actor_{shape}" for shape in ("depth", "width") if fact[shape] == fact[f"actor_{shape}"]]
-        words = datasets.label({name: fact[name] for name in names if name not in follows})
-        groups.append(", ".join(filter(None, [words, fact["others"]])) or datasets.label({"depth": fact["depth"]}))
+        redundant = [f"actor_{shape}" for shape in ("depth", "width") if fact[shape] == fact[f"actor_{shape}"]]
+        label = datasets.label({name: fact[name] for name in names if name not in redundant})
+        groups.append(", ".join(filter(None, [label, fact["others"]])) or datasets.label({"depth": fact["depth"]}))
 
-    def curve(column: str, long_name: str, units: str):
+    def curve(column: str, long_name: str, units: str) -> tuple[Any, ...]:
         values = np.full((len(tables), longest), np.nan)
         for row, table in zip(values, tables, strict=True):
             row[: len(table)] = table[column]
         return ("run", "evaluation"), values, {"long_name": long_name, "units": units}
 
-    def score(column: str, long_name: str, units: str):
+    def score(column: str, long_name: str, units: str) -> tuple[Any, ...]:
         return "run", [table[column].tail(LAST).mean() for table in tables], {"long_name": long_name, "units": units}
 
-    def each(name: str, long_name: str):
+    def coordinate(name: str, long_name: str) -> tuple[Any, ...]:
         return "run", [fact[name] for fact in facts], {"long_name": long_name, "units": "1"}
 
     parameters = [parameter_count(agent.params) for agent in agents]
@@ -134,17 +139,17 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
         coords={
             "run": np.arange(len(agents)),
             "group": ("run", groups, {"long_name": "what a run differs in from others but for task and seed"}),
-            "env": each("env", "task"),
-            "seed": each("seed", "seed"),
-            "algorithm": each("algorithm", "algorithm"),
-            "depth": each("depth", "depth of the critic's encoders"),
-            "width": each("width", "width of the critic's encoders"),
-            "actor_depth": each("actor_depth", "depth of the actor"),
-            "actor_width": each("actor_width", "width of the actor"),
-            "network": each("network", "what the network lacks of the paper's"),
-            "batch_size": each("batch_size", "rows of an update"),
-            "others": each("others", "other settings in which runs of a task differ"),
-            "trained": each("env_steps", "environment steps of the newest checkpoint"),
+            "env": coordinate("env", "task"),
+            "seed": coordinate("seed", "seed"),
+            "algorithm": coordinate("algorithm", "algorithm"),
+            "depth": coordinate("depth", "depth of the critic's encoders"),
+            "width": coordinate("width", "width of the critic's encoders"),
+            "actor_depth": coordinate("actor_depth", "depth of the actor"),
+            "actor_width": coordinate("actor_width", "width of the actor"),
+            "network": coordinate("network", "what the network lacks of the paper's"),
+            "batch_size": coordinate("batch_size", "rows of an update"),
+            "others": coordinate("others", "other settings in which runs of a task differ"),
+            "trained": coordinate("env_steps", "environment steps of the newest checkpoint"),
             "together": ("run", together, {"long_name": "seeds trained at once", "units": "1"}),
         }
         | {name: ("run", datasets.values(agents, name)) for name in differing if name not in datasets.FACTS},
@@ -157,7 +162,11 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
 
 
 def metrics(run: Path) -> pd.DataFrame:
-    """A run's metrics.csv: a row an evaluation."""
+    """Read a run's metrics.csv: one row for each evaluation.
+
+    Raises:
+      CrlvizError: the file is missing, cannot be read, or is not a table of evaluations.
+    """
     try:
         table = pd.read_csv(run / "metrics.csv")
     except FileNotFoundError:
@@ -170,36 +179,41 @@ def metrics(run: Path) -> pd.DataFrame:
 
 
 def clock(table: pd.DataFrame) -> tuple[np.ndarray, float]:
-    """Seconds of training at each evaluation [N], without those of a machine that stalled, and how many those were.
+    """Training seconds at each evaluation [N] without stalls of the machine, and the number of stalled seconds.
 
-    Between two evaluations a run takes about as long for as many updates each time. An interval that took more than
-    three times the run's median for its updates (for its environment steps, in a run without updates) was interrupted:
-    another program had the core, or the machine slept. It is counted at the median.
+    A run needs about the same time for the same number of updates. If an interval between two evaluations took more
+    than three times the run's median time per update (per environment step, in a run without updates), the run was
+    interrupted: another program used the core, or the machine slept. Such an interval counts as the median.
 
     Args:
-      table: from ``metrics``; of fewer than three intervals none is called a stall.
+      table: from ``metrics``. With fewer than three intervals, nothing counts as a stall.
     """
     seconds = table.train_seconds.to_numpy(float)
     steps = np.diff(table.gradient_steps.to_numpy(float))
     if not (steps > 0).any():
         steps = np.diff(table.env_steps.to_numpy(float))
-    took, worked = np.diff(seconds), steps > 0
-    if worked.sum() < 3:
+    durations, trained = np.diff(seconds), steps > 0
+    if trained.sum() < 3:
         return seconds, 0.0
-    usual = steps * np.median(took[worked] / steps[worked])
-    stalls = worked & (took > _STALL * usual)
-    if not stalls.any():
+    expected = steps * np.median(durations[trained] / steps[trained])
+    stalled = trained & (durations > _STALL * expected)
+    if not stalled.any():
         return seconds, 0.0
-    counted = np.where(stalls, usual, took)
-    return seconds[0] + np.concatenate([[0.0], np.cumsum(counted)]), float((took - counted).sum())
+    counted = np.where(stalled, expected, durations)
+    return seconds[0] + np.concatenate([[0.0], np.cumsum(counted)]), float((durations - counted).sum())
 
 
 def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
-    """A row a group: its seeds' ``scores``, their mean ``score``, and what its runs cost on average.
+    """One row for each group.
 
     Args:
       dataset: from ``compute``, of one task.
       metric: a key of ``METRICS``.
+
+    Returns:
+      Columns ``group``, the ``FACTORS`` (without others), ``seeds`` (their number), ``scores`` (a list, one score for
+      each seed), ``score`` (their mean), and the mean costs of the runs: ``updates``, ``parameters``, ``flops`` (per
+      update) and ``seconds``.
     """
     rows = []
     for group in dict.fromkeys(dataset.group.values.tolist()):
@@ -222,9 +236,10 @@ def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
 
 
 def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
-    """The runs that differ in these factors alone: of each task, those of the richest such sweep.
+    """Select the runs that differ in the given factors only: for each task, the largest such sweep.
 
-    Richest is where most of the factors vary, then where they take most values, then what is not ablated.
+    Sweeps are ranked by how many of the factors vary, then by how many combinations of values they have, then by how
+    many of their runs have the full network, then by their number of runs.
 
     Args:
       dataset: from ``compute``.
@@ -241,58 +256,59 @@ def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
         sweep = sweeps.setdefault((columns["env"][run],), {})
         sweep.setdefault(tuple(columns[name][run] for name in fixed), []).append(run)
 
-    def richness(members: list[int]) -> tuple[int, ...]:
+    def rank(members: list[int]) -> tuple[int, ...]:
         values = [tuple(columns[name][run] for name in names) for run in members]
         varying = sum(len(set(column)) > 1 for column in zip(*values, strict=True))
-        whole = sum(columns["network"][run] == "full network" for run in members)
-        return varying, len(set(values)), whole, len(members)
+        unablated = sum(columns["network"][run] == "full network" for run in members)
+        return varying, len(set(values)), unablated, len(members)
 
-    chosen = [run for sweep in sweeps.values() for run in max(sweep.values(), key=richness)]
+    chosen = [run for sweep in sweeps.values() for run in max(sweep.values(), key=rank)]
     return dataset.isel(run=sorted(chosen))
 
 
 def relabel(dataset: xr.Dataset, *names: str) -> xr.Dataset:
-    """The same runs, their groups named by those of these ``FACTORS`` in which they differ, or the first."""
-    words = datasets.FACTS | {"trained": datasets.FACTS["env_steps"], "others": "{}"}
-    told = [name for name in names if len(np.unique(dataset[name])) > 1] or list(names[:1])
-    columns = [[words[name].format(value) for value in dataset[name].values] for name in told]
+    """Name the groups after those of the given ``FACTORS`` in which the runs differ; after the first if they do not."""
+    formats = datasets.FACTS | {"trained": datasets.FACTS["env_steps"], "others": "{}"}
+    varying = [name for name in names if len(np.unique(dataset[name])) > 1] or list(names[:1])
+    columns = [[formats[name].format(value) for value in dataset[name].values] for name in varying]
     return dataset.assign_coords(group=("run", [", ".join(parts) for parts in zip(*columns, strict=True)]))
 
 
 def seeds(dataset: xr.Dataset) -> str:
-    """How many seeds stand behind a picture of runs, and what its marks are (``charts.seed_note``)."""
+    """A note on the number of seeds in a picture of runs and on its marks (``charts.seed_note``)."""
     pairs = [f"{group}\n{env}" for group, env in zip(dataset.group.values, dataset.env.values, strict=True)]
     return charts.seed_note(np.unique(pairs, return_counts=True)[1].tolist())
 
 
 def stalls(dataset: xr.Dataset) -> str:
-    """How many of these runs the machine interrupted, and what became of those seconds; else nothing."""
+    """A note on the number of stalled runs and seconds; empty if no run stalled."""
     if "stalled_seconds" not in dataset or not (dataset.stalled_seconds > 0).any():
         return ""
-    found = dataset.stalled_seconds.values[dataset.stalled_seconds.values > 0]
-    number = "One run" if len(found) == 1 else f"{len(found)} runs"
+    stalled = dataset.stalled_seconds.values[dataset.stalled_seconds.values > 0]
+    number = "One run" if len(stalled) == 1 else f"{len(stalled)} runs"
     return (
-        f"{number} stalled, for {found.sum():,.0f} s in all, which are not counted: between two evaluations lay more "
-        f"than {_STALL} times the run's median."
+        f"{number} stalled, for {stalled.sum():,.0f} s in all, which are not counted: an interval between two "
+        f"evaluations took more than {_STALL} times the run's median."
     )
 
 
 def shares(dataset: xr.Dataset) -> str:
-    """What the seconds of these runs are, where some were trained at once with other seeds; else nothing."""
+    """A note on the seconds of runs whose seeds were trained at once; empty if there are none."""
     counts = sorted(set(dataset.together.values.tolist())) if "together" in dataset.coords else [1]
     if counts == [1]:
         return ""
-    note = "Seconds of seeds that a GPU trained at once are each one's share"
+    note = "For seeds that a GPU trained at once, seconds are each seed's share"
     if len(counts) == 1:
         return f"{note}, one of {counts[0]}."
     return f"{note}; here {' or '.join(map(str, counts))} trained at once, so seconds do not compare between them."
 
 
 def _others(agents: Sequence["Agent"], tasks: Sequence[str]) -> list[str]:
-    """Of each agent, the other settings in which some agents of its task differ: ``gamma 0.9``."""
-    rivals = {task: [agent for agent, its in zip(agents, tasks, strict=True) if its == task] for task in tasks}
+    """For each agent, the settings outside ``FACTS`` in which agents of its task differ, such as ``gamma 0.9``."""
+    by_task = {task: [agent for agent, own in zip(agents, tasks, strict=True) if own == task] for task in tasks}
     names = {
-        task: [name for name in datasets.differing(them) if name not in datasets.FACTS] for task, them in rivals.items()
+        task: [name for name in datasets.differing(part) if name not in datasets.FACTS]
+        for task, part in by_task.items()
     }
     facts = [
         {name: agent.facts.get(name, "unknown") for name in names[task] if name != "layout"}
@@ -302,5 +318,6 @@ def _others(agents: Sequence["Agent"], tasks: Sequence[str]) -> list[str]:
 
 
 def _flops(run: Path) -> float:
+    """FLOPs of an update as config.json records them; NaN if it does not."""
     cost = run_directory.read_config(run).get("cost")
     return float(cost["flops_per_update"]) if isinstance(cost, dict) and "flops_per_update" in cost else np.nan

@@ -1,4 +1,4 @@
-"""Numbers of checkpoints side by side: every seed a small mark, their mean a large one."""
+"""Panels that compare groups of checkpoints: a small mark for every seed, a large one for their mean."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,12 +14,13 @@ from crlviz import charts
 def panels(
     groups: Sequence[tuple[str, int, list[xr.Dataset]]], names: Mapping[str, str], *, columns: int = 4
 ) -> alt.ConcatChart:
-    """A panel a number, over groups of seeds.
+    """Draw one panel for each variable, over groups of seeds.
 
     Args:
-      groups: from ``datasets.groups``, each seed's part holding the numbers; of those with more than one value (one an
-        episode), the mean is taken. Seeds that have none are left out; a number that none has gets no panel.
-      names: variables, and what their panels are called.
+      groups: from ``datasets.groups``; each seed's part holds the variables. A variable with several values (one for
+        each episode) is averaged. Seeds without a value are left out; a variable that no seed has
+        gets no panel.
+      names: variable -> title of its panel.
       columns: panels in a row.
     """
     order = [label for label, _, _ in groups]
@@ -33,7 +34,7 @@ def panels(
             values = [float(part[name].mean()) for part in parts if part[name].notnull().any()]
             if values:
                 rows.append({"group": label, "values": values, "value": float(np.mean(values))})
-        if not rows:  # a number that no seed here has
+        if not rows:  # no seed has a value
             continue
         table = pd.DataFrame(rows).assign(meaning=groups[0][2][0][name].attrs["long_name"])
         y = alt.Y("value:Q", title=groups[0][2][0][name].attrs["units"].replace("1", "") or None)

@@ -1,4 +1,4 @@
-"""Does Q follow the maze or the crow? (paper figure 9)"""
+"""Does Q follow the maze or the straight line? (paper figure 9)"""
 
 from analyses.heatmap.q_map import compute, plot, summary
 

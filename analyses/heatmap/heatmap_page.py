@@ -1,7 +1,7 @@
-"""The heatmaps as a page to play with: a click moves the goal, a slider moves through training.
+"""The heatmaps as an interactive page: a click moves the goal, a slider moves through training.
 
-Every map is computed before; the page holds them as bytes, one a point, from the lowest Q of its map to the highest.
-So it opens from disk, without a network, and answers at once. ``heatmap_page.html`` draws them.
+All maps are precomputed. The page holds them as one byte per point, scaled from the lowest Q of a map to its highest.
+So it opens from disk without a network and responds at once. ``heatmap_page.html`` draws them.
 """
 
 import base64
@@ -14,33 +14,45 @@ import xarray as xr
 
 from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, is_shared, maze_of, passed
 from crlviz import charts, datasets
+from crlviz.envs import mazes
 from crlviz.escaping import script_json
 
-MOST_BYTES = 6_000_000  # of maps and distances; in the page, as text, a third more
-_UNREACHED = 2**16 - 1
+MOST_BYTES = 6_000_000  # of maps and distances; base64 in the page takes a third more
+_UNREACHED = 2**16 - 1  # stands for an infinite distance
 
 
 def fitting(maps: int, checkpoints: int, most: int) -> int:
-    """Points along a cell's side, at most ``most``, so that a page stays small; ``maps``: its places times its cells.
+    """Choose the resolution at which a page stays below ``MOST_BYTES``.
 
-    A point takes a byte for each checkpoint and two for the way to it.
+    A point takes one byte for each checkpoint and two for its distance.
+
+    Args:
+      maps: number of places times number of cells.
+      checkpoints: number of checkpoints.
+      most: largest resolution.
+
+    Returns:
+      Points along a cell's side.
     """
     return min(most, max(1, int((MOST_BYTES / (maps * (checkpoints + 2))) ** 0.5)))
 
 
 def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
-    """HTML that stands alone: a map for each checkpoint, side by side; those of one run share a map and the slider.
+    """Build a self-contained HTML page: one map for each run, side by side, and a slider over its checkpoints.
 
     Args:
       dataset: from ``analyses.heatmap.q_map.compute``, or read back from netCDF.
-      scale: of the colors at first, ``own`` or ``shared``; the page can switch.
+      scale: initial color scale, ``own`` or ``shared``; the page can switch.
+
+    Raises:
+      UsageError: unknown scale.
     """
     fixed = dataset.geodesic.dims[0]
     free = np.isfinite(dataset.straight.values[0])
     maze = maze_of(dataset)
     spacing, x, y = dataset.attrs["spacing"], dataset.x.values, dataset.y.values
-    ways = dataset.geodesic.values[:, free]
-    unit = max(0.01, np.nanmax(ways) / (_UNREACHED - 1))  # meters
+    distances = dataset.geodesic.values[:, free]
+    unit = max(0.01, np.nanmax(distances) / (_UNREACHED - 1))  # meters per step of the 16-bit numbers
     places = np.stack([dataset[f"{fixed}_x"].values, dataset[f"{fixed}_y"].values], axis=1)
     content = {
         "fixed": fixed,
@@ -48,16 +60,21 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "spacing": spacing,
         "corner": [x[0] - spacing / 2, y[0] - spacing / 2],
         "free": _packed(free),
-        "geodesic": _packed(np.nan_to_num(ways / unit, nan=_UNREACHED).round().astype("<u2")),
+        "geodesic": _packed(np.nan_to_num(distances / unit, nan=_UNREACHED).round().astype("<u2")),
         "unit": unit,
         "places": places.round(4).tolist(),
+<<<<<<< HEAD
         "first": _first(fixed, places, maze),
         "ticks": [charts.ticks(maze, axis) if maze else [] for axis in (0, 1)],
+=======
+        "first": _first_place(fixed, places, maze),
+        "ticks": [charts.ticks(maze, axis) if maze else [] for axis in (0, 1)],
+>>>>>>> w-eng-e
         "starts": maze.xy(maze.starts).tolist() if maze and fixed == "goal" else [],
         "colors": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL, "scale": charts.VIRIDIS},
         "panels": _panels(dataset, free, fixed),
     }
-    words = {
+    settings = {
         "over": dataset.attrs["over"],
         "env": dataset.attrs["env"],
         "policy": dataset.attrs["action"] == "policy",
@@ -68,11 +85,11 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "font": charts.FONT,
     }
     template = resources.files("analyses.heatmap").joinpath("heatmap_page.html").read_text(encoding="utf-8")
-    return jinja2.Template(template, autoescape=True).render(fixed=fixed, data=script_json(content), **words)
+    return jinja2.Template(template, autoescape=True).render(fixed=fixed, data=script_json(content), **settings)
 
 
 def _panels(dataset: xr.Dataset, free: np.ndarray, fixed: str) -> list[dict[str, Any]]:
-    """A panel for all checkpoints that differ in nothing but how long they were trained."""
+    """One panel for each run, with all its checkpoints; ``free`` [X, Y] marks the points outside walls."""
     result = []
     for label, parts in datasets.runs(dataset).items():
         maps = np.stack([part.q.transpose(fixed, "x", "y").values[:, free] for part in parts.values()])
@@ -96,17 +113,16 @@ def _panels(dataset: xr.Dataset, free: np.ndarray, fixed: str) -> list[dict[str,
     return result
 
 
-def _first(fixed: str, places: np.ndarray, maze: Any) -> int:
-    """The place shown first: the goal farthest from the start, or the start; without a maze, the middle one."""
+def _first_place(fixed: str, places: np.ndarray, maze: mazes.Maze | None) -> int:
+    """Index of the place shown first: the goal farthest from the start, or the start; without a maze, the middle."""
     if maze is None:
         return len(places) // 2
-    way = maze.geodesic(places, maze.xy(maze.starts[0]))
-    return int(np.argmax(way) if fixed == "goal" else np.argmin(way))
+    distance = maze.geodesic(places, maze.xy(maze.starts[0]))
+    return int(np.argmax(distance) if fixed == "goal" else np.argmin(distance))
 
 
-def _or_none(values: np.ndarray) -> list[float | None]:
-    return [round(float(value), 4) if np.isfinite(value) else None for value in values]
-
-
+<<<<<<< HEAD
+=======
 def _packed(values: np.ndarray) -> str:
+    """The array's bytes in base64."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()

@@ -1,7 +1,7 @@
-"""Does Q follow the maze or the crow? (paper figure 9)
+"""Does Q follow the maze or the straight line? (paper figure 9)
 
-Q(s, a, g) over every free position for a goal, beside the rank correlation of Q with the distance through the maze and
-with the straight line. A map means little where the policy never was, so its coverage can be laid over.
+Maps of Q(s, a, g) over all free positions for a goal, with the rank correlation of Q with the geodesic and with the
+straight-line distance. Q means little where the policy never goes, so a map can outline the policy's coverage.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, STILL, animate,
 from crlviz import charts, datasets, envs, jax_config
 from crlviz.checkpoints import atomic_files
 from crlviz.envs import mazes
+from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.options import check_choice
 from crlviz.rollouts import simulate
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 MOST_PLACES = 4
-MOST_ON_A_PAGE = 256  # places to choose from
-_PAPER = (".png", ".svg", ".pdf")  # no mouse comes to these
-_MOST_POINTS = 256  # along a map's longer side, unless told: a picture shows no more
-FIXED = {"positions": "goal", "goals": "start"}  # what Q is drawn over -> what stays fixed
+MOST_ON_A_PAGE = 256  # goals or starts to choose from on the interactive page
+_STATIC = (".png", ".svg", ".pdf")  # formats without tooltips
+_MOST_POINTS = 256  # default limit along a map's longer side: a picture cannot show more
+FIXED = {"positions": "goal", "goals": "start"}  # axis of the maps -> the other argument of Q, which stays fixed
 
 
 @jax_config.as_usual
@@ -50,23 +51,26 @@ def compute(
     """Q over positions for fixed goals, or over goals from fixed starts.
 
     Args:
-      agents: of one body, in mazes of the same walls; they may have been trained on different starts and goals.
-      places: what stays fixed, [P, 2] in meters: goals, or starts where ``over`` is ``goals``. Default:
+      agents: with the same body, in mazes with the same walls; they may have been trained on different starts and
+        goals.
+      places: the fixed goals (the fixed starts, if ``over`` is ``goals``), [P, 2] in meters. Default:
         ``default_places`` of the first agent.
-      over: ``positions`` or ``goals``: what x and y are.
-      action: ``policy`` (the policy's own at that position, for that goal) or ``zeros``.
-      resolution: points along a side of a cell; without a maze, along a tenth of the plane's side. Default: 8, and in
-        large mazes as many as a picture shows.
-      coverage: also run 128 training episodes by the sampled policy and count the points they pass.
+      over: ``positions`` or ``goals``: the meaning of x and y.
+      action: ``policy`` (the policy's action at that position, for that goal) or ``zeros``.
+      resolution: points along a side of a cell; without a maze, along a tenth of the plane's side. Default: 8, fewer in
+        large mazes.
+      coverage: also run 128 training episodes of the sampled policy and count the points that they visit.
       seed: of the reset that gives the other state coordinates, and of those episodes.
 
     Returns:
-      Dataset over what the agents differ in, ``goal`` (or ``start``), ``x`` and ``y``: ``q``, ``geodesic`` and
-      ``straight`` (meters to the fixed place), ``rank_correlation`` over ``distance_kind`` (Spearman's, of Q with minus
-      that distance: 1 where Q orders all points by it), and ``visits`` with coverage. Points inside walls are NaN.
+      Dataset over the factors in which the agents differ, ``goal`` (or ``start``), ``x`` and ``y``: ``q``, ``geodesic``
+      and ``straight`` (meters to the fixed place), ``rank_correlation`` over ``distance_kind`` (Spearman's, between Q
+      and minus that distance: 1 if Q orders all points by it), and ``visits`` with coverage. Points inside walls are
+      NaN.
 
     Raises:
-      UsageError: agents among different walls or of different bodies, or a place inside a wall.
+      UsageError: unknown option, different walls or bodies, a place inside a wall, or an environment without a plane of
+        goals.
     """
     _check(over, action, resolution)
     env, fixed = agents[0].env, FIXED[over]
@@ -74,15 +78,15 @@ def compute(
     if env.goal_dim < 2:
         raise UsageError(f"goals of {env.id} lie on a line; a map needs goals in a plane")
     for agent in agents[1:]:
-        alike = agent.env.maze is None if env.maze is None else env.maze.same_ground(agent.env.maze)
-        if not alike or agent.env.state_dim != env.state_dim:
+        same_walls = agent.env.maze is None if env.maze is None else env.maze.same_ground(agent.env.maze)
+        if not same_walls or agent.env.state_dim != env.state_dim:
             raise UsageError(
                 f"{agents[0].source} walks in {env.id} and {agent.source} in {agent.env.id}, which differ in walls "
-                "or bodies; draw them apart"
+                "or bodies; draw them separately"
             )
-    state = jax.jit(env.reset)(jax.random.key(seed))  # jitted: one program, not one an operation
+    state = jax.jit(env.reset)(jax.random.key(seed))  # jit: compiles one program instead of one for each operation
     if places is None:
-        places = default_places(agents[0], over) if env.placeable or over == "positions" else _own_place(env, state)
+        places = default_places(agents[0], over) if env.placeable or over == "positions" else _position(env, state)
     places = np.atleast_2d(places)
     x, y, free = _grid(env, resolution, seed)
     points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
@@ -95,11 +99,11 @@ def compute(
     if env.maze is not None:
         geodesic = env.maze.geodesics(points, places)
         geodesic = np.where(free & np.isfinite(geodesic), geodesic, np.nan)
-    each_point = (fixed, "x", "y")
+    dims = (fixed, "x", "y")
     shared = xr.Dataset(
         {
-            "geodesic": (each_point, geodesic, {"long_name": "distance through the maze", "units": "m"}),
-            "straight": (each_point, straight, {"long_name": "straight-line distance", "units": "m"}),
+            "geodesic": (dims, geodesic, {"long_name": "distance through the maze", "units": "m"}),
+            "straight": (dims, straight, {"long_name": "straight-line distance", "units": "m"}),
         },
         coords={
             fixed: np.arange(len(places)),
@@ -118,18 +122,18 @@ def compute(
         | _maze_attrs(env.maze),
     )
     observations = _observations(env, state, places, points[free], over)
-    each = []
+    parts = []
     for agent in tqdm(agents, unit="checkpoint", disable=None if len(agents) > 2 else True):
         q = np.full((len(places), *free.shape), np.nan, np.float32)
         for index, observation in enumerate(observations):
-            q[index][free] = _q(agent, observation, action=action)
+            q[index][free] = _compute_q(agent, observation, action=action)
         part = _with_correlations(q, shared)
         if coverage:
-            visits = _visits(agent, shared, seed)
-            text = {"long_name": f"steps spent, {COVERAGE_EPISODES} episodes", "units": "1"}
-            part = part.assign(visits=(("x", "y"), visits, text))
-        each.append(part)
-    return datasets.combine(agents, each, shared)
+            visits = _count_visits(agent, shared, seed)
+            attrs = {"long_name": f"steps spent, {COVERAGE_EPISODES} episodes", "units": "1"}
+            part = part.assign(visits=(("x", "y"), visits, attrs))
+        parts.append(part)
+    return datasets.combine(agents, parts, shared)
 
 
 def _check(over: str, action: str, resolution: int | None) -> None:
@@ -141,10 +145,10 @@ def _check(over: str, action: str, resolution: int | None) -> None:
 
 @jax_config.as_usual
 def default_goals(agent: "Agent", most: int = MOST_PLACES) -> np.ndarray:
-    """Goal positions [G, 2] of the agent's evaluation, the farthest through the maze first.
+    """Goal positions [G, 2] in meters of the agent's evaluation, sorted by geodesic distance, farthest first.
 
-    The evaluation environment's; where that is the training one and the maze has an evaluation layout, that layout's.
-    Of more than ``most``, those that lie farthest from the start and from each other.
+    They are those of the evaluation environment. If it is the training environment and the maze has an evaluation
+    layout, they are those of that layout. Of more than ``most``, the ones farthest from the start and from each other.
     """
     maze = _evaluation_maze(agent)
     if maze is None:
@@ -153,31 +157,34 @@ def default_goals(agent: "Agent", most: int = MOST_PLACES) -> np.ndarray:
     cells = _goal_cells(maze)
     if len(cells) > most:
         return maze.xy(cells[maze.spread(cells, most, maze.starts[0])])
-    far = np.argsort(-maze.geodesic(maze.xy(cells), maze.xy(maze.starts[0])), kind="stable")
-    return maze.xy(cells[far])
+    order = np.argsort(-maze.geodesic(maze.xy(cells), maze.xy(maze.starts[0])), kind="stable")
+    return maze.xy(cells[order])
 
 
 def _evaluation_maze(agent: "Agent") -> mazes.Maze | None:
-    env, far_goals = agent.eval_env, f"{agent.eval_env.id}_eval"
-    return (envs.check(far_goals) if env is agent.env and far_goals in envs.ids() else None) or env.maze
+    """The maze whose goals ``default_goals`` gives."""
+    env, eval_id = agent.eval_env, f"{agent.eval_env.id}_eval"
+    return (envs.check(eval_id) if env is agent.env and eval_id in envs.ids() else None) or env.maze
 
 
 def _goal_cells(maze: mazes.Maze) -> np.ndarray:
+    """Cells [G, 2] that episodes take goals from."""
     return np.array(sorted({tuple(cell) for cell in maze.pairs[0][:, 1].tolist()}) if maze.hops else maze.goals)
 
 
 @jax_config.as_usual
 def default_places(agent: "Agent", over: str, most: int = MOST_PLACES) -> np.ndarray:
-    """What stays fixed [P, 2] unless told: ``default_goals``; over goals, the maze's first starts."""
+    """Default fixed places [P, 2] in meters: ``default_goals``; for maps over goals, the maze's first starts."""
     if over == "positions":
         return default_goals(agent, most)
     env = agent.env
     if env.maze is not None:
         return env.maze.xy(env.maze.starts[:most])
-    return _own_place(env, jax.jit(env.reset)(jax.random.key(0)))[None]
+    return _position(env, jax.jit(env.reset)(jax.random.key(0)))[None]
 
 
-def _own_place(env: Any, state: Any) -> np.ndarray:
+def _position(env: GoalEnv, state: Any) -> np.ndarray:
+    """Position [2] in meters of the body in a state."""
     return np.asarray(state.obs)[list(env.goal_indices[:2])]
 
 
@@ -185,20 +192,25 @@ def _own_place(env: Any, state: Any) -> np.ndarray:
 def on_a_page(
     agents: Sequence["Agent"], *, over: str = "positions", resolution: int | None = None, **options: Any
 ) -> xr.Dataset:
-    """What ``heatmap_page.page`` takes: ``compute`` for ``all_places``, as fine as fits a page, or as asked."""
+    """The Dataset of the interactive page: ``compute`` for ``all_places``, coarser if the page would be too large.
+
+    Args:
+      agents, over, options: as for ``compute``.
+      resolution: largest number of points along a cell's side. Default: ``default_resolution``.
+    """
     from analyses.heatmap.heatmap_page import fitting
 
     env = agents[0].env
     places = all_places(env) if over == "positions" or env.placeable else default_places(agents[0], over)
     cells = len(env.maze.free) if env.maze else 100
-    finest = default_resolution(env) if resolution is None else resolution
-    resolution = fitting(len(places) * cells, len(agents), finest)
+    most = default_resolution(env) if resolution is None else resolution
+    resolution = fitting(len(places) * cells, len(agents), most)
     return compute(agents, places, over=over, resolution=resolution, **options)
 
 
 @jax_config.as_usual
-def all_places(env: Any) -> np.ndarray:
-    """Places [P, 2] that a page lets one choose from: the middle of every free cell; without a maze, ten by ten.
+def all_places(env: GoalEnv) -> np.ndarray:
+    """Places [P, 2] in meters to choose from on a page: the center of every free cell; without a maze, a 10 x 10 grid.
 
     Of more than ``MOST_ON_A_PAGE`` cells, the start and those that lie farthest from it and from each other.
     """
@@ -211,16 +223,16 @@ def all_places(env: Any) -> np.ndarray:
     return np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)[free]
 
 
-def default_resolution(env: Any) -> int:
-    """Points along a cell's side unless told: 8, in large mazes as many as a picture shows."""
+def default_resolution(env: GoalEnv) -> int:
+    """Default number of points along a cell's side: 8; in large mazes, as many as a picture can show."""
     return min(8, max(1, _MOST_POINTS // max(env.maze.shape))) if env.maze else 8
 
 
-def _grid(env: Any, resolution: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The grid x [X], y [Y] and which points are free [X, Y]."""
+def _grid(env: GoalEnv, resolution: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Coordinates x [X], y [Y] of the grid in meters, and which points are free [X, Y]."""
     if env.maze is not None:
         return env.maze.grid(resolution)
-    # No maze: a square that holds where episodes start and where their goals are, with some room.
+    # No maze: a square around the starts and goals of episodes, with a margin.
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(seed), 256))
     starts = np.asarray(states.obs)[:, list(env.goal_indices[:2])]
     goals = np.asarray(states.obs)[:, env.state_dim : env.state_dim + 2]
@@ -231,25 +243,25 @@ def _grid(env: Any, resolution: int, seed: int) -> tuple[np.ndarray, np.ndarray,
     return center[0] + half * steps, center[1] + half * steps, np.ones((len(steps), len(steps)), bool)
 
 
-def _observations(env: Any, state: Any, places: np.ndarray, points: np.ndarray, over: str) -> list[np.ndarray]:
-    """Observations [N, state + goal] for each place that stays fixed and points [N, 2].
+def _observations(env: GoalEnv, state: Any, places: np.ndarray, points: np.ndarray, over: str) -> list[np.ndarray]:
+    """For each fixed place, observations [N, state + goal] at points [N, 2].
 
     Raises:
-      UsageError: the body cannot be put there.
+      UsageError: the environment cannot place its body at a position.
     """
     if over == "positions":
         if not env.placeable:
             raise UsageError(
-                f"where {env.id} is follows from its joints: it has no Q over positions; take --over goals"
+                f"the position of {env.id} follows from its joints, so it has no map over positions; take --over goals"
             )
         return [np.asarray(_placed(env, state, points, place)) for place in places]
-    # Where it stands already it need not be put, which not every body can be.
-    own = _own_place(env, state)
+    # A body that cannot be placed can still be used at its own position.
+    own = _position(env, state)
     starts = [None if not env.placeable and np.allclose(place, own, atol=1e-6) else place for place in places]
     return [np.asarray(_placed(env, state, start, points)) for start in starts]
 
 
-def _q(agent: "Agent", observation: np.ndarray, *, action: str) -> np.ndarray:
+def _compute_q(agent: "Agent", observation: np.ndarray, *, action: str) -> np.ndarray:
     """Q [N] of observations [N, state + goal]."""
     env = agent.env
     states, goals = observation[:, : env.state_dim], observation[:, env.state_dim :]
@@ -260,9 +272,12 @@ def _q(agent: "Agent", observation: np.ndarray, *, action: str) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=0)
-def _placed(env: Any, state: Any, positions: Any, goals: Any) -> jax.Array:
-    """Observations [N, state + goal] at positions and for goals, [N, 2] or [2]; all else as in the state."""
-    drawn = state.obs[env.state_dim :]  # a goal's further coordinates (a height) stay as drawn
+def _placed(env: GoalEnv, state: Any, positions: Any, goals: Any) -> jax.Array:
+    """Observations [N, state + goal] for positions and goals, [N, 2] or [2]; everything else as in ``state``.
+
+    Positions of None leave the body where it is.
+    """
+    drawn = state.obs[env.state_dim :]  # a goal's third coordinate (a height) stays as drawn
 
     def one(position, goal):
         return env.placed(state, position, drawn.at[:2].set(goal))
@@ -272,32 +287,32 @@ def _placed(env: Any, state: Any, positions: Any, goals: Any) -> jax.Array:
 
 
 def _with_correlations(q: np.ndarray, shared: xr.Dataset) -> xr.Dataset:
-    """A checkpoint's q [P, X, Y] and its rank correlation with each distance."""
+    """Dataset of a checkpoint's Q [P, X, Y] and its rank correlation with each distance."""
     kinds = shared.distance_kind.values
     correlation = np.stack([_spearman(q, -shared[kind].values) for kind in kinds], axis=-1)
-    meaning = {"long_name": "Spearman correlation of Q with minus the distance", "units": "1"}
+    attrs = {"long_name": "Spearman correlation of Q with minus the distance", "units": "1"}
     fixed = shared.geodesic.dims[0]
     return xr.Dataset(
         {
             "q": (shared.geodesic.dims, q, {"long_name": "Q(s, a, g) = -||phi(s, a) - psi(g)||", "units": "1"}),
-            "rank_correlation": ((fixed, "distance_kind"), correlation, meaning),
+            "rank_correlation": ((fixed, "distance_kind"), correlation, attrs),
         }
     )
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation [P] of each of a [P, ...] with that of b, where b is finite; NaN where one is constant."""
+    """Spearman's correlation [P] of a [P, ...] and b [P, ...] where b is finite; NaN if one is constant."""
     result = np.full(len(a), np.nan)
     for index, known in enumerate(np.isfinite(b)):
-        # By pandas: importing scipy.stats takes longer than a heatmap's ranks.
+        # Ranks by pandas: importing scipy.stats takes longer than ranking a heatmap.
         ranks = [pd.Series(values[index][known]).rank().to_numpy() for values in (a, b)]
         with np.errstate(invalid="ignore", divide="ignore"):
             result[index] = np.corrcoef(*ranks)[0, 1]
     return result
 
 
-def _visits(agent: "Agent", shared: xr.Dataset, seed: int) -> np.ndarray:
-    """How many steps of training episodes fall on each point of the grid [X, Y]."""
+def _count_visits(agent: "Agent", shared: xr.Dataset, seed: int) -> np.ndarray:
+    """Number of steps of training episodes at each point of the grid [X, Y]."""
     places, alive = _episodes(agent.env, agent.actor, agent.params["actor"], jax.random.key(seed))
     places = np.asarray(places)[np.asarray(alive)]
     half = shared.attrs["spacing"] / 2
@@ -306,8 +321,8 @@ def _visits(agent: "Agent", shared: xr.Dataset, seed: int) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _episodes(env: Any, actor: Any, params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where training episodes go, [time, episode, 2], and whether they still run; no more, so that it is quick."""
+def _episodes(env: GoalEnv, actor: Any, params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Positions of training episodes [time, episode, 2], and whether each still runs; nothing else, for speed."""
     reset_key, policy_key = jax.random.split(key)
     states = jax.vmap(env.reset)(jax.random.split(reset_key, COVERAGE_EPISODES))
 
@@ -318,6 +333,7 @@ def _episodes(env: Any, actor: Any, params: Any, key: jax.Array) -> tuple[jax.Ar
 
 
 def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
+    """Attributes from which ``maze_of`` rebuilds the maze."""
     if maze is None:
         return {}
     return {"maze": "\n".join(maze.rows), "cell_size": maze.cell_size, "origin": list(maze.origin)}
@@ -331,8 +347,8 @@ def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
     "goals",
     multiple=True,
     metavar="X,Y",
-    help="Goal in meters; may be given again. Default: in html all cells, at most 256, else evaluation goals far apart "
-    "(in gif the farthest).",
+    help="Goal in meters; may be given several times. Default: in html all cells, at most 256; else evaluation goals "
+    "far apart (in gif the farthest).",
 )
 @click.option(
     "--goals",
@@ -340,14 +356,14 @@ def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
     type=int,
     default=MOST_PLACES,
     show_default=True,
-    help="Goals (or starts) that a still picture shows at most where none is given.",
+    help="Largest number of default goals (or starts) in a still picture.",
 )
-@click.option("--start", "starts", multiple=True, metavar="X,Y", help="The same for the start of --over goals.")
+@click.option("--start", "starts", multiple=True, metavar="X,Y", help="Start in meters, for --over goals; as --goal.")
 @click.option(
     "--over",
     default="positions",
     show_default=True,
-    help="positions: Q of all positions for a goal; goals: Q of all goals from a start.",
+    help="positions: Q of all positions, for a goal; goals: Q of all goals, from a start.",
 )
 @click.option(
     "--checkpoints",
@@ -355,17 +371,17 @@ def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
     type=int,
     default=8,
     show_default=True,
-    help="Checkpoints of a run that html and gif go through, evenly spread.",
+    help="Number of checkpoints of each run in html and gif, evenly spaced.",
 )
-@click.option("--action", default="policy", show_default=True, help="policy or zeros.")
+@click.option("--action", default="policy", show_default=True, help="Action in Q: policy or zeros.")
 @click.option("--scale", default="own", show_default=True, help="Color scale of each map: own or shared.")
 @click.option("--resolution", type=int, help="Points along a cell's side. Default: 8, fewer in large mazes.")
 @click.option("--coverage/--no-coverage", default=True, show_default=True, help="Outline where the policy goes.")
 def command(checkpoints, out, goals, most, starts, over, count, action, scale, resolution, coverage) -> None:
-    """Draw Q over the positions of a maze, one map a checkpoint and goal.
+    """Draw Q over the positions of a maze, one map for each checkpoint and goal.
 
-    An html without --goal is a page to play with: click a cell to move the goal, slide through training. All other
-    pictures, and an html with --goal, are still and show each run's newest checkpoint; a gif goes through training.
+    An html without --goal is interactive: click a cell to move the goal, slide through training. A gif is an animation
+    through training. Other pictures, and an html with --goal, are still and show each run's newest checkpoint.
 
     \b
     Example: crlviz heatmap runs/d4 runs/d16 --out maps.html
@@ -379,48 +395,48 @@ def command(checkpoints, out, goals, most, starts, over, count, action, scale, r
     outputs.check(out, also=(".gif",))
     _check(over, action, resolution)
     is_shared(scale)
-    given, other = (goals, starts) if over == "positions" else (starts, goals)
+    fixed_places, other = (goals, starts) if over == "positions" else (starts, goals)
     if other:
         raise UsageError(f"--over {over} keeps the {FIXED[over]} fixed: give --{FIXED[over]}")
     for option, number in (("checkpoints", count), ("goals", most)):
         if number < 1:
             raise UsageError(f"--{option} {number}: at least one is needed")
-    places = np.array([_read_place(place, FIXED[over]) for place in given]) if given else None
+    places = np.array([_read_place(place, FIXED[over]) for place in fixed_places]) if fixed_places else None
     options = {"over": over, "action": action, "coverage": coverage}
     runs, newest = zip(*load_each(checkpoints), strict=True)
     endings = {path.suffix for path in out}
-    paged, moving = ".html" in endings and places is None, ".gif" in endings
+    interactive, animated = ".html" in endings and places is None, ".gif" in endings
     through = [through_training(path, count) for path in runs]
-    if moving and max(map(len, through)) < 2:
+    if animated and max(map(len, through)) < 2:
         raise UsageError(STILL)
-    agents = load_all([path for paths in through for path in paths]) if paged or moving else []
-    made: list[xr.Dataset] = []
+    agents = load_all([path for paths in through for path in paths]) if interactive or animated else []
+    computed: list[xr.Dataset] = []
     others: dict[str, Callable[[Path], None]] = {}
-    if paged:
-        made.append(on_a_page(agents, resolution=resolution, **options))
-        html = page(made[0], scale=scale).encode()
+    if interactive:
+        computed.append(on_a_page(agents, resolution=resolution, **options))
+        html = page(computed[0], scale=scale).encode()
         others[".html"] = lambda path: atomic_files.write(path, html)
-    if moving:
+    if animated:
         shown = default_places(newest[0], over)[:1] if places is None else places
-        made.append(compute(agents, shown, resolution=resolution, **options))
-        gif = animate(made[-1], scale=scale)
+        computed.append(compute(agents, shown, resolution=resolution, **options))
+        gif = animate(computed[-1], scale=scale)
         others[".gif"] = lambda path: atomic_files.write(path, gif)
-    if endings - others.keys() - {".nc"} or not made:
+    if endings - others.keys() - {".nc"} or not computed:
         shown = default_places(newest[0], over, most) if places is None else places
-        made.append(compute(newest, shown, resolution=resolution, **options))
-        others |= dict.fromkeys(_PAPER, lambda path: charts.save(plot(made[-1], scale=scale, tips=False), path))
+        computed.append(compute(newest, shown, resolution=resolution, **options))
+        others |= dict.fromkeys(_STATIC, lambda path: charts.save(plot(computed[-1], scale=scale, tips=False), path))
         maze = _evaluation_maze(newest[0])
         if places is None and over == "positions" and maze and len(shown) < (count := len(_goal_cells(maze))):
             click.echo(f"{len(shown)} of {count} goals, far from the start and from each other; --goals {count}: all")
-    click.echo(summary(made[0]))
-    outputs.write(out, made[0], lambda: plot(made[-1], scale=scale), others)
+    click.echo(summary(computed[0]))
+    outputs.write(out, computed[0], lambda: plot(computed[-1], scale=scale), others)
 
 
 def summary(dataset: xr.Dataset) -> str:
-    """The rank correlations of each run's newest checkpoint as a table of text; of many places, their mean."""
+    """Rank correlations of each run's newest checkpoint as a text table; the mean if there are many places."""
     fixed = dataset.geodesic.dims[0]
-    wide = outputs.label_width(dataset)
-    rows = [f"{'checkpoint':{wide}} {fixed:>14} {'maze':>6} {'line':>6}"]
+    width = outputs.label_width(dataset)
+    rows = [f"{'checkpoint':{width}} {fixed:>14} {'maze':>6} {'line':>6}"]
     for label, parts in datasets.runs(dataset).items():
         correlation = parts[max(parts)].rank_correlation.transpose(fixed, "distance_kind")
         places = [
@@ -428,12 +444,17 @@ def summary(dataset: xr.Dataset) -> str:
         ]
         if len(places) > MOST_PLACES:
             correlation, places = correlation.mean(fixed, keepdims=True), [f"mean of {len(places)}"]
-        for place, (way, line) in zip(places, correlation.values, strict=True):
-            rows.append(f"{label:{wide}} {place:>14} {way:6.2f} {line:6.2f}")
+        for place, (by_maze, by_line) in zip(places, correlation.values, strict=True):
+            rows.append(f"{label:{width}} {place:>14} {by_maze:6.2f} {by_line:6.2f}")
     return "\n".join(rows)
 
 
 def _read_place(text: str, option: str) -> tuple[float, float]:
+    """Parse X,Y in meters.
+
+    Raises:
+      UsageError: the text is not two finite numbers.
+    """
     try:
         x, y = (float(part) for part in text.split(","))
         if not np.isfinite([x, y]).all():

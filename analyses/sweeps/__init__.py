@@ -1,1 +1,1 @@
-"""Questions about many runs: scores over depth, and what they cost."""
+"""Analyses of many runs: scores over depth, and their costs."""

@@ -1,12 +1,13 @@
-"""What did doubling depth buy against doubling width, at equal updates, equal parameters and equal seconds?
+"""What did doubling depth buy, compared with doubling width, at equal updates, equal parameters and equal seconds?
 
-The three can disagree: a deeper network may score more after as many updates and less after as many seconds. Networks
-that were trained are compared, of one task and trained for as long, and none between them.
+The three can disagree: a deeper network may score higher after the same updates and lower after the same seconds. Only
+trained networks are compared, never interpolated ones: networks of one task, trained for the same environment steps.
 """
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,15 +18,15 @@ from crlviz import statistics
 
 Network = tuple[int, int]  # depth and width
 _WORDS = {"success": ("success", ".2f"), "time_at_goal": ("time at goal", ".3g")}
-_LARGEST = {"success": 1.0}  # difference that there can be, of a share
-_AS_MANY = 0.1  # two networks whose parameters differ by less have as many
+_LARGEST = {"success": 1.0}  # largest possible difference of a score; unbounded if absent
+_TOLERANCE = 0.1  # two networks count as equal if their parameters differ by less than this share
 
 
 def lines(dataset: xr.Dataset) -> dict[str, dict[Network, xr.Dataset]]:
-    """The runs over depth at one width and over width at one depth, by network, the smallest first.
+    """The runs over depth at one width and over width at one depth, by network, smallest first.
 
-    All were trained for as many environment steps: of several such, those that make two lines, then the most networks,
-    then the longest trained.
+    All these runs were trained for the same number of environment steps. If there are several such numbers, the choice
+    is the one with both lines, then the one with the most networks, then the largest.
 
     Args:
       dataset: from ``analyses.sweeps.efficiency.compute``, of one task.
@@ -33,41 +34,46 @@ def lines(dataset: xr.Dataset) -> dict[str, dict[Network, xr.Dataset]]:
     Returns:
       ``{"depth": {(4, 64): ..., (8, 64): ...}, "width": ...}``; a line with a single network is left out.
     """
-    found = []
+    candidates = []
     for trained in np.unique(dataset.trained):
-        alike = dataset.isel(run=dataset.trained.values == trained)
-        both = {name: line for name in ("depth", "width") if len(line := _line(alike, name)) > 1}
-        found.append((len(both), sum(map(len, both.values())), trained, both))
-    return max(found, key=lambda each: each[:3])[3]
+        part = dataset.isel(run=dataset.trained.values == trained)
+        both = {name: line for name in ("depth", "width") if len(line := _line(part, name)) > 1}
+        candidates.append((len(both), sum(map(len, both.values())), trained, both))
+    return max(candidates, key=lambda candidate: candidate[:3])[3]
 
 
 def _line(dataset: xr.Dataset, name: str) -> dict[Network, xr.Dataset]:
+    """The runs that differ in one factor alone, by network, smallest first."""
     part = vary(dataset, name)
     networks = list(zip(part.depth.values.tolist(), part.width.values.tolist(), strict=True))
     return {network: part.isel(run=[n == network for n in networks]) for network in sorted(set(networks))}
 
 
 def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
-    """What doubling depth bought against doubling width, task by task.
+    """Compare the gain from doubling depth with the gain from doubling width, task by task.
 
-    Both lines start at the network that they share. A deeper one is compared with a wider one: the largest two after as
-    many doublings (equal updates), the largest two whose parameters differ by less than a tenth (equal parameters), and
-    the first of these pairs that there is with every run cut off at the seconds that the fastest took (equal seconds,
-    where all were trained in as large groups of seeds at once).
-    What would take a network that was not trained is not compared.
+    Both lines start at the network that they share. A deeper network is compared with a wider one:
+
+    - equal updates: the largest two after the same number of doublings;
+    - equal parameters: the largest two whose parameters differ by less than 10 %;
+    - equal seconds: the first of these pairs that exists, with every run cut off at the training time of the fastest.
+      Left out if the runs trained different numbers of seeds at once.
+
+    A comparison that needs a network that was not trained is left out.
 
     Args:
       dataset: from ``analyses.sweeps.efficiency.compute``: runs that differ in shape and training time alone.
       metric: ``time_at_goal`` or ``success``.
 
     Returns:
-      A row for each task (``env``) and what is ``equal`` (updates, parameters or seconds): the mean scores of the
-      shared network (``base``), of ``depth`` and of ``width``; the ``difference`` of the latter two with its ``low``,
-      ``high`` and ``verdict`` as ``statistics.compare`` tells them for so many rows; ``deep`` and ``wide``, both in
-      words; and the ``sentence``. No rows where there are no two lines from one network, or none equal in anything.
+      One row for each task (``env``) and quantity held ``equal`` (updates, parameters or seconds). Columns: the mean
+      scores of the shared network (``base``), of the deeper (``depth``) and of the wider one (``width``); the
+      ``difference`` of the latter two with its ``low``, ``high`` and ``verdict`` from ``statistics.compare``, corrected
+      for the number of rows; ``deep`` and ``wide``, the two networks in words; and the ``sentence``. Empty if no two
+      lines share a network, or no pair is equal in anything.
     """
     tasks = {task: dataset.isel(run=dataset.env.values == task) for task in dict.fromkeys(dataset.env.values.tolist())}
-    pairs = [(task, equal, found) for task, part in tasks.items() for equal, found in _pairs(part).items()]
+    pairs = [(task, equal, pair) for task, part in tasks.items() for equal, pair in _pairs(part).items()]
     rows = []
     for task, equal, (base, deep, wide, parts) in pairs:
         networks = (base, deep, wide)
@@ -78,65 +84,69 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
             else parts[network][f"score_{metric}"].values
             for network in networks
         ]
-        found = statistics.compare(scores[1], scores[2], len(pairs), _LARGEST.get(metric, math.inf))
+        comparison = statistics.compare(scores[1], scores[2], len(pairs), _LARGEST.get(metric, math.inf))
         row = {"env": task, "equal": equal} | dict(zip(("base", "depth", "width"), map(np.mean, scores), strict=True))
-        row |= {name: getattr(found, name) for name in ("difference", "low", "high", "verdict")}
+        row |= {name: getattr(comparison, name) for name in ("difference", "low", "high", "verdict")}
         row["deep"], row["wide"] = (f"depth {depth}, width {width}" for depth, width in (deep, wide))
-        fact = _fact(row, metric, networks, [float(parts[n].parameters.mean()) for n in networks], seconds)
-        form = _WORDS[metric][1]
-        verdict = found.words("deeper is better: depth minus width", "wider is better: depth minus width", form)
-        where = f"{task}: " if len(tasks) > 1 else ""
-        rows.append(row | {"sentence": f"{where}{fact}: {verdict}."})
+        measured = _measured(row, metric, networks, [float(parts[n].parameters.mean()) for n in networks], seconds)
+        number_format = _WORDS[metric][1]
+        verdict = comparison.words(
+            "deeper is better: depth minus width", "wider is better: depth minus width", number_format
+        )
+        prefix = f"{task}: " if len(tasks) > 1 else ""
+        rows.append(row | {"sentence": f"{prefix}{measured}: {verdict}."})
     return pd.DataFrame(rows)
 
 
 def _pairs(dataset: xr.Dataset) -> dict[str, tuple[Network, Network, Network, dict[Network, xr.Dataset]]]:
-    """The networks compared in one task, by what is equal: the shared one, the deeper, the wider, and all runs."""
-    found = lines(dataset)
-    shared = set(found.get("depth", {})) & set(found.get("width", {}))
+    """Networks to compare in one task, by what is equal: the shared, deeper and wider network, and the runs of all."""
+    by_factor = lines(dataset)
+    shared = set(by_factor.get("depth", {})) & set(by_factor.get("width", {}))
     if not shared:
         return {}
     base = min(shared)
-    deep, wide = ([network for network in found[name] if network > base] for name in ("depth", "width"))
-    parts = {**found["width"], **found["depth"]}
+    deep, wide = ([network for network in by_factor[name] if network > base] for name in ("depth", "width"))
+    parts = {**by_factor["width"], **by_factor["depth"]}
 
-    def largest(alike) -> tuple[Network, Network] | None:
-        return max(((d, w) for d, w in itertools.product(deep, wide) if alike(d, w)), default=None)
+    def largest(equal: Callable[[Network, Network], bool]) -> tuple[Network, Network] | None:
+        return max(((d, w) for d, w in itertools.product(deep, wide) if equal(d, w)), default=None)
 
-    def as_many_parameters(d: Network, w: Network) -> bool:
+    def equal_parameters(d: Network, w: Network) -> bool:
         sizes = [float(parts[network].parameters.mean()) for network in (d, w)]
-        return max(sizes) < (1 + _AS_MANY) * min(sizes)
+        return max(sizes) < (1 + _TOLERANCE) * min(sizes)
 
     updates = largest(lambda d, w: d[0] * base[1] == w[1] * base[0])
-    parameters = largest(as_many_parameters)
+    parameters = largest(equal_parameters)
     seconds = updates or parameters
-    if seconds and "together" in dataset.coords:  # seconds of seeds that a GPU trained at once are shares
-        at_once = {n for network in (base, *seconds) for n in parts[network].together.values.tolist()}
-        seconds = seconds if len(at_once) == 1 else None
+    if seconds and "together" in dataset.coords:  # seeds trained at once on a GPU share its seconds
+        group_sizes = {n for network in (base, *seconds) for n in parts[network].together.values.tolist()}
+        seconds = seconds if len(group_sizes) == 1 else None
     chosen = {"updates": updates, "parameters": parameters, "seconds": seconds}
     return {equal: (base, *pair, parts) for equal, pair in chosen.items() if pair}
 
 
 def score_at(dataset: xr.Dataset, metric: str, seconds: float) -> np.ndarray:
-    """Each run's score [run], had it stopped after so many training seconds.
+    """The score of each run [run] if its training had stopped after ``seconds``.
 
-    Of the learning curve up to then, the mean over the share that the last five evaluations are of a whole run; between
-    two evaluations the curve is a straight line.
+    A run's score is the mean of its last five evaluations. Here it is the mean of as many points, at the same
+    fractions of the shortened run, on the learning curve interpolated linearly over training seconds.
     """
     scores = []
     for curve, clock in zip(dataset[metric].values, dataset.train_seconds.values, strict=True):
-        there = np.isfinite(curve)
-        count = max(int(there.sum()) - 1, 1)  # the first evaluation comes before any update
-        places = seconds * (1 - np.arange(min(LAST, count)) / count)
-        scores.append(np.interp(places, clock[there], curve[there]).mean())
+        known = np.isfinite(curve)
+        count = max(int(known.sum()) - 1, 1)  # the first evaluation comes before any update
+        times = seconds * (1 - np.arange(min(LAST, count)) / count)
+        scores.append(np.interp(times, clock[known], curve[known]).mean())
     return np.array(scores)
 
 
-def _fact(row: Mapping, metric: str, networks: Sequence[Network], sizes: Sequence[float], seconds: float) -> str:
-    """What was measured, without a verdict."""
+def _measured(
+    row: Mapping[str, Any], metric: str, networks: Sequence[Network], sizes: Sequence[float], seconds: float
+) -> str:
+    """The measured scores in words, without a verdict."""
     (depth, width), deep, wide = networks
-    word, form = _WORDS[metric]
-    start, deeper, wider = (format(row[name], form) for name in ("base", "depth", "width"))
+    word, number_format = _WORDS[metric]
+    start, deeper, wider = (format(row[name], number_format) for name in ("base", "depth", "width"))
     of_depth, of_width = f"depth ({depth} to {deep[0]})", f"width ({width} to {wide[1]})"
     if row["equal"] == "updates":
         doublings = np.log2(deep[0] / depth)

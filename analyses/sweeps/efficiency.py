@@ -1,4 +1,4 @@
-"""What does depth buy, and what width, and what do they cost? (paper figure 4)"""
+"""What do depth and width buy, and what do they cost? (paper figure 4)"""
 
 import textwrap
 from collections.abc import Sequence
@@ -27,24 +27,24 @@ _SHORT = {"updates": "updates", "parameters": "parameters", "flops": "FLOPs", "s
 _LINES = {"depth": "deeper, at one width", "width": "wider, at one depth"}
 _LINE_STYLE = alt.Scale(domain=list(_LINES.values()), range=[charts.SOLID, [5, 4]])
 NEEDS = (
-    "To tell depth from width, one task needs runs over depth at one width and over width at one depth, doubled as "
-    "often or with as many parameters: crlviz sweep ENV --depth 4,8,16 --seed 0-4 --out RUNS; "
+    "To compare depth with width, one task needs runs over depth at one width and over width at one depth, with as "
+    "many doublings or as many parameters: crlviz sweep ENV --depth 4,8,16 --seed 0-4 --out RUNS; "
     "crlviz sweep ENV --depth 4 --width 128,256 --seed 0-4 --out RUNS"
 )
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
-    """Scores and costs (``runs.compute``) of the runs that differ in depth, width and training time alone."""
+    """Scores and costs (``runs.compute``) of the runs at paths that differ in depth, width and training time alone."""
     shapes = "depth", "width", "trained"
     return runs.relabel(runs.vary(runs.collect(paths), *shapes), *shapes)
 
 
 def pareto(costs: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Which of N networks lie on the Pareto front [N]: no other scores as much for less, or more for as much."""
+    """Mask [N] of the Pareto front of N networks: no other scores as much for less cost, or more for the same cost."""
     costs, scores = np.asarray(costs, float), np.asarray(scores, float)
-    as_good = (costs[None] <= costs[:, None]) & (scores[None] >= scores[:, None])
+    no_worse = (costs[None] <= costs[:, None]) & (scores[None] >= scores[:, None])
     better = (costs[None] < costs[:, None]) | (scores[None] > scores[:, None])
-    return ~np.any(as_good & better, axis=1)
+    return ~np.any(no_worse & better, axis=1)
 
 
 @charts.whole
@@ -55,15 +55,19 @@ def plot(
     costs: Sequence[str] = ("parameters", "flops", "seconds"),
     size: int = 230,
 ) -> alt.TopLevelMixin:
-    """Final score of each group against each cost, the depth and the width sweep as lines; and what doubling bought.
+    """Draw the final score of each group against each cost, and the comparison of depth with width.
 
-    A row of panels a task: networks are compared within one, for tasks are not equally hard.
+    One row of panels for each task: networks are compared within a task, because tasks are not equally hard. Lines join
+    the networks of the depth sweep and of the width sweep.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
       metric: a key of ``METRICS``.
-      costs: keys of ``COSTS``, a panel each.
+      costs: keys of ``COSTS``, one panel each.
       size: width of a panel in pixels.
+
+    Raises:
+      UsageError: unknown metric or cost.
     """
     check_choice("metric", metric, METRICS)
     for cost in costs:
@@ -72,22 +76,22 @@ def plot(
     notes = [f"Mean of the last {LAST} evaluations; {runs.seeds(dataset)}."]
     notes.append("A ring marks the Pareto front of these means: what was measured, and no claim of a difference.")
     notes += filter(None, [runs.shares(dataset), runs.stalls(dataset)])
-    told = [cost for cost in costs if cost != "flops" or dataset.flops_per_update.notnull().any()]
-    if len(told) < len(costs):
-        notes.append("FLOPs are left out: these runs were trained before config.json told them.")
+    known = [cost for cost in costs if cost != "flops" or dataset.flops_per_update.notnull().any()]
+    if len(known) < len(costs):
+        notes.append("FLOPs are left out: these runs were trained before config.json recorded them.")
     notes += compared.sentence.tolist() if len(compared) else [NEEDS]
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     rows = []
     for task in tasks:
         row: alt.HConcatChart = panels(
-            dataset.isel(run=dataset.env.values == task), metric=metric, costs=told, size=size
+            dataset.isel(run=dataset.env.values == task), metric=metric, costs=known, size=size
         )
-        if len(compared) and len(here := compared[compared.env == task]):
-            row = alt.hconcat(row, _differences(here, metric, size))
+        if len(compared) and len(of_task := compared[compared.env == task]):
+            row = alt.hconcat(row, _differences(of_task, metric, size))
             row = row.resolve_scale(color="independent", shape="independent", strokeDash="independent")
         rows.append(row.properties(title=task) if len(tasks) > 1 else row)
-    wide = textwrap.TextWrapper(max(60, 47 * (len(told) + bool(len(compared)))))
-    lines = [line for note in notes for line in wide.wrap(note)]
+    wrapper = textwrap.TextWrapper(max(60, 47 * (len(known) + bool(len(compared)))))
+    lines = [line for note in notes for line in wrapper.wrap(note)]
     title = alt.TitleParams(f"{METRICS[metric].capitalize()}, and what it cost", subtitle=lines, subtitleLineHeight=16)
     picture = rows[0] if len(rows) == 1 else alt.vconcat(*rows, spacing=30)
     return picture.resolve_scale(color="independent", shape="independent", strokeDash="independent").properties(
@@ -96,12 +100,12 @@ def plot(
 
 
 def panels(dataset: xr.Dataset, *, metric: str, costs: Sequence[str], size: int = 230) -> alt.HConcatChart:
-    """Final score of each group against each cost, a panel a cost, and no comparison.
+    """Draw the final score of each group against each cost, one panel for each cost, without a comparison.
 
     Args:
       dataset: from ``compute``, of one task.
       metric: a key of ``METRICS``.
-      costs: keys of ``COSTS``; one that no run tells is left out.
+      costs: keys of ``COSTS``; a cost that no run records is left out.
       size: width of a panel in pixels.
     """
     groups = table(dataset, metric).rename(columns={"score": "value", "scores": "values"})
@@ -111,7 +115,7 @@ def panels(dataset: xr.Dataset, *, metric: str, costs: Sequence[str], size: int 
 def _panel(
     dataset: xr.Dataset, groups: pd.DataFrame, metric: str, cost: str, size: int
 ) -> alt.LayerChart | alt.FacetChart:
-    """Scores against one cost."""
+    """Scores against one cost, with the Pareto front ringed."""
     groups = groups.dropna(subset=[cost])
     style, order = styles(dataset), groups.group.tolist()
     x = alt.X(
@@ -136,15 +140,15 @@ def _panel(
         layers.append(
             alt.Chart(pd.DataFrame(swept)).mark_line(color="#777", strokeWidth=1.3).encode(x=x, y=y, strokeDash=dash)
         )
-    told = groups[["group", cost, "value", "values"]]
-    layers += charts.seed_marks(told, y, x=x, color=color, shape=shape, tooltip=["group:N", "value:Q", f"{cost}:Q"])
+    points = groups[["group", cost, "value", "values"]]
+    layers += charts.seed_marks(points, y, x=x, color=color, shape=shape, tooltip=["group:N", "value:Q", f"{cost}:Q"])
     ringed = groups[pareto(groups[cost], groups["value"])][[cost, "value"]]
     layers.append(alt.Chart(ringed).mark_point(size=420, color="#222", strokeWidth=1.2, opacity=1).encode(x=x, y=y))
     return charts.layers(*layers).properties(width=size, height=240, title=f"against {_SHORT[cost]}")
 
 
 def _differences(compared: pd.DataFrame, metric: str, size: int) -> alt.LayerChart | alt.FacetChart:
-    """The score of the deeper network minus that of the wider, with the interval that the verdict stands on."""
+    """The score of the deeper network minus that of the wider one, with the interval that decides the verdict."""
     data = compared[["equal", "deep", "wide", "difference", "low", "high"]].assign(equal="equal " + compared.equal)
     y = alt.Y("equal:N", sort=data.equal.tolist(), title=None, axis=alt.Axis(labelLimit=200))
     x = alt.X("difference:Q", title=f"difference in {METRICS[metric]}", axis=alt.Axis(tickCount=5))
@@ -161,7 +165,7 @@ def _differences(compared: pd.DataFrame, metric: str, size: int) -> alt.LayerCha
 @outputs.out("efficiency.html")
 @outputs.metric
 def command(paths: Sequence[Path], out: Sequence[Path], metric: str) -> None:
-    """Tell what depth and width bought at equal updates, equal parameters and equal seconds, task by task.
+    """Compare what depth and width bought at equal updates, equal parameters and equal seconds, task by task.
 
     RUNS are run directories, or directories that hold some.
 

@@ -1,4 +1,4 @@
-"""What did each network reach in the end, beside what the paper's reached? (paper table 1, figure 16)"""
+"""Final scores of each network next to those of the paper (paper table 1, figure 16)."""
 
 from importlib import resources
 
@@ -11,19 +11,19 @@ _SCORES = {"time_at_goal": "time at goal", "success": "success"}
 
 
 def table(dataset: xr.Dataset) -> pd.DataFrame:
-    """A row for each task and group; and, where all groups have several tasks, one for each group over those.
+    """One row for each task and group; if all groups share several tasks, also one for each group over those tasks.
 
-    Scores are means over seeds of the mean of the last five evaluations; over tasks, means of the tasks' means. Only
-    tasks that all groups have are averaged over, so that no group's row is of easier tasks than another's.
+    A score is the mean over seeds of the mean of the last five evaluations; over tasks, the mean of the tasks' scores.
+    Only tasks that all groups share are averaged, so that no group is averaged over easier tasks than another.
 
     Args:
       dataset: from ``analyses.common.runs.compute``.
 
     Returns:
-      Columns ``task``, ``network`` (what the group differs in), ``seeds``, ``time_at_goal``, ``success`` and their
-      ``..._lowest`` and ``..._highest`` (of the seeds; NaN over tasks), ``parameters``, ``flops_per_update``,
-      ``updates``, ``train_seconds``, and ``paper``: its time at goal with its standard error, at width 256, where the
-      task, depth and architecture are the paper's.
+      Columns ``task``, ``network`` (the group), ``seeds`` (their number), ``time_at_goal``, ``success`` and their
+      ``..._lowest`` and ``..._highest`` (over seeds; NaN over tasks), ``parameters``, ``flops_per_update``,
+      ``updates``, ``train_seconds``, and ``paper``: the paper's time at goal with its standard error, at width 256, if
+      task, depth and architecture match; else empty.
     """
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     paper = paper_numbers()
@@ -40,32 +40,33 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
                 | {"updates": at_goal["updates"], "train_seconds": at_goal["seconds"]}
                 | {"paper": _of_paper(paper, task, at_goal)}
             )
-    each = pd.DataFrame(rows)
-    groups = set(each.network)
-    shared = [task for task in tasks if set(each.network[each.task == task]) == groups]
+    by_task = pd.DataFrame(rows)
+    groups = set(by_task.network)
+    shared = [task for task in tasks if set(by_task.network[by_task.task == task]) == groups]
     if len(shared) < 2:
-        return each
-    part = each[each.task.isin(shared)].drop(columns=["task", "paper"])
-    over = part.groupby("network", sort=False).mean().reset_index()
+        return by_task
+    part = by_task[by_task.task.isin(shared)].drop(columns=["task", "paper"])
+    over_tasks = part.groupby("network", sort=False).mean().reset_index()
     ranges = [f"{name}_{end}" for name in _SCORES for end in ("lowest", "highest")]
     name = "all tasks" if len(shared) == len(tasks) else f"mean of {', '.join(shared)}"
-    over = over.assign(task=name, paper="", **dict.fromkeys(ranges, float("nan")))
-    over["seeds"] = part.groupby("network", sort=False).seeds.min().values
-    return pd.concat([each, over[each.columns]], ignore_index=True)
+    over_tasks = over_tasks.assign(task=name, paper="", **dict.fromkeys(ranges, float("nan")))
+    over_tasks["seeds"] = part.groupby("network", sort=False).seeds.min().values
+    return pd.concat([by_task, over_tasks[by_task.columns]], ignore_index=True)
 
 
 def _score(name: str, row: dict) -> dict:
+    """A score with its lowest and highest seed, as columns of the table."""
     return {name: row["score"], f"{name}_lowest": min(row["scores"]), f"{name}_highest": max(row["scores"])}
 
 
 def paper_numbers() -> pd.DataFrame:
-    """The paper's time at goal by env, depth and network, with standard errors where it tells them, and the source."""
+    """The paper's time at goal by env, depth and network, with standard errors if it gives them, and the source."""
     with resources.files("analyses.sweeps").joinpath("paper_numbers.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table from ``table`` as Markdown; behind a score stand the lowest and the highest seed."""
+    """A table from ``table`` as Markdown; the lowest and highest seed follow each score in parentheses."""
     head = ["task", "network", "seeds", *_SCORES.values(), "parameters", "FLOPs/update", "updates", "seconds", "paper"]
     lines = [" | ".join(["", *head, ""]).strip(), "|" + " --- |" * len(head)]
     for row in table.to_dict("records"):
@@ -80,22 +81,23 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _with_range(row: dict, name: str, form: str) -> str:
-    """A mean with the lowest and the highest seed."""
-    score = format(row[name], form)
+def _with_range(row: dict, name: str, number_format: str) -> str:
+    """A score in words, with its lowest and highest seed."""
+    score = format(row[name], number_format)
     if pd.isna(row[f"{name}_lowest"]):
         return score
     if row["seeds"] == 1:
         return f"{score} (one seed)"
-    return f"{score} ({row[f'{name}_lowest']:{form}} to {row[f'{name}_highest']:{form}})"
+    return f"{score} ({row[f'{name}_lowest']:{number_format}} to {row[f'{name}_highest']:{number_format}})"
 
 
 def _of_paper(paper: pd.DataFrame, task: str, row: dict) -> str:
+    """The paper's time at goal for the same task, depth and network in words; empty if it gives none."""
     if row["depth"] != row["actor_depth"] or row["algorithm"] != "crl":
         return ""
     same = paper[(paper.env == task) & (paper.depth == row["depth"]) & (paper.network == row["network"])]
     if same.empty:
         return ""
-    found = same.iloc[0]
-    error = "" if pd.isna(found.standard_error) else f" +- {found.standard_error:g}"
-    return f"{found.time_at_goal:g}{error} ({found.source})"
+    match = same.iloc[0]
+    error = "" if pd.isna(match.standard_error) else f" +- {match.standard_error:g}"
+    return f"{match.time_at_goal:g}{error} ({match.source})"

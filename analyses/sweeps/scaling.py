@@ -1,4 +1,4 @@
-"""How does the score grow with depth, and what changes that? (paper figures 1, 5, 6, 7, 12 and 16)"""
+"""How does the score grow with depth, and which settings matter? (paper figures 1, 5, 6, 7, 12 and 16)"""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -20,26 +20,26 @@ from crlviz.checkpoints import atomic_files
 from crlviz.options import check_choice
 
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
-_COLORS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of what is not a depth
+_COLORS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of lines that are not depths
 _SHAPES = ("circle", "square", "triangle-up", "diamond")
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
-    """Curves, scores and costs of run directories, and of those that directories hold (``common.runs``)."""
+    """Curves, scores and costs of the runs at paths (``analyses.common.runs.collect``)."""
     return runs.collect(paths)
 
 
 def curves(
     dataset: xr.Dataset, *, metric: str = "success", over: str = "gradient_steps", size: int = 380, title: str = ""
 ) -> alt.LayerChart | alt.FacetChart:
-    """Scores over training, a line a group (the mean over seeds) on thin lines of its seeds.
+    """Draw scores over training: a thick line for each group (the mean over seeds), thin lines for its seeds.
 
     Args:
       dataset: from ``analyses.common.runs.compute``, of one task.
       metric: a key of ``METRICS``.
       over: a key of ``AXES``.
       size: width in pixels.
-      title: default: what they go over.
+      title: default: the axis.
     """
     seeds, means = [], []
     for group, part in dataset.groupby("group"):
@@ -71,7 +71,7 @@ def curves(
 
 
 def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
-    """One color a depth; groups of one depth differ by their dashes and by the marks' shapes."""
+    """Color, dash and shape of each group: one color for each depth; dash and shape separate groups of one depth."""
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     depths = [int(dataset.depth.values[dataset.group.values == group][0]) for group in order]
     nth = [depths[:index].count(depth) for index, depth in enumerate(depths)]
@@ -88,10 +88,10 @@ class Panel:
     """One picture of a sweep.
 
     Attributes:
-      title: what it shows.
-      factors: what its runs differ in, of ``runs.FACTORS``, each with two values or more.
-      draw: from the Dataset of those runs of one task, the metric and the cost over which curves go.
-      options: the sweep that makes such runs.
+      title: its content.
+      factors: of ``runs.FACTORS``: the factors in which its runs differ, with two values or more each.
+      draw: draws it, from the Dataset of those runs of one task, a key of ``METRICS`` and a key of ``AXES``.
+      options: options of the sweep that makes such runs.
     """
 
     title: str
@@ -101,37 +101,40 @@ class Panel:
 
     @property
     def needs(self) -> str:
-        """What runs it takes."""
+        """The runs that it needs, in words."""
         names = " and ".join(f"several values of {name.replace('_', ' ')}" for name in self.factors)
         return f"{self.title} needs runs with {names}"
 
     @property
     def command(self) -> str:
-        """The sweep that makes them."""
+        """The sweep that makes these runs."""
         return f"crlviz sweep ENV {self.options} --seed 0-4 --out RUNS"
 
 
 def panels(dataset: xr.Dataset, metric: str = "time_at_goal", over: str = "env_steps") -> dict[str, alt.TopLevelMixin]:
-    """The pictures that the runs of one task support, by their names in ``PANELS``."""
-    found = {}
+    """Draw the panels that the runs of one task support, by their names in ``PANELS``."""
+    drawn = {}
     for name, panel in PANELS.items():
         part = vary(dataset, *panel.factors)
         values = list(zip(*(part[factor].values.tolist() for factor in panel.factors), strict=True))
         most = max(len(set(column)) for column in zip(*values, strict=True))
-        # Of two factors, more combinations than values of either: both vary, and not only together.
+        # With two factors, there must be more combinations than values of either: both vary, not only jointly.
         if len(set(values)) > (most if len(panel.factors) > 1 else 1):
-            found[name] = panel.draw(part, metric, over)
-    return found
+            drawn[name] = panel.draw(part, metric, over)
+    return drawn
 
 
 @charts.whole
 def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_steps") -> alt.TopLevelMixin:
-    """Every panel that the runs support, a block a task; of runs that support none, their learning curves.
+    """Draw every panel that the runs support, in a block for each task; learning curves if they support none.
 
     Args:
       dataset: from ``analyses.common.runs.compute``, or read back from netCDF.
       metric: a key of ``METRICS``.
-      over: a key of ``AXES``: what learning curves go over.
+      over: a key of ``AXES``: the axis of learning curves.
+
+    Raises:
+      UsageError: unknown metric or axis.
     """
     check_choice("metric", metric, METRICS)
     check_choice("over", over, AXES)
@@ -148,7 +151,7 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_
         return alt.vconcat(*blocks, spacing=30).properties(title=f"{METRICS[metric].capitalize()}, over training")
     lines = [f"Final scores are means of the last {LAST} evaluations; {runs.seeds(dataset)}."]
     lines += filter(None, [runs.stalls(dataset)])
-    lines += [f"Not drawn, for want of runs that differ in it: {'; '.join(lacking)}."] * bool(lacking)
+    lines += [f"Not drawn, because no runs differ in it: {'; '.join(lacking)}."] * bool(lacking)
     subtitle = [line for text in lines for line in textwrap.wrap(text, 130)]
     return alt.vconcat(*blocks, spacing=30).properties(
         title=alt.TitleParams(
@@ -161,14 +164,14 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_
 
 
 def missing(dataset: xr.Dataset) -> list[Panel]:
-    """The panels that no task's runs support."""
+    """The panels that the runs of no task support."""
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     drawn = {name for task in tasks for name in panels(dataset.isel(run=dataset.env.values == task))}
     return [panel for name, panel in PANELS.items() if name not in drawn]
 
 
 def _cells(part: xr.Dataset, names: Sequence[str], metric: str) -> pd.DataFrame:
-    """A row for each combination of factors: ``values``, the score of each seed, and ``value``, their mean."""
+    """One row for each combination of factors: ``values``, the score of each seed, and ``value``, their mean."""
     labels = pd.DataFrame({name: part[name].values for name in names}).assign(score=part[f"score_{metric}"].values)
     rows = []
     for key, group in labels.groupby(list(names), sort=True):
@@ -178,6 +181,7 @@ def _cells(part: xr.Dataset, names: Sequence[str], metric: str) -> pd.DataFrame:
 
 
 def _curves(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
+    """Learning curves, a line for each depth."""
     part = runs.relabel(part, "depth").sortby("depth")
     return curves(part, metric=metric, over=over, size=330, title="Learning curves by depth")
 
@@ -188,19 +192,19 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
     values = list(dict.fromkeys(data[by])) if x != by else sorted(data[by])
     is_depth = by == "depth"
     colors = [charts.depth_color(v) if is_depth else _COLORS[n % len(_COLORS)] for n, v in enumerate(values)]
-    words = [datasets.FACTS[by].format(value) for value in values]
-    data["line"] = data[by].map(dict(zip(values, words, strict=True)))
+    names = [datasets.FACTS[by].format(value) for value in values]
+    data["line"] = data[by].map(dict(zip(values, names, strict=True)))
     ticks = sorted(set(data[x]))
-    # Lines stand a little apart, so that their seeds can be told from one another.
-    apart = {line: 2 ** (0.05 * (n - (len(words) - 1) / 2)) if x != by else 1.0 for n, line in enumerate(words)}
-    data["place"] = data[x] * data.line.map(apart)
+    # Lines are shifted slightly along x, so that the marks of their seeds do not overlap.
+    shifts = {line: 2 ** (0.05 * (n - (len(names) - 1) / 2)) if x != by else 1.0 for n, line in enumerate(names)}
+    data["place"] = data[x] * data.line.map(shifts)
     scale = alt.Scale(type="log", base=2, domain=[ticks[0] / 1.2, ticks[-1] * 1.2], nice=False)
     at = alt.X("place:Q", title=x.replace("_", " "), scale=scale, axis=alt.Axis(values=ticks, grid=False, format="d"))
     height = alt.Y("value:Q", title=METRICS[metric], scale=_domain(metric))
     legend = alt.Legend(orient="bottom", columns=3, title=None, symbolOpacity=1) if x != by else None
-    color = alt.Color("line:N", sort=words, scale=alt.Scale(domain=words, range=colors), legend=legend)
-    shapes = alt.Scale(domain=words, range=[_SHAPES[n % len(_SHAPES)] for n in range(len(words))])
-    shape = alt.Shape("line:N", sort=words, scale=shapes, legend=legend) if not is_depth else alt.value("circle")
+    color = alt.Color("line:N", sort=names, scale=alt.Scale(domain=names, range=colors), legend=legend)
+    shapes = alt.Scale(domain=names, range=[_SHAPES[n % len(_SHAPES)] for n in range(len(names))])
+    shape = alt.Shape("line:N", sort=names, scale=shapes, legend=legend) if not is_depth else alt.value("circle")
     line = alt.Chart(data.drop(columns="values")).mark_line(strokeWidth=1.8).encode(x=at, y=height)
     layers = [
         line.encode(color=color) if x != by else line.encode(color=alt.value("#bbb")),
@@ -212,10 +216,10 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
 
 
 def _grid(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
-    """Final scores of actor depths by critic depths, as numbers on colors."""
+    """Final scores by actor and critic depth, as numbers on colored tiles."""
     data = _cells(part, ["depth", "actor_depth"], metric)
     middle = (data.value.min() + data.value.max()) / 2
-    form = ".2f" if metric == "success" else ".3~g"
+    number_format = ".2f" if metric == "success" else ".3~g"
     base = alt.Chart(data).encode(
         x=alt.X("depth:O", title="critic depth", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("actor_depth:O", title="actor depth", sort="descending"),
@@ -223,7 +227,7 @@ def _grid(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
     legend = alt.Legend(title=METRICS[metric], gradientLength=160, titleLimit=200)
     cells = base.mark_rect().encode(color=alt.Color("value:Q", scale=alt.Scale(scheme="viridis"), legend=legend))
     ink = alt.condition(f"datum.value < {middle}", alt.value("white"), alt.value("black"))
-    score = base.mark_text(fontSize=15, dy=-7).encode(text=alt.Text("value:Q", format=form), color=ink)
+    score = base.mark_text(fontSize=15, dy=-7).encode(text=alt.Text("value:Q", format=number_format), color=ink)
     data["seeds"] = [f"{n} seed" + "s" * (n > 1) for n in map(len, data.pop("values"))]
     count = base.mark_text(fontSize=10, dy=10).encode(text="seeds:N", color=ink)
     return alt.layer(cells, score, count).properties(
@@ -232,6 +236,7 @@ def _grid(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
 
 
 def _domain(metric: str) -> alt.Scale:
+    """Scale of scores: 0 to 1 for success, else from 0."""
     return alt.Scale(domain=[0, 1]) if metric == "success" else alt.Scale(zero=True)
 
 
@@ -274,7 +279,8 @@ PANELS = {
 def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) -> None:
     """Draw learning curves and final scores over depth, batch size, actor and critic depth, and ablations.
 
-    RUNS are run directories, or directories that hold some. What they do not support is named with the sweep it takes.
+    RUNS are run directories, or directories that hold some. Panels that they do not support are listed with the sweeps
+    that make their runs.
 
     \b
     Example: crlviz scaling runs --metric success --out scaling.png --out table.md

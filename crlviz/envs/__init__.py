@@ -26,7 +26,7 @@ class Body:
       where: module of this package and class in it; imported when the body is first made.
       open: whether it also stands on its own, without a maze.
       cell_size: meters of a cell of its mazes; None: it walks in none.
-      centerd: whether the middle of its mazes is the origin, rather than the center of the first cell.
+      centered: whether the middle of its mazes is the origin, rather than the center of the first cell.
       layouts: names of mazes that stand for another layout than the one of that name.
       paper: options under which it is as in the paper's code, slips included.
       paper_open: the same, where it stands on its own.
@@ -37,7 +37,7 @@ class Body:
     where: str
     open: bool = True
     cell_size: float | None = None
-    centerd: bool = False
+    centered: bool = False
     layouts: Mapping[str, str] = field(default_factory=dict)
     paper: Mapping[str, object] = field(default_factory=dict)
     paper_open: Mapping[str, object] = field(default_factory=dict)
@@ -56,8 +56,8 @@ _MORE_STEPS = {
     "env_steps": 8_000_000,
 }
 BODIES: dict[str, Body] = {
-    "point": Body("point:PointMaze", open=False, cell_size=1.0, centerd=True, laptop={}),
-    "swimmer": Body("swimmer:Swimmer", cell_size=1.25, centerd=True, laptop=_MORE_STEPS),
+    "point": Body("point:PointMaze", open=False, cell_size=1.0, centered=True, laptop={}),
+    "swimmer": Body("swimmer:Swimmer", cell_size=1.25, centered=True, laptop=_MORE_STEPS),
     "ant": Body("ant:Ant", cell_size=4.0, paper=_NOISY),
     "ant_ball": Body("ant_ball:AntBall", paper=_NOISY | {"ball_is_goal": False, "independent_offset": False}),
     "ant_push": Body("ant_push:AntPush", paper=_NOISY | {"box_at_rest": False}),
@@ -178,13 +178,13 @@ def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
     if base == "maze":
         if layout is None:
             raise UsageError(f"{id} is for a maze of your own: give its file with --layout")
-        return mazes.build(mazes.parse(layout), cell_size=body.cell_size or 1.0, centerd=body.centerd, hops=hops)
+        return mazes.build(mazes.parse(layout), cell_size=body.cell_size or 1.0, centered=body.centered, hops=hops)
     if layout is not None:
         custom = f"{name}_maze" if body.cell_size else CUSTOM
         raise UsageError(f"{id} has its layout in its name; a layout of your own goes with {custom}")
     if not maze:
         return None
-    return mazes.get(body.layouts.get(maze, maze), cell_size=body.cell_size or 1.0, centerd=body.centerd)
+    return mazes.get(body.layouts.get(maze, maze), cell_size=body.cell_size or 1.0, centered=body.centered)
 
 
 def _split(id: str) -> tuple[str, str]:

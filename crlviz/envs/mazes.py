@@ -328,7 +328,7 @@ def within(name: str, cells: int) -> str:
     return f"{name}_gen_" + "".join(f"{hop}f" for hop in range(1, cells + 1))
 
 
-def get(name: str, *, cell_size: float = 1.0, centerd: bool = False) -> Maze:
+def get(name: str, *, cell_size: float = 1.0, centered: bool = False) -> Maze:
     """The maze of that name, for example ``u4_maze``, ``big_maze_eval`` or ``u_maze_gen_1f2f3f``.
 
     Raises:
@@ -338,14 +338,14 @@ def get(name: str, *, cell_size: float = 1.0, centerd: bool = False) -> Maze:
     if base not in LAYOUTS:
         near = difflib.get_close_matches(base, LAYOUTS, n=3, cutoff=0.5)
         raise UsageError(f"no maze is called {name!r}; nearest: {', '.join(near) or ', '.join(LAYOUTS)}")
-    return build(LAYOUTS[base].split(), cell_size=cell_size, centerd=centerd, hops=hops)
+    return build(LAYOUTS[base].split(), cell_size=cell_size, centered=centered, hops=hops)
 
 
-def build(rows: Sequence[str], *, cell_size: float = 1.0, centerd: bool = False, hops: tuple[int, ...] = ()) -> Maze:
-    """A maze from rows that ``parse`` accepts; ``centerd`` puts the grid's middle at the world's origin."""
+def build(rows: Sequence[str], *, cell_size: float = 1.0, centered: bool = False, hops: tuple[int, ...] = ()) -> Maze:
+    """A maze from rows that ``parse`` accepts; ``centered`` puts the grid's middle at the world's origin."""
     rows = parse(rows)
     origin = (0.0, 0.0)
-    if centerd:
+    if centered:
         origin = (-cell_size * (len(rows) - 1) / 2, -cell_size * (len(rows[0]) - 1) / 2)
     maze = Maze(rows, cell_size, origin, hops)
     if hops:

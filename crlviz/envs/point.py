@@ -35,7 +35,7 @@ class PointMaze(GoalEnv):
 
     Within a step the point flies straight; at a wall it loses the velocity into it and slides along, so its path never
     enters a wall (at under a cell a step it meets at most one wall face on each axis). Cells are 1 m and the maze is
-    centerd on the origin: inputs of order one, which a network learns from fastest.
+    centered on the origin: inputs of order one, which a network learns from fastest.
     """
 
     goal_indices = (0, 1)

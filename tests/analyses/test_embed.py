@@ -1,4 +1,4 @@
-"""Embeddings of an agent whose phi and psi are known, and the numbers in closed form."""
+"""Embeddings of an agent whose phi and psi are known, against numbers in closed form."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,13 +24,13 @@ def _stay(observation, key=None):
 
 
 def _plane(places):
-    """Places laid into three dimensions, stretched by two along y."""
+    """Positions [..., 2] embedded in three dimensions, stretched by 2 along y."""
     return np.stack([places[..., 0], 2 * places[..., 1], np.zeros(places.shape[:-1])], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embedder(Handmade):
-    """phi lays the state's place out, psi the goal."""
+    """phi is ``layout`` of the state's position, psi is ``layout`` of the goal."""
 
     layout: Callable = _plane
 
@@ -46,14 +46,14 @@ def room():
     return envs.make("point_maze", layout=ROOM)
 
 
-def test_a_plane_is_drawn_as_it_is(room):
-    """Two components hold all there is, so distances are those of the plane, psi's included."""
+def test_a_plane_keeps_its_distances(room):
+    """Two components explain all variance, so distances are those of the plane, for psi too."""
     dataset = embed.compute([Embedder(room, _steer)], episodes=4).isel(depth=0)
     assert dataset.reached == 1
     np.testing.assert_allclose(dataset.explained.sum(), 1)
     known = np.isfinite(dataset.distance.values)
     gaps = np.linalg.norm(dataset.phi.values[known] - dataset.psi.values, axis=1)
-    # In an empty room the way is the straight line; the y of start and goal differ by the layout's 2 m.
+    # In an empty room the geodesic distance is the straight line; start and goal differ by 2 m in x and y.
     assert dataset.distance.values[0] == pytest.approx(np.hypot(2, 2), abs=0.3)
     assert gaps[0] == pytest.approx(np.hypot(2, 2 * 2), abs=0.5)
     assert np.all(np.diff(dataset.distance.values[known]) <= 1e-6)
@@ -63,13 +63,13 @@ def test_a_plane_is_drawn_as_it_is(room):
 
 @pytest.mark.parametrize("stretch", [1, 5])
 def test_spread_near_the_goal(room, stretch):
-    """Places nearer to the goal than half the way are stretched; the ratio says by how much."""
+    """Positions within half the distance are stretched by a factor; the ratio is that factor."""
     goal = room.maze.xy((5, 1))
-    way = np.linalg.norm(goal)  # from the start in the middle, give or take the start's jitter
+    distance = np.linalg.norm(goal)  # from the start in the middle, up to noise at reset
 
     def layout(places):
         offset = places - goal
-        near = np.linalg.norm(offset, axis=-1, keepdims=True) < 0.5 * way
+        near = np.linalg.norm(offset, axis=-1, keepdims=True) < 0.5 * distance
         return np.where(near, stretch, 1) * offset + np.where(near, 0, 100)
 
     agent = Embedder(room, _steer, layout=layout)
@@ -78,8 +78,8 @@ def test_spread_near_the_goal(room, stretch):
 
 
 @pytest.mark.parametrize("directions", [1, 2, 7])
-def test_effective_rank_counts_even_directions(directions):
-    """Equal variance in so many orthogonal directions, in a rotated frame, is exactly that rank."""
+def test_effective_rank_counts_directions_of_equal_variance(directions):
+    """Equal variance in n orthogonal directions, in a rotated frame, gives rank n exactly."""
     rng = np.random.default_rng(0)
     frame = np.linalg.qr(rng.normal(size=(64, 64)))[0]
     points = 3 * np.concatenate([np.eye(64)[:directions], -np.eye(64)[:directions]]) @ frame + 5
@@ -89,7 +89,7 @@ def test_effective_rank_counts_even_directions(directions):
     np.testing.assert_allclose(axes @ axes.T, np.eye(len(axes)), atol=1e-9)
 
 
-def test_effective_rank_of_uneven_directions():
+def test_effective_rank_of_unequal_shares():
     assert embed.effective_rank(np.array([0.5, 0.25, 0.25, 0])) == pytest.approx(2**1.5)
 
 
@@ -109,7 +109,7 @@ def _pair(room):
     ]
 
 
-def test_all_embed_the_best_agents_trajectory(room):
+def test_shared_is_the_best_agents_trajectory(room):
     shared = embed.compute(_pair(room), episodes=4)
     np.testing.assert_allclose(shared.phi.sel(depth=4), 3 * shared.phi.sel(depth=8), rtol=1e-4, atol=1e-5)
     own = embed.compute(_pair(room), episodes=4, trajectory="own")
@@ -119,10 +119,10 @@ def test_all_embed_the_best_agents_trajectory(room):
     assert np.isnan(own.spread_ratio.sel(depth=4))
     steps = np.isfinite(own.distance).sum("time")
     assert steps.sel(depth=4) == room.episode_length
-    assert steps.sel(depth=8) < 20  # no longer than the way
+    assert steps.sel(depth=8) < 20  # ends when it reaches the goal
 
 
-def test_the_chart_from_the_file_is_the_chart(room, tmp_path):
+def test_a_saved_dataset_gives_the_same_chart(room, tmp_path):
     dataset = embed.compute(_pair(room), episodes=4)
     assert_described(dataset)
     datasets.save(dataset, tmp_path / "embed.nc")

@@ -1,4 +1,4 @@
-"""Norms of residual blocks against a forward pass in plain numpy."""
+"""Norms of residual blocks against a forward pass in NumPy."""
 
 import dataclasses
 
@@ -19,30 +19,30 @@ from tests.helpers.toys import Handmade, assert_described, toy_config, untrained
 def _layer(x, params, config):
     x = x @ params["dense"]["kernel"] + params["dense"]["bias"]
     if config.layer_norm:
-        centerd = x - x.mean(-1, keepdims=True)
-        x = centerd / np.sqrt((x**2).mean(-1, keepdims=True) - x.mean(-1, keepdims=True) ** 2 + 1e-6)
+        centered = x - x.mean(-1, keepdims=True)
+        x = centered / np.sqrt((x**2).mean(-1, keepdims=True) - x.mean(-1, keepdims=True) ** 2 + 1e-6)
         x = x * params["norm"]["scale"] + params["norm"]["bias"]
     return np.maximum(x, 0) if config.activation == "relu" else x / (1 + np.exp(-x))
 
 
 def _by_numpy(x, params, config):
-    """Norms [blocks, B], one layer after the other."""
+    """Norms [blocks, B], layer by layer."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     x = _layer(x, params["stem"], config)
-    found = []
+    norms_of_blocks = []
     for index in range(config.depth // 4):
         y = x
         for k in range(4):
             y = _layer(y, jax.tree.map(lambda leaf, index=index: leaf[index], params["blocks"][f"layer_{k}"]), config)
-        found.append(np.sqrt((y**2).sum(-1)))
+        norms_of_blocks.append(np.sqrt((y**2).sum(-1)))
         x = x + y if config.residual else y
-    return np.array(found)
+    return np.array(norms_of_blocks)
 
 
 @pytest.mark.parametrize(
     "changes", [{}, {"residual": False}, {"layer_norm": False, "activation": "relu"}], ids=["paper", "plain", "relu"]
 )
-def test_against_numpy(changes):
+def test_norms_against_numpy(changes):
     config = NetworkConfig(depth=12, width=16, **changes)
     params = Critic(config, 4, 2, 2).init(jax.random.key(0))["psi"]
     goals = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
@@ -59,14 +59,14 @@ def agents(tmp_path_factory):
 def test_means_over_the_states_of_rollouts(agents):
     dataset = norms.compute(agents[:1], episodes=2).isel(depth=0)
     runs = rollout(agents[0], 2)
-    both = [runs[name].values.reshape(-1, runs[name].shape[-1]) for name in ("state", "action", "achieved")]
+    arrays = [runs[name].values.reshape(-1, runs[name].shape[-1]) for name in ("state", "action", "achieved")]
     goals = np.repeat(runs.goal.values, runs.sizes["time"], axis=0)
     actor, critic = agents[0].actor.config, agents[0].critic.config
     params = agents[0].params
     expected = {
-        "actor": _by_numpy(np.concatenate([both[0], goals], 1), params["actor"], actor),
-        "phi": _by_numpy(np.concatenate(both[:2], 1), params["critic"]["phi"], critic),
-        "psi": _by_numpy(both[2], params["critic"]["psi"], critic),
+        "actor": _by_numpy(np.concatenate([arrays[0], goals], 1), params["actor"], actor),
+        "phi": _by_numpy(np.concatenate(arrays[:2], 1), params["critic"]["phi"], critic),
+        "psi": _by_numpy(arrays[2], params["critic"]["psi"], critic),
     }
     assert dataset.block.values.tolist() == [1, 2, 3]
     for network, values in expected.items():
@@ -91,18 +91,18 @@ def test_depths_and_seeds_share_a_dataset(agents, tmp_path):
     assert "1-2 seeds" in str(norms.plot(dataset).to_dict()["title"])
 
 
-def test_agents_without_such_networks():
+def test_agents_without_these_networks_are_rejected():
     from crlviz import envs
 
     with pytest.raises(UsageError, match="by hand has no residual network called phi or psi"):
         norms.compute([Handmade(envs.make("point_u_maze"), None, params={"actor": (), "critic": {}})])
 
 
-def test_networks_of_less_than_a_block(tmp_path):
-    """JaxGCRL's may have any depth from 1 on, and actor and critic their own."""
+def test_networks_without_a_block(tmp_path):
+    """Networks from JaxGCRL may have any depth from 1 on, different for actor and critic."""
 
-    def agent(name, *parts):
-        config = dataclasses.replace(toy_config(), **dict.fromkeys(parts, NetworkConfig(depth=2, width=8, tail=2)))
+    def agent(name, *shallow):
+        config = dataclasses.replace(toy_config(), **dict.fromkeys(shallow, NetworkConfig(depth=2, width=8, tail=2)))
         return crlviz.load(untrained_run(tmp_path / name, config))
 
     dataset = norms.compute([agent("mixed", "actor")], episodes=2)

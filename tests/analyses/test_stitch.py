@@ -1,4 +1,4 @@
-"""The stitching matrix: policies whose outcome for every pair is known."""
+"""The stitching matrix of policies whose outcome for every pair is known."""
 
 import altair as alt
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from tests.helpers.toys import FACTS, Handmade, assert_described
 
 
 class Teleporting(PointMaze):
-    """Wherever the point is, a step takes it to its goal."""
+    """A step takes the point to its goal from anywhere."""
 
     def step(self, state, action):
         point = state.pipeline_state
@@ -33,12 +33,12 @@ def _steer(observation, key=None):
 
 
 def _shake(observation, key=None):
-    """Full speed to the goal for those that draw actions, no motion for those that take the mean."""
+    """Sampled actions go to the goal at full speed, mean actions do not move."""
     return _stay(observation) if key is None else _steer(observation)
 
 
-def test_a_teleporting_policy_fills_the_matrix():
-    env = Teleporting("teleport", mazes.get("u_maze_gen_1f2f", centerd=True))
+def test_a_teleporting_policy_reaches_every_goal():
+    env = Teleporting("teleport", mazes.get("u_maze_gen_1f2f", centered=True))
     dataset = stitch.compute([Handmade(env, _stay)], length=5).isel(depth=0)
     task = ~np.eye(7, dtype=bool)
     assert (dataset.success.values[task] == 1).all()
@@ -46,16 +46,16 @@ def test_a_teleporting_policy_fills_the_matrix():
     assert np.isnan(dataset.success.values[~task]).all()
 
 
-def test_one_that_stands_still_fills_none():
+def test_a_policy_that_stands_still_reaches_no_goal():
     dataset = stitch.compute([Handmade(envs.make("point_u_maze"), _stay)], length=5).isel(depth=0)
     task = ~np.eye(7, dtype=bool)
     assert (dataset.success.values[task] == 0).all()
     assert (dataset.time_at_goal.values[task] == 0).all()
 
 
-def test_one_that_flies_straight_reaches_what_it_sees(monkeypatch):
-    """In chunks that do not divide the number of pairs, so a pair in the wrong place would show."""
-    monkeypatch.setattr(stitch, "_AT_ONCE", 10)
+def test_a_policy_that_goes_straight_reaches_visible_goals(monkeypatch):
+    """The chunk size does not divide the number of pairs, so that a misplaced pair would fail the test."""
+    monkeypatch.setattr(stitch, "_MAX_BATCH", 10)
     dataset = stitch.compute([Handmade(envs.make("point_u_maze"), _steer)]).isel(depth=0)
     straight = np.hypot(
         dataset.start_x.values[:, None] - dataset.goal_x.values, dataset.start_y.values[:, None] - dataset.goal_y.values
@@ -64,7 +64,7 @@ def test_one_that_flies_straight_reaches_what_it_sees(monkeypatch):
     visible = np.isclose(straight, dataset.distance.values) & task
     assert 0 < visible.sum() < task.sum()
     assert (dataset.success.values[visible] == 1).all()
-    # Between the two arms of the U the wall holds it back.
+    # The wall between the arms of the U blocks it.
     assert dataset.success.values[0, 6] == dataset.success.values[6, 0] == 0
 
 
@@ -84,7 +84,7 @@ def test_cells_distances_and_the_pairs_of_training():
             assert dataset.distance.values[start, goal] == pytest.approx(float(way))
 
 
-def test_without_generated_pairs_the_mazes_own_are_seen():
+def test_without_generated_pairs_the_layouts_own_pairs_are_seen():
     env = envs.make("point_big_maze")
     dataset = stitch.compute([Handmade(env, _stay)], length=1).isel(depth=0)
     start, goal = np.nonzero(dataset.seen.values)
@@ -92,7 +92,7 @@ def test_without_generated_pairs_the_mazes_own_are_seen():
     assert len(goal) == len(env.maze.goals)
 
 
-def test_episodes_are_averaged_and_actions_drawn():
+def test_episodes_are_averaged_and_actions_sampled():
     agent = Handmade(envs.make("point_u_maze"), _shake)
     still = stitch.compute([agent], length=30).isel(depth=0)
     drawn = stitch.compute([agent], length=30, sampled=True, episodes=3).isel(depth=0)
@@ -102,12 +102,12 @@ def test_episodes_are_averaged_and_actions_drawn():
 
 
 def _agents(seeds=3):
-    """Depth 4 flies straight, depth 8 teleports, three seeds each."""
-    flying = envs.make("point_u_maze_gen_1f2f")
-    jumping = Teleporting("teleport", flying.maze)
+    """Depth 4 goes straight to its goal, depth 8 teleports; three seeds each."""
+    straight = envs.make("point_u_maze_gen_1f2f")
+    jumping = Teleporting("teleport", straight.maze)
     return [
         Handmade(env, policy, facts=FACTS | {"depth": depth, "seed": seed}, source=f"{depth}")
-        for depth, env, policy in ((4, flying, _steer), (8, jumping, _stay))
+        for depth, env, policy in ((4, straight, _steer), (8, jumping, _stay))
         for seed in range(seeds)
     ]
 
@@ -125,14 +125,14 @@ def test_curves_against_numpy(show):
     assert table.number.groupby(["depth"]).sum().tolist() == [42, 42]
 
 
-def test_metres_are_whole_cells():
+def test_meters_are_rounded_to_whole_cells():
     dataset = stitch.compute(_agents(1), length=3)
     table = stitch.curves(dataset, over="meters")
     assert (table.x == table.x.round()).all()
     assert table.groupby("depth").number.sum().tolist() == [42, 42]
 
 
-def test_the_chart_from_the_file_is_the_chart(tmp_path):
+def test_a_saved_dataset_gives_the_same_chart(tmp_path):
     dataset = stitch.compute(_agents(2), length=10)
     assert_described(dataset)
     datasets.save(dataset, tmp_path / "stitch.nc")
@@ -157,14 +157,14 @@ def test_mistakes():
         stitch.plot(dataset, show="q")
 
 
-def test_of_a_large_maze_the_cells_that_lie_far_apart():
-    maze = mazes.build(carved(21), centerd=True)
+def test_a_large_maze_uses_cells_that_lie_far_apart():
+    maze = mazes.build(carved(21), centered=True)
     dataset = stitch.compute([Handmade(Teleporting("here", maze), _stay)], most=20, length=2)
     assert dict(dataset.sizes)["start"] == dataset.sizes["goal"] == 20
     cells = [tuple(cell) for cell in maze.cell(np.stack([dataset.start_x, dataset.start_y], -1)).tolist()]
     assert cells[0] == maze.starts[0]
     assert int(dataset.seen.sum()) > 0
-    # Every free cell is near one of them: no two of them are nearer to each other than any cell is to its nearest.
+    # The chosen cells cover the maze: no cell is farther from its nearest chosen cell than two chosen cells are apart.
     steps = maze.steps(np.array(maze.free))
     chosen = [maze.free.index(cell) for cell in cells]
     between = steps[np.ix_(chosen, chosen)]

@@ -179,7 +179,7 @@ def test_training_on_near_pairs(crlviz, tmp_path, monkeypatch):
         ("stitch", "of     6"),
         ("norms", "(block 1)"),
         ("embed", "effective rank"),
-        ("behavior", "Critical depth: none found, for there is one depth only."),
+        ("behavior", "Critical depth: none found, because there is one depth only."),
     ],
 )
 def test_each_analysis_of_checkpoints(crlviz, toy_run, tmp_path, verb, words):

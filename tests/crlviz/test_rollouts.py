@@ -124,7 +124,7 @@ def _statistics(ds) -> dict[str, float]:
 def test_evaluate_against_numpy(falls):
     env = envs.make("point_u_maze")
     if falls:
-        env = FallingPoint("falling", mazes.get("u_maze", centerd=True))
+        env = FallingPoint("falling", mazes.get("u_maze", centered=True))
     # Both draw starts and goals from the first half of the key's split, so the episodes are the same ones.
     ds = rollout(Handmade(env, _steer), 40, seed=11, length=50)
     scores = jax.jit(lambda key: evaluate(env, _steer, key, 40, 50))(jax.random.key(11))

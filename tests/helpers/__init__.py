@@ -1,4 +1,4 @@
-"""What tests share."""
+"""Code and paths that tests share."""
 
 from pathlib import Path
 

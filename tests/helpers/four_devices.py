@@ -1,7 +1,7 @@
-"""``python -m tests.helpers.four_devices FOLDER``: what four devices do, for ``test_devices``.
+"""``python -m tests.helpers.four_devices FOLDER``: train on four CPU devices, for ``tests/training/test_sharding.py``.
 
-In a process of its own: that a CPU is to be four devices must be said before jax starts. Writes run directories and
-``told.json``.
+Runs in its own process, because XLA_FLAGS must ask for four CPU devices before jax is imported. Writes run directories
+and ``told.json``.
 """
 
 import functools
@@ -23,24 +23,24 @@ from training import sharding, trainer
 from training.run import compiled, signals
 from training.run.runner import Run
 
-# Rows of replay are by far the largest number of anything.
+# The buffer has far more rows than any other array.
 SETTINGS = {"num_envs": 8, "env_steps": 8 * 10 * 7, "batch_size": 32, "replay_steps": 2_000, "eval_episodes": 8}
 SETTINGS |= {"actor__width": 32, "critic__width": 32, "seed": 3}
 
 
 def collectives(text: str) -> list[tuple[str, list[int]]]:
-    """What devices tell each other in a compiled program: of each such operation its name and how many numbers."""
-    found = []
+    """Collective operations in a compiled program's HLO text: the name and the sizes of the results of each."""
+    operations = []
     for line in text.splitlines():
         match = re.search(r"= (.*?) (all-\w+|collective-\w+|reduce-scatter|ragged-\S+?)(-start)?\(", line)
         if match:
             shapes = re.findall(r"\w\[([\d,]*)\]", match[1])
-            found.append((match[2], [math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes]))
-    return found
+            operations.append((match[2], [math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes]))
+    return operations
 
 
 def stopped(folder: Path, config, count: str) -> Path:
-    """A run that was stopped in its second training step, on so many devices."""
+    """Train on ``count`` devices and stop the run by a signal in its second training step."""
     real = Run._step
 
     def step(self):
@@ -67,21 +67,21 @@ def main(folder: Path) -> None:
     seeds = {seed: folder / f"together{seed}" for seed in (3, 4)}
     trainer.train_seeds(config, seeds, progress=False, devices=sharding.chosen("4"))
     one, four = (compiled.compiled(config, 1, sharding.chosen(count)) for count in ("1", "4"))
-    told = {
+    results = {
         "rows": config.num_envs * config.replay_steps,
         "collectives": collectives(four.collect.as_text()) + collectives(four.learn.as_text()),
         "flops": {
-            name: [getattr(made, name).cost_analysis()["flops"] for made in (one, four)]
+            name: [getattr(programs, name).cost_analysis()["flops"] for programs in (one, four)]
             for name in ("collect", "learn", "measure")
         },
         "memory": [one.memory, four.memory],
     }
     state = four.start([0], [0])
-    told["lies"] = {
+    results["lies"] = {
         jax.tree_util.keystr(path): [list(leaf.shape), list(leaf.addressable_shards[0].data.shape)]
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
-    (folder / "told.json").write_text(json.dumps(told))
+    (folder / "told.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

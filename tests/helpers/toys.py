@@ -1,4 +1,4 @@
-"""A configuration that trains in a second, and mazes small enough to reason about."""
+"""A toy configuration that trains in a second, run directories and agents made by hand, and a small maze."""
 
 import csv
 import dataclasses
@@ -48,7 +48,7 @@ ROOM = ["#######", "#.....#", "#.....#", "#..r..#", "#.....#", "#g....#", "#####
 
 
 def toy_config(**changes: Any) -> configs.TrainConfig:
-    """The toy run in the U maze, with some settings changed; dots are written ``__``."""
+    """The toy configuration in the U maze with changed settings; ``__`` in a name stands for a dot."""
     return configs.replace(
         configs.TrainConfig(env="point_u_maze"),
         TOY | {name.replace("__", "."): value for name, value in changes.items()},
@@ -56,7 +56,7 @@ def toy_config(**changes: Any) -> configs.TrainConfig:
 
 
 def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: Sequence[int] = (100,)) -> Path:
-    """A run directory with networks as they start, each checkpoint with its own; nothing is trained."""
+    """Write a run directory without training: each checkpoint, named by ``steps``, has its own initial networks."""
     config = config or toy_config()
     loop = build(config)
     run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
@@ -69,9 +69,9 @@ def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: S
 
 
 def planted_run(run: Path, curve: Sequence[float], seconds: float = 1.0, **changes: Any) -> Path:
-    """A run directory as a finished run of ``toy_config`` leaves it, with a learning curve of success that is given.
+    """Write the run directory of a finished run of ``toy_config`` with a given learning curve of success.
 
-    Its networks are zeros of their shapes: nothing is compiled. Its evaluations lie ``seconds`` apart.
+    All parameters are zero, so that nothing is compiled. Evaluations are ``seconds`` apart.
     """
     config = toy_config(**changes)
     run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
@@ -89,7 +89,7 @@ def _zeros(actor: NetworkConfig, critic: NetworkConfig) -> dict[str, Any]:
 
 
 def plant_curve(run: Path, curve: Sequence[float], seconds: float = 1.0) -> None:
-    """A metrics.csv with this success at its evaluations, so many seconds apart, in place of a run's own."""
+    """Overwrite a run's metrics.csv: ``curve`` is the success at each evaluation, ``seconds`` apart."""
     with open(run / "metrics.csv", "w", newline="") as file:
         table = csv.DictWriter(file, METRICS)
         table.writeheader()
@@ -106,17 +106,18 @@ def plant_curve(run: Path, curve: Sequence[float], seconds: float = 1.0) -> None
 
 
 def begun(loop: Loop, key: jax.Array) -> TrainState:
-    """What a run begins with, its replay filled: the loop's programs as one."""
+    """The state of a run after prefill; combines the loop's programs."""
     state = loop.init(key, loop.reset_envs(key)).replace(replay=loop.empty_buffer())
     return jax.lax.fori_loop(0, loop.schedule.prefill_unrolls, lambda _, state: collected(loop, state), state)
 
 
 def collected(loop: Loop, state: TrainState) -> TrainState:
+    """The state after one unroll is collected."""
     return loop.collect(state, loop.reset_envs(state.key) if loop.config.redraw_goals else None)
 
 
 def stepped(loop: Loop, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], Divergence]:
-    """A training step: the loop's programs as one."""
+    """The state after one training step, its metrics and its divergence; combines the loop's programs."""
     return loop.learn(collected(loop, state))
 
 
@@ -129,16 +130,16 @@ def change_config(run: Path, change: Callable[[dict[str, Any]], object]) -> None
 
 
 def send(number: int) -> None:
-    """Send this process a signal and wait until the run that trains in it has heard: a toy's step may end before."""
-    heard, say = threading.Event(), Run._say
+    """Send this process a signal and wait until its run has handled it, because a toy step may end too early."""
+    handled, say = threading.Event(), Run._say
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_say", lambda self, line: (say(self, line), heard.set()))
+        patch.setattr(Run, "_say", lambda self, line: (say(self, line), handled.set()))
         os.kill(os.getpid(), number)
-        assert heard.wait(30)
+        assert handled.wait(30)
 
 
 class FallingPoint(PointMaze):
-    """A point that "falls" where y exceeds a line: the laptop's stand-in for a body whose episode can end early."""
+    """A point that "falls" where y exceeds a line: a cheap stand-in for a body whose episode can end early."""
 
     line = 0.5
 
@@ -149,9 +150,11 @@ class FallingPoint(PointMaze):
 
 @dataclass(frozen=True, eq=False)
 class Handmade:
-    """An agent whose policy, (observation, key or None) to actions, and Q, (state, action, goal) to numbers, are known.
+    """An agent with a given policy and Q, which is its own actor and critic.
 
-    It is its own actor and critic. Q is minus the straight line to the goal unless one is given.
+    Attributes:
+      policy: (observation, key or None) -> action.
+      value: (state, action, goal) -> Q [B]; default: minus the straight-line distance to the goal.
     """
 
     env: Any
@@ -180,16 +183,26 @@ class Handmade:
 
 
 def planted_runs(*rows: Mapping[str, Any], evaluations: int = 11) -> xr.Dataset:
-    """What ``analyses.common.runs.compute`` tells of runs that never were.
+    """A Dataset as ``analyses.common.runs.compute`` returns it, of invented runs.
 
-    A row a run: its factors where they are not a plain depth 4 of width 64; its ``score``, the same at each evaluation
-    but the first, or ``curve`` [evaluations]; ``seconds`` of training and ``parameters``.
+    Args:
+      rows: one for each run: the factors in which it differs from the defaults (CRL with depth 4 and width 64), its
+        ``score`` at every evaluation but the first, or its ``curve`` [evaluations], its training ``seconds`` and its
+        ``parameters``.
+      evaluations: number of evaluations of each run.
     """
-    plain = {"env": "here", "seed": 0, "algorithm": "crl", "depth": 4, "width": 64, "network": "full network"}
-    plain |= {"batch_size": 64, "others": "", "trained": 1000, "together": 1, "seconds": 10.0, "flops_per_update": 1e6}
+    defaults = {"env": "here", "seed": 0, "algorithm": "crl", "depth": 4, "width": 64, "network": "full network"}
+    defaults |= {
+        "batch_size": 64,
+        "others": "",
+        "trained": 1000,
+        "together": 1,
+        "seconds": 10.0,
+        "flops_per_update": 1e6,
+    }
     filled: list[dict[str, Any]] = []
     for row in rows:
-        full: dict[str, Any] = plain | dict(row)
+        full: dict[str, Any] = defaults | dict(row)
         full |= {name: full.get(name, full[name.removeprefix("actor_")]) for name in ("actor_depth", "actor_width")}
         full["parameters"] = row.get("parameters", full["depth"] * full["width"] ** 2)
         full["curve"] = np.array(row.get("curve", [0.0] + [row.get("score", 0.0)] * (evaluations - 1)), float)
@@ -223,7 +236,7 @@ def planted_runs(*rows: Mapping[str, Any], evaluations: int = 11) -> xr.Dataset:
 
 
 def assert_described(dataset: xr.Dataset) -> None:
-    """Every variable and every coordinate tells what it is and in which unit, here and in a file."""
+    """Assert that every variable and coordinate has a long_name and units."""
     lacking = [name for name, each in dataset.variables.items() if not {"units", "long_name"} <= each.attrs.keys()]
     assert not lacking
     empty = [name for name, each in dataset.variables.items() if not (each.attrs["units"] and each.attrs["long_name"])]

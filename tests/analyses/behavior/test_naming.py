@@ -1,4 +1,4 @@
-"""Descriptors against episodes written by hand, and names of policies whose behavior is known."""
+"""Descriptors of episodes written by hand, and names of policies whose behavior is known."""
 
 import copy
 
@@ -33,7 +33,7 @@ def _push(x, y):
 
 
 def _circle(observation, key=None):
-    """Round the middle of a room at about a meter: along the tangent, and back to the ring where it strays."""
+    """Circle the middle of a room at a radius of about 1 m: along the tangent, with a correction of the radius."""
     position, velocity = observation[..., :2], observation[..., 2:4]
     radius = jnp.linalg.norm(position, axis=-1, keepdims=True) + 1e-6
     tangent = jnp.stack([-position[..., 1], position[..., 0]], axis=-1) / radius
@@ -42,10 +42,10 @@ def _circle(observation, key=None):
 
 
 class FixedGoal(FallingPoint):
-    """Falls beyond a line that a test sets; the goal is where the test puts it."""
+    """A point that falls beyond a given line, with a fixed goal."""
 
     def __init__(self, line, goal):
-        super().__init__("point_falling_maze", mazes.build(ROOM, centerd=True))
+        super().__init__("point_falling_maze", mazes.build(ROOM, centered=True))
         self.line, self._goal = line, np.asarray(goal, float)
 
     def reset(self, rng, start=None, goal=None):
@@ -61,9 +61,10 @@ def room():
 
 
 def _walk(env, places, goal, body, length=None):
-    """A rollout of one episode through these places [N, 2] of a body whose pose ends with the goal; ``body`` its rest.
+    """A rollout of one episode through positions [N, 2].
 
-    It dies after its last place if ``length`` is longer.
+    A pose is the position, then ``body``, then the goal. If ``length`` is longer than the path, the episode fails after
+    the last position.
     """
     places, goal = np.asarray(places, float), np.asarray(goal, float)
     steps = length or len(places) - 1
@@ -71,7 +72,7 @@ def _walk(env, places, goal, body, length=None):
     pose = np.concatenate([padded[:-1], np.tile(body, (steps, 1)), np.tile(goal, (steps, 1))], axis=1)
     distance = np.linalg.norm(padded[1:] - goal, axis=1)
     alive = np.arange(steps) < len(places) - 1
-    height = np.full((steps, env.goal_dim - 2), body[0])  # a humanoid's goal has one
+    height = np.full((steps, env.goal_dim - 2), body[0])  # a humanoid's goal has a height
     return xr.Dataset(
         {
             "state": (("episode", "time", "state_index"), pose[None]),
@@ -85,78 +86,78 @@ def _walk(env, places, goal, body, length=None):
     )
 
 
-ANT = np.array([0.75, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1])  # height, quaternion, joints: as it stands at first
+ANT = np.array([0.75, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1])  # height, quaternion, joints at reset
 
 
-def _told(dataset):
+def _numbers(dataset):
     return {name: dataset[name].item() for name in dataset.data_vars}
 
 
-def test_a_walk_by_hand():
-    """Out and back along a corridor of 4 m cells: every number counted on paper."""
+def test_descriptors_of_a_walk_computed_by_hand():
+    """Forward, back and forward again along a corridor of 4 m cells."""
     env = envs.make("ant_u_maze")
     start, goal = env.maze.xy((1, 1)), env.maze.xy((1, 3))  # 8 m apart, straight
     y = start[1] + np.array([0, 1, 2, 3, 4, 3, 4, 5, 6, 7, 7.8, 7.9])
-    told = _told(describe(env, _walk(env, np.stack([np.full(12, start[0]), y], 1), goal, ANT)))
-    assert told["way"] == 8
-    assert told["progress"] == pytest.approx(7.9 / 8)
-    assert told["steps_to_goal"] == 10
-    assert told["time_at_goal"] == 2
-    assert told["staying"] == 1
-    assert told["path_over_geodesic"] == pytest.approx((4 + 1 + 4 + 0.8) / 8)
-    assert told["reach"] == pytest.approx(7.9 / 8)
-    assert told["speed"] == pytest.approx(9.9 / 11 / env.dt)
-    assert told["fell"] == told["fall_speed"] == told["time_fallen"] == told["above_wall"] == 0
-    assert told["wall_contact"] == 0
-    assert told["torso_height"] == pytest.approx(0.75)
-    assert told["uprightness"] == pytest.approx(1)
+    numbers = _numbers(describe(env, _walk(env, np.stack([np.full(12, start[0]), y], 1), goal, ANT)))
+    assert numbers["way"] == 8
+    assert numbers["progress"] == pytest.approx(7.9 / 8)
+    assert numbers["steps_to_goal"] == 10
+    assert numbers["time_at_goal"] == 2
+    assert numbers["staying"] == 1
+    assert numbers["path_over_geodesic"] == pytest.approx((4 + 1 + 4 + 0.8) / 8)
+    assert numbers["reach"] == pytest.approx(7.9 / 8)
+    assert numbers["speed"] == pytest.approx(9.9 / 11 / env.dt)
+    assert numbers["fell"] == numbers["fall_speed"] == numbers["time_fallen"] == numbers["above_wall"] == 0
+    assert numbers["wall_contact"] == 0
+    assert numbers["torso_height"] == pytest.approx(0.75)
+    assert numbers["uprightness"] == pytest.approx(1)
 
 
-def test_moves_within_the_goals_diameter_are_no_roaming():
+def test_moves_within_the_goals_diameter_do_not_count_as_roaming():
     env = envs.make("ant_u_maze")
     start, goal = env.maze.xy((1, 1)), env.maze.xy((1, 3))
     shake = start + np.array([(0, 0.4 * (k % 2)) for k in range(40)])
-    assert _told(describe(env, _walk(env, shake, goal, ANT)))["roaming"] == 0
+    assert _numbers(describe(env, _walk(env, shake, goal, ANT)))["roaming"] == 0
     there_and_back = start + np.array([(0, 4.0 * (k % 2)) for k in range(5)])
-    assert _told(describe(env, _walk(env, there_and_back, goal, ANT)))["roaming"] == pytest.approx(16 / 8)
+    assert _numbers(describe(env, _walk(env, there_and_back, goal, ANT)))["roaming"] == pytest.approx(16 / 8)
 
 
-def test_a_fall():
+def test_descriptors_of_a_fall():
     env = envs.make("ant_u_maze")
     start, goal = env.maze.xy((1, 1)), env.maze.xy((1, 3))
     places = start + np.array([(0, 0.1 * k) for k in range(21)])
-    told = _told(describe(env, _walk(env, places, goal, ANT, length=50)))
-    assert told["fell"] == 1
-    assert told["fall_speed"] == pytest.approx(0.1 / env.dt)
-    assert told["time_fallen"] == 30
+    numbers = _numbers(describe(env, _walk(env, places, goal, ANT, length=50)))
+    assert numbers["fell"] == 1
+    assert numbers["fall_speed"] == pytest.approx(0.1 / env.dt)
+    assert numbers["time_fallen"] == 30
     tilted = ANT.copy()
     tilted[1:5] = np.cos(np.radians(35)), np.sin(np.radians(35)), 0, 0  # by 70 degrees
-    told = _told(describe(env, _walk(env, places, goal, tilted)))
-    assert told["uprightness"] == pytest.approx(np.cos(np.radians(70)))
-    assert told["time_fallen"] == 20
+    numbers = _numbers(describe(env, _walk(env, places, goal, tilted)))
+    assert numbers["uprightness"] == pytest.approx(np.cos(np.radians(70)))
+    assert numbers["time_fallen"] == 20
 
 
-def test_air_and_walls():
+def test_air_time_wall_contact_and_above_wall():
     env = envs.make("humanoid_u_maze")
     start, goal = env.maze.xy((1, 1)), env.maze.xy((3, 1))  # the wall between them is 1 m high and 2 m thick
     upright = np.concatenate([[1.3, 1, 0, 0, 0], np.zeros(17)])  # its feet 7 mm above the floor
     flat = np.linspace(start, goal, 41)
-    walked = _told(describe(env, _walk(env, flat, goal, upright)))
-    jumped = _told(describe(env, _walk(env, flat, goal, upright + np.eye(22)[0])))
+    walked = _numbers(describe(env, _walk(env, flat, goal, upright)))
+    jumped = _numbers(describe(env, _walk(env, flat, goal, upright + np.eye(22)[0])))
     assert walked["way"] > 8
     assert jumped["air_time"] == 1
     assert walked["air_time"] == 0
     # From 1 m to 3 m it is over the wall; 10 % of a 2 m cell on both sides are left out.
     assert jumped["above_wall"] == sum(1.2 < x - start[0] < 2.8 for x in flat[1:, 0])
     low = upright - 0.6 * np.eye(22)[0]
-    through = _told(describe(env, _walk(env, flat, goal, low)))
+    through = _numbers(describe(env, _walk(env, flat, goal, low)))
     assert through["above_wall"] == 0
     assert through["wall_contact"] > 0.5
     assert jumped["wall_contact"] == 0
 
 
-def test_contact_and_air_against_mujocos_collisions():
-    """Random limbs near a wall and the floor: in contact where MuJoCo's own collisions come as near."""
+def test_contact_and_air_time_against_mujocos_collisions():
+    """Random poses near a wall and the floor: compare with the distances of MuJoCo's own contacts."""
     env = envs.make("humanoid_u_maze")
     rng = np.random.default_rng(0)
     model = copy.copy(env.model)
@@ -166,7 +167,7 @@ def test_contact_and_air_against_mujocos_collisions():
     for _ in range(40):
         body = np.concatenate([[rng.uniform(1.2, 1.45), 1, 0, 0, 0], 0.5 * rng.normal(size=17)])
         place, goal = env.maze.xy((1, 1)) - [rng.uniform(0.3, 0.99), 0], env.maze.xy((1, 3))
-        told = _told(describe(env, _walk(env, [place, place], goal, body)))
+        numbers = _numbers(describe(env, _walk(env, [place, place], goal, body)))
         data.qpos[:] = np.concatenate([place, body, goal])
         mujoco.mj_forward(model, data)
         gaps = {"wall": np.inf, "floor": np.inf}
@@ -175,21 +176,21 @@ def test_contact_and_air_against_mujocos_collisions():
                 kind = model.geom(geom).name.partition("_")[0]
                 if kind in gaps:
                     gaps[kind] = min(gaps[kind], contact.dist)
-        assert told["wall_contact"] == (gaps["wall"] < 0.01)
-        assert told["air_time"] == (gaps["floor"] > 0.05)
-        seen.add((told["wall_contact"], told["air_time"]))
+        assert numbers["wall_contact"] == (gaps["wall"] < 0.01)
+        assert numbers["air_time"] == (gaps["floor"] > 0.05)
+        seen.add((numbers["wall_contact"], numbers["air_time"]))
     assert len(seen) == 4
 
 
 def test_a_point_mass_has_no_torso(room):
     agent = Handmade(room, _push(0, 1))
-    told = describe(room, rollout(agent, 2, length=40))
+    described = describe(room, rollout(agent, 2, length=40))
     for name in ("torso_height", "uprightness", "air_time", "above_wall", "time_fallen"):
-        assert name not in told
-        assert f"{name}: no torso" in told.attrs["absent"]
-    assert set(told.data_vars) == {name for name, what in DESCRIPTORS.items() if set(what.needs) <= {"maze"}}
-    # It flies 2.5 m, at most 0.3 a step, and then leans on the wall.
-    assert 1 - 12 / 40 < float(told.wall_contact[0]) < 1 - 8 / 40
+        assert name not in described
+        assert f"{name}: no torso" in described.attrs["absent"]
+    assert set(described.data_vars) == {name for name, what in DESCRIPTORS.items() if set(what.needs) <= {"maze"}}
+    # It moves 2.5 m, at most 0.3 m per step, and then pushes against the wall.
+    assert 1 - 12 / 40 < float(described.wall_contact[0]) < 1 - 8 / 40
 
 
 # ---- names
@@ -207,7 +208,7 @@ def test_names_of_known_policies(room):
     assert _names(room, _steer) == {"reaches the goal": 1}
     assert _names(room, _push(0, 1)) == {"never reaches": 1}
     assert _names(room, _circle) == {"loops the corridor": 1}
-    # It falls where y exceeds the line: on the way, close to the goal, or with its speed gone.
+    # It falls where y exceeds the line: on the way, close to the goal, or while it moves away from the goal.
     assert _names(FixedGoal(1.0, (0, 2)), _steer) == {"throws itself": 1}
     assert _names(FixedGoal(1.6, (0, 2)), _steer) == {"falls near the goal": 1}
     assert _names(FixedGoal(1.0, (0, -2)), _push(0, 1)) == {"falls": 1}
@@ -241,7 +242,7 @@ def agents(room):
 @pytest.fixture(scope="module")
 def no_maze():
     env = FixedGoal(1.0, (0, 2))
-    assert env.model.nq == 4  # made while it still has one
+    assert env.model.nq == 4  # builds the model while the environment still has its maze
     env.maze = None
     return env
 
@@ -282,12 +283,12 @@ def test_the_montage_shows_the_picked_episodes(agents, dataset, monkeypatch, tmp
     for panel, row in zip(panels, naming.pick(dataset).to_dict("records"), strict=True):
         seed = int(row["source"][-1])
         assert panel.caption == f"depth {row['depth']}, seed {seed}, {row['which']}: {row['name']}"
-        told = dataset.time_at_goal.sel(depth=row["depth"], seed=seed, episode=row["episode"])
-        assert int(panel.episode.success.sum()) == told
+        time_at_goal = dataset.time_at_goal.sel(depth=row["depth"], seed=seed, episode=row["episode"])
+        assert int(panel.episode.success.sum()) == time_at_goal
 
 
-def test_the_montage_is_a_film(no_maze, tmp_path):
-    """Of any body, a falling one too; until all there is to see is over."""
+def test_the_montage_is_written_as_a_gif(no_maze, tmp_path):
+    """Also of a body that falls; the video ends when the last episode shown has ended."""
     import imageio.v3 as imageio
 
     agents = [Handmade(no_maze, _steer)]
@@ -298,7 +299,7 @@ def test_the_montage_is_a_film(no_maze, tmp_path):
     assert 15 < len(frames) < no_maze.episode_length
 
 
-def test_the_chart_from_the_file_is_the_chart(dataset, tmp_path):
+def test_a_saved_dataset_gives_the_same_chart(dataset, tmp_path):
     assert_described(dataset)
     datasets.save(dataset, tmp_path / "behavior.nc")
     with xr.open_dataset(tmp_path / "behavior.nc") as read:

@@ -1,4 +1,4 @@
-"""How a chain beats, against motions whose numbers are known, and what its episodes are called."""
+"""Numbers of a chain's strokes against motions in closed form, and the names of its episodes."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ from crlviz import envs
 from crlviz.rollouts import rollout
 from tests.helpers.toys import Handmade
 
-TIME = np.arange(400) * 0.1  # radians of phase a step: 40 radians
+TIME = np.arange(400) * 0.1  # phase in radians: 0.1 per step, 40 in all
 CORRIDOR = ["#" * 15, "#g.....r.....g#", "#" * 15]  # along y
 
 
@@ -20,12 +20,12 @@ def test_strokes_are_swings_there_and_back():
     assert strokes.count(0.24 * angles) == 0  # swings of less than half a radian
     shaking = angles + 0.1 * np.random.default_rng(0).uniform(-1, 1, angles.shape)
     assert strokes.count(shaking) == strokes.count(angles)
-    assert strokes.count(np.cumsum(np.full((50, 2), 0.1), 0)) == 0  # one way only
+    assert strokes.count(np.cumsum(np.full((50, 2), 0.1), 0)) == 0  # one direction only
 
 
 @pytest.mark.parametrize("lag", [0, 0.3, 1.0, np.pi / 2, np.pi])
-def test_a_wave_goes_round_and_a_scallop_does_not(lag):
-    """Two sines of equal size with a lag: their area over what it would be, by fine quadrature of the definition."""
+def test_wave_of_sines_against_quadrature(lag):
+    """Neighboring sines of equal amplitude with a phase lag: the definition, by fine quadrature."""
     angles = 0.4 + np.stack([np.sin(TIME + k * lag) for k in range(3)], 1)
     t = np.linspace(0, 2 * np.pi, 100_001)
     a, b, da, db = np.sin(t), np.sin(t + lag), np.cos(t), np.cos(t + lag)
@@ -35,7 +35,7 @@ def test_a_wave_goes_round_and_a_scallop_does_not(lag):
 
 
 def _gait(observation, key=None):
-    """A wave of amplitude 0.9 and period 8 steps, a lag of 0.8 a joint: the phase is read off the joints."""
+    """A wave of amplitude 0.9, period 8 steps and lag 0.8 per joint; the phase is estimated from the joints."""
     joints, lags = observation[..., 4:7], 0.8 * jnp.arange(3)
     # cos(p + lag) = cos p cos lag - sin p sin lag, solved for cos p and sin p in least squares.
     basis = jnp.stack([jnp.cos(lags), -jnp.sin(lags)])
@@ -50,27 +50,27 @@ def env():
 
 
 @pytest.fixture(scope="module")
-def told(env):
-    """Four waves along a corridor, and what is told of them."""
+def swum(env):
+    """Four episodes of the gait along a corridor, and their descriptors."""
     runs = rollout(Handmade(env, _gait), 4, length=200)
     return runs, describe(env, runs)
 
 
-def test_a_gait_in_numbers(env, told):
-    runs, dataset = told
+def test_descriptors_of_a_gait(env, swum):
+    runs, dataset = swum
     assert set(dataset.data_vars) == {name for name, what in DESCRIPTORS.items() if "torso" not in what.needs}
     for k in range(4):
-        one, way = dataset.isel(episode=k), runs.isel(episode=k)
-        assert float(one.stroke_frequency) == pytest.approx(1 / 8 / env.dt, rel=0.1)
-        assert float(one.wave) > 0.6
-        steps = int(way.success.values.argmax()) + 1 if way.success.any() else 200
-        places = np.concatenate([way.state.values[:1, :2], way.achieved.values[:steps]])
-        nearer = np.abs(places[0] - way.goal.values).max() - np.abs(places[-1] - way.goal.values).max()
-        assert float(one.stroke_length) == pytest.approx(nearer / (steps / 8), rel=0.15, abs=0.01)
+        described, episode = dataset.isel(episode=k), runs.isel(episode=k)
+        assert float(described.stroke_frequency) == pytest.approx(1 / 8 / env.dt, rel=0.1)
+        assert float(described.wave) > 0.6
+        steps = int(episode.success.values.argmax()) + 1 if episode.success.any() else 200
+        places = np.concatenate([episode.state.values[:1, :2], episode.achieved.values[:steps]])
+        nearer = np.abs(places[0] - episode.goal.values).max() - np.abs(places[-1] - episode.goal.values).max()
+        assert float(described.stroke_length) == pytest.approx(nearer / (steps / 8), rel=0.15, abs=0.01)
 
 
-def test_contact_is_that_of_all_links(env):
-    """The middle of a body that lies across the corridor is far from its walls, its ends are not."""
+def test_wall_contact_counts_every_link(env):
+    """A body across the corridor has its middle far from the walls and its ends near them."""
     runs = rollout(Handmade(env, lambda observation, key=None: 0 * observation[..., :3]), 64, length=1)
     dataset = describe(env, runs)
     poses = runs.pose.values[:, 0]
@@ -82,8 +82,8 @@ def test_contact_is_that_of_all_links(env):
     assert (gap < 0.01).any()
 
 
-def test_names_of_swimmers(told):
-    swum = {
+def test_names_of_swimmers():
+    swimmer = {
         "fell": 0,
         "reach": 1,
         "progress": 1,
@@ -92,7 +92,7 @@ def test_names_of_swimmers(told):
         "stroke_frequency": 1.2,
         "late_reach": 0.5,
     }
-    there = swum | {"time_at_goal": 50, "wave": 0.7, "wall_contact": 0.6}
+    there = swimmer | {"time_at_goal": 50, "wave": 0.7, "wall_contact": 0.6}
     assert naming.behavior(there) == "undulates"
     assert naming.behavior(there | {"wave": 0.1}) == "reaches the goal"
     away = there | {"time_at_goal": 0}

@@ -1,4 +1,4 @@
-"""Curves, scores and costs of runs, against metrics written by hand."""
+"""Curves, scores and costs of runs with metrics written by hand."""
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def test_scores_costs_and_groups(four_runs):
         assert data.parameters[row] == expected
 
 
-def test_table(four_runs):
+def test_table_has_a_row_for_each_group(four_runs):
     table = runs.table(runs.compute(four_runs), "success").set_index("group")
     assert table.score["depth 4"] == pytest.approx(0.25)
     assert table.scores["depth 8"] == pytest.approx([0.7, 0.8])
@@ -50,8 +50,8 @@ def test_table(four_runs):
     assert table.seconds["depth 8"] == 48
 
 
-def test_seeds_trained_at_once_say_so(four_runs, tmp_path):
-    """In one directory of train --seeds, which a directory of several such holds."""
+def test_seeds_trained_at_once_are_noted(four_runs, tmp_path):
+    """As train --seeds makes them: a directory of runs, here inside another directory."""
     for seed in (0, 1):
         path = untrained_run(tmp_path / "both" / f"seed{seed}", toy_config(seed=seed))
         change_config(path, lambda content: content.update(together=[0, 1]))
@@ -59,7 +59,7 @@ def test_seeds_trained_at_once_say_so(four_runs, tmp_path):
     assert runs.find([tmp_path]) == runs.find([tmp_path / "both"]) == [tmp_path / "both" / f"seed{n}" for n in (0, 1)]
     data = runs.compute(runs.find([tmp_path]))
     assert data.together.values.tolist() == [2, 2]
-    assert runs.shares(data) == "Seconds of seeds that a GPU trained at once are each one's share, one of 2."
+    assert runs.shares(data) == "For seeds that a GPU trained at once, seconds are each seed's share, one of 2."
     assert runs.shares(runs.compute(four_runs)) == ""
     mixed = planted_runs({"together": 5}, {"depth": 8})
     assert "here 1 or 5 trained at once, so seconds do not compare" in runs.shares(mixed)
@@ -69,7 +69,7 @@ def test_runs_of_unequal_length(four_runs, tmp_path):
     short = untrained_run(tmp_path / "short", toy_config(seed=5))
     plant_curve(short, [0, 0.5], seconds=1)
     data = runs.compute([four_runs[0], short])
-    assert data.score_success[1] == pytest.approx(0.25)  # of fewer than five evaluations, all
+    assert data.score_success[1] == pytest.approx(0.25)  # with fewer than five evaluations, the mean of all
     assert np.isnan(data.success[1, 2:]).all()
 
 
@@ -79,7 +79,7 @@ def test_every_variable_has_units_and_a_name(four_runs):
     assert data.attrs["checkpoints"].count("\n") == 3
 
 
-def test_flops_are_read_from_the_run_and_unknown_of_an_older_one(toy_run, four_runs):
+def test_flops_are_read_from_config_and_are_nan_for_an_older_run(toy_run, four_runs):
     assert np.isnan(runs.compute(four_runs).flops_per_update).all()
     assert runs.compute([toy_run]).flops_per_update.item() == read_config(toy_run)["cost"]["flops_per_update"]
 
@@ -88,7 +88,7 @@ def test_find(four_runs, tmp_path):
     folder = four_runs[0].parent
     (folder / "logs").mkdir(exist_ok=True)
     assert runs.find([folder]) == sorted(four_runs)
-    assert runs.find([*folder.iterdir()]) == sorted(four_runs)  # as a shell's star gives them, the logs too
+    assert runs.find([*folder.iterdir()]) == sorted(four_runs)  # as a shell wildcard gives them, logs included
     for name in ("d16", "d4"):
         (tmp_path / name / "checkpoints" / "100").mkdir(parents=True)
         (tmp_path / name / "config.json").touch()
@@ -104,7 +104,7 @@ def test_find(four_runs, tmp_path):
 
 
 def test_a_bad_run_among_many_is_left_out(four_runs, tmp_path):
-    """Only begun, imported without a learning curve, damaged; and what a star of the shell gives beside runs."""
+    """A run without checkpoints, an imported one without a learning curve, a damaged one, and a file that is no run."""
     begun = untrained_run(tmp_path / "begun", toy_config(), steps=())
     imported = untrained_run(tmp_path / "imported", toy_config())
     damaged = untrained_run(tmp_path / "damaged", toy_config())
@@ -113,26 +113,26 @@ def test_a_bad_run_among_many_is_left_out(four_runs, tmp_path):
     with pytest.warns(UserWarning, match="left out") as warned:
         data = runs.collect([*tmp_path.iterdir(), *four_runs])
     assert data.sizes["run"] == 4
-    words = sorted(str(warning.message) for warning in warned)
+    messages = sorted(str(warning.message) for warning in warned)
     reasons = [
         "begun holds no checkpoint yet",
         "is not a file of crlviz",
         "imported has no metrics.csv",
         "table.md is no",
     ]
-    for reason, word in zip(reasons, words, strict=True):
-        assert reason in word
-        assert word.startswith("left out: ")
+    for reason, message in zip(reasons, messages, strict=True):
+        assert reason in message
+        assert message.startswith("left out: ")
     with pytest.raises(CrlvizError, match="begun holds no checkpoint yet"):
         runs.collect([begun, imported])
 
 
-def test_a_run_given_twice_is_no_second_seed(four_runs):
+def test_a_run_given_twice_is_rejected(four_runs):
     with pytest.raises(UsageError, match="do not differ in any setting, seed or steps"):
         runs.compute([*four_runs, four_runs[0]])
 
 
-def test_other_settings_part_groups(tmp_path):
+def test_runs_with_other_settings_form_groups(tmp_path):
     paths = []
     for gamma in (0.9, 0.99):
         paths.append(untrained_run(tmp_path / str(gamma), toy_config(gamma=gamma)))
@@ -140,16 +140,16 @@ def test_other_settings_part_groups(tmp_path):
     assert runs.compute(paths).group.values.tolist() == ["gamma 0.9", "gamma 0.99"]
 
 
-def test_ablations_are_facts(tmp_path):
+def test_ablations_name_the_network(tmp_path):
     paths = []
     for changes in ({}, {"actor__residual": "false", "critic__residual": "false"}, {"critic__activation": "relu"}):
         paths.append(untrained_run(tmp_path / str(len(paths)), toy_config(**changes)))
         plant_curve(paths[-1], [0, 1], seconds=1)
-    words = ["full network", "no residual", "critic relu, actor full network"]
-    assert runs.compute(paths).network.values.tolist() == words
+    names = ["full network", "no residual", "critic relu, actor full network"]
+    assert runs.compute(paths).network.values.tolist() == names
 
 
-def test_vary_takes_the_richest_sweep_of_each_task():
+def test_vary_takes_the_largest_sweep_of_each_task():
     data = planted_runs(
         *({"depth": depth, "width": 64} for depth in (4, 8, 16)),
         *({"depth": depth, "width": 32} for depth in (4, 8)),
@@ -165,8 +165,8 @@ def test_vary_takes_the_richest_sweep_of_each_task():
     assert runs.relabel(part.isel(run=[0]), "depth").group.values[0] == "depth 4"
 
 
-def test_a_stalled_machine_is_not_counted(tmp_path):
-    """Ten intervals of a second, one of them of a hundred: counted as ten, and the rest is told."""
+def test_stalled_seconds_are_not_counted(tmp_path):
+    """Ten intervals of 1 s, one of which took 100 s: 10 s count, 99 s are reported as stalled."""
     run = planted_run(tmp_path / "run", [0, *[0.5] * 10])
     slow = planted_run(tmp_path / "slow", [0, *[0.5] * 10], seconds=2.0, seed=1)
     table = pd.read_csv(run / "metrics.csv")
@@ -174,7 +174,7 @@ def test_a_stalled_machine_is_not_counted(tmp_path):
     table.to_csv(run / "metrics.csv", index=False)
     data = runs.compute([run, slow])
     assert data.train_seconds.values[0] == pytest.approx(np.arange(11))
-    assert data.train_seconds.values[1] == pytest.approx(2.0 * np.arange(11))  # slow throughout is no stall
+    assert data.train_seconds.values[1] == pytest.approx(2.0 * np.arange(11))  # constant slow speed is no stall
     assert data.stalled_seconds.values.tolist() == pytest.approx([99, 0])
     assert runs.stalls(data).startswith("One run stalled, for 99 s in all, which are not counted")
     assert runs.stalls(runs.compute([slow])) == ""

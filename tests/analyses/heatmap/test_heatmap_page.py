@@ -1,4 +1,4 @@
-"""The page to play with, in a real browser: a click moves the goal, the slider moves time, and the pixels follow."""
+"""The interactive page in a real browser: a click moves the goal, the slider moves time, and the pixels follow."""
 
 import base64
 import dataclasses
@@ -17,7 +17,7 @@ from tests.crlviz.envs.test_geodesics import carved
 from tests.helpers.toys import Handmade
 
 ENV = "point_u4_maze"
-# Q of each checkpoint: it follows the crow, then the maze.
+# Q of each checkpoint: first minus the straight-line distance, then minus the geodesic distance.
 BY_STEPS = {100: "line", 200: "maze"}
 
 
@@ -54,24 +54,24 @@ def content(html: str) -> dict:
     return json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
 
 
-def unpacked(text: str, dtype: str = "u1") -> np.ndarray:
+def decode(text: str, dtype: str = "u1") -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), dtype)
 
 
-def test_the_page_holds_q_to_a_255th_of_its_range(dataset):
-    held = content(page(dataset))
-    free = unpacked(held["free"]).reshape(held["size"]).astype(bool)
+def test_the_page_holds_q_to_1_255_of_its_range(dataset):
+    data = content(page(dataset))
+    free = decode(data["free"]).reshape(data["size"]).astype(bool)
     assert np.array_equal(free, np.isfinite(dataset.straight.values[0]))
-    for panel, depth in zip(held["panels"], (4, 16), strict=True):
+    for panel, depth in zip(data["panels"], (4, 16), strict=True):
         assert panel["label"] == f"depth {depth}"
         assert panel["steps"] == [100, 200]
         q = dataset.q.sel(depth=depth).transpose("env_steps", "goal", "x", "y").values[:, :, free]
         low, high = np.array(panel["low"])[..., None], np.array(panel["high"])[..., None]
-        levels = unpacked(panel["q"]).reshape(q.shape)
+        levels = decode(panel["q"]).reshape(q.shape)
         np.testing.assert_allclose(low + (high - low) * levels / 255, q, atol=np.ptp(q) / 255)
         correlation = dataset.rank_correlation.sel(depth=depth).transpose("env_steps", "distance_kind", "goal")
         np.testing.assert_allclose(panel["correlation"], correlation, atol=1e-4)
-    centimeters = unpacked(held["geodesic"], "<u2").reshape(len(held["places"]), -1)
+    centimeters = decode(data["geodesic"], "<u2").reshape(len(data["places"]), -1)
     np.testing.assert_allclose(centimeters / 100, dataset.geodesic.values[:, free], atol=0.006)
 
 
@@ -80,9 +80,9 @@ def test_all_cells_may_be_the_goal():
     assert [tuple(cell) for cell in maze.cell(q_map.all_places(envs.make(ENV)))] == maze.free
 
 
-def test_checkpoints_of_unlike_schedules_share_the_slider():
-    held = content(page(mapped([(4, 100), (4, 200), (16, 200)])))
-    assert [panel["steps"] for panel in held["panels"]] == [[100, 200], [200]]
+def test_runs_with_different_schedules_share_the_slider():
+    data = content(page(mapped([(4, 100), (4, 200), (16, 200)])))
+    assert [panel["steps"] for panel in data["panels"]] == [[100, 200], [200]]
 
 
 def test_a_large_page_is_drawn_more_coarsely():
@@ -93,7 +93,7 @@ def test_a_large_page_is_drawn_more_coarsely():
     assert fitting(10_000**2, 100, 8) == 1
 
 
-# What the browser shows of a panel: the brightest pixel's position in meters, from the canvas that is on the screen.
+# Position in meters of the brightest pixel of a panel, read from the canvas on the screen.
 BRIGHTEST = """index => {
   const {map} = panels[index], ratio = map.width / map.getBoundingClientRect().width;
   const shown = map.getContext("2d").getImageData(0, 0, map.width, map.height).data;
@@ -109,7 +109,7 @@ BRIGHTEST = """index => {
 
 
 def click(browser_page, place: np.ndarray, panel: int = 0) -> None:
-    """Click where a position in meters is drawn."""
+    """Click at a position in meters."""
     right, down = browser_page.evaluate("xy => meters(xy)", place.tolist())
     browser_page.locator("canvas.map").nth(panel).click(position={"x": right, "y": down})
 
@@ -122,7 +122,7 @@ def test_a_click_moves_the_goal_of_every_map(opened):
         click(opened, goal, panel)
         assert opened.inner_text("#place") == f"{goal[0]:g}, {goal[1]:g} m"
         for index in (0, 1):
-            # The star lies on the goal itself; the brightest pixels are beside it.
+            # The star covers the goal itself, so the brightest pixels are next to it.
             assert np.abs(np.array(opened.evaluate(BRIGHTEST, index)) - goal).max() <= 0.5
         seen.add(opened.locator("canvas.map").first.screenshot())
     assert len(seen) == 3
@@ -137,7 +137,7 @@ def test_a_click_into_a_wall_does_nothing(opened):
 
 
 def test_the_slider_moves_time(opened):
-    far = envs.make(ENV).maze.xy((4, 1))  # round the bend, so that maze and crow differ
+    far = envs.make(ENV).maze.xy((4, 1))  # around the corner, so that the two distances differ
     click(opened, far)
     slider, line = opened.locator("#slider"), opened.locator(".line").first
     assert opened.inner_text("#steps") == "200"
@@ -153,23 +153,23 @@ def test_the_slider_moves_time(opened):
     assert opened.locator("canvas.map").first.screenshot() == late
 
 
-def test_the_mouse_reads_the_map(opened):
+def test_the_tooltip_shows_q_and_distances(opened):
     maze = envs.make(ENV).maze
     goal, here = maze.xy((5, 1)), maze.xy((1, 1)) + 0.1
     click(opened, goal)
     right, down = opened.evaluate("xy => meters(xy)", here.tolist())
     opened.locator("canvas.map").first.hover(position={"x": right, "y": down})
     tip = opened.inner_text("#tip")
-    told = {name: float(number) for name, number in re.findall(r"(Q|maze|line) (-?[\d.]+)", tip)}
-    assert told["maze"] == pytest.approx(maze.geodesic(here, goal), abs=0.2)  # within a point of the grid
-    assert told["line"] == pytest.approx(np.linalg.norm(here - goal), abs=0.02)
-    assert told["Q"] == pytest.approx(-told["maze"], abs=0.1)
+    shown = {name: float(number) for name, number in re.findall(r"(Q|maze|line) (-?[\d.]+)", tip)}
+    assert shown["maze"] == pytest.approx(maze.geodesic(here, goal), abs=0.2)  # within a point of the grid
+    assert shown["line"] == pytest.approx(np.linalg.norm(here - goal), abs=0.02)
+    assert shown["Q"] == pytest.approx(-shown["maze"], abs=0.1)
 
 
 def test_a_page_over_goals_with_one_checkpoint_and_its_outline(open_page, tmp_path):
     agent = known(4, 100)
-    flying = mapped([(4, 100)], over="goals", coverage=True, resolution=2)
-    (tmp_path / "q.html").write_text(page(flying), encoding="utf-8")
+    dataset = mapped([(4, 100)], over="goals", coverage=True, resolution=2)
+    (tmp_path / "q.html").write_text(page(dataset), encoding="utf-8")
     opened = open_page(tmp_path / "q.html")
     assert not opened.locator("#training").is_visible()
     start = agent.env.maze.xy(agent.env.maze.starts[0])
@@ -187,7 +187,7 @@ def test_the_animation_has_a_frame_a_checkpoint(dataset):
         image.seek(index)
         frames.append(np.asarray(image.convert("RGB")).astype(int))
     assert frames[0].shape == frames[1].shape
-    # The goal's orange is there in both, at the same place, and the maps differ.
+    # Both frames show the goal in orange at the same pixels, and the maps differ.
     orange = [np.abs(frame - [228, 87, 46]).max(-1) < 40 for frame in frames]
     assert orange[0].any()
     where = [np.argwhere(found).mean(0) for found in orange]
@@ -195,20 +195,20 @@ def test_the_animation_has_a_frame_a_checkpoint(dataset):
     assert (np.abs(frames[0] - frames[1]).max(-1) > 40).mean() > 0.01
 
 
-def test_the_animation_tells_of_when_each_map_is(dataset, monkeypatch):
-    """Depth 16 was saved at the end alone and depth 8 at first alone: neither stands for the other time."""
+def test_the_animation_labels_maps_of_other_times(dataset, monkeypatch):
+    """Depth 16 was saved only at the end, depth 8 only at the start: the other time is labeled in both."""
     frames = []
 
-    def drawn(chart, ending):
+    def recording_render(chart, ending):
         panels = chart.to_dict()["vconcat"][0]["hconcat"]
         frames.append({panel["title"]["text"]: panel for panel in panels})
-        return charts_render(chart, ending)
+        return render(chart, ending)
 
-    charts_render = charts.render
-    monkeypatch.setattr(charts, "render", drawn)
+    render = charts.render
+    monkeypatch.setattr(charts, "render", recording_render)
     goal = envs.make(ENV).maze.xy((4, 1))[None]
-    unlike = [known(4, 100), known(4, 200), known(16, 200), known(8, 100)]
-    q_map.animate(q_map.compute(unlike, goal, resolution=1), size=60)
+    agents = [known(4, 100), known(4, 200), known(16, 200), known(8, 100)]
+    q_map.animate(q_map.compute(agents, goal, resolution=1), size=60)
     assert [list(frame) for frame in frames] == [
         ["depth 4", "depth 16 (none saved by then)", "depth 8"],
         ["depth 4", "depth 16", "depth 8 (at 100 steps)"],
@@ -223,8 +223,8 @@ def test_without_a_maze_a_click_takes_the_nearest_place(open_page, tmp_path, mon
     (tmp_path / "q.html").write_text(page(q_map.compute([agent], places, resolution=2)), encoding="utf-8")
     opened = open_page(tmp_path / "q.html")
     click(opened, places[7] + 0.01)
-    told = [float(number) for number in re.findall(r"-?[\d.]+", opened.inner_text("#place"))]
-    np.testing.assert_allclose(told, places[7], atol=0.006)
+    shown = [float(number) for number in re.findall(r"-?[\d.]+", opened.inner_text("#place"))]
+    np.testing.assert_allclose(shown, places[7], atol=0.006)
     assert opened.inner_text(".line").startswith("rank correlation: straight line 1.00")
 
 
@@ -241,14 +241,14 @@ def test_a_large_maze_has_fewer_places_and_a_click_takes_the_nearest(open_page, 
     assert "nearest of 256 places" in opened.inner_text("body")
     for here in maze.xy(np.array(maze.free)[[5, 300, 640]]):
         click(opened, here)
-        told = [float(number) for number in re.findall(r"-?[\d.]+", opened.inner_text("#place"))]
-        ways = maze.geodesic(places, here)
-        assert maze.geodesic(np.array(told), here) <= ways.min() + 2 * dataset.attrs["spacing"]
+        shown = [float(number) for number in re.findall(r"-?[\d.]+", opened.inner_text("#place"))]
+        distances = maze.geodesic(places, here)
+        assert maze.geodesic(np.array(shown), here) <= distances.min() + 2 * dataset.attrs["spacing"]
 
 
-def test_ways_longer_than_655_metres_are_told(dataset):
+def test_distances_over_655_meters_are_kept(dataset):
     far = dataset.assign(geodesic=dataset.geodesic * 1000)
-    held = content(page(far))
+    data = content(page(far))
     free = np.isfinite(dataset.straight.values[0])
-    ways = unpacked(held["geodesic"], "<u2").reshape(len(held["places"]), -1) * held["unit"]
-    np.testing.assert_allclose(ways, far.geodesic.values[:, free], atol=held["unit"])
+    distances = decode(data["geodesic"], "<u2").reshape(len(data["places"]), -1) * data["unit"]
+    np.testing.assert_allclose(distances, far.geodesic.values[:, free], atol=data["unit"])

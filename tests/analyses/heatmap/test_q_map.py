@@ -1,4 +1,4 @@
-"""The map and its numbers, against agents whose Q is known."""
+"""Maps of Q and their numbers, for agents whose Q is known."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from tests.helpers.toys import assert_described, toy_config, untrained_run
 
 
 class KnownAgent:
-    """Q is minus a distance that the test knows; the policy's action is the goal's position, to be seen in Q."""
+    """Q is minus a known distance and minus the sum of the action; the policy's action is constant, 0.25."""
 
     def __init__(self, env_id: str, measure, depth: int = 4):
         self.env = self.eval_env = envs.make(env_id)
@@ -49,20 +49,20 @@ def test_a_critic_that_knows_the_maze_scores_one():
     dataset = q_map.compute([KnownAgent("point_u4_maze", by_maze)], resolution=4, action="zeros")
     correlation = dataset.rank_correlation
     np.testing.assert_allclose(correlation.sel(distance_kind="geodesic"), 1, atol=1e-4)
-    assert correlation.sel(distance_kind="straight").isel(goal=0) < 0.8  # the farthest goal is round the bend
+    assert correlation.sel(distance_kind="straight").isel(goal=0) < 0.8  # the farthest goal is around the corner
 
 
-def test_a_critic_that_flies_like_a_crow_scores_one_on_the_line():
+def test_a_critic_that_knows_the_straight_line_scores_one_on_it():
     dataset = q_map.compute([KnownAgent("point_u4_maze", by_line)], resolution=4)
     np.testing.assert_allclose(dataset.rank_correlation.sel(distance_kind="straight"), 1, atol=1e-4)
     assert dataset.rank_correlation.sel(distance_kind="geodesic").isel(goal=0) < 0.8
 
 
-def test_over_goals_the_start_stays(monkeypatch):
+def test_over_goals_the_start_is_fixed(monkeypatch):
     agent = KnownAgent("point_u4_maze", by_maze)
     start = agent.env.maze.xy(agent.env.maze.starts[0])
 
-    def q(state, action, goal):  # by the maze, which is as long either way
+    def q(state, action, goal):  # the geodesic distance is symmetric
         assert np.all(state == [*start, 0, 0])
         return -agent.env.maze.geodesic(goal, start)
 
@@ -87,7 +87,7 @@ def test_positions_and_walls():
     assert dataset.sizes["x"] == 2 * agent.env.maze.shape[0]
 
 
-def test_the_policy_acts_unless_told_zeros():
+def test_the_action_is_the_policys_by_default():
     agent = KnownAgent("point_u_maze", by_line)
     goal = np.array([[1.0, 0.0]])
     acting = q_map.compute([agent], goal, resolution=1)
@@ -111,7 +111,7 @@ def test_depth_and_seed_become_dimensions():
     assert dataset.attrs["checkpoints"].splitlines() == ["known16", "known4"]
 
 
-def test_variables_are_described():
+def test_variables_have_units_and_long_names():
     dataset = q_map.compute([KnownAgent("point_u_maze", by_line)], resolution=1)
     assert_described(dataset)
 
@@ -147,7 +147,7 @@ def test_visits_count_every_step(two_depths):
     assert dataset.visits.isel(depth=0).values[walls].sum() == 0
 
 
-def test_the_chart_from_the_file_is_the_chart(two_depths, tmp_path):
+def test_a_saved_dataset_gives_the_same_chart(two_depths, tmp_path):
     dataset = q_map.compute(two_depths, resolution=2, coverage=True)
     datasets.save(dataset, tmp_path / "map.nc")
     with xr.open_dataset(tmp_path / "map.nc") as read:
@@ -191,7 +191,7 @@ def test_walls_are_drawn_where_they_are():
     }
     maze = agent.env.maze
     assert drawn == {tuple(center) for center in maze.xy(np.argwhere(maze.walls)).tolist()}
-    # Rows run down the page as in the layout's text: x grows downwards, y to the right.
+    # As in the layout's text, x increases downwards and y to the right.
     text = json.dumps(spec)
     assert '"reverse": true' in text
     assert spec["vconcat"][0]["hconcat"][0]["width"] == spec["vconcat"][0]["hconcat"][0]["height"]  # 5 by 5 cells
@@ -201,31 +201,34 @@ def test_without_a_maze(monkeypatch):
     agent = KnownAgent("point_u_maze", lambda maze, points, goal: np.linalg.norm(points - goal, axis=1))
     monkeypatch.setattr(agent.env, "maze", None)
     dataset = q_map.compute([agent])
-    assert dataset.q.size > 5000  # rows; Altair refuses so many unless told to take them
+    assert dataset.q.size > 5000  # more rows than Altair accepts by default
     assert np.isfinite(dataset.q).all()
     np.testing.assert_allclose(dataset.rank_correlation, 1, atol=1e-4)
-    # The plane holds the start and every goal that episodes are drawn with.
+    # The plane contains the start and all goals of the episodes.
     assert dataset.x.min() < -1
     assert dataset.x.max() > 1
     assert "datasets" in q_map.plot(dataset).to_dict()
 
 
 def test_no_seams_show_between_tiles():
-    """Where Q is the same everywhere, so is the color, though the tiles' edges lie within pixels."""
+    """A constant Q gives a constant color, although the edges of tiles fall inside pixels."""
     dataset = q_map.compute([KnownAgent("point_u_maze", by_line)], np.array([[1.0, 0.0]]), resolution=16)
     flat = dataset.assign(q=dataset.q.where(dataset.q.isnull(), -1.0))
     picture = np.asarray(Image.open(io.BytesIO(charts.render(q_map.plot(flat, size=307), ".png"))).convert("RGB"))
     tile = (picture == (33, 145, 141)).all(axis=2)  # the middle of viridis
     cell = 2 * 307 / 5
-    top, right = np.nonzero(tile)[0].min(), np.flatnonzero(tile.sum(axis=0) > cell).max()  # the legend has it too
-    # The free cell that joins the U's two arms, without its sides.
+    top, right = (
+        np.nonzero(tile)[0].min(),
+        np.flatnonzero(tile.sum(axis=0) > cell).max(),
+    )  # more than a cell's worth: the legend has this color too
+    # The free cell that connects the arms of the U, without its sides.
     joint = tile[round(top + cell) : round(top + 2 * cell), round(right - 0.8 * cell) : round(right - 0.2 * cell)]
     assert joint.size > 8000
     assert joint.all()
 
 
-def test_the_outline_keeps_out_of_walls():
-    """A wall two points thick between two ways that the policy took is no gap to close; one of free points is."""
+def test_the_outline_closes_gaps_but_not_walls():
+    """A gap of two points between visited points is closed if the points are free, and not if they are a wall."""
     visits, free = np.ones((6, 10), int), np.ones((6, 10), bool)
     visits[:, 4:6] = 0
     assert passed(visits, free).all()
@@ -233,7 +236,7 @@ def test_the_outline_keeps_out_of_walls():
     np.testing.assert_array_equal(passed(visits, free), free)
 
 
-def test_correlations_are_scipys():
+def test_correlations_against_scipy():
     generator = np.random.default_rng(0)
     a = generator.normal(size=(3, 5, 4)).round(1)  # with ties
     b = generator.normal(size=(3, 5, 4)) + a
@@ -259,18 +262,18 @@ def test_goals_of_a_large_maze_lie_far_apart(large):
     steps = maze.steps(np.array([maze.starts[0], *cells]))
     to_all = maze.steps(np.array(maze.free))[maze.free.index(maze.starts[0])]
     assert steps[0, 1] == to_all.max()
-    # The four farthest from the start are neighbors; these are not.
+    # The four cells farthest from the start are neighbors; the chosen ones are not.
     assert steps[np.triu_indices(5, 1)].min() > 0.2 * to_all.max()
     assert len(q_map.default_goals(large, 9)) == 9
 
 
-def test_a_large_map_has_no_more_points_than_a_picture_shows(large):
+def test_a_map_of_a_large_maze_has_at_most_256_points_a_side(large):
     dataset = q_map.compute([large], action="zeros")
     assert dataset.sizes["x"] <= 256
     spec = json.dumps(q_map.plot(dataset, tips=False).to_dict())
     assert len(spec) < 2e6
 
 
-def test_goal_in_a_wall():
+def test_a_goal_inside_a_wall_is_rejected():
     with pytest.raises(UsageError, match=r"goal 0,0 is not in a free cell"):
         q_map.compute([KnownAgent("point_u_maze", by_line)], np.array([[0.0, 0.0]]))

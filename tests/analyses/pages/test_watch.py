@@ -50,7 +50,7 @@ def test_the_page_shows_curves_map_and_clip(going, open_page):
 
 
 def test_other_bodies_are_filmed_for_some_seconds(monkeypatch):
-    env = FallingPoint("a_body", mazes.get("u_maze", centerd=True))  # no name of a point's
+    env = FallingPoint("a_body", mazes.get("u_maze", centered=True))  # no name of a point's
     agent = Handmade(env, lambda observation, key: 0 * observation[..., :2])
     shown = watch._clip(agent)
     frames = imageio.imread(base64.b64decode(shown["clip"]), extension=".gif")

@@ -1,4 +1,4 @@
-"""Depth against width, with effects that were planted."""
+"""Depth against width, with planted effects."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ NOISE = (-0.01, 0.0, 0.01)
 
 
 def sweep(score, **more):
-    """Depth 4, 8, 16 at width 64 and width 128, 256 at depth 4; ``score(depth, width)``, three seeds about it."""
+    """Depth 4, 8, 16 at width 64 and width 128, 256 at depth 4; three seeds around ``score(depth, width)``."""
     rows = []
     for depth, width in ((4, 64), (8, 64), (16, 64), (4, 128), (4, 256)):
         for seed, noise in enumerate(NOISE):
@@ -23,12 +23,12 @@ def by_equal(data):
     return depth_vs_width.compare(data, "success").set_index("equal")
 
 
-def test_depth_pays():
+def test_a_gain_from_depth_is_found():
     found = by_equal(sweep(lambda depth, width: 0.3 + 0.1 * np.log2(depth / 4)))
     updates = found.loc["updates"]
     assert (updates.base, updates.depth, updates.width) == pytest.approx((0.3, 0.5, 0.3))
     assert updates.difference == pytest.approx(0.2)
-    # t of 2 degrees of freedom at 1 - 0.05 / 3, two-sided, is 7.6488.
+    # The two-sided t quantile at 1 - 0.05 / 3 with 2 degrees of freedom is 7.6488.
     assert updates.low == pytest.approx(0.2 - 7.6488 * 0.01 * np.sqrt(2 / 3), abs=1e-4)
     assert updates.verdict == 1
     assert updates.sentence.startswith(
@@ -38,13 +38,13 @@ def test_depth_pays():
     assert updates.sentence.endswith("for all 3 comparisons together).")
 
 
-def test_width_pays():
+def test_a_gain_from_width_is_found():
     found = by_equal(sweep(lambda depth, width: 0.3 + 0.1 * np.log2(width / 64)))
     assert "wider is better: depth minus width (-0.20" in found.loc["updates"].sentence
     assert found.loc["updates"].high < 0
 
 
-def test_equal_runs_tell_no_difference():
+def test_equal_runs_give_no_difference():
     found = by_equal(sweep(lambda depth, width: 0.5))
     assert all("no difference told" in sentence for sentence in found.sentence)
     assert (found.low < 0).all()
@@ -52,8 +52,8 @@ def test_equal_runs_tell_no_difference():
     assert all("3 seeds would have found 0.09 or more" in sentence for sentence in found.sentence)
 
 
-def test_shares_that_vary_too_much_find_nothing_and_steps_may():
-    """Seeds 0.2 apart would find a difference of 1.8, which shares cannot have."""
+def test_a_detectable_difference_above_one_is_noted_for_success_alone():
+    """Seeds 0.2 apart detect differences from 1.8 on, which is impossible for a share and possible for steps."""
     rows = [
         {"depth": d, "width": w, "seed": s, "score": 0.5 + 20 * n}
         for d, w in ((4, 64), (8, 64), (4, 128))
@@ -69,8 +69,8 @@ def test_shares_that_vary_too_much_find_nothing_and_steps_may():
     assert not any("vary too much" in sentence for sentence in steps)
 
 
-def test_equal_parameters_are_those_of_networks_that_were_trained():
-    """Parameters grow with depth and with width squared, so depth 16 stands beside width 128."""
+def test_equal_parameters_compares_trained_networks_alone():
+    """Parameters grow with depth and with width squared, so depth 16 has as many as width 128."""
     scores = {(16, 64): 0.6, (4, 128): 0.5, (4, 256): 0.9}
     found = by_equal(sweep(lambda depth, width: scores.get((depth, width), 0.3)))
     row = found.loc["parameters"]
@@ -78,7 +78,7 @@ def test_equal_parameters_are_those_of_networks_that_were_trained():
         pytest.approx(0.6), pytest.approx(0.5), "depth 16, width 64", "depth 4, width 128",
     )  # fmt: skip
     assert "At equal parameters (65,536 and 65,536), success is 0.60 when they go into depth (4 to 16)" in row.sentence
-    # A tenth fewer are as many; half as many in depth 16 would take a width of 90, which nobody trained.
+    # 5 % fewer count as equal; half as many do not (that would need a width of 90, which was not trained).
     for share, compared in ((0.95, True), (0.5, False)):
         fewer = sweep(
             lambda depth, width: 0.5,
@@ -87,8 +87,8 @@ def test_equal_parameters_are_those_of_networks_that_were_trained():
         assert ("parameters" in by_equal(fewer).index) == compared
 
 
-def test_no_network_between_two_trained_ones_is_compared():
-    """Depths 4 and 16, widths 64 and 128: after one doubling only width was trained, and neither at depth 8."""
+def test_untrained_networks_are_not_interpolated():
+    """Depths 4 and 16, widths 64 and 128: width was doubled once and depth twice, so updates are never equal."""
     data = sweep(lambda depth, width: depth / 32)
     shapes = list(zip(data.depth.values.tolist(), data.width.values.tolist(), strict=True))
     found = by_equal(data.isel(run=[shape in {(4, 64), (16, 64), (4, 128)} for shape in shapes]))
@@ -98,8 +98,8 @@ def test_no_network_between_two_trained_ones_is_compared():
     assert set(found.wide) == {"depth 4, width 128"}
 
 
-def test_runs_trained_longer_are_not_compared_with_others():
-    """The widths trained ten times as long: no network is shared, however well those score."""
+def test_runs_of_different_training_length_are_not_compared():
+    """The width sweep was trained ten times as long, so the sweeps share no network."""
     rows = [{"depth": d, "seed": s, "score": 0.3, "trained": 1000} for d in (4, 8) for s in range(3)]
     rows += [{"width": w, "seed": s, "score": 0.9, "trained": 10_000} for w in (64, 128) for s in range(3)]
     assert depth_vs_width.compare(planted_runs(*rows), "success").empty
@@ -107,15 +107,15 @@ def test_runs_trained_longer_are_not_compared_with_others():
     assert depth_vs_width.compare(both, "success").iloc[0].width == pytest.approx(0.3)
 
 
-def test_a_task_is_compared_within_itself():
-    """An easy task that has one of the networks alone adds nothing to its score."""
+def test_networks_are_compared_within_a_task():
+    """An easy task with only one of the networks does not change the comparison."""
     rows = [
         {"depth": d, "width": w, "seed": s, "score": 0.3 + n}
         for d, w in ((4, 64), (8, 64), (4, 128))
         for s, n in enumerate(NOISE)
     ]
     easy = [{"env": "easy", "width": 128, "seed": s, "score": 1.0} for s in range(3)]
-    alone, found = (depth_vs_width.compare(planted_runs(*these), "success") for these in (rows, [*rows, *easy]))
+    alone, found = (depth_vs_width.compare(planted_runs(*part), "success") for part in (rows, [*rows, *easy]))
     assert found.difference.tolist() == pytest.approx(alone.difference.tolist())
     assert set(found.env) == {"here"}
     assert all(sentence.startswith("here: ") for sentence in found.sentence)
@@ -125,7 +125,7 @@ def test_a_task_is_compared_within_itself():
 
 
 def test_equal_seconds_can_disagree_with_equal_updates():
-    """Deeper is better after as many updates, but takes four times as long and learns in a straight line."""
+    """Deeper is better at equal updates but four times slower, with linear learning curves."""
     seconds = {(16, 64): 40.0}
     found = by_equal(
         sweep(
@@ -134,7 +134,9 @@ def test_equal_seconds_can_disagree_with_equal_updates():
             seconds=lambda depth, width: seconds.get((depth, width), 10.0),
         )
     )
-    assert found.loc["updates"].difference == pytest.approx(0.24)  # of the curve's last five: 0.8 of 0.3
+    assert found.loc["updates"].difference == pytest.approx(
+        0.24
+    )  # the last five evaluations of a line average 0.8: 0.8 * (0.8 - 0.5)
     row = found.loc["seconds"]
     assert row.depth == pytest.approx(0.8 * 0.8 / 4)
     assert row.width == pytest.approx(0.5 * 0.8)
@@ -144,7 +146,7 @@ def test_equal_seconds_can_disagree_with_equal_updates():
     assert "and 0.40 at depth 4 with width 64" in row.sentence
 
 
-def test_seconds_of_unlike_numbers_of_seeds_at_once_are_not_compared():
+def test_seconds_are_not_compared_between_different_numbers_of_seeds_at_once():
     data = sweep(lambda depth, width: 0.5, together=lambda depth, width: 5 if depth == 16 else 1)
     assert by_equal(data).index.tolist() == ["updates", "parameters"]
 
@@ -153,9 +155,9 @@ def test_the_score_of_a_whole_run_is_its_last_five_evaluations():
     curve = np.random.default_rng(0).uniform(size=17)
     data = planted_runs({"curve": curve, "seconds": 32.0}, evaluations=17)
     np.testing.assert_allclose(depth_vs_width.score_at(data, "success", 32.0), curve[-5:].mean())
-    # Half the seconds: the five places lie half an evaluation apart, up to the middle of the run.
-    places = np.interp(8 - np.arange(5) / 2, np.arange(17), curve)
-    np.testing.assert_allclose(depth_vs_width.score_at(data, "success", 16.0), places.mean())
+    # Half the seconds: the five points are half an evaluation apart and end in the middle of the run.
+    points = np.interp(8 - np.arange(5) / 2, np.arange(17), curve)
+    np.testing.assert_allclose(depth_vs_width.score_at(data, "success", 16.0), points.mean())
 
 
 def test_one_seed_claims_nothing():
@@ -166,8 +168,8 @@ def test_one_seed_claims_nothing():
     assert (found.verdict == 0).all()
 
 
-def test_lines_must_meet():
+def test_lines_must_share_a_network():
     data = sweep(lambda depth, width: 0.5)
     assert depth_vs_width.compare(data.isel(run=data.width.values == 64)).empty
-    apart = planted_runs(*({"depth": d} for d in (4, 8)), *({"depth": 64, "width": w} for w in (128, 256)))
-    assert depth_vs_width.compare(apart).empty
+    disjoint = planted_runs(*({"depth": d} for d in (4, 8)), *({"depth": 64, "width": w} for w in (128, 256)))
+    assert depth_vs_width.compare(disjoint).empty

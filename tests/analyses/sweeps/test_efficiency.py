@@ -1,4 +1,4 @@
-"""The Pareto front, and the picture of what depth and width cost."""
+"""The Pareto front, and the picture of scores over costs."""
 
 import numpy as np
 import pytest
@@ -45,26 +45,26 @@ def test_the_front_against_its_definition():
     assert efficiency.pareto(costs, scores).tolist() == brute
 
 
-def test_the_picture_tells_all_three_comparisons_and_the_seeds():
+def test_the_picture_states_all_three_comparisons_and_the_seeds():
     text = str(efficiency.plot(grid(), metric="success").to_dict())
     for words in ("equal updates", "equal parameters", "equal seconds", "3 seeds", "Pareto", "equal training seconds"):
         assert words in text
     assert depth_color(16) in text
     assert "trained at once" not in text
-    assert "each one's share, one of 3" in efficiency.plot(grid(together=3)).to_json()
+    assert "each seed's share, one of 3" in efficiency.plot(grid(together=3)).to_json()
     assert "'type': 'log'" in text
     one = str(efficiency.plot(grid(seeds=1)).to_dict())
     assert "one seed, so this is a picture and no claim" in one
 
 
-def test_it_is_drawn_from_the_file_alone(tmp_path):
+def test_a_saved_dataset_gives_the_same_chart(tmp_path):
     data = grid()
     datasets.save(data, tmp_path / "runs.nc")
     with xr.open_dataset(tmp_path / "runs.nc") as again:
         assert efficiency.plot(again.load()).to_dict() == efficiency.plot(data).to_dict()
 
 
-def test_what_is_missing_is_said():
+def test_missing_data_is_stated():
     text = str(efficiency.plot(grid(flops_per_update=np.nan)).to_dict())
     assert "FLOPs are left out" in text
     assert "against FLOPs" not in text
@@ -93,7 +93,7 @@ def four_shapes(tmp_path_factory):
     return folder
 
 
-def test_it_looks_at_shapes_alone(four_shapes):
+def test_compute_selects_runs_that_differ_in_shape_alone(four_shapes):
     groups = efficiency.compute([four_shapes]).group.values.tolist()
     assert groups == ["depth 4, width 8", "depth 4, width 16", "depth 8, width 8"]
 
@@ -115,15 +115,15 @@ def three_seeds(tmp_path_factory):
 
 
 def with_scores(data, draw):
-    """The same runs with other scores: flat curves, by depth and width."""
+    """The same runs with flat learning curves at ``draw(depth, width)``."""
     level = [draw(depth, width) for depth, width in zip(data.depth.values, data.width.values, strict=True)]
     data = data.assign(score_success=data.score_success.copy(data=level))
     return data.assign(success=data.success.copy(data=np.repeat(np.array(level)[:, None], data.sizes["evaluation"], 1)))
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_depth_is_not_told_from_width_where_nothing_differs(three_seeds, seeds):
-    """Of skewed scores in [0, 1] whose spread depends on the network: all claims are false, at most 5 % of pictures."""
+def test_false_positive_rate_where_depth_equals_width(three_seeds, seeds):
+    """Skewed scores whose spread depends on the network: all claims are false, and at most 5 % of pictures make one."""
     data, rng = (
         efficiency.compute([path for key, path in three_seeds.items() if key[2] < seeds]),
         np.random.default_rng(0),
@@ -133,8 +133,8 @@ def test_depth_is_not_told_from_width_where_nothing_differs(three_seeds, seeds):
         found = depth_vs_width.compare(with_scores(data, lambda d, w: rng.beta(0.8 * d, 0.2 * d)), "success")
         assert found.equal.tolist() == ["updates", "seconds"]
         claims += (found.verdict != 0).any()
-        told = found.sentence.str.contains("is better")
-        assert (told == (found.verdict != 0)).all()
+        claimed = found.sentence.str.contains("is better")
+        assert (claimed == (found.verdict != 0)).all()
     assert claims <= (0 if seeds == 2 else binom.ppf(0.999, 60, 0.05))
 
 
@@ -150,7 +150,7 @@ def test_a_large_effect_is_found_in_run_directories(three_seeds, tmp_path):
     assert "At equal updates, 2 doublings of depth (4 to 16) took success from 0.2" in done.output
 
 
-def test_the_demo_finds_what_is_there_and_nothing_else(three_seeds):
+def test_the_demo_finds_a_planted_effect_and_no_false_one(three_seeds):
     kinds = [
         demo.Kind("", name, d, w, 1) for name, (d, w) in zip("abcd", ((4, 8), (16, 8), (4, 16), (4, 32)), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The panels that runs support, what the others need, and the final table."""
+"""The panels that runs support, the panels that are missing, and the final table."""
 
 import io
 
@@ -11,7 +11,7 @@ from tests.helpers.toys import planted_runs
 
 
 def over(**factors):
-    """Two seeds of each combination of the values."""
+    """Two seeds for each combination of the values."""
     rows = [{}]
     for name, values in factors.items():
         rows = [row | {name: value} for row in rows for value in values]
@@ -38,13 +38,13 @@ def test_panels_that_runs_support(factors, expected):
     assert "Not drawn" in text
 
 
-def test_a_diagonal_is_no_grid():
+def test_factors_that_vary_jointly_give_no_panel():
     data = planted_runs({"depth": 4, "batch_size": 64}, {"depth": 8, "batch_size": 128})
     assert "batch" not in scaling.panels(data)
 
 
 @pytest.mark.parametrize("rows", [[{}], over(seed=(0,)), over(width=(64, 128))])
-def test_runs_that_support_no_panel_have_their_learning_curves(rows):
+def test_runs_that_support_no_panel_give_learning_curves(rows):
     data = planted_runs(*rows)
     (block,) = scaling.plot(data).to_dict()["vconcat"]
     (picture,) = block["concat"]
@@ -55,7 +55,7 @@ def test_runs_that_support_no_panel_have_their_learning_curves(rows):
     assert domain == list(dict.fromkeys(data.group.values.tolist()))
 
 
-def test_numbers_in_the_grid_and_a_block_a_task():
+def test_numbers_in_the_grid_and_a_block_for_each_task():
     rows = over(depth=(4, 8), actor_depth=(4, 8), env=("here", "there"))
     text = str(scaling.plot(planted_runs(*rows), metric="success").to_dict())
     assert "'title': 'here'" in text
@@ -75,7 +75,7 @@ def test_one_seed_draws_no_interval():
     assert "one seed" in str(scaling.plot(data).to_dict())
 
 
-def test_final_table_beside_the_paper():
+def test_final_table_with_the_papers_numbers():
     rows = over(env=("ant_u4_maze",), depth=(4, 8, 64)) + over(env=("humanoid",), depth=(64,), network=("relu",))
     data = planted_runs(*rows)
     table = results_table.table(data)
@@ -97,8 +97,8 @@ def test_final_table_beside_the_paper():
     assert again.success.tolist() == pytest.approx(table.success.tolist())
 
 
-def test_rows_over_tasks_are_of_tasks_that_all_groups_have():
-    """Depth 4 has the easy task too, which must not raise its mean."""
+def test_rows_over_tasks_average_shared_tasks_alone():
+    """Only depth 4 has the easy task, which must not raise its mean."""
     rows = over(env=("a", "b"), depth=(4, 8)) + [{"env": "easy", "depth": 4, "seed": s, "score": 1.0} for s in (0, 1)]
     table = results_table.table(planted_runs(*rows)).set_index("task")
     shared = table.loc["mean of a, b"]
@@ -110,13 +110,13 @@ def test_rows_over_tasks_are_of_tasks_that_all_groups_have():
     assert "0.55 |" in results_table.markdown(table.reset_index()).splitlines()[-1]
 
 
-def test_the_papers_numbers_are_whole():
+def test_the_papers_numbers_are_complete():
     numbers = results_table.paper_numbers()
     assert not numbers.duplicated(["env", "depth", "network"]).any()
     table_1 = numbers[numbers.source == "table 1"]
     assert len(table_1) == 20
     ratio = table_1.pivot(index="env", columns="depth", values="time_at_goal")
-    # The paper prints these ratios itself; it rounded them from unrounded scores.
+    # The paper prints these ratios; it computed them from unrounded scores.
     printed = {"arm_binpick_hard": 5.7, "ant_big_maze": 7.3, "ant_u4_maze": 25, "humanoid": 52, "ant_hardest_maze": 1.8}
     for env, value in printed.items():
         assert ratio[64][env] / ratio[4][env] == pytest.approx(value, rel=0.03)

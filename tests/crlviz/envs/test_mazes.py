@@ -271,8 +271,8 @@ def test_names_of_pairs_within_a_distance():
     st.floats(-0.499, 0.499),
     st.floats(-0.499, 0.499),
 )
-def test_cells_and_positions_round_trip(name, size, centerd, dx, dy):
-    maze = mazes.get(name, cell_size=size, centerd=centerd)
+def test_cells_and_positions_round_trip(name, size, centered, dx, dy):
+    maze = mazes.get(name, cell_size=size, centered=centered)
     cells = np.array(list(np.ndindex(maze.shape)))
     positions = maze.xy(cells) + size * np.array([dx, dy])
     np.testing.assert_array_equal(maze.cell(positions), cells)
@@ -285,8 +285,8 @@ def test_cells_and_positions_round_trip(name, size, centerd, dx, dy):
 def test_places_as_in_the_papers_code():
     maze = mazes.get("u_maze", cell_size=4.0)
     np.testing.assert_array_equal(maze.xy((1, 3)), [4.0, 12.0])  # row to x, column to y
-    centerd = mazes.get("u2_maze", centerd=True)
-    np.testing.assert_allclose(centerd.extent, (-2.5, 2.5, -3, 3))
+    centered = mazes.get("u2_maze", centered=True)
+    np.testing.assert_allclose(centered.extent, (-2.5, 2.5, -3, 3))
 
 
 def test_nothing_outside_the_grid_is_free():
@@ -296,7 +296,7 @@ def test_nothing_outside_the_grid_is_free():
 
 @pytest.mark.parametrize("per_cell", [1, 3, 4])
 def test_grid_tells_which_points_are_free(per_cell):
-    maze = mazes.get("u4_maze", cell_size=2.0, centerd=True)
+    maze = mazes.get("u4_maze", cell_size=2.0, centered=True)
     x, y, free = maze.grid(per_cell)
     assert free.shape == (7 * per_cell, 5 * per_cell)
     np.testing.assert_allclose(np.diff(x), 2 / per_cell)
@@ -418,7 +418,7 @@ def test_geodesic_by_hand():
     expected = 2 * np.hypot(1.5, 0.5) + 1
     assert maze.geodesic(np.array([1.0, 1.0]), np.array([3.0, 1.0])) == pytest.approx(expected, abs=1e-5)
     # Four times the cells, four times the length; and where the origin lies does not matter.
-    large = mazes.get("u_maze", cell_size=4.0, centerd=True)
+    large = mazes.get("u_maze", cell_size=4.0, centered=True)
     ends = large.xy([(1, 1), (3, 1)])
     assert large.geodesic(ends[0], ends[1]) == pytest.approx(4 * expected, abs=1e-4)
 

@@ -9,7 +9,7 @@ from crlviz.rendering.maze_gif import animate
 
 
 def test_frames_show_the_points(tmp_path):
-    maze = mazes.build(["#####", "#r..#", "#..g#", "#####"], centerd=True)
+    maze = mazes.build(["#####", "#r..#", "#..g#", "#####"], centered=True)
     steps = 10
     # One point from the start to the goal, arriving at the last step.
     path = np.linspace(maze.xy((1, 1)), maze.xy((2, 3)), steps)

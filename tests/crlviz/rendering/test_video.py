@@ -148,7 +148,7 @@ def test_impossible_videos(env, tmp_path, change, sentence):
 def test_a_rollout_can_be_filmed(tmp_path):
     from crlviz.envs import mazes
 
-    falling = FallingPoint("falling", mazes.get("u_maze", centerd=True))
+    falling = FallingPoint("falling", mazes.get("u_maze", centered=True))
     episodes = rollout(Handmade(falling, lambda obs, key: obs[..., :2] * 0 + 1.0), 2, length=30)
     panel = Panel("falls", falling, episodes.isel(episode=0))
     assert panel.fell == int(episodes.alive.isel(episode=0).sum())

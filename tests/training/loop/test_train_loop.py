@@ -100,7 +100,7 @@ def test_losses_are_means_and_finite(run):
 def test_an_episode_that_ends_early_begins_anew():
     loop = build(toy_config(window=60))
     # The line runs through the middle of the start cell: about every other episode is over after a step.
-    env = FallingPoint("falling", mazes.get("u_maze", centerd=True))
+    env = FallingPoint("falling", mazes.get("u_maze", centered=True))
     env.line = -1.0
     loop = dataclasses.replace(loop, env=env)
     state = jax.jit(partial(begun, loop))(jax.random.key(0))
