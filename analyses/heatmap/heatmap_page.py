@@ -63,13 +63,8 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "geodesic": _packed(np.nan_to_num(distances / unit, nan=_UNREACHED).round().astype("<u2")),
         "unit": unit,
         "places": places.round(4).tolist(),
-<<<<<<< HEAD
-        "first": _first(fixed, places, maze),
-        "ticks": [charts.ticks(maze, axis) if maze else [] for axis in (0, 1)],
-=======
         "first": _first_place(fixed, places, maze),
         "ticks": [charts.ticks(maze, axis) if maze else [] for axis in (0, 1)],
->>>>>>> w-eng-e
         "starts": maze.xy(maze.starts).tolist() if maze and fixed == "goal" else [],
         "colors": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL, "scale": charts.VIRIDIS},
         "panels": _panels(dataset, free, fixed),
@@ -121,8 +116,11 @@ def _first_place(fixed: str, places: np.ndarray, maze: mazes.Maze | None) -> int
     return int(np.argmax(distance) if fixed == "goal" else np.argmin(distance))
 
 
-<<<<<<< HEAD
-=======
+def _or_none(values: np.ndarray) -> list[float | None]:
+    """Rounded numbers for JSON, which has no NaN."""
+    return [round(float(value), 4) if np.isfinite(value) else None for value in values]
+
+
 def _packed(values: np.ndarray) -> str:
     """The array's bytes in base64."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
