@@ -19,7 +19,7 @@ from crlviz.checkpoints import run_directory
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params
 from crlviz.precision import exact
 
 _T = TypeVar("_T")
@@ -69,10 +69,12 @@ class Agent:
 
     @cached_property
     def actor(self) -> Actor:
+        """The policy network; its parameters are ``params["actor"]``."""
         return Actor(_network(self.config["actor"]), self.env.observation_size, self.env.action_size)
 
     @cached_property
     def critic(self) -> Critic:
+        """The networks phi and psi; their parameters are ``params["critic"]``."""
         env = self.env
         return Critic(_network(self.config["critic"]), env.state_dim, env.action_size, env.goal_dim)
 
@@ -223,25 +225,25 @@ def _environment(id: str, layout: tuple[str, ...], options: tuple[tuple[str, Any
 
 # Jitted once per network shape, not once per agent, so that all seeds of a sweep share compiled programs.
 @partial(jax.jit, static_argnums=0)
-def _act(actor: Actor, params, observation, key):
+def _act(actor: Actor, params: Params, observation: jax.Array, key: jax.Array | None) -> jax.Array:
     with exact():
         return actor.act(params, observation, key)
 
 
 @partial(jax.jit, static_argnums=0)
-def _phi(critic: Critic, params, state, action):
+def _phi(critic: Critic, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
     with exact():
         return critic.phi(params, state, action)
 
 
 @partial(jax.jit, static_argnums=0)
-def _psi(critic: Critic, params, goal):
+def _psi(critic: Critic, params: Params, goal: jax.Array) -> jax.Array:
     with exact():
         return critic.psi(params, goal)
 
 
 @partial(jax.jit, static_argnums=0)
-def _q(critic: Critic, params, state, action, goal):
+def _q(critic: Critic, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
     with exact():
         return critic.q(params, state, action, goal)
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 ERROR = 0.05  # false-positive rate over all comparisons of a page
-FEWEST = 3  # seeds a group; two seeds that agree by chance would seem not to vary
+FEWEST = 3  # seeds per group; two seeds that agree by chance would seem not to vary
 _POWER = 0.8
 _LEAST_SPREAD = 0.05  # share of the difference
 _ROUNDING = 1e-6  # share of the largest score

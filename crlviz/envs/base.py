@@ -113,14 +113,17 @@ class GoalEnv(abc.ABC):
 
     @property
     def goal_dim(self) -> int:
+        """Length of a goal."""
         return len(self.goal_indices)
 
     @property
     def observation_size(self) -> int:
+        """Length of an observation: the state and the goal."""
         return self.state_dim + self.goal_dim
 
     @property
     def backend(self) -> str:
+        """The engine it runs on, one of ``backends``."""
         return self.backends[0]
 
 

@@ -1,7 +1,7 @@
 """Import MuJoCo even if ``MUJOCO_GL`` names an OpenGL backend that does not work here; only rendering needs one.
 
-MuJoCo loads the backend on import and fails if it cannot. Whatever draws imports mujoco from
-here.
+MuJoCo loads the backend on import and fails if it cannot. The modules that render import
+mujoco from here.
 """
 
 import os

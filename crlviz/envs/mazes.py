@@ -99,6 +99,7 @@ class Maze:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
         return len(self.rows), len(self.rows[0])
 
     def cells(self, letters: str) -> list[Cell]:
@@ -107,14 +108,17 @@ class Maze:
 
     @property
     def starts(self) -> list[Cell]:
+        """Start cells."""
         return self.cells("r")
 
     @property
     def goals(self) -> list[Cell]:
+        """Goal cells."""
         return self.cells("g")
 
     @property
     def free(self) -> list[Cell]:
+        """All cells that are not wall."""
         return self.cells(".rgb")
 
     @cached_property

@@ -221,10 +221,10 @@ def child(tree: ElementTree.Element, tag: str) -> ElementTree.Element:
     Raises:
       ValueError: there is none.
     """
-    found = tree.find(f".//{tag}")
-    if found is None:
+    element = tree.find(f".//{tag}")
+    if element is None:
         raise ValueError(f"the model has no <{tag}>")
-    return found
+    return element
 
 
 def add_slider(
@@ -289,4 +289,4 @@ def no_start(id: str, start: jax.Array | None) -> None:
       UsageError: a start is given.
     """
     if start is not None:
-        raise UsageError(f"{id} takes no start: its initial position is fixed")
+        raise UsageError(f"{id} takes no start: its initial position cannot be chosen")

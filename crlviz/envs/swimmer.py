@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 LENGTH = 1.0  # meters of the whole body, so that all lengths are in body lengths
 RADIUS = 0.05  # meters, of the discs for contacts with walls
 _SPACING = 1 / 12  # meters, largest distance between the centers of neighboring discs
-_CLEARANCE = (
-    0.045  # meters from disc centers to walls after a substep; above _SPACING / 2, so that no corner fits between
-)
+_CLEARANCE = 0.045  # meters from disc centers to walls after a substep; above _SPACING / 2, so no corner fits between
 _SUBSTEPS = 3  # per step in a maze; in each, a disc enters a wall by far less than half a cell
 _START_BEND = 0.3  # radians, uniform, of each joint
 _START_JITTER = 0.1  # meters, uniform, on each axis

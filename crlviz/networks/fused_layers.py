@@ -56,7 +56,7 @@ def _gate(layer: Mapping[str, Mapping[str, jax.Array]], normal: jax.Array) -> tu
 
 def _forward(precision: Precision, layers: Any, x: Any) -> tuple[jax.Array, Any]:
     # The flag `perturbed` of an argument tells whether its gradient is needed. The actor's update needs phi's gradient
-    # by the action only, and the first layer's inputs are data. Other gradients are neither saved for nor computed.
+    # by the action only, and the first layer's inputs are data. Gradients that are not needed are not computed.
     def is_argument(leaf: Any) -> bool:
         return hasattr(leaf, "perturbed")
 
