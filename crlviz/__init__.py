@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent, load, load_all
     from crlviz.rollouts import rollout
 
-_WHERE = {"Agent": "agent", "load": "agent", "load_all": "agent", "rollout": "rollouts"}
+_MODULES = {"Agent": "agent", "load": "agent", "load_all": "agent", "rollout": "rollouts"}
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first asked for: jax takes seconds, and `crlviz --help` needs none of it.
-    if name not in _WHERE:
+    # Imported on first use: importing jax takes seconds, and `crlviz --help` does not need it.
+    if name not in _MODULES:
         raise AttributeError(f"module 'crlviz' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"crlviz.{_WHERE[name]}"), name)
+    return getattr(importlib.import_module(f"crlviz.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+    return sorted([*globals(), *_MODULES])
 
 
-def _warn_of_names_taken() -> None:
-    """Tell where `import analyses` would give something else, as a file of that name beside a notebook."""
+def _warn_of_shadowed_packages() -> None:
+    """Warn if another module, such as a file beside a notebook, shadows `analyses` or `training`."""
     home = Path(__file__).resolve().parents[1]
     for name in ("analyses", "training"):
         spec = getattr(sys.modules[name], "__spec__", None) if name in sys.modules else importlib.util.find_spec(name)
@@ -38,7 +38,7 @@ def _warn_of_names_taken() -> None:
             )
 
 
-if Path(next(iter(sys.argv), "")).name not in ("-m", "crlviz"):  # the command sees to it itself
-    _warn_of_names_taken()
+if Path(next(iter(sys.argv), "")).name not in ("-m", "crlviz"):  # the command fixes sys.path itself
+    _warn_of_shadowed_packages()
 
 __all__ = ["Agent", "__version__", "load", "load_all", "rollout"]

@@ -1,4 +1,4 @@
-"""The Agent: what an analysis sees of a checkpoint, whatever trained it."""
+"""The Agent: the interface through which analyses use a checkpoint, whatever trained it."""
 
 import hashlib
 import re
@@ -19,31 +19,31 @@ from crlviz.checkpoints import run_directory
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params
 from crlviz.precision import exact
 
-_Read = TypeVar("_Read")
+_T = TypeVar("_T")
 
-# Settings of a run that older configs lack, beside those of networks and environments: what they trained with.
-_LATER = {"precision": "float32"}
-# Settings that another fact tells.
-_TOLD = re.compile(
+# Defaults for settings that configs of older runs lack. Networks and environments have their own defaults.
+_DEFAULTS = {"precision": "float32"}
+# Settings that the named facts already cover.
+_COVERED = re.compile(
     r"algorithm|env|seed|batch_size|env_steps|(actor|critic)\.(depth|width|layer_norm|activation|residual)"
 )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Agent:
-    """A trained policy and critic. Every function is pure, jitted and batch-first, with arrays or lists of numbers.
+    """A trained policy and critic. Its functions are pure, jitted and batch-first, and take arrays or lists of numbers.
 
-    They raise UsageError where an input has another size than the environment's, or a number that is not finite.
+    They raise UsageError if an input does not have the environment's size or holds a number that is not finite.
 
     Attributes:
-      config: the run's settings, as in config.json.
+      config: settings of the run, as in config.json.
       params: ``{"actor": ..., "critic": ...}``.
-      env_steps: environment steps it was trained for.
-      gradient_steps: updates it was trained for; None where nobody knows.
-      source: the checkpoint it came from.
+      env_steps: environment steps of training.
+      gradient_steps: gradient updates of training; None if unknown.
+      source: path of the checkpoint.
     """
 
     config: dict[str, Any]
@@ -54,12 +54,12 @@ class Agent:
 
     @cached_property
     def env(self) -> GoalEnv:
-        """The environment it was trained in."""
+        """The training environment."""
         return _environment(self.config["env"], tuple(self.config["layout"]), self._env_options)
 
     @cached_property
     def eval_env(self) -> GoalEnv:
-        """The environment it was evaluated in; the same object as ``env`` where they do not differ."""
+        """The evaluation environment; the same object as ``env`` if they do not differ."""
         other = self.config["eval_env"]
         return _environment(other, (), self._env_options) if other and other != self.config["env"] else self.env
 
@@ -69,20 +69,22 @@ class Agent:
 
     @cached_property
     def actor(self) -> Actor:
+        """The policy network; its parameters are ``params["actor"]``."""
         return Actor(_network(self.config["actor"]), self.env.observation_size, self.env.action_size)
 
     @cached_property
     def critic(self) -> Critic:
+        """The networks phi and psi; their parameters are ``params["critic"]``."""
         env = self.env
         return Critic(_network(self.config["critic"]), env.state_dim, env.action_size, env.goal_dim)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What checkpoints are told apart by: algorithm, env, depth, width, ablation, batch size, seed, env_steps.
+        """Facts that distinguish checkpoints: algorithm, env, depth, width, ablation, batch size, seed, env_steps.
 
-        Then every other setting by its name in config.json, such as ``gamma`` or ``crl.learning_rate``, as a number or
-        text. One that crlviz did not have yet when the run was trained has its default; of an imported run those are
-        absent that its code does not tell.
+        Every other setting follows under its name in config.json, such as ``gamma`` or ``crl.learning_rate``, as a
+        number or text. A setting that is newer than the run has its default. An imported run lacks the settings that
+        its own code does not record.
         """
         config = self.config
         networks = self.critic.config.ablation, self.actor.config.ablation
@@ -101,14 +103,14 @@ class Agent:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """The settings that no other fact tells."""
-        config = _LATER | self.config
+        """The settings that the named facts do not cover."""
+        config = _DEFAULTS | self.config
         config |= {name: asdict(network.config) for name, network in (("actor", self.actor), ("critic", self.critic))}
         config["env_options"] = envs.options(config["env"]) | config.get("env_options", {})
         config["eval_env"] = "" if config["eval_env"] == config["env"] else config["eval_env"]
-        config["layout"] = _named(config["layout"])
-        plain = {name: value for name, value in flatten_dict(config, sep=".").items() if not _TOLD.fullmatch(name)}
-        return {name: value if isinstance(value, bool | int | float) else str(value) for name, value in plain.items()}
+        config["layout"] = _layout_name(config["layout"])
+        flat = {name: value for name, value in flatten_dict(config, sep=".").items() if not _COVERED.fullmatch(name)}
+        return {name: value if isinstance(value, bool | int | float) else str(value) for name, value in flat.items()}
 
     def __repr__(self) -> str:
         facts = self.facts
@@ -118,21 +120,24 @@ class Agent:
 
     @jax_config.as_usual
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
-        """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or drawn with a key."""
+        """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or with a key a sample."""
         if key is not None and not hasattr(key, "dtype"):
-            raise UsageError(f"key is {key!r}; give a random key, such as jax.random.key(0), or none")
+            raise UsageError(f"key is {key!r}; give a random key, such as jax.random.key(0), or None")
         return _act(self.actor, self.params["actor"], self._input("observation", observation), key)
 
     @jax_config.as_usual
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
-        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]: 0 at the goal, lower farther."""
+        """Q [...] of states [..., state], actions [..., action] and goals [..., goal].
+
+        Q is 0 at the goal, and lower farther away.
+        """
         state, action = self._inputs(state, action)
         goal = self._input("goal", goal)
         try:
             np.broadcast_shapes(state.shape[:-1], goal.shape[:-1])
         except ValueError:
             raise UsageError(
-                f"states of shape {state.shape} and goals of shape {goal.shape} are not of one batch"
+                f"states of shape {state.shape} and goals of shape {goal.shape} have different batch shapes"
             ) from None
         return _q(self.critic, self.params["critic"], state, action, goal)
 
@@ -147,14 +152,16 @@ class Agent:
         return _psi(self.critic, self.params["critic"], self._input("goal", goal))
 
     def _inputs(self, state: Any, action: Any) -> tuple[Any, Any]:
-        """Both as arrays of one batch."""
+        """Both as arrays; their batch shapes must agree."""
         state, action = self._input("state", state), self._input("action", action)
         if state.shape[:-1] != action.shape[:-1]:
-            raise UsageError(f"states of shape {state.shape} and actions of shape {action.shape} are not of one batch")
+            raise UsageError(
+                f"states of shape {state.shape} and actions of shape {action.shape} have different batch shapes"
+            )
         return state, action
 
     def _input(self, name: str, value: Any) -> Any:
-        """An array [..., n] of finite numbers, n the environment's size of what has that name."""
+        """An array [..., n] of finite numbers; n is the environment's size for the input of this name."""
         env = self.env
         sizes = {
             "observation": (env.observation_size, f": {env.state_dim} of the state and {env.goal_dim} of the goal"),
@@ -170,10 +177,14 @@ class Agent:
 
 
 def as_numbers(name: str, value: Any) -> Any:
-    """A value as an array of finite numbers; what jax traces is taken as it is.
+    """Convert a value to an array of finite float32 numbers; a jax tracer is returned unchanged.
+
+    Args:
+      name: name of the value in error messages.
+      value: array, list or number.
 
     Raises:
-      UsageError: it is none; ``name`` is what the message calls it.
+      UsageError: the value is not numeric, or holds a number that is not finite.
     """
     if isinstance(value, jax.core.Tracer):
         return value
@@ -181,26 +192,26 @@ def as_numbers(name: str, value: Any) -> Any:
         with np.errstate(over="ignore"):
             array = np.asarray(value, np.float32)
     except (TypeError, ValueError):
-        raise UsageError(f"{name} is no array of numbers") from None
+        raise UsageError(f"{name} is not an array of numbers") from None
     if not np.isfinite(array).all():
         raise UsageError(f"{name} holds numbers that are not finite: {array[~np.isfinite(array)][0]}")
-    # Of a jax array the array itself, which lies where it is used.
+    # A jax array is returned itself: it is already on its device.
     return value if isinstance(value, jax.Array) else array
 
 
 def _network(values: dict[str, Any]) -> NetworkConfig:
-    """A network's shape from a file, where any value may stand for any other."""
+    """Build a NetworkConfig from a config file; check names and types, since the file may hold anything."""
     if unknown := sorted(values.keys() - {field.name for field in fields(NetworkConfig)}):
         raise UsageError(f"this crlviz has no setting {unknown[0]!r} of a network; upgrade crlviz")
     config = NetworkConfig(**values)
     for field in fields(config):
         if type(value := getattr(config, field.name)) is not type(field.default):
-            raise UsageError(f"{field.name} is {value!r}")
+            raise UsageError(f"{field.name} is {value!r}, not of type {type(field.default).__name__}")
     return config
 
 
-def _named(layout: Sequence[str]) -> str:
-    """A short name of a maze of one's own, other for each: its size and the beginning of its checksum."""
+def _layout_name(layout: Sequence[str]) -> str:
+    """A short unique name for a custom maze: its size and the first digits of its checksum."""
     if not layout:
         return ""
     return f"{len(layout)}x{len(layout[0])}-{hashlib.sha256('/'.join(layout).encode()).hexdigest()[:6]}"
@@ -208,78 +219,80 @@ def _named(layout: Sequence[str]) -> str:
 
 @cache
 def _environment(id: str, layout: tuple[str, ...], options: tuple[tuple[str, Any], ...]) -> GoalEnv:
-    """One object an environment, so that agents share what is traced for it."""
+    """Build an environment once, so that agents share its traced programs."""
     return envs.make(id, layout=layout or None, **dict(options))
 
 
-# Jitted once for a network shape, not once an agent: the seeds of a sweep share their programs.
+# Jitted once per network shape, not once per agent, so that all seeds of a sweep share compiled programs.
 @partial(jax.jit, static_argnums=0)
-def _act(actor: Actor, params, observation, key):
+def _act(actor: Actor, params: Params, observation: jax.Array, key: jax.Array | None) -> jax.Array:
     with exact():
         return actor.act(params, observation, key)
 
 
 @partial(jax.jit, static_argnums=0)
-def _phi(critic: Critic, params, state, action):
+def _phi(critic: Critic, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
     with exact():
         return critic.phi(params, state, action)
 
 
 @partial(jax.jit, static_argnums=0)
-def _psi(critic: Critic, params, goal):
+def _psi(critic: Critic, params: Params, goal: jax.Array) -> jax.Array:
     with exact():
         return critic.psi(params, goal)
 
 
 @partial(jax.jit, static_argnums=0)
-def _q(critic: Critic, params, state, action, goal):
+def _q(critic: Critic, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
     with exact():
         return critic.q(params, state, action, goal)
 
 
 @jax_config.as_usual
 def load(path: str | Path) -> Agent:
-    """Load a checkpoint; of a run directory, the newest.
+    """Load a checkpoint, or the newest checkpoint of a run directory.
 
-    Warns where it was trained under another jax or brax than this one: environments may step differently.
+    Warns if it was trained with another version of jax or brax, because environments may step differently.
 
     Raises:
-      CrlvizError: it is missing, damaged, from a newer format, or its arrays do not fit its config.
+      CrlvizError: the checkpoint is missing, damaged, of a newer format, or its arrays do not fit its config.
     """
     checkpoint = run_directory.find(path)
-    agent, shapes = _described(checkpoint)
+    agent, shapes = _agent_and_shapes(checkpoint)
     sizes = array_bytes(checkpoint)
     for name, expected in shapes.items():
         agent.params[name] = run_directory.read(checkpoint, name, most_bytes=sizes[name])
         _check_shapes(agent.params[name], expected, f"{name}.safetensors", agent)
     _warn_of_versions(checkpoint.config.get("versions"))
     if checkpoint.config["format"] == 1:
-        _warn_once(f"{checkpoint.run} is of an early crlviz, without a checksum of its config.json: no edit would show")
+        _warn_once(
+            f"{checkpoint.run} is of an early crlviz, without a checksum of its config.json: edits to it go unnoticed"
+        )
     return agent
 
 
 @jax_config.as_usual
 def array_bytes(checkpoint: run_directory.Checkpoint) -> dict[str, int]:
-    """What the arrays of ``actor`` and ``critic`` take by the checkpoint's config; no file of theirs is larger.
+    """Bytes of the ``actor`` and ``critic`` arrays by the checkpoint's config; their files may not hold more.
 
     Raises:
       CrlvizError: the config does not describe an agent.
     """
-    _, shapes = _described(checkpoint)
+    _, shapes = _agent_and_shapes(checkpoint)
     return {
         name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()
     }
 
 
-def _described(checkpoint: run_directory.Checkpoint) -> tuple[Agent, dict[str, Any]]:
-    """The agent of a config, still without parameters, and the shapes of those."""
+def _agent_and_shapes(checkpoint: run_directory.Checkpoint) -> tuple[Agent, dict[str, Any]]:
+    """The agent that a checkpoint's config describes, without parameters, and the shapes of its parameters."""
     config = {"algorithm": checkpoint.config["algorithm"], **checkpoint.config["config"]}
     agent = Agent(config, {}, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
     try:
         networks: dict[str, Actor | Critic] = {"actor": agent.actor, "critic": agent.critic}
-        facts = agent.facts  # names and numbers that stand in every table and picture
+        facts = agent.facts  # these appear in every table and chart
         if not facts["algorithm"].isprintable() or not all(type(facts[name]) is int for name in ("seed", "batch_size")):
-            raise UsageError("its algorithm, seed or batch_size is no name or number")
+            raise UsageError("its algorithm is not a printable name, or its seed or batch_size is not an integer")
         _ = agent.eval_env
         return agent, {name: _shapes(network) for name, network in networks.items()}
     except (UsageError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -289,14 +302,14 @@ def _described(checkpoint: run_directory.Checkpoint) -> tuple[Agent, dict[str, A
 
 @cache
 def _shapes(network: Actor | Critic) -> Any:
-    """A network's parameters as shapes; kept, since tracing it takes longer than reading a checkpoint."""
+    """Shapes of a network's parameters; cached, because tracing takes longer than reading a checkpoint."""
     return network.shapes
 
 
-def _warn_of_versions(made_with: Any) -> None:
-    made_with = made_with if isinstance(made_with, dict) else {}
-    recorded = [(name, printable(made_with[name])) for name in ("jax", "brax") if made_with.get(name)]
-    if other := [f"{name} {then} (here {version(name)})" for name, then in recorded if then != version(name)]:
+def _warn_of_versions(versions: Any) -> None:
+    versions = versions if isinstance(versions, dict) else {}
+    recorded = [(name, printable(versions[name])) for name in ("jax", "brax") if versions.get(name)]
+    if other := [f"{name} {old} (here {version(name)})" for name, old in recorded if old != version(name)]:
         _warn_once(f"trained under {' and '.join(other)}: its environment may step differently")
 
 
@@ -306,60 +319,61 @@ def _warn_once(text: str) -> None:
 
 
 def load_all(paths: Sequence[str | Path]) -> list[Agent]:
-    """Load several checkpoints, in order; of a directory that holds runs, the newest of each. As ``load_each``."""
+    """Load several checkpoints, in order. Arguments and errors are those of ``load_each``."""
     return [agent for _, agent in load_each(paths)]
 
 
 def load_each(paths: Sequence[str | Path]) -> list[tuple[Path, Agent]]:
-    """Where each agent was found, and the agent.
+    """Load several checkpoints, in order, each with its path.
 
     Args:
-      paths: run directories, checkpoints, or directories that hold runs, as ``crlviz sweep`` and ``train --seeds`` make
-        them. Of those a run that cannot be loaded is left out with a warning.
+      paths: checkpoints, run directories (their newest checkpoint), or directories that hold runs, as made by
+        ``crlviz sweep`` and ``train --seeds``. A run in such a directory that cannot be loaded is skipped with a
+        warning.
 
     Raises:
-      CrlvizError: as ``load`` does; a directory none of whose runs can be loaded.
+      CrlvizError: as ``load``, or no run of a directory can be loaded.
     """
-    found: list[tuple[Path, Agent]] = []
+    agents: list[tuple[Path, Agent]] = []
     for path in map(Path, paths):
-        alone = (path / "config.json").exists() or (path / "manifest.json").exists()
-        inside = [] if alone else run_directory.runs_in(path)
-        found += readable(inside, load) if inside else [(path, load(path))]
-    return found
+        single = (path / "config.json").exists() or (path / "manifest.json").exists()
+        runs = [] if single else run_directory.runs_in(path)
+        agents += readable(runs, load) if runs else [(path, load(path))]
+    return agents
 
 
-def readable(paths: Sequence[Path], read: Callable[[Path], _Read]) -> list[tuple[Path, _Read]]:
-    """What can be read of several, with a warning for each that cannot.
+def readable(paths: Sequence[Path], read: Callable[[Path], _T]) -> list[tuple[Path, _T]]:
+    """Read each path; skip those that cannot be read, with a warning.
 
     Raises:
-      CrlvizError: none can; the first one's reason.
+      CrlvizError: no path can be read; the error of the first.
     """
-    found, errors = [], []
+    results, errors = [], []
     for path in paths:
         try:
-            found.append((path, read(path)))
+            results.append((path, read(path)))
         except CrlvizError as error:
             errors.append(error)
-    if not found and errors:
+    if not results and errors:
         raise errors[0]
     for reason in errors:
         warnings.warn(f"left out: {reason}", stacklevel=2)
-    return found
+    return results
 
 
 def _check_shapes(params: Any, expected: Any, name: str, agent: Agent) -> None:
-    # Keyed by path: numpy and jax trees of one layout may nest different mapping types.
-    found, wanted = (
-        {jax.tree_util.keystr(path): _kind(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    # Compare by path: numpy and jax trees of the same layout may use different mapping types.
+    actual, wanted = (
+        {jax.tree_util.keystr(path): _dtype_and_shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (params, expected)
     )
-    for path in sorted(found.keys() | wanted.keys()):
-        if found.get(path) != wanted.get(path):
+    for path in sorted(actual.keys() | wanted.keys()):
+        if actual.get(path) != wanted.get(path):
             raise CrlvizError(
-                f"{agent.source / name} does not fit its config.json: {path} is {found.get(path, 'missing')}, "
+                f"{agent.source / name} does not fit its config.json: {path} is {actual.get(path, 'missing')}, "
                 f"the config says {wanted.get(path, 'absent')}"
             )
 
 
-def _kind(leaf: Any) -> str:
+def _dtype_and_shape(leaf: Any) -> str:
     return f"{leaf.dtype} {list(leaf.shape)}"

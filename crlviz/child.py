@@ -1,7 +1,7 @@
-"""``python -m crlviz.child ...`` is ``crlviz ...`` that ends at once when its standard input does.
+"""``python -m crlviz.child ...`` runs ``crlviz ...`` and exits as soon as its standard input closes.
 
-Whoever starts it holds the other end of that pipe, so it outlives nobody, however they ended. A run that went on alone
-would keep its lock from whoever is to go on with it.
+The parent process holds the other end of that pipe, so the child never outlives its parent, however the parent ended.
+An orphaned run would keep its lock, and nobody could resume it.
 """
 
 import os
@@ -12,8 +12,8 @@ from crlviz.processes import interrupts
 
 
 def tie() -> None:
-    """From now on this process ends, with code 1, when its standard input does, and hears what asks it to stop."""
-    # Held back by whoever started it until somebody listens; Ray's processes hold Ctrl-C back too.
+    """Exit with code 1 when standard input closes, and unblock the signals that ask this process to stop."""
+    # The parent blocks these signals until the child handles them; Ray blocks SIGINT in its processes too.
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupts.SIGNALS)
     threading.Thread(target=_end_with_input, name="tether", daemon=True).start()
@@ -26,7 +26,7 @@ def _end_with_input() -> None:
 
 
 if __name__ == "__main__":
-    # A shell has what it starts in the background ignore Ctrl-C, but here only the process that started this sends one.
+    # A shell makes background processes ignore SIGINT, but here only the parent process sends one.
     with interrupts.listening(ignored=True):
         with interrupts.nothing_begun():
             tie()

@@ -1,4 +1,4 @@
-"""From several checkpoints to one Dataset: what they differ in becomes its dimensions."""
+"""Combine several checkpoints into one Dataset, with a dimension for each setting in which they differ."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ from crlviz.errors import UsageError
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-# Facts of an agent that tell checkpoints apart, and what a label calls them. All its other settings do so too: they
-# stand before the seed in a label, by their own names.
+# Named facts of an agent, in the order of a label, and their format there. All other settings follow, under their own
+# names, before the seed.
 FACTS = {
     "env": "{}",
     "algorithm": "{}",
@@ -29,7 +29,7 @@ FACTS = {
     "env_steps": "{:,} steps",
 }
 _LAST = ("seed", "env_steps")
-# What the coordinates of our Datasets mean, and their units; those of a checkpoint's facts and those of analyses.
+# long_name and units of coordinates: facts of checkpoints, then coordinates of analyses.
 _MEANINGS = {
     "env": ("environment", "1"),
     "algorithm": ("algorithm", "1"),
@@ -53,67 +53,68 @@ _MEANINGS = {
     "block": ("number of the residual block, from the input on", "1"),
     "component": ("number of the principal component", "1"),
 }
-_MOST_WORDS = 4  # settings in a label; more would not be read
+_MOST_PARTS = 4  # settings in a label; nobody reads more
 
 
 def differing(agents: Sequence["Agent"]) -> list[str]:
-    """The facts in which some of the agents differ, in the order of a label.
+    """Names of the facts in which the agents differ, in the order of a label.
 
-    The actor's shape is left out where it is the critic's. What does not change an update (``KEEPING``), or is known of
-    some agents only, as of an imported run, is there only where nothing else tells two agents apart.
+    The actor's depth and width are omitted if they equal the critic's. Settings that do not change an update
+    (``KEEPING``), and settings that only some of the agents have, as with imported runs, are included only if nothing
+    else distinguishes two agents.
     """
     facts = [agent.facts for agent in agents]
     settings = [name for name in dict.fromkeys(name for fact in facts for name in fact) if name not in FACTS]
     order = [*(name for name in FACTS if name not in _LAST), *settings, *_LAST]
 
-    def different(name: str) -> int:
+    def distinct_values(name: str) -> int:
         return len({fact[name] for fact in facts if fact.get(name) is not None})
 
-    found = [name for name in order if name not in KEEPING and different(name) > 1]
+    names = [name for name in order if name not in KEEPING and distinct_values(name) > 1]
     for shape in ("depth", "width"):
-        if f"actor_{shape}" in found and all(fact[shape] == fact[f"actor_{shape}"] for fact in facts):
-            found.remove(f"actor_{shape}")
+        if f"actor_{shape}" in names and all(fact[shape] == fact[f"actor_{shape}"] for fact in facts):
+            names.remove(f"actor_{shape}")
 
-    def apart(names: Sequence[str]) -> int:
+    def distinct_agents(names: Sequence[str]) -> int:
         return len({tuple(fact.get(name) for name in names) for fact in facts})
 
     for name in order:
-        if apart(found) < len(facts) and apart([*found, name]) > apart(found):
-            found.append(name)
-    return sorted(found, key=order.index)
+        if distinct_agents(names) < len(facts) and distinct_agents([*names, name]) > distinct_agents(names):
+            names.append(name)
+    return sorted(names, key=order.index)
 
 
 def values(agents: Sequence["Agent"], name: str) -> list[Any]:
-    """A fact of each agent, all of one type, as a coordinate has it; ``unknown`` where an agent does not tell it."""
-    found = [agent.facts.get(name) for agent in agents]
-    if {type(value) for value in found} <= {int, float}:
-        return found
-    if len({type(value) for value in found}) == 1:
-        return found
-    return ["unknown" if value is None else str(value) for value in found]
+    """One fact of each agent, all of one type, for a coordinate; ``unknown`` for an agent that lacks it."""
+    facts = [agent.facts.get(name) for agent in agents]
+    if {type(value) for value in facts} <= {int, float}:
+        return facts
+    if len({type(value) for value in facts}) == 1:
+        return facts
+    return ["unknown" if value is None else str(value) for value in facts]
 
 
 def check_differing(agents: Sequence["Agent"]) -> list[str]:
-    """``differing``, of agents no two of which are the same.
+    """As ``differing``, but no two agents may be equal.
 
     Raises:
-      UsageError: the same checkpoint twice, or two that differ in nothing.
+      UsageError: the same checkpoint is given twice, or two checkpoints do not differ.
     """
     names = differing(agents)
     first: dict[tuple, Agent] = {}
     for agent in agents:
-        twin = first.setdefault(tuple(agent.facts.get(name) for name in names), agent)
-        if twin is not agent:
+        other = first.setdefault(tuple(agent.facts.get(name) for name in names), agent)
+        if other is not agent:
             raise UsageError(
-                f"{twin.source} and {agent.source} do not differ in any setting, seed or steps; give one of them"
+                f"{other.source} and {agent.source} do not differ in any setting, seed or steps; give one of them"
             )
     return names
 
 
 def described(dataset: xr.Dataset) -> xr.Dataset:
-    """A Dataset just made, each of its coordinates with the ``long_name`` and ``units`` that it lacked.
+    """Give each coordinate of a new Dataset its ``long_name`` and ``units`` if it lacks them; returns the Dataset.
 
-    One without a meaning of its own is a setting of the checkpoints.
+    A coordinate that is not in ``_MEANINGS`` is a setting of the checkpoints.
     """
     for name, coordinate in dataset.coords.items():
         long_name, units = _MEANINGS.get(str(name), (f"the setting {name}", "1"))
@@ -122,69 +123,70 @@ def described(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Dataset) -> xr.Dataset:
-    """One Dataset of one Dataset an agent, and of what all agents share.
+    """Combine one Dataset per agent, and the variables that all agents share, into one Dataset.
 
-    Where the agents form a full grid over the facts they differ in, each such fact is a dimension (depth, seed, ...);
-    otherwise the dimension is ``checkpoint`` with the facts as its coordinates. All coordinates are ``described``.
-    Attrs ``checkpoints`` names them all, ``differing`` the facts; ``depth`` is theirs where they do not differ in it.
+    If the agents form a full grid over the facts in which they differ, each such fact is a dimension (depth, seed,
+    ...). Otherwise the dimension is ``checkpoint``, with the facts as its coordinates. All coordinates are
+    ``described``. The attr ``checkpoints`` lists the paths, ``differing`` the facts; ``depth`` is set if all agents
+    have the same.
 
     Raises:
-      UsageError: the same checkpoint twice, or checkpoints that differ in nothing.
+      UsageError: the same checkpoint is given twice, or two checkpoints do not differ.
     """
-    names = check_differing(agents) or ["depth"]  # of one agent, its depth
+    names = check_differing(agents) or ["depth"]  # a single agent is labeled by its depth
     coords = {name: ("checkpoint", values(agents, name)) for name in names}
-    whole = xr.concat(each, dim="checkpoint").assign_coords(coords)
+    combined = xr.concat(each, dim="checkpoint").assign_coords(coords)
     full = len(agents) == math.prod(len(set(column)) for _, column in coords.values())
     if full and len(names) == 1:
-        whole = whole.swap_dims({"checkpoint": names[0]}).sortby(names[0])
+        combined = combined.swap_dims({"checkpoint": names[0]}).sortby(names[0])
     elif full:
-        whole = whole.set_index(checkpoint=names).unstack("checkpoint")
+        combined = combined.set_index(checkpoint=names).unstack("checkpoint")
     sources = "\n".join(str(agent.source) for agent in agents)
     depths = {agent.facts["depth"] for agent in agents}
     depth = {"depth": depths.pop()} if len(depths) == 1 else {}
-    told = {"checkpoints": sources, "differing": "\n".join(names)}
-    return described(shared.merge(whole).assign_attrs(shared.attrs | told | depth))
+    attrs = {"checkpoints": sources, "differing": "\n".join(names)}
+    return described(shared.merge(combined).assign_attrs(shared.attrs | attrs | depth))
 
 
 def worlds(agents: Sequence["Agent"]) -> str:
-    """The environments that agents were trained in, in words."""
+    """The names of the agents' training environments, joined by "and"."""
     return " and ".join(dict.fromkeys(agent.env.id for agent in agents))
 
 
 def each(dataset: xr.Dataset) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
-    """Every checkpoint of a Dataset that ``combine`` made: its label ("depth 4, seed 0"), its facts, its part."""
+    """Iterate over the checkpoints of a Dataset from ``combine``: label ("depth 4, seed 0"), facts, and its part."""
     yield from _labeled(dataset, ())
 
 
-def _labeled(dataset: xr.Dataset, unsaid: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
-    """``each``, its labels without the facts ``unsaid``."""
-    # Older crlviz did not write what its checkpoints differ in, and knew these facts only.
-    told = dict.fromkeys([*dataset.attrs.get("differing", "").split("\n"), *FACTS])
-    dims = [dim for dim in dataset.dims if dim in told or dim == "checkpoint"]
+def _labeled(dataset: xr.Dataset, omit: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:
+    """As ``each``, with labels that omit these facts."""
+    # Datasets of an older crlviz lack the attr `differing`; they know only the named facts.
+    names = dict.fromkeys([*dataset.attrs.get("differing", "").split("\n"), *FACTS])
+    dims = [dim for dim in dataset.dims if dim in names or dim == "checkpoint"]
     stacked = dataset.stack(each=dims, create_index=False) if dims else dataset.expand_dims("each")
     parts = [stacked.isel(each=index) for index in range(stacked.sizes["each"])]
-    facts = [{name: part[name].item() for name in told if name in part.coords} for part in parts]
-    said = labels([{name: value for name, value in fact.items() if name not in unsaid} for fact in facts])
-    yield from zip(said, facts, parts, strict=True)
+    facts = [{name: part[name].item() for name in names if name in part.coords} for part in parts]
+    texts = labels([{name: value for name, value in fact.items() if name not in omit} for fact in facts])
+    yield from zip(texts, facts, parts, strict=True)
 
 
 def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
-    """Checkpoints that differ in their seed alone, of a Dataset that ``combine`` made: label, depth, a part a seed.
+    """Group the checkpoints of a Dataset from ``combine`` by all facts but the seed: label, depth, one part per seed.
 
-    Shallow ones first.
+    Groups are in order of depth, shallow first.
     """
-    found: dict[str, tuple[int, list[xr.Dataset]]] = {}
+    result: dict[str, tuple[int, list[xr.Dataset]]] = {}
     for words, facts, part in _labeled(dataset, ("seed",)):
         depth = int(facts["depth"] if "depth" in facts else dataset.attrs["depth"])
-        found.setdefault(words or label({"depth": depth}), (depth, []))[1].append(part)
-    for name, (depth, parts) in sorted(found.items(), key=lambda item: item[1][0]):
+        result.setdefault(words or label({"depth": depth}), (depth, []))[1].append(part)
+    for name, (depth, parts) in sorted(result.items(), key=lambda item: item[1][0]):
         yield name, depth, parts
 
 
 def runs(dataset: xr.Dataset) -> dict[str, dict[int, xr.Dataset]]:
-    """Every run of a Dataset that ``combine`` made: its label to the parts of its checkpoints, by environment steps.
+    """The runs of a Dataset from ``combine``: label to parts by environment steps, in order.
 
-    A single run has the name of its directory.
+    A single run is labeled with the name of its directory.
     """
     result: dict[str, dict[int, xr.Dataset]] = {}
     for words, facts, part in _labeled(dataset, ("env_steps",)):
@@ -194,7 +196,7 @@ def runs(dataset: xr.Dataset) -> dict[str, dict[int, xr.Dataset]]:
 
 
 def label(facts: Mapping[str, Any]) -> str:
-    """Facts as words: "depth 4, gamma 0.9, seed 0"; what is empty, as the layout of a named maze, goes unsaid."""
+    """Format facts: "depth 4, gamma 0.9, seed 0". Empty values, such as the layout of a named maze, are omitted."""
     words = [
         FACTS[name].format(value) if name in FACTS else f"{name} {str(value).lower()}"
         for name, value in facts.items()
@@ -204,24 +206,24 @@ def label(facts: Mapping[str, Any]) -> str:
 
 
 def labels(facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """``label`` of several checkpoints, the last of very many settings counted where the others tell them apart."""
+    """``label`` of each checkpoint; long labels end in "N more settings" if they still distinguish the checkpoints."""
 
     def shortened(fact: Mapping[str, Any]) -> str:
         others = [name for name in fact if name not in FACTS]
-        cut = others[max(0, _MOST_WORDS - len(fact) + len(others)) :]
-        if len(cut) < 2:  # it takes no more room than its number
+        cut = others[max(0, _MOST_PARTS - len(fact) + len(others)) :]
+        if len(cut) < 2:  # one setting is no longer than its count
             return label(fact)
-        return f"{label({name: value for name, value in fact.items() if name not in cut})}, {len(cut)} settings more"
+        return f"{label({name: value for name, value in fact.items() if name not in cut})}, {len(cut)} more settings"
 
-    whole, short = list(map(label, facts)), list(map(shortened, facts))
-    return short if len(set(short)) == len(set(whole)) else whole
+    full, short = list(map(label, facts)), list(map(shortened, facts))
+    return short if len(set(short)) == len(set(full)) else full
 
 
 def save(dataset: xr.Dataset, path: str | Path) -> None:
-    """Write netCDF, whole or not at all.
+    """Write a netCDF file atomically.
 
     Raises:
-      CrlvizError: it cannot be written.
+      CrlvizError: the file cannot be written.
     """
     import netCDF4
 

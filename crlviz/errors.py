@@ -1,23 +1,23 @@
-"""The two kinds of mistake a user can make; the command prints either as one sentence, as all others."""
+"""The two kinds of user error, and the one sentence that the command prints for any error."""
 
 import os
 import sys
 
 
 class CrlvizError(Exception):
-    """Something is wrong with the data: a checkpoint, a maze file, a run directory. Exit code 1."""
+    """The data are wrong: a checkpoint, a run directory, a file. Exit code 1."""
 
     exit_code = 1
 
 
 class UsageError(CrlvizError):
-    """Something is wrong with the request: an option, a name, a combination. Exit code 2."""
+    """The request is wrong: an option, a name, a combination. Exit code 2."""
 
     exit_code = 2
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong, and the way out, in one line; of an error that anybody raised: jax, a driver, a library, us."""
+    """Describe any error, raised by crlviz, jax, a driver or a library, and its remedy in one line."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, CrlvizError | OSError):
         return str(error)
@@ -29,15 +29,15 @@ def sentence(error: BaseException) -> str:
     wanted = os.environ.get("JAX_PLATFORMS")
     if wanted and not _has_device():
         return (
-            f"jax finds no device of JAX_PLATFORMS={wanted} ({text or 'it says no more'}); without that variable it "
-            "takes what there is, and a GPU needs jax[cuda12] or jax[cuda13]"
+            f"jax finds no device of JAX_PLATFORMS={wanted} ({text or 'no further message'}); without that variable "
+            "jax uses what there is, and a GPU needs jax[cuda12] or jax[cuda13]"
         )
-    return f"{type(error).__name__}: {text or 'without a word'} (crlviz --debug VERB ... shows where)"
+    return f"{type(error).__name__}: {text or 'no message'} (crlviz --debug VERB ... shows where)"
 
 
 def _has_device() -> bool:
-    """Whether jax, if it is what failed, has any; its own errors do not always say."""
+    """Whether jax has a device; true if jax was not imported. The errors of jax do not always say."""
     try:
         return "jax" not in sys.modules or bool(sys.modules["jax"].devices())
-    except Exception:  # an assertion among them
+    except Exception:  # jax may raise an AssertionError too
         return False

@@ -1,24 +1,24 @@
-"""Text from files, made safe for where it is shown: a terminal, and the scripts of a page."""
+"""Escaping of text from files for a terminal and for scripts in HTML."""
 
 import json
 from typing import Any
 
 
 def printable(text: object) -> str:
-    """The text on one line, without what a terminal would obey: each such character, line ends too, is a ``?``.
+    """The text on one line, with each unprintable character, line ends included, replaced by ``?``.
 
-    That is all that Python does not count as printable: escapes and other controls, marks that turn the reading
-    direction, halves of surrogate pairs.
+    Unprintable, by ``str.isprintable``, are escape and other control characters, marks that change the reading
+    direction, and lone surrogates. A terminal might obey them.
     """
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
 def script_json(value: Any) -> str:
-    """A value as JSON that can stand in a ``<script>`` element, as data or in the midst of JavaScript.
+    """A value as JSON that is safe inside a ``<script>`` element, as data or within JavaScript.
 
-    Strings may hold anything: without a ``<``, nothing in them ends the element or opens a comment.
+    Strings may hold anything: each ``<`` is escaped, so no string can end the element or open a comment.
 
     Raises:
-      ValueError: a number that is not finite, which JSON has not.
+      ValueError: a number is not finite; JSON cannot express it.
     """
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

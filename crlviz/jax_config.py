@@ -1,4 +1,4 @@
-"""The same numbers under every switch of jax that a user may have set: float32, and one way to draw random numbers."""
+"""Fixed jax settings, so that numbers do not depend on the user's: float32, and one random number generator."""
 
 import contextlib
 import functools
@@ -13,8 +13,8 @@ R = TypeVar("R")
 
 _home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # before jax 0.8
 
-# Switches, who sets them for a while, and what crlviz computes with.
-_SWITCHES: dict[str, tuple[Callable[[Any], Any], Any]] = {
+# For each jax setting: the context manager that sets it, and the value that crlviz needs.
+_SETTINGS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "jax_enable_x64": (_home.enable_x64, False),
     "jax_default_prng_impl": (jax.default_prng_impl, "threefry2x32"),
     "jax_threefry_partitionable": (jax.threefry_partitionable, True),
@@ -22,17 +22,17 @@ _SWITCHES: dict[str, tuple[Callable[[Any], Any], Any]] = {
 
 
 def usual() -> contextlib.ExitStack:
-    """Within it, jax's switches are as crlviz needs them; only in this thread, and afterwards as they were."""
+    """Context in which jax has the settings that crlviz needs; in this thread only, restored on exit."""
     stack = contextlib.ExitStack()
-    for name, (switch, value) in _SWITCHES.items():
-        # One that is right is left alone: programs compiled under it are found again.
+    for name, (setter, value) in _SETTINGS.items():
+        # A setting that is already right is not touched, so that jax finds the programs compiled under it.
         if getattr(jax.config, name) != value:
-            stack.enter_context(switch(value))
+            stack.enter_context(setter(value))
     return stack
 
 
 def as_usual(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that computes within ``usual``."""
+    """Decorate a function to run within ``usual()``."""
 
     @functools.wraps(function)
     def within(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,18 +1,18 @@
-"""What options of the command mean, where more than one verb has them; functions of Python refuse in the same words."""
+"""Parsing and checks of options that several verbs share. The Python functions use the same checks and messages."""
 
 from collections.abc import Iterable
 
 from crlviz.errors import UsageError
 
-_SMALLEST, _LARGEST = 16, 4096  # pixels of a picture's side
+_SMALLEST, _LARGEST = 16, 4096  # pixels of each side of a picture
 _MOST_FPS = 240
 
 
 def read_size(text: str) -> tuple[int, int]:
-    """Width and height of ``640x480``, in pixels.
+    """Parse ``640x480`` into width and height in pixels.
 
     Raises:
-      UsageError: not two whole numbers, or an impossible size.
+      UsageError: not two whole numbers, or a size out of range.
     """
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal()):
@@ -22,32 +22,32 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a picture of an impossible size, in pixels. Raises ``UsageError``."""
+    """Check the size of a picture in pixels. Raises ``UsageError`` if it is out of range."""
     if not all(_SMALLEST <= side <= _LARGEST for side in (width, height)):
-        raise UsageError(f"a picture of {width}x{height} pixels: each side takes {_SMALLEST} to {_LARGEST}")
+        raise UsageError(f"a picture of {width}x{height} pixels: each side must be {_SMALLEST} to {_LARGEST}")
 
 
 def check_rate(fps: float | None) -> None:
-    """Refuse an impossible number of frames a second; None is a choice of ours. Raises ``UsageError``."""
+    """Check frames per second; None means the default. Raises ``UsageError`` if out of range."""
     if fps is not None and not 0 < fps <= _MOST_FPS:
         raise UsageError(f"{fps:g} frames a second; --fps takes more than 0 and at most {_MOST_FPS}")
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a value that is none of those known. Raises ``UsageError``."""
+    """Check that a value is one of those known. Raises ``UsageError`` if not."""
     known = list(known)
     if value not in known:
         raise UsageError(f"{name} {value!r} is unknown; take {', '.join(known[:-1])} or {known[-1]}")
 
 
 def check_count(number: int | None, what: str) -> None:
-    """Refuse less than one of something; None is a choice of ours. Raises ``UsageError``."""
+    """Check that a count is at least 1; None means the default. Raises ``UsageError`` if not."""
     if number is not None and number < 1:
         raise UsageError(f"{number} {what}: at least one is needed")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """What was meant by a word that is not known, to stand behind it: `` (did you mean depth?)``, or nothing."""
+    """A hint for an unknown word: `` (did you mean depth?)``, or an empty string."""
     import difflib
 
     near = difflib.get_close_matches(word, list(known), 3, 0.6)
@@ -55,7 +55,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def read_values(flag: str, text: str) -> list[str]:
-    """The single values of ``4,8`` or ``0-4``, each once."""
+    """Parse ``4,8`` or ``0-4`` into its values, without duplicates.
+
+    Raises:
+      UsageError: an empty value.
+    """
     values: list[str] = []
     for part in text.split(","):
         low, dash, high = part.partition("-")

@@ -1,18 +1,18 @@
-"""How exact are matrix products, where an accelerator can be quicker with less?
+"""Precision of matrix products.
 
-Two kinds of them may be shortened, and by what a training's ``precision`` says: the products with the kernels of a
-network's blocks and tail, and the two products in the gradient of each. That is where nearly all time goes.
+The setting ``precision`` of a training applies to the matrix products with the kernels of a network's blocks and tail,
+and to the two products in the gradient of each. They take nearly all of the time.
 
-All else is exact in float32 whatever that says:
+All other matrix products are exact in float32, whatever the setting:
 
-- the stem's products: its inputs are positions in meters, and bfloat16 takes 20.06 for 20;
-- the heads': an error in an embedding is an error in all of a batch's logits;
-- logits and the log of their summed exponentials, and the gradient of logits, where what is left of two products is a
-  hundredth of either;
-- LayerNorm, its sums in the gradient too;
-- physics, and what an Agent is asked.
+- the stem: its inputs are positions in meters, and bfloat16 rounds 20.06 to 20;
+- the heads: an error in an embedding is an error in all logits of a batch;
+- logits, their logsumexp, and their gradient, in which two products nearly cancel: the difference is a hundredth of
+  either;
+- LayerNorm and the sums in its gradient;
+- physics, and all functions of an Agent.
 
-Sums that are no matrix products, and optimizers, are float32 on every device.
+Other sums, and optimizers, are float32 on every device.
 """
 
 from contextlib import AbstractContextManager
@@ -20,17 +20,17 @@ from typing import Any
 
 import jax
 
-# What jax calls each precision.
+# jax's name for each precision.
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
 
 EXACT = jax.lax.Precision.HIGHEST
 
 
 def exact() -> AbstractContextManager[Any]:
-    """Within it, matrix products are exact in float32, which accelerators otherwise shorten on their own account."""
+    """Context in which matrix products are exact in float32; accelerators use less by default."""
     return within("float32")
 
 
 def within(name: str) -> AbstractContextManager[Any]:
-    """Within it, matrix products that do not ask for ``EXACT`` have a precision of ``PRECISIONS``."""
+    """Context in which matrix products that do not ask for ``EXACT`` use this precision, a key of ``PRECISIONS``."""
     return jax.default_matmul_precision(PRECISIONS[name])

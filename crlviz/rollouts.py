@@ -1,4 +1,4 @@
-"""Running a policy in an environment: episodes as one jitted scan, their statistics, and a Dataset of them."""
+"""Roll out a policy in an environment: episodes as one jitted scan, their statistics, and a Dataset of them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from crlviz.agent import Agent
 
-_DRAWS = 16  # resets for each episode that is to have a goal of its own
+_RESETS = 16  # resets per episode from which distinct goals are chosen
 
 Policy = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -29,19 +29,19 @@ Policy = Callable[[jax.Array, jax.Array], jax.Array]
 def simulate(
     env: GoalEnv, policy: Policy, states: State, key: jax.Array, length: int, record: Callable[..., Any]
 ) -> Any:
-    """Step a batch of environments; pure, to be jitted by the caller.
+    """Step a batch of environments. Pure; the caller jits it.
 
     Args:
       env: the environment.
-      policy: (observation [B, n], key) to actions [B, action].
-      states: first states, batched.
+      policy: maps (observation [B, n], key) to actions [B, action].
+      states: initial states, batched.
       key: random key of the policy.
-      length: steps.
-      record: (state before, action, state after, alive [B]) to what is kept of a step. An episode is alive until the
-        step that ends it; what comes after the end is no longer part of it.
+      length: number of steps.
+      record: maps (state before, action, state after, alive [B]) to the values kept of a step. An episode is alive up
+        to and including the step that ends it; later steps are not part of it.
 
     Returns:
-      What was recorded, [length, ...].
+      The recorded values [length, ...].
     """
 
     def step(carry, _):
@@ -49,8 +49,8 @@ def simulate(
         key, action_key = jax.random.split(key)
         action = policy(state.obs, action_key)
         following = jax.vmap(env.step)(state, action)
-        kept = record(state, action, following, alive)
-        return (following, alive & (following.done == 0), key), kept
+        recorded = record(state, action, following, alive)
+        return (following, alive & (following.done == 0), key), recorded
 
     alive = jnp.ones(states.obs.shape[0], bool)
     with exact():
@@ -59,12 +59,12 @@ def simulate(
 
 
 def evaluate(env: GoalEnv, policy: Policy, key: jax.Array, episodes: int, length: int) -> dict[str, jax.Array]:
-    """Statistics of fresh episodes, means over episodes; pure, to be jitted by the caller.
+    """Means of statistics over new episodes. Pure; the caller jits it.
 
     Returns:
-      ``time_at_goal`` (steps within the success distance), ``success`` (share of episodes with at least one such
-      step), ``success_easy`` (the same at the wider threshold), ``distance`` (at the last step, meters) and
-      ``episode_steps``.
+      Scalars: ``time_at_goal`` (steps within the success distance), ``success`` (share of episodes with at least one
+      such step), ``success_easy`` (the same at the wider threshold), ``distance`` (at the last step, in meters) and
+      ``episode_steps`` (length of an episode in steps).
     """
     reset_key, policy_key = jax.random.split(key)
     states = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
@@ -97,27 +97,26 @@ def rollout(
     env: GoalEnv | None = None,
     distinct: bool = False,
 ) -> "xr.Dataset":
-    """Run an agent and keep what happened.
+    """Roll out an agent and record every step.
 
     Args:
       agent: from ``crlviz.load``.
-      episodes: how many, all at once.
-      seed: of starts, goals and the policy's noise.
+      episodes: number of episodes, run as one batch.
+      seed: random seed of starts, goals and the policy's noise.
       goals: commanded goals [episodes, goal] in meters; default: drawn by the environment.
       starts: start positions [episodes, 2] in meters; default: drawn by the environment.
-      deterministic: act by the mean, or draw actions.
-      length: steps; default: the environment's episode.
-      env: another environment than the agent's own.
-      distinct: pass over drawn goals that an earlier episode has, to within the success distance, as long as there are
-        others.
+      deterministic: use the policy's mean action; otherwise sample actions.
+      length: number of steps; default: the environment's episode length.
+      env: the environment; default: the agent's training environment.
+      distinct: avoid drawn goals within the success distance of an earlier episode's goal, while other goals remain.
 
     Raises:
-      UsageError: no episode or step, goals or starts of another shape, not finite, or in a wall.
+      UsageError: fewer than one episode or step; goals or starts of the wrong shape, not finite, or in a wall.
 
     Returns:
-      Dataset with dimensions ``episode``, ``time``: ``state`` and ``pose`` (before the step; the pose is what
-      bodies are drawn from), ``action``, ``q`` of them, ``achieved``, ``distance`` and ``success``
-      (after the step), ``alive`` (false once the body has failed; the physics goes on) and, per episode, ``goal``.
+      Dataset with dimensions ``episode`` and ``time``: ``state`` and ``pose`` before the step (renderers draw the
+      pose), ``action``, their ``q``, ``achieved``, ``distance`` and ``success`` after the step, ``alive`` (false after
+      the step in which the body failed; the physics goes on), and ``goal`` per episode.
     """
     import xarray as xr
 
@@ -129,15 +128,15 @@ def rollout(
         raise UsageError(f"{episodes!r} episodes of {length!r} steps: give whole numbers")
     check_count(episodes, "episodes")
     check_count(length, "steps")
-    goals = _places(env, "goals", goals, (episodes, env.goal_dim))
-    starts = _places(env, "starts", starts, (episodes, 2))
+    goals = _positions(env, "goals", goals, (episodes, env.goal_dim))
+    starts = _positions(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)
     networks = agent.actor, agent.critic, agent.params
-    drawn, draws = episodes, np.arange(episodes)
+    resets, chosen = episodes, np.arange(episodes)
     if distinct and episodes > 1:
-        drawn = _DRAWS * episodes
-        draws = _distinct(np.asarray(_goals(env, drawn, key)), episodes, env.goal_distance)
-    records = _rollout(env, drawn, length, deterministic, *networks, key, draws, starts, goals)
+        resets = _RESETS * episodes
+        chosen = _distinct(np.asarray(_goals(env, resets, key)), episodes, env.goal_distance)
+    records = _rollout(env, resets, length, deterministic, *networks, key, chosen, starts, goals)
     steps = {name: np.asarray(jnp.swapaxes(leaf, 0, 1)) for name, leaf in records.items()}
     observation = steps["observation"]
     each = ("episode", "time")
@@ -180,23 +179,25 @@ def rollout(
 @partial(jax.jit, static_argnums=range(6))
 def _rollout(
     env: GoalEnv,
-    drawn: int,
+    resets: int,
     length: int,
     deterministic: bool,
     actor: Actor,
     critic: Critic,
     params: dict[str, Any],
     key: jax.Array,
-    draws: Any,
+    chosen: Any,
     starts: Any,
     goals: Any,
 ) -> dict[str, jax.Array]:
-    """What ``rollout`` keeps of each step, [length, episodes, ...]. Traced once for agents of one shape.
+    """The values that ``rollout`` records [length, episodes, ...]. Traced once for agents of the same shape.
 
-    Its episodes are the ``draws`` [episodes] of ``drawn`` resets.
+    Args:
+      resets: number of initial states to draw.
+      chosen: indices [episodes] of those that are used.
     """
     reset_key, policy_key = jax.random.split(key)
-    states = jax.vmap(env.reset)(jax.random.split(reset_key, drawn)[draws], starts, goals)
+    states = jax.vmap(env.reset)(jax.random.split(reset_key, resets)[chosen], starts, goals)
 
     def policy(observation, key):
         return actor.act(params["actor"], observation, None if deterministic else key)
@@ -218,34 +219,38 @@ def _rollout(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _goals(env: GoalEnv, drawn: int, key: jax.Array) -> jax.Array:
-    """The goals [drawn, goal] that ``_rollout``'s resets draw."""
-    keys = jax.random.split(jax.random.split(key)[0], drawn)
+def _goals(env: GoalEnv, resets: int, key: jax.Array) -> jax.Array:
+    """The goals [resets, goal] that ``_rollout`` draws with the same key."""
+    keys = jax.random.split(jax.random.split(key)[0], resets)
     return jax.vmap(lambda key: env.reset(key).obs[env.state_dim :])(keys)
 
 
-def _distinct(goals: np.ndarray, count: int, apart: float) -> np.ndarray:
-    """Indices [count] of goals [N, goal], those farther apart than that first; where all are taken, anew."""
-    left = list(range(len(goals)))
+def _distinct(goals: np.ndarray, count: int, separation: float) -> np.ndarray:
+    """Choose goals [N, goal] in rounds, each of goals farther apart than ``separation`` meters: indices [count]."""
+    remaining = list(range(len(goals)))
     chosen: list[int] = []
     while len(chosen) < count:
-        taken: list[int] = []
-        for index in left:
-            if all(np.linalg.norm(goals[index] - goals[other]) > apart for other in taken):
-                taken.append(index)
-        chosen += taken
-        left = [index for index in left if index not in taken]
+        group: list[int] = []
+        for index in remaining:
+            if all(np.linalg.norm(goals[index] - goals[other]) > separation for other in group):
+                group.append(index)
+        chosen += group
+        remaining = [index for index in remaining if index not in group]
     return np.array(chosen[:count])
 
 
-def _places(env: GoalEnv, name: str, places: Any, shape: tuple[int, int]) -> Any:
-    """The places as an array of that shape, or none."""
-    if places is None:
+def _positions(env: GoalEnv, name: str, positions: Any, shape: tuple[int, int]) -> Any:
+    """Check starts or goals in meters; returns them as an array of this shape, or None.
+
+    Raises:
+      UsageError: they have another shape, are not finite, or lie in a wall.
+    """
+    if positions is None:
         return None
-    places = as_numbers(name, places)
-    if places.shape != shape:
-        raise UsageError(f"{name} have shape {places.shape}; {shape[0]} episodes of {env.id} take {shape}")
-    if env.maze is not None and not np.all(free := env.maze.is_free(np.asarray(places)[:, :2])):
-        x, y = np.asarray(places)[~free][0, :2]
+    positions = as_numbers(name, positions)
+    if positions.shape != shape:
+        raise UsageError(f"{name} have shape {positions.shape}; {shape[0]} episodes of {env.id} take {shape}")
+    if env.maze is not None and not np.all(free := env.maze.is_free(np.asarray(positions)[:, :2])):
+        x, y = np.asarray(positions)[~free][0, :2]
         raise UsageError(f"{name} hold {x:g},{y:g}, which is not in a free cell of {env.id}")
-    return places
+    return positions

@@ -1,1 +1,1 @@
-"""Learners: what an update of networks is."""
+"""Learning algorithms: losses and updates of networks."""

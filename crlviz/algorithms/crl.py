@@ -1,4 +1,4 @@
-"""Contrastive RL: InfoNCE for the critic, a tanh-Gaussian actor against it, a learned temperature (paper section 3)."""
+"""Contrastive RL: an InfoNCE critic, a tanh-Gaussian actor and a learned temperature (paper section 3)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from crlviz.networks import flops
 from crlviz.networks.residual import Actor, Critic, Params, distance, parameter_count
 from crlviz.precision import EXACT
 
-Gradients = tuple[Any, Any, jax.Array]  # of the actor's, the critic's and the temperature's loss
+Gradients = tuple[Any, Any, jax.Array]  # of the actor, critic and temperature losses
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class CRLConfig:
     """Settings of the update.
 
     Attributes:
-      learning_rate: Adam's, for actor and critic.
-      temperature_learning_rate: Adam's, for the temperature.
-      initial_temperature: alpha at the start.
-      entropy_per_dimension: target entropy, times the action's size.
+      learning_rate: Adam's learning rate for actor and critic.
+      temperature_learning_rate: Adam's learning rate for the temperature.
+      initial_temperature: alpha before the first update.
+      entropy_per_dimension: target entropy per action dimension.
       logsumexp_penalty: weight of mean(logsumexp^2) in the critic's loss.
     """
 
@@ -37,7 +37,7 @@ class CRLConfig:
 
 
 class Learner(struct.PyTreeNode):
-    """Everything an update changes: parameters and optimizer states."""
+    """Everything that an update changes: parameters and optimizer states."""
 
     actor: Any
     critic: Any
@@ -49,9 +49,10 @@ class Learner(struct.PyTreeNode):
 
 @jax.custom_vjp
 def pairwise_logits(phi: jax.Array, psi: jax.Array) -> jax.Array:
-    """-||phi_i - psi_j||: rows are state-actions [B, d], columns goals [B, d]; result [B, B].
+    """Logits -||phi_i - psi_j|| [B, B] of state-actions phi [B, d] (rows) and goals psi [B, d] (columns).
 
-    Never holds [B, B, d]: differences are summed feature by feature, and the gradient is two matrix products.
+    Needs no array [B, B, d]: squared differences are summed feature by feature, and the gradient is two matrix
+    products.
     """
 
     def add(total, feature):
@@ -66,14 +67,14 @@ def _logits_forward(phi: jax.Array, psi: jax.Array) -> tuple[jax.Array, tuple[ja
     return logits, (phi, psi, logits)
 
 
-def _logits_backward(kept: tuple[jax.Array, ...], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
-    phi, psi, logits = kept
-    apart = logits < 0  # where points coincide the gradient is zero, as in ``distance``
-    weight = jnp.where(apart, slope / jnp.where(apart, logits, 1.0), 0.0)
-    # Only differences count, and the smaller the numbers the better the digits of theirs.
+def _logits_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    phi, psi, logits = saved
+    positive = logits < 0  # a positive distance; where points coincide the gradient is zero, as in ``distance``
+    weight = jnp.where(positive, gradient / jnp.where(positive, logits, 1.0), 0.0)
+    # Only differences matter, and differences of smaller numbers have smaller rounding errors.
     center = psi.mean(0)
     phi, psi = phi - center, psi - center
-    # What is subtracted is nearly all there is, so a product with fewer digits would leave few of the difference.
+    # The subtraction below cancels nearly all digits, so the products need full precision.
     of_psi, of_phi = jnp.matmul(weight, psi, precision=EXACT), jnp.matmul(weight.T, phi, precision=EXACT)
     return weight.sum(1)[:, None] * phi - of_psi, weight.sum(0)[:, None] * psi - of_phi
 
@@ -82,10 +83,10 @@ pairwise_logits.defvjp(_logits_forward, _logits_backward)
 
 
 def info_nce(logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Forward InfoNCE of logits [B, B] whose diagonal holds the positives, plus the logsumexp penalty.
+    """Forward InfoNCE of logits [B, B] with positives on the diagonal, plus a penalty on logsumexp^2.
 
     Returns:
-      The loss and what it says about the batch: accuracy, mean positive and mean negative logit.
+      The loss [], and metrics of the batch: accuracy, mean positive and mean negative logit.
     """
     count = logits.shape[0]
     positive = jnp.diagonal(logits)
@@ -99,24 +100,24 @@ def info_nce(logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, ja
     }
 
 
-def _same(rows: jax.Array) -> jax.Array:
+def _identity(rows: jax.Array) -> jax.Array:
     return rows
 
 
 @dataclass(frozen=True)
 class CRL:
-    """The algorithm: how a learner starts and what one update of it is. Pure functions of arrays.
+    """The algorithm: initialization and update of a learner, as pure functions of arrays.
 
     Attributes:
       config: settings of the update.
       actor, critic: the networks.
-      replicate: gives each device all rows of a batch that several devices share.
+      replicate: replicates rows [B, ...] that are sharded over devices, so that each device has the whole batch.
     """
 
     config: CRLConfig
     actor: Actor
     critic: Critic
-    replicate: Callable[[jax.Array], jax.Array] = _same
+    replicate: Callable[[jax.Array], jax.Array] = _identity
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
@@ -127,6 +128,7 @@ class CRL:
         return optax.adam(self.config.temperature_learning_rate)
 
     def init(self, key: jax.Array) -> Learner:
+        """A learner with random parameters and empty optimizer states."""
         actor_key, critic_key = jax.random.split(key)
         actor, critic = self.actor.init(actor_key), self.critic.init(critic_key)
         log_alpha = jnp.log(jnp.asarray(self.config.initial_temperature, jnp.float32))
@@ -140,8 +142,12 @@ class CRL:
         )
 
     def cost(self, batch_size: int) -> dict[str, int]:
-        """What a run costs, from shapes alone: ``parameters`` of actor and critic, and ``flops_per_update``, the
-        floating-point operations of an update's matrix products (paper figure 4), without what is computed anew."""
+        """The cost of a run, from shapes alone.
+
+        Returns:
+          ``parameters``: their number in actor and critic; ``flops_per_update``: FLOPs of the matrix products of an
+          update (paper figure 4), without recomputation by ``remat``.
+        """
         learner = jax.eval_shape(lambda: self.init(jax.random.key(0)))
         actor = replace(self.actor, config=replace(self.actor.config, remat=False))
         plain = CRL(self.config, actor, replace(self.critic, config=replace(self.critic.config, remat=False)))
@@ -156,10 +162,13 @@ class CRL:
     def critic_loss(
         self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
-        """InfoNCE of a batch [B, ...] of state-actions and their hindsight goals; psi(goal) [B, 64], and ``info_nce``'s
-        word on the batch."""
+        """InfoNCE loss of a batch [B, ...] of state-actions and their hindsight goals.
+
+        Returns:
+          The loss [], psi(goal) [B, 64], and the metrics of ``info_nce``.
+        """
         phi, psi = self.critic.phi(params, state, action), self.critic.psi(params, goal)
-        # Each device has its rows of the logits: its own state-actions against the goals of the whole batch.
+        # Each device computes its rows of the logits: its own state-actions against the goals of the whole batch.
         logits = pairwise_logits(phi, self.replicate(psi))
         loss, detail = info_nce(logits, self.config.logsumexp_penalty)
         return loss, (psi, detail)
@@ -174,23 +183,26 @@ class CRL:
         psi: jax.Array,
         noise: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """mean(alpha log pi(a|s, g) - Q(s, a, g)) of a batch [B, ...], a from ``noise``; and the log probabilities.
+        """Mean of alpha log pi(a|s, g) - Q(s, a, g) over a batch [B, ...], with actions from ``noise`` [B, action].
 
-        ``psi`` is psi(goal) [B, 64]: the critic's step needs it too, from the same parameters.
+        ``psi`` is psi(goal) [B, 64], which the critic's loss computes from the same parameters.
+
+        Returns:
+          The loss [], and the log probabilities [B].
         """
         action, log_prob = self.actor.sample(params, jnp.concatenate([state, goal], axis=-1), noise)
         q = -distance(self.critic.phi(critic, state, action), psi)
         return jnp.mean(alpha * log_prob - q), log_prob
 
     def alpha_loss(self, log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
-        """Raises the temperature where the policy's entropy is under its target."""
+        """Loss [] of the temperature for log probabilities [B]; raises alpha while the entropy is below its target."""
         target = self.config.entropy_per_dimension * self.actor.action_size
         return jnp.mean(jnp.exp(log_alpha) * jax.lax.stop_gradient(-log_prob - target))
 
     def gradients(
         self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
     ) -> tuple[Gradients, dict[str, jax.Array]]:
-        """Of all losses on a batch [B, ...], each to what it trains; and the metrics of an update by them."""
+        """Gradients of the three losses on a batch [B, ...], each by its own parameters; and the update's metrics."""
         noise = jax.random.normal(key, action.shape)
         alpha = jnp.exp(learner.log_alpha)
         (critic_loss, (psi, detail)), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
@@ -212,7 +224,7 @@ class CRL:
         }
 
     def step(self, learner: Learner, gradients: Gradients, skip: jax.Array | bool = False) -> Learner:
-        """The learner after a step of Adam down its gradients; itself where it shall ``stay``."""
+        """Apply one Adam step; return the learner unchanged where ``skip`` is true."""
         rates = self.config.learning_rate, self.config.temperature_learning_rate
         actor_grad, critic_grad, alpha_grad = gradients
         actor = adam(rates[0], actor_grad, learner.actor_optimizer, learner.actor, skip)
@@ -223,6 +235,6 @@ class CRL:
     def update(
         self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
     ) -> tuple[Learner, dict[str, jax.Array]]:
-        """One step of actor, temperature and critic on a batch [B, ...], all from the same old parameters."""
+        """One update of actor, critic and temperature on a batch [B, ...], all from the same old parameters."""
         gradients, metrics = self.gradients(learner, key, state, action, goal)
         return self.step(learner, gradients), metrics

@@ -1,4 +1,4 @@
-"""One Adam step for all parameters of a network, and the norm of its gradient."""
+"""The Adam step for all parameters of a network, and the norm of a gradient."""
 
 from typing import Any
 
@@ -7,31 +7,41 @@ import jax.numpy as jnp
 
 
 def adam(rate: float, gradient: Any, state: Any, params: Any, skip: jax.Array | bool) -> tuple[Any, Any]:
-    """Parameters and state after a step of ``optax.adam(rate)``; the old ones where they shall ``stay``.
+    """Apply one step of ``optax.adam(rate)``; return parameters and state unchanged where ``skip`` is true.
 
-    By hand, because here the parameters follow from the very moments that are kept: XLA then changes every array in
-    place, where else it copies moments first, since the parameters' step would read what is written over.
+    Written by hand so that the step uses the new moments that are stored. XLA then updates every array in place. With
+    optax it copies the moments first, because the step would read arrays that are being overwritten.
+
+    Args:
+      rate: learning rate.
+      gradient: tree of the same shape as ``params``.
+      state: state of ``optax.adam``.
+      params: tree of arrays.
+      skip: scalar; true leaves everything as it is.
+
+    Returns:
+      The new parameters and the new state.
     """
     first, second, epsilon = 0.9, 0.999, 1e-8
     old, *rest = state
     count = jnp.where(skip, old.count, old.count + 1)
-    # Means that began at zero are too small by these.
+    # Corrects the bias of moving averages that start at zero.
     scales = [1 - decay ** (old.count + 1) for decay in (first, second)]
 
-    def mean(old: jax.Array, slope: jax.Array) -> jax.Array:
-        return jnp.where(skip, old, first * old + (1 - first) * slope)
+    def mean(old: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jnp.where(skip, old, first * old + (1 - first) * gradient)
 
-    def square(old: jax.Array, slope: jax.Array) -> jax.Array:
-        # Not slope**2: the gradient's norm has that too, and what two need is written to memory.
-        return jnp.where(skip, old, second * old + (1 - second) * slope * slope)
+    def square(old: jax.Array, gradient: jax.Array) -> jax.Array:
+        # Not gradient**2: the gradient's norm computes that too, and XLA writes a value with two uses to memory.
+        return jnp.where(skip, old, second * old + (1 - second) * gradient * gradient)
 
-    def moved(old: jax.Array, mean: jax.Array, square: jax.Array) -> jax.Array:
+    def stepped(old: jax.Array, mean: jax.Array, square: jax.Array) -> jax.Array:
         return jnp.where(skip, old, old - rate * (mean / scales[0]) / (jnp.sqrt(square / scales[1]) + epsilon))
 
     mu, nu = jax.tree.map(mean, old.mu, gradient), jax.tree.map(square, old.nu, gradient)
-    return jax.tree.map(moved, params, mu, nu), (old._replace(count=count, mu=mu, nu=nu), *rest)
+    return jax.tree.map(stepped, params, mu, nu), (old._replace(count=count, mu=mu, nu=nu), *rest)
 
 
 def norm(tree: Any) -> jax.Array:
-    """The Euclidean norm of all numbers in a tree of arrays; finite only if they are."""
+    """The Euclidean norm [] of a tree of arrays; finite only if all its numbers are."""
     return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))

@@ -1,4 +1,4 @@
-"""Environments by name: ``make("ant_u4_maze")``; the id is the body and, where it walks in one, the maze."""
+"""Environments by name: ``make("ant_u4_maze")``. An id is the body and, if there is one, the maze."""
 
 import difflib
 import inspect
@@ -20,18 +20,18 @@ Layout = str | Path | Sequence[str]
 
 @dataclass(frozen=True)
 class Body:
-    """Where a body's class is, and the mazes it walks in.
+    """A body: its class, its mazes and its default options.
 
     Attributes:
-      where: module of this package and class in it; imported when the body is first made.
-      open: whether it also stands on its own, without a maze.
-      cell_size: meters of a cell of its mazes; None: it walks in none.
-      centered: whether the middle of its mazes is the origin, rather than the center of the first cell.
-      layouts: names of mazes that stand for another layout than the one of that name.
-      paper: options under which it is as in the paper's code, slips included.
-      paper_open: the same, where it stands on its own.
-      laptop: of a body so light that a few cores train it, what it needs beside the ``laptop`` preset of training,
-        which is its default; None: it is not.
+      where: ``module:Class`` in this package; imported when the body is first built.
+      open: whether it also exists without a maze.
+      cell_size: side of a maze cell in meters; None: it has no mazes.
+      centered: whether the origin is the middle of the maze, rather than the center of cell (0, 0).
+      layouts: maze names that mean a layout of another name for this body.
+      paper: options that reproduce the paper's code, including its bugs.
+      paper_open: further such options for the body without a maze.
+      laptop: for a body that a few CPU cores can train: settings in addition to the ``laptop`` preset of training,
+        which is its default preset. None: too heavy for a laptop.
     """
 
     where: str
@@ -45,7 +45,7 @@ class Body:
 
 
 _NOISY = {"normalize_quaternion": False}
-# A gait is found among more different steps than a way through a maze is.
+# Learning a gait needs more varied experience than finding a way through a maze.
 _MORE_STEPS = {
     "num_envs": 256,
     "unroll": 100,
@@ -97,7 +97,7 @@ PAPER = frozenset(
 
 
 def ids() -> list[str]:
-    """Every id that ``make`` knows without further options."""
+    """All ids that ``make`` accepts without further options."""
     return [
         id
         for name, body in BODIES.items()
@@ -106,52 +106,52 @@ def ids() -> list[str]:
 
 
 def make(id: str, *, layout: Layout | None = None, backend: str | None = None, **options: object) -> "GoalEnv":
-    """Build the environment of that name.
+    """Build an environment.
 
     Args:
       id: body and maze, for example ``humanoid``, ``ant_u4_maze``, ``point_big_maze_eval``, ``ant_u_maze_gen_1f2f3f``
-        (starts and goals 1, 2 or 3 cells apart), or a body's ``..._maze`` with a layout of your own.
+        (starts and goals 1, 2 or 3 cells apart), or a body's ``..._maze`` with a custom layout.
       layout: rows of text or a text file, see ``crlviz.envs.mazes.parse``; only with ``..._maze``.
-      backend: physics engine, for bodies that have several; default: the paper's.
-      options: of the body's class, for example ``physics_step`` of the humanoid.
+      backend: physics engine, for bodies with a choice; default: the paper's.
+      options: keyword options of the body's class, for example ``physics_step`` of the humanoid.
 
     Raises:
-      UsageError: unknown id (the message names the nearest), a layout that is missing, faulty or not wanted, or an
-        option or engine that this body has not.
+      UsageError: the id is unknown (the message names the nearest); the layout is missing, invalid or not allowed; or
+        the body lacks the option or the engine.
     """
-    from crlviz import jax_config  # jax
+    from crlviz import jax_config  # here: it imports jax
 
     maze = check(id, layout)
-    made: Any = kind(id)
+    build: Any = kind(id)
     if backend is not None:
         options["backend"] = backend
-    known = _options(made)
+    known = _options(build)
     for option in options:
         if option not in known:
             raise UsageError(f"{id} has no option {option!r}; known: {', '.join(known) or 'none'}")
     with jax_config.usual():
-        return made(id, maze, **options) if maze else made(id, **options)
+        return build(id, maze, **options) if maze else build(id, **options)
 
 
 def options(id: str) -> dict[str, Any]:
-    """The further options of ``make`` that this environment knows, with their defaults. Raises as ``check`` does."""
+    """The environment's keyword options for ``make``, with defaults. Raises as ``check`` does."""
     return _options(kind(id))
 
 
-def _options(made: Any) -> dict[str, Any]:
-    return {p.name: p.default for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY}
+def _options(build: Any) -> dict[str, Any]:
+    return {p.name: p.default for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
 def kind(id: str) -> "type[GoalEnv]":
-    """The class of an environment, whose attributes tell its sizes without building one. Raises as ``check`` does."""
+    """The class of an environment; its attributes give sizes without building it. Raises as ``check`` does."""
     module, _, name = BODIES[_split(id)[0]].where.partition(":")
-    # Imported here: brax takes over a second, and a wrong name should be told at once.
+    # Imported here, because brax takes over a second, and an unknown name should be reported at once.
     import_module("crlviz.envs.base")
     return getattr(import_module(f"crlviz.envs.{module}"), name)
 
 
 def laptop_settings(id: str) -> dict[str, Any] | None:
-    """What a body needs beside the ``laptop`` preset of training; None where it is too heavy for a laptop.
+    """A body's settings in addition to the ``laptop`` preset of training; None if it is too heavy for a laptop.
 
     Raises:
       UsageError: unknown id.
@@ -161,7 +161,7 @@ def laptop_settings(id: str) -> dict[str, Any] | None:
 
 
 def paper_options(id: str) -> dict[str, Any]:
-    """The options with which ``make`` builds the environment that the paper's code ran under that name.
+    """The options with which ``make`` reproduces the paper's environment of this name.
 
     Raises:
       UsageError: unknown id.
@@ -171,7 +171,7 @@ def paper_options(id: str) -> dict[str, Any]:
 
 
 def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
-    """The maze that ``make`` would build for these, without importing what runs it. Raises as ``make`` does."""
+    """The maze that ``make`` would build, or None; imports neither jax nor brax. Raises as ``make`` does."""
     name, maze = _split(id)
     body = BODIES[name]
     base, hops = mazes.split_pairs(maze)
@@ -188,7 +188,7 @@ def check(id: str, layout: Layout | None = None) -> mazes.Maze | None:
 
 
 def _split(id: str) -> tuple[str, str]:
-    """Body and maze of an id; the maze is "" for a body on its own and "maze", or "maze_gen_...", for the user's."""
+    """Body and maze of an id. The maze is "" without one, and "maze" or "maze_gen_..." for a custom layout."""
     for name, body in BODIES.items():
         if id == name and body.open:
             return name, ""

@@ -1,4 +1,4 @@
-"""The ant of brax: walks to a point on the open floor, or through a maze."""
+"""brax's ant: walks to a point on the open floor or in a maze."""
 
 from xml.etree import ElementTree
 
@@ -12,9 +12,9 @@ from crlviz.envs.mazes import Maze
 from crlviz.envs.physics import PhysicsEnv
 
 _WALL_HEIGHT = 2.0
-_HEALTHY = (0.2, 1.0)  # meters of the torso's height
-_NOISE = 0.1  # of a first state: uniform on positions, normal on velocities
-# The solver settings under which the paper's code runs MJX for the ant.
+_HEALTHY = (0.2, 1.0)  # range of the torso's height in meters
+_NOISE = 0.1  # of an initial state: uniform on positions, normal on velocities
+# Solver settings of the paper's code for the ant on MJX.
 _MJX = {
     "opt.solver": mujoco.mjtSolver.mjSOL_NEWTON,
     "opt.disableflags": mujoco.mjtDisableBit.mjDSBL_EULERDAMP,
@@ -27,7 +27,7 @@ class Ant(PhysicsEnv):
     """State: torso xyz, its quaternion (w first), 8 joint angles, and the 14 velocities. Goal: torso x, y.
 
     Starts near the origin with the goal 10 m away in any direction; in a maze, near a start cell's center with the
-    goal at a goal cell's center. Done when the torso leaves 0.2 to 1.0 m.
+    goal at a goal cell's center. Done when the torso's height leaves 0.2 to 1.0 m.
 
     Source: the paper's code (ant, ant_maze), on brax's own model.
     """
@@ -49,10 +49,10 @@ class Ant(PhysicsEnv):
         """
         Args:
           id: the environment's name.
-          maze: walls to walk among; None for the open floor.
+          maze: the maze; None for the open floor.
           backend: ``spring`` (the paper's), ``generalized`` or ``mjx``.
-          normalize_quaternion: whether a first state is a rotation; the paper's code adds noise to the quaternion and
-            leaves it at lengths of 0.9 to 1.1.
+          normalize_quaternion: normalize the initial quaternion. The paper's code adds noise to it and leaves it with
+            a norm of 0.9 to 1.1.
         """
         self._normalize = normalize_quaternion
         timestep, frames = (0.005, 10) if backend == "spring" else (0.01, 5)
@@ -64,14 +64,14 @@ class Ant(PhysicsEnv):
         tree = physics.asset("ant")
         if maze:
             physics.add_walls(tree, maze, _WALL_HEIGHT)
-        self._furnish(tree)
+        self._add_objects(tree)
         physics.add_target(tree)
         first = physics.child(tree, "numeric[@name='init_qpos']")
         first.set("data", first.get("data", "") + " 0" * len(tree.findall(".//joint[@type='slide']")))
         return tree
 
-    def _furnish(self, tree: ElementTree.Element) -> None:
-        """Add to the model what else the ant's world holds."""
+    def _add_objects(self, tree: ElementTree.Element) -> None:
+        """Add further objects of a subclass to the model."""
 
     def _draw(self, rng: jax.Array, start: jax.Array | None, goal: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         position_key, velocity_key, goal_key, rest_key = jax.random.split(rng, 4)
@@ -80,7 +80,7 @@ class Ant(PhysicsEnv):
         qd = _NOISE * jax.random.normal(velocity_key, (sys.qd_size(),))
         if self.maze:
             origin, goal = physics.draw_pair(self.maze, goal_key, None, goal)
-            # Starts of the maze are spread by the noise; those of generated pairs are the cells' very centers.
+            # The noise spreads starts around a start cell's center; starts of generated pairs are exactly at centers.
             q = q.at[:2].set(origin) if self.maze.hops else q.at[:2].add(origin)
         elif goal is None:
             goal = self._draw_goal(goal_key)
@@ -95,7 +95,7 @@ class Ant(PhysicsEnv):
         return self.goal_radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
     def _place(self, q: jax.Array, qd: jax.Array, goal: jax.Array, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Put the goal, and what else is movable, at its place in a first state."""
+        """Set the positions of the goal and of movable objects in an initial state."""
         return q.at[-2:].set(goal), qd
 
     def _observe(self, physics, control: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The ant with a ball to bring to a place."""
+"""The ant that pushes a ball to a goal."""
 
 from xml.etree import ElementTree
 
@@ -10,14 +10,14 @@ from crlviz.envs.ant import Ant
 
 _RADIUS = 0.5  # meters
 _MASS = 0.5759586531581287  # kg
-_LIMITS = (-10.3213, 10.3)  # meters the ball can roll
+_LIMITS = (-10.3213, 10.3)  # range of the ball's coordinates in meters
 
 
 class AntBall(Ant):
     """State: the ant's 29 numbers, then the ball's x, y. Goal: the ball's x, y.
 
-    The ant starts near the origin, the goal lies 5 m away in any direction, and the ball about a fifth of the way to
-    it, up to 1 m off.
+    The ant starts near the origin. The goal is 5 m away in any direction, and the ball about a fifth of the way to the
+    goal, up to 1 m off.
 
     Source: the paper's code (ant_ball), on brax's own model.
     """
@@ -40,18 +40,18 @@ class AntBall(Ant):
           id: the environment's name.
           backend: ``spring`` (the paper's), ``generalized`` or ``mjx``.
           normalize_quaternion: as for the ant.
-          ball_is_goal: relabeled goals are the ball's place; false: the last joint's velocity and the ball's x, which
-            the paper's code takes by a slip of one index. Distance and success are the ball's either way.
-          independent_offset: the ball's offset from its place on the way is a point on a circle; false: the sine is
-            the goal's own, as in the paper's code.
+          ball_is_goal: hindsight goals are positions of the ball. False: the last joint's velocity and the ball's x, by
+            an off-by-one error of the paper's code. Distance and success are the ball's in both cases.
+          independent_offset: the ball's offset has a random angle. False: the offset's sine is that of the goal's
+            angle, as in the paper's code.
         """
         if not ball_is_goal:
             self.goal_indices = (28, 29)
         self._independent_offset = independent_offset
         super().__init__(id, backend=backend, normalize_quaternion=normalize_quaternion)
 
-    def _furnish(self, tree: ElementTree.Element) -> None:
-        # What the ball meets: the torso, the feet and the floor.
+    def _add_objects(self, tree: ElementTree.Element) -> None:
+        # The ball collides with the torso, the feet and the floor.
         for geom in physics.child(tree, "body[@name='torso']").iter("geom"):
             if geom.get("contype") == "1" or geom.get("name") == "torso_geom":
                 geom.set("conaffinity", "1")
@@ -69,7 +69,7 @@ class AntBall(Ant):
 
     @property
     def _place_indices(self) -> tuple[int, ...]:
-        return 29, 30  # the ball's, whatever is relabeled
+        return 29, 30  # the ball's, also if hindsight goals are not
 
     def _distance(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> jax.Array:
         return jnp.linalg.norm(body[29:] - goal)

@@ -1,4 +1,4 @@
-"""The ant in a room of boxes, with a box in its way that it has to push."""
+"""The ant in a room of boxes, one of which it must push out of its way."""
 
 from xml.etree import ElementTree
 
@@ -26,7 +26,7 @@ _MOVABLE_HALF = (3.6, 3.6, 1.8)
 class AntPush(Ant):
     """State: the ant's 29 numbers, then the movable box's x, y. Goal: torso x, y.
 
-    The ant starts near the origin, the goal lies at (16, 8) or (8, 16) m, each coordinate up to 2 m further.
+    The ant starts near the origin. The goal is at (16, 8) or (8, 16) m, plus up to 2 m on each axis.
 
     Source: the paper's code (ant_push), on brax's own model.
     """
@@ -41,12 +41,12 @@ class AntPush(Ant):
           id: the environment's name.
           backend: ``mjx``.
           normalize_quaternion: as for the ant.
-          box_at_rest: whether the box starts at rest; in the paper's code it slides along x, at 0.1 m/s or so.
+          box_at_rest: the box starts at rest. In the paper's code it starts with a velocity of about 0.1 m/s along x.
         """
         self._box_at_rest = box_at_rest
         super().__init__(id, backend=backend, normalize_quaternion=normalize_quaternion)
 
-    def _furnish(self, tree: ElementTree.Element) -> None:
+    def _add_objects(self, tree: ElementTree.Element) -> None:
         geom = physics.child(tree, "default/geom")
         geom.set("density", "40")
         geom.set("solimp", "0.995 0.995 0.01")
@@ -78,5 +78,5 @@ class AntPush(Ant):
         return q.at[-2:].set(goal), qd.at[-5 if self._box_at_rest else -4 :].set(0)
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
-        # Links are those with joints, so the box is the one before the last.
+        # Only bodies with joints are links, so the box is the last but one.
         return jnp.concatenate([state.q[:15], state.qd[:14], state.x.pos[-2, :2]])

@@ -1,6 +1,6 @@
 """The Panda arm at a table: reach, grasp, push, and pick from one bin into another.
 
-Source: the paper's code (arm_*); the arm's numbers are those of its compiled models, its looks are simple shapes.
+Source: the paper's code (arm_*). The arm's parameters are those of its compiled models; its shapes are simplified.
 """
 
 import abc
@@ -19,26 +19,26 @@ from crlviz.envs.physics import PhysicsEnv, add
 
 _TIMESTEP, _FRAMES = 0.002, 25
 _SOLVER = {"opt.iterations": 6, "opt.ls_iterations": 12}
-_FIRST = (1.571, 0.742, 0, -1.571, 0, 3.054, 1.449)  # joint angles, the hand above the table
+_INITIAL = (1.571, 0.742, 0, -1.571, 0, 3.054, 1.449)  # joint angles with the hand above the table
 _FINGERS = (0.04, 0.04)
-# What actions of -1 and 1 ask of the joints; the third, fifth and seventh are held.
+# Joint targets for actions of -1 and 1; the third, fifth and seventh joint are fixed.
 _LOW = np.array([0.3491, 0, 0, -3.0718, 0, 2.3562, 1.4487])
 _HIGH = np.array([2.7925, 1.48353, 0, -0.0698, 0, 3.7525, 1.4487])
 _MOVED = np.array([0, 1, 3, 5])
-_OPEN = 255.0  # the fingers' control that opens them
-_CUBE_HEIGHT = 0.07  # meters, from where it falls onto the table
-_GOAL_HEIGHT = 0.03
-# How far the fingertips' distance may be from the goal's for a grasp to count, meters.
+_OPEN = 255.0  # control that opens the fingers
+_CUBE_HEIGHT = 0.07  # meters; the cube starts there and falls onto the table
+_GOAL_HEIGHT = 0.03  # meters
+# Largest error of the distance between the fingertips for a successful grasp, meters.
 _OPENNESS_WITHIN = {"success": 0.02, "success_easy": 0.05, "success_hard": 0.005}
 _STEEL, _DARK = (0.88, 0.88, 0.9, 1), (0.3, 0.32, 0.36, 1)
 _ORANGE, _GRAY = (0.85, 0.45, 0.2, 1), (0.62, 0.64, 0.67, 1)
 
 
 class Arm(PhysicsEnv):
-    """A task of the arm. Action: targets of joints 1, 2, 4 and 6; with fingers, a fifth: above 0 they close, else open.
+    """A task of the arm. Action: targets of joints 1, 2, 4 and 6; with fingers, a fifth: above 0 closes, else opens.
 
-    q holds the cube's pose [7] where there is one, that of the marker which shows the goal [7], 7 joint angles, and
-    the fingers. Poses and velocities observed are from before the step's last physics step, as in the paper's code.
+    q holds the cube's pose [7] if there is a cube, the goal marker's pose [7], 7 joint angles, and the fingers.
+    Observed poses and velocities are from before the last physics step, as in the paper's code.
     """
 
     goal_distance = 0.1
@@ -58,15 +58,15 @@ class Arm(PhysicsEnv):
           backend: ``mjx``.
         """
         tree = _arm(self.fingers, self.impratio)
-        boxes = self._furnish(tree)
-        _let_touch(tree, self.fingers, boxes)
+        boxes = self._add_objects(tree)
+        _add_contacts(tree, self.fingers, boxes)
         super().__init__(id, tree, backend=backend, timestep=_TIMESTEP, frames=_FRAMES)
         self.sys = self.sys.tree_replace(_SOLVER)
         self._hand = self.sys.link_names.index("link7")
 
     @abc.abstractmethod
-    def _furnish(self, tree: ElementTree.Element) -> list[str]:
-        """Add what lies on the table, in the order of q, and name the geoms that the arm and the cube run into."""
+    def _add_objects(self, tree: ElementTree.Element) -> list[str]:
+        """Add the objects on the table, in the order of q; returns geoms that the arm and the cube collide with."""
 
     def _control(self, action: jax.Array) -> jax.Array:
         low, high = _LOW[_MOVED], _HIGH[_MOVED]
@@ -75,13 +75,13 @@ class Arm(PhysicsEnv):
             return target
         return jnp.concatenate([target, jnp.full(2, jnp.where(action[4] > 0, 0.0, _OPEN))])
 
-    def _reached(self, state: Any) -> jax.Array:
-        """The hand's place and velocity [6]."""
+    def _hand_motion(self, state: Any) -> jax.Array:
+        """The hand's position and velocity [6]."""
         return jnp.concatenate([state.x.pos[self._hand], state.xd.vel[self._hand]])
 
 
 class ArmReach(Arm):
-    """State: 7 joint angles, the hand's xyz and its velocity. Goal: the hand's, up to 0.2 m around (0, 0.5, 0.3)."""
+    """State: 7 joint angles, the hand's xyz and velocity. Goal: the hand's xyz, (0, 0.5, 0.3) +- 0.2 m."""
 
     state_dim = 13
     goal_indices = (7, 8, 9)
@@ -89,7 +89,7 @@ class ArmReach(Arm):
     placeable = False
     fingers = False
 
-    def _furnish(self, tree: ElementTree.Element) -> list[str]:
+    def _add_objects(self, tree: ElementTree.Element) -> list[str]:
         _mat(tree, 0, 0.5, 0.2)
         _marker(tree, type="sphere", size=0.03)
         return []
@@ -98,24 +98,24 @@ class ArmReach(Arm):
         physics.no_start(self.id, start)
         if goal is None:
             goal = jnp.array([0, 0.5, 0.3]) + jax.random.uniform(rng, (3,), minval=-0.2, maxval=0.2)
-        q = jnp.asarray(self.sys.init_q, float).at[:3].set(goal).at[7:].set(jnp.array(_FIRST))
+        q = jnp.asarray(self.sys.init_q, float).at[:3].set(goal).at[7:].set(jnp.array(_INITIAL))
         return q, jnp.zeros(self.sys.qd_size())
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
-        return jnp.concatenate([state.q[7:14], self._reached(state)])
+        return jnp.concatenate([state.q[7:14], self._hand_motion(state)])
 
     def _goal_of(self, state) -> jax.Array:
         return state.q[:3]
 
 
 class ArmCube(Arm):
-    """State: the cube's xyz, 7 joint angles, the hand's xyz and its velocity, the fingers' distance. Goal: the cube's.
+    """State: the cube's xyz, 7 joint angles, the hand's xyz and velocity, the fingers' distance. Goal: the cube's xyz.
 
-    The start that may be given is the cube's x, y; of a goal that is given all three numbers count.
+    A given start is the cube's x, y. Of a given goal, all three numbers are used.
 
     Attributes:
-      cube: (x, y) in meters that the cube is drawn around; ``cube_spread`` how far on each axis.
-      target: (x, y) that the goal is drawn around, 3 cm above the table; ``target_spread`` how far.
+      cube: mean x, y in meters of the cube's start; ``cube_spread`` is the largest offset on each axis.
+      target: mean x, y in meters of goals, which are 3 cm above the table; ``target_spread`` as for the cube.
     """
 
     state_dim = 17
@@ -129,7 +129,7 @@ class ArmCube(Arm):
         super().__init__(id, backend=backend)
         self._fingers = jnp.array([self.sys.link_names.index(f"{side}_finger") for side in ("left", "right")])
 
-    def _furnish(self, tree: ElementTree.Element) -> list[str]:
+    def _add_objects(self, tree: ElementTree.Element) -> list[str]:
         for x, y in (self.cube, self.target):
             _mat(tree, x, y, self.target_spread)
         _cube(tree, self.cube)
@@ -141,52 +141,52 @@ class ArmCube(Arm):
         if goal is None:
             around = jnp.array([*self.target, _GOAL_HEIGHT])
             goal = around.at[:2].add(_spread(goal_key, self.target_spread))
-        return self._first(cube_key, start).at[7:10].set(goal), jnp.zeros(self.sys.qd_size())
+        return self._initial_q(cube_key, start).at[7:10].set(goal), jnp.zeros(self.sys.qd_size())
 
-    def _first(self, rng: jax.Array, start: jax.Array | None) -> jax.Array:
-        """A first q but for the goal's marker: the cube at its start, or at a drawn one."""
+    def _initial_q(self, rng: jax.Array, start: jax.Array | None) -> jax.Array:
+        """Initial q without the goal marker's pose; the cube is at the start, drawn if None."""
         if start is None:
             start = jnp.array(self.cube) + _spread(rng, self.cube_spread)
         q = jnp.asarray(self.sys.init_q, float).at[:2].set(start)
-        # With fingertips (grasp) the second of these is the left tip's hinge, so the right finger starts closed: the
-        # fingertips are 5 cm apart, as in the paper's code.
-        return q.at[14:23].set(jnp.array([*_FIRST, *_FINGERS]))
+        # With fingertips (grasp) the last of these is the hinge of the left fingertip. So the right finger starts
+        # closed, and the fingertips are 5 cm apart, as in the paper's code.
+        return q.at[14:23].set(jnp.array([*_INITIAL, *_FINGERS]))
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
         left, right = state.x.pos[self._fingers]
-        apart = jnp.linalg.norm(right - left)
-        return jnp.concatenate([state.q[:3], state.q[14:21], self._reached(state), apart[None]])
+        opening = jnp.linalg.norm(right - left)
+        return jnp.concatenate([state.q[:3], state.q[14:21], self._hand_motion(state), opening[None]])
 
     def _goal_of(self, state) -> jax.Array:
         return state.q[7:10]
 
 
 class ArmPushEasy(ArmCube):
-    """Bring the cube to a place 20 cm away or so."""
+    """Bring the cube to a goal about 20 cm away."""
 
     cube, cube_spread = (-0.1, 0.6), 0.1
     target, target_spread = (0.1, 0.6), 0.1
 
 
 class ArmPushHard(ArmCube):
-    """Bring the cube to a place half a meter away or so."""
+    """Bring the cube to a goal about 50 cm away."""
 
     cube, cube_spread = (-0.25, 0.65), 0.25
     target, target_spread = (0.25, 0.65), 0.25
 
 
 class ArmBinpick(ArmCube):
-    """Lift the cube out of one bin into the other; both have walls 6.6 cm high.
+    """Lift the cube out of one bin into the other. The bins' walls are 6.6 cm high.
 
     Attributes:
-      bins: the x, y of the two bins' middles; ``bin_half`` how far their walls are from it, in meters.
+      bins: x, y of the centers of the two bins in meters; ``bin_half`` is the distance from a center to the walls.
     """
 
     impratio = 10.0
     bins: tuple[tuple[float, float], tuple[float, float]]
     bin_half: float
 
-    def _furnish(self, tree: ElementTree.Element) -> list[str]:
+    def _add_objects(self, tree: ElementTree.Element) -> list[str]:
         walls = [
             name for bin, (x, y) in zip("AB", self.bins, strict=True) for name in _bin(tree, bin, x, y, self.bin_half)
         ]
@@ -212,12 +212,12 @@ class ArmBinpickHard(ArmBinpick):
 
 
 class ArmGrasp(ArmCube):
-    """State: the cube's xyz, 7 joint angles, the hand's xyz and its velocity, left and right fingertips' xyz, their
-    distance. Goal: the fingertips' places on both sides of the cube, and their distance.
+    """State: the cube's xyz, 7 joint angles, the hand's xyz and velocity, xyz of the left and right fingertip, their
+    distance. Goal: xyz of both fingertips, on either side of the cube, and their distance.
 
-    The goal follows the cube, a step behind, as in the paper's code. Where a goal is given and a start is not, the
-    cube starts between the goal's fingertips. ``distance`` is that from the cube to the middle between the
-    fingertips; success asks as well for the fingertips to be about 7.5 cm apart.
+    The goal follows the cube with a delay of one step, as in the paper's code. If a goal is given but no start, the
+    cube starts between the goal's fingertips. ``distance`` is from the cube to the midpoint of the fingertips. Success
+    also requires that the fingertips are about 7.5 cm apart.
     """
 
     state_dim = 23
@@ -233,7 +233,7 @@ class ArmGrasp(ArmCube):
         super().__init__(id, backend=backend)
         self._fingers = jnp.array([self.sys.link_names.index(f"{side}_fingertip") for side in ("left", "right")])
 
-    def _furnish(self, tree: ElementTree.Element) -> list[str]:
+    def _add_objects(self, tree: ElementTree.Element) -> list[str]:
         for side in ("left", "right"):
             tip = add(
                 physics.child(tree, f"body[@name='{side}_finger']"),
@@ -253,23 +253,24 @@ class ArmGrasp(ArmCube):
     def _draw(self, rng: jax.Array, start: jax.Array | None, goal: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         if start is None and goal is not None:
             start = (goal[:2] + goal[3:5]) / 2
-        q = self._first(rng, start)
-        return q.at[7:10].set(self._tips(q)[:3]), jnp.zeros(self.sys.qd_size())
+        q = self._initial_q(rng, start)
+        return q.at[7:10].set(self._goal_around_cube(q)[:3]), jnp.zeros(self.sys.qd_size())
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
         left, right = state.x.pos[self._fingers]
-        apart = jnp.linalg.norm(right - left)
-        return jnp.concatenate([state.q[:3], state.q[14:21], self._reached(state), left, right, apart[None]])
+        opening = jnp.linalg.norm(right - left)
+        return jnp.concatenate([state.q[:3], state.q[14:21], self._hand_motion(state), left, right, opening[None]])
 
     def _goal_of(self, state) -> jax.Array:
-        return self._tips(state.q)
+        return self._goal_around_cube(state.q)
 
-    def _tips(self, q: jax.Array) -> jax.Array:
-        aside = jnp.array([self.openness / 2, 0, 0])
-        return jnp.concatenate([q[:3] + aside, q[:3] - aside, jnp.array([self.openness])])
+    def _goal_around_cube(self, q: jax.Array) -> jax.Array:
+        """The goal [7] for the cube's position in q."""
+        offset = jnp.array([self.openness / 2, 0, 0])
+        return jnp.concatenate([q[:3] + offset, q[:3] - offset, jnp.array([self.openness])])
 
     def _follow(self, state, goal: jax.Array) -> tuple[Any, jax.Array]:
-        goal = self._tips(state.q)
+        goal = self._goal_around_cube(state.q)
         return state.replace(q=state.q.at[7:10].set(goal[:3])), goal
 
     def _distance(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> jax.Array:
@@ -277,30 +278,32 @@ class ArmGrasp(ArmCube):
 
     def _measure(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> dict[str, jax.Array]:
         metrics = super()._measure(body, goal, before)
-        off = jnp.abs(body[22] - self.openness)
-        return metrics | {name: metrics[name] * (off < within) for name, within in _OPENNESS_WITHIN.items()}
+        error = jnp.abs(body[22] - self.openness)
+        return metrics | {name: metrics[name] * (error < within) for name, within in _OPENNESS_WITHIN.items()}
 
 
 def _spread(rng: jax.Array, reach: float) -> jax.Array:
+    """A random offset [2], uniform within +-reach."""
     return jax.random.uniform(rng, (2,), minval=-reach, maxval=reach)
 
 
 def _arm(fingers: bool, impratio: float) -> ElementTree.Element:
-    """A world with the arm in it, without the table.
+    """The MuJoCo model of the arm, without the table.
 
-    Joints 1 to 7 have neither damping nor armature, though the paper's compiled models show both: those are defaults
-    named by the first link, which brax fuses into the world before it compiles, and they are lost with it. The
-    recordings move so. For the same reason the hand weighs nothing: it is fused into link 7, which has a mass given.
+    Joints 1 to 7 have neither damping nor armature, though the paper's compiled models show both. Both come from a
+    default class that the first link names, and brax fuses that link into the world before it compiles, so they are
+    lost; recorded trajectories of the paper's code confirm it. Likewise the hand has no mass, because brax fuses it
+    into link 7, whose mass is given.
     """
-    numbers = json.loads((resources.files("crlviz.envs") / "data" / "panda.json").read_text())
+    parameters = json.loads((resources.files("crlviz.envs") / "data" / "panda.json").read_text())
     tree = ElementTree.Element("mujoco", model="panda")
     add(tree, "compiler", angle="radian", autolimits=True)
     add(tree, "option", integrator="implicitfast", impratio=impratio)
-    # Nothing touches by default: pairs that do are listed.
+    # No geoms collide by default; ``_add_contacts`` lists the pairs that do.
     add(add(tree, "default"), "geom", contype=0, conaffinity=0)
     bodies = {"world": add(tree, "worldbody")}
     actuators = add(tree, "actuator")
-    for row in numbers["bodies"]:
+    for row in parameters["bodies"]:
         if row["name"].endswith("finger") and not fingers:
             continue
         body = bodies[row["name"]] = add(
@@ -309,19 +312,19 @@ def _arm(fingers: bool, impratio: float) -> ElementTree.Element:
         if "joint" in row:
             add(body, "inertial", **row["inertial"])
             add(body, "joint", **row["joint"])
-        # The looks of the link between two joints.
+        # The visible link between two joints.
         if np.linalg.norm(row["pos"]) and row["parent"].startswith("link"):
             add(bodies[row["parent"]], "geom", type="capsule", size=0.05, fromto=(0, 0, 0, *row["pos"]), rgba=_STEEL)
-    for row in numbers["geoms"]:
+    for row in parameters["geoms"]:
         if row["body"] in bodies:
             look = _STEEL if row["body"] == "hand" else _DARK
             add(bodies[row["body"]], "geom", **{k: v for k, v in row.items() if k != "body"}, rgba=look)
-    for row in numbers["actuators"]:
+    for row in parameters["actuators"]:
         if fingers or not row["joint"].startswith("finger"):
             add(actuators, "general", **row, gaintype="fixed", biastype="affine")
     if fingers:
-        both = {"joint1": "finger_joint1", "joint2": "finger_joint2", "polycoef": (0, 1, 0, 0, 0)}
-        add(add(tree, "equality"), "joint", **both, solref=(0.005, 1), solimp=(0.95, 0.99, 0.001))
+        equal = {"joint1": "finger_joint1", "joint2": "finger_joint2", "polycoef": (0, 1, 0, 0, 0)}
+        add(add(tree, "equality"), "joint", **equal, solref=(0.005, 1), solimp=(0.95, 0.99, 0.001))
     return tree
 
 
@@ -332,7 +335,7 @@ def _cube(tree: ElementTree.Element, at: tuple[float, float]) -> None:
 
 
 def _marker(tree: ElementTree.Element, **geom: object) -> ElementTree.Element:
-    """The goal as a weightless body that touches nothing."""
+    """Add the goal as a weightless body without contacts; returns its element."""
     marker = add(physics.child(tree, "worldbody"), "body", name="goal_marker", pos=(-0.3, 0.6, 0.07), gravcomp=1)
     add(marker, "freejoint", name="goal_marker")
     add(marker, "geom", **geom, rgba=GOAL)
@@ -340,32 +343,32 @@ def _marker(tree: ElementTree.Element, **geom: object) -> ElementTree.Element:
 
 
 def _mat(tree: ElementTree.Element, x: float, y: float, half: float) -> None:
-    """A square on the table that shows where things may lie."""
+    """Add a square on the table that shows where objects may start or goals may lie."""
     look = {"type": "box", "size": (half, half, 0.0005), "rgba": _GRAY}
     add(physics.child(tree, "worldbody"), "geom", pos=(x, y, 0.0005), **look)
 
 
 def _bin(tree: ElementTree.Element, name: str, x: float, y: float, half: float) -> list[str]:
-    """Four walls around a place; returns the geoms' names."""
-    thick, high = 0.005, 0.033
+    """Add the four walls of a bin; returns the names of their geoms."""
+    thick, high = 0.005, 0.033  # half sizes in meters
     world = physics.child(tree, "worldbody")
     long, short = (half + thick, thick, high), (thick, half - thick, high)
-    places = [(x, y - half, long), (x, y + half, long), (x + half, y, short), (x - half, y, short)]
-    for i, (at_x, at_y, size) in enumerate(places, 1):
+    walls = [(x, y - half, long), (x, y + half, long), (x + half, y, short), (x - half, y, short)]
+    for i, (at_x, at_y, size) in enumerate(walls, 1):
         add(world, "geom", name=f"bin{name}{i}", type="box", pos=(at_x, at_y, high), size=size, rgba=_GRAY)
     return [f"bin{name}{i}" for i in range(1, 5)]
 
 
-def _let_touch(tree: ElementTree.Element, fingers: bool, boxes: list[str]) -> None:
-    """The table, and the pairs of geoms that touch: the hand, fingers and cube with each other and with boxes."""
+def _add_contacts(tree: ElementTree.Element, fingers: bool, boxes: list[str]) -> None:
+    """Add the table, and the pairs of geoms that collide: hand, fingers, cube, boxes and table."""
     world = physics.child(tree, "worldbody")
     add(world, "geom", name="table_geom", type="plane", size=(2.8, 2.4, 0.1), pos=(0, 0.2, 0))
     pairs = [("hand_geom", "table_geom")]
     if fingers:
-        hit = [*boxes, "cube_geom", "table_geom"]
+        obstacles = [*boxes, "cube_geom", "table_geom"]
         left, right = "left_finger_geom", "right_finger_geom"
-        pairs = [("hand_geom", other) for other in hit] + [(left, right)]
-        pairs += [(finger, other) for finger in (left, right) for other in hit]
+        pairs = [("hand_geom", other) for other in obstacles] + [(left, right)]
+        pairs += [(finger, other) for finger in (left, right) for other in obstacles]
         pairs += [(box, "cube_geom") for box in boxes] + [("cube_geom", "table_geom")]
     contact = add(tree, "contact")
     for one, other in pairs:

@@ -1,4 +1,4 @@
-"""What every crlviz environment tells: what brax's ``Env`` has, and more."""
+"""The interface of all environments: brax's ``Env`` and what crlviz needs beyond it."""
 
 import abc
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class State(struct.PyTreeNode):
-    """Of an environment: what brax's ``State`` holds, under the same names.
+    """State of an environment, with the fields of brax's ``State``.
 
-    It is not brax's own, as importing that takes longer than many a picture of a point mass, which needs no physics.
+    A class of our own, because importing brax takes longer than drawing a point mass, which needs no physics.
     """
 
     pipeline_state: Any
@@ -32,24 +32,24 @@ class State(struct.PyTreeNode):
 class GoalEnv(abc.ABC):
     """A goal-conditioned environment: the observation is the state followed by the goal.
 
-    ``step`` fills ``state.metrics`` with ``distance`` (meters from the achieved goal to the commanded one, after the
-    step), ``success`` and ``success_easy`` (1.0 within the threshold); the reward is ``success``, which contrastive RL
-    does not use. ``done`` is true only when the body fails; time limits are the caller's.
+    ``step`` fills ``state.metrics`` with ``distance`` (meters from the achieved to the commanded goal, after the step),
+    ``success`` and ``success_easy`` (1.0 within the threshold). The reward is ``success``; contrastive RL does not use
+    it. ``done`` is 1.0 only if the body fails; the caller limits the length of episodes.
 
     Attributes:
-      id: the name ``crlviz.envs.make`` knows it by.
+      id: its name for ``crlviz.envs.make``.
       state_dim: length of the state part of an observation.
-      goal_indices: where the achieved goal sits in the state.
-      action_size: length of an action, each in [-1, 1].
+      goal_indices: indices of the achieved goal in the state.
+      action_size: length of an action; each number is in [-1, 1].
       goal_distance: success threshold in meters.
-      goal_distance_easy: the wider one; None where the body has none, and ``success_easy`` then equals ``success``.
+      goal_distance_easy: wider success threshold in meters; None: ``success_easy`` equals ``success``.
       episode_length: steps of an episode.
       dt: seconds of a step.
-      view: where a picture of it is taken from.
+      view: the camera of its pictures.
       maze: the maze it walks in, or None.
-      placeable: whether what reaches goals can be put anywhere, all else as it is; not where its place follows from the
-        angles of joints.
-      backends: what it runs on, the paper's first: ``jax`` alone, or keys of ``physics.PIPELINES``.
+      placeable: whether the body or object that reaches goals can be moved on its own (``placed``); false if its
+        position follows from joint angles.
+      backends: engines it runs on, the paper's first: ``jax`` alone, or keys of ``physics.PIPELINES``.
     """
 
     id: str
@@ -67,12 +67,12 @@ class GoalEnv(abc.ABC):
 
     @abc.abstractmethod
     def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
-        """A first state; ``start`` [2] and ``goal`` [goal_dim] in meters replace the drawn ones.
+        """An initial state; ``start`` [2] and ``goal`` [goal_dim] in meters replace the drawn ones.
 
-        The start is where the body walks from, or the object lies that it is to move.
+        The start is the position of the body, or of the object that it must move.
 
         Raises:
-          UsageError: a start is given to a body that has nothing to place.
+          UsageError: a start is given to a body whose start cannot be chosen.
         """
 
     @abc.abstractmethod
@@ -82,45 +82,48 @@ class GoalEnv(abc.ABC):
     @property
     @abc.abstractmethod
     def model(self) -> "mujoco.MjModel":
-        """The MuJoCo model that shows the body, its world and its goal."""
+        """The MuJoCo model of the body, its world and its goal, for rendering."""
 
     @abc.abstractmethod
     def pose(self, state: State) -> jax.Array:
-        """The joint positions [nq] of ``model`` that show a state."""
+        """The joint positions [nq] of ``model`` in a state."""
 
     def placed(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
-        """The observation [observation_size] of a first state, had what reaches goals been put elsewhere.
+        """The observation [observation_size] of an initial state with another position and goal.
 
         Args:
           state: from ``reset``.
-          place: x, y in meters, [2], of the body or the object that is to reach the goal; None: as in the state.
-          goal: commanded, [goal_dim] in meters.
+          place: position [2] in meters of the body or object that must reach the goal; None: as in the state.
+          goal: commanded goal [goal_dim] in meters.
 
         Raises:
-          UsageError: a place is given, and the body is not ``placeable``.
+          UsageError: a position is given, and the body is not ``placeable``.
         """
         if place is None:
             return jnp.concatenate([state.obs[: self.state_dim], goal])
         if not self.placeable:
-            raise UsageError(f"where {self.id} is follows from its joints; it cannot be put elsewhere")
-        # Nothing else in these states tells where that is.
+            raise UsageError(f"the position of {self.id} follows from its joints; it cannot be moved")
+        # No other number of the state depends on the position.
         return jnp.concatenate([state.obs[: self.state_dim].at[jnp.array(self._place_indices)].set(place), goal])
 
     @property
     def _place_indices(self) -> tuple[int, ...]:
-        """Where in the state the x, y are that ``placed`` sets."""
+        """Indices in the state of the x, y that ``placed`` sets."""
         return self.goal_indices[:2]
 
     @property
     def goal_dim(self) -> int:
+        """Length of a goal."""
         return len(self.goal_indices)
 
     @property
     def observation_size(self) -> int:
+        """Length of an observation: the state and the goal."""
         return self.state_dim + self.goal_dim
 
     @property
     def backend(self) -> str:
+        """The engine it runs on, one of ``backends``."""
         return self.backends[0]
 
 

@@ -1,4 +1,4 @@
-"""The half cheetah of brax: runs to a line ahead of it."""
+"""brax's half cheetah: runs to a line ahead of it."""
 
 from xml.etree import ElementTree
 
@@ -10,15 +10,15 @@ from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
 _GOAL = 5.0  # meters ahead
-_NOISE = 0.1  # of a first state: uniform on positions, normal on velocities
-_SCALE = 0.6310935071511995  # of masses, so that the cheetah and the goal's marker weigh 14 kg as in the paper's code
-_GEAR = [120.0, 90.0, 60.0, 120.0, 100.0, 100.0]  # on spring, brax's
+_NOISE = 0.1  # of an initial state: uniform on positions, normal on velocities
+_SCALE = 0.6310935071511995  # of all masses, so that cheetah and goal marker weigh 14 kg, as in the paper's code
+_GEAR = [120.0, 90.0, 60.0, 120.0, 100.0, 100.0]  # brax's, for spring
 
 
 class Cheetah(PhysicsEnv):
-    """State: q [9], where 0 is the torso's x, and qd [9]. Goal: that x, always 5 m where none is given.
+    """State: q [9], whose first is the torso's x, and qd [9]. Goal: the torso's x; default 5 m.
 
-    The start that may be given is x; a second number is not looked at.
+    A given start sets x; its second number is ignored.
 
     Source: the paper's successor (half_cheetah), on brax's own model.
     """
@@ -36,7 +36,7 @@ class Cheetah(PhysicsEnv):
         """
         Args:
           id: the environment's name.
-          backend: ``mjx``, ``generalized``, or ``spring`` with other motors and smaller physics steps, as brax has it.
+          backend: ``mjx``, ``generalized``, or ``spring`` with brax's motors and smaller physics steps for it.
         """
         timestep, frames, gear = (0.003125, 16, _GEAR) if backend == "spring" else (0.01, 5, None)
         super().__init__(id, _model(), backend=backend, timestep=timestep, frames=frames, gear=gear)
@@ -59,7 +59,7 @@ class Cheetah(PhysicsEnv):
 
 def _model() -> ElementTree.Element:
     tree = physics.asset("half_cheetah")
-    # brax asks MuJoCo to scale the model to 14 kg, which newer versions warn of; here it is done by the densities.
+    # brax lets MuJoCo scale the model to 14 kg, which newer versions warn about. Scale the density instead.
     del physics.child(tree, "compiler").attrib["settotalmass"]
     physics.child(tree, "default/geom").set("density", f"{1000 * _SCALE}")
     physics.add_target(tree, axes="x", mass=_SCALE)

@@ -1,14 +1,15 @@
-"""MuJoCo, also where ``MUJOCO_GL`` names a way to OpenGL that does not work here: only what draws needs one.
+"""Import MuJoCo even if ``MUJOCO_GL`` names an OpenGL backend that does not work here; only rendering needs one.
 
-MuJoCo loads it when it is imported, and fails there. Whoever imports it first, brax among them, comes by here.
+MuJoCo loads the backend on import and fails if it cannot. The modules that render import
+mujoco from here.
 """
 
 import os
 import sys
 
 
-def _forget_half() -> None:
-    """Of an import that failed, modules stay that the package would not find again."""
+def _remove_partial_import() -> None:
+    """Remove the modules that a failed import left behind; they would break the next import."""
     for name in [name for name in sys.modules if name.partition(".")[0] in ("mujoco", "OpenGL")]:
         del sys.modules[name]
 
@@ -16,14 +17,14 @@ def _forget_half() -> None:
 _variables = dict(os.environ)
 try:
     import mujoco
-except Exception:  # of MuJoCo, of the OpenGL bindings, of the system's loader
+except Exception:  # from MuJoCo, the OpenGL bindings or the dynamic loader
     if not os.environ.get("MUJOCO_GL"):
         raise
-    _forget_half()
+    _remove_partial_import()
     os.environ["MUJOCO_GL"] = "disable"
     import mujoco
 finally:
-    for _name in os.environ.keys() - _variables.keys():  # the OpenGL bindings' own
+    for _name in os.environ.keys() - _variables.keys():  # set by the OpenGL bindings
         del os.environ[_name]
     os.environ.update(_variables)
 

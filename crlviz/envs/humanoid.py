@@ -1,4 +1,4 @@
-"""The humanoid of brax: walks to a point on the open floor, or through a maze."""
+"""brax's humanoid: walks to a point on the open floor or in a maze."""
 
 from xml.etree import ElementTree
 
@@ -14,23 +14,23 @@ from crlviz.envs.mazes import Maze
 from crlviz.envs.physics import PhysicsEnv
 
 _WALL_HEIGHT = 1.0
-_HEALTHY = (1.0, 2.0)  # meters of the torso's height
-_GOAL_HEIGHT = 1.25
-_GOAL_DISTANCE = (1.0, 5.0)
+_HEALTHY = (1.0, 2.0)  # range of the torso's height in meters
+_GOAL_HEIGHT = 1.25  # meters
+_GOAL_DISTANCE = (1.0, 5.0)  # meters
 _GEAR = [350.0] * 11 + [100.0] * 6
 _FRAMES = 10
 
 
 class Humanoid(PhysicsEnv):
-    """State: q [26] and qd [25], the target's x, y the last two of each; inertia of the 12 links about the center of
-    mass [12 x 10]; their velocities [12 x 6]; joint forces of the actuators [25]. Goal: torso x, y, z, where z is
-    always 1.25 m (of a goal that is given, x and y count).
+    """State: q [26] and qd [25], each ending in the target's x, y; inertias of the 12 links about the center of mass
+    [12 x 10]; their velocities [12 x 6]; joint forces of the actuators [25]. Goal: torso x, y, z. The goal's z is
+    always 1.25 m; of a given goal, only x and y are used.
 
     Starts standing at the origin with the goal 1 to 5 m away; in a maze, at a start cell's center with the goal above
-    a goal cell's. Done when the torso leaves 1 to 2 m.
+    a goal cell's center. Done when the torso's height leaves 1 to 2 m.
 
-    The commanded goal shows in the state, as in the paper: at 24 and 25, and through the target's share in the center
-    of mass.
+    As in the paper, the state reveals the commanded goal: at indices 24 and 25, and because the target's mass counts
+    in the center of mass.
 
     Source: the paper's code (humanoid, humanoid_maze), on brax's own model.
     """
@@ -49,16 +49,16 @@ class Humanoid(PhysicsEnv):
         """
         Args:
           id: the environment's name.
-          maze: walls to walk among; None for the open floor.
+          maze: the maze; None for the open floor.
           backend: ``spring``.
-          physics_step: seconds of a physics step, ten to a step. 0.0015 is what the paper's code asks for and gets in
-            its mazes; on the open floor brax 0.10 ignored it, so the paper's ``humanoid`` ran at 0.003.
+          physics_step: seconds of a physics step; ten make a step. The paper's code asks for 0.0015. On the open floor
+            brax 0.10 ignored that, so the paper's ``humanoid`` used 0.003.
         """
         super().__init__(
             id, _model(maze), backend=backend, timestep=physics_step, frames=_FRAMES, gear=_GEAR, maze=maze
         )  # fmt: skip
         inertia = self.sys.link.inertia
-        # What brax's own humanoid reports: masses and moments as these engines weigh them.
+        # As brax's humanoid observes them: masses and moments of inertia with the scaling of the spring engine.
         self._inertia = inertia.replace(
             i=jax.vmap(jnp.diag)(jax.vmap(jnp.diagonal)(inertia.i) ** (1 - self.sys.spring_inertia_scale)),
             mass=inertia.mass ** (1 - self.sys.spring_mass_scale),
@@ -78,7 +78,7 @@ class Humanoid(PhysicsEnv):
         return q.at[-2:].set(jnp.asarray(goal, float)[:2]), jnp.zeros(self.sys.qd_size())
 
     def placed(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
-        # The target is in the state, and moves the center of mass that all links are measured from.
+        # The target is part of the state, and it moves the center of mass, to which the links' inertias refer.
         q = state.pipeline_state.q
         q = (q if place is None else q.at[:2].set(place)).at[-2:].set(goal[:2])
         return jnp.concatenate([self.at(q, state.pipeline_state.qd).obs[: self.state_dim], goal])
@@ -108,7 +108,7 @@ class Humanoid(PhysicsEnv):
 
 def _model(maze: Maze | None) -> ElementTree.Element:
     tree = physics.asset("humanoid")
-    # In brax only the feet touch anything; in the paper every part of the body does.
+    # In brax only the feet collide; in the paper all parts of the body do.
     for geom in physics.child(tree, "body[@name='torso']").iter("geom"):
         geom.set("contype", "1")
     physics.child(tree, "geom[@name='floor']").set("contype", "1")

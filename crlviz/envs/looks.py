@@ -1,31 +1,32 @@
-"""How the bodies' worlds look: one light, one sky, one checkered floor for every model; nothing here moves anything."""
+"""Appearance of all models: the same light, sky and checkered floor. Nothing here changes the physics."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-# Shared with the renderer that needs no OpenGL, so that both make the same picture.
+# Shared with the renderer without OpenGL, so that both draw the same picture.
 SKY = (0.90, 0.93, 0.97)
 FLOOR = ((0.80, 0.81, 0.83), (0.72, 0.73, 0.76))
 AMBIENT, HEADLIGHT, SUN = 0.38, 0.22, 0.48
-HAZE = (1.5, 5.0)  # from where to where things fade into the sky, times the camera's distance
+HAZE = (1.5, 5.0)  # fog from the first to the second, in units of the camera's distance
 SUN_DIRECTION = (-0.35, 0.45, -1.0)
 BODY = (0.83, 0.53, 0.27, 1)
 WALL = (0.55, 0.57, 0.62, 1)
 GOAL = (0.2, 0.65, 0.3, 0.5)
-_GOALS = ("target", "goal")  # what brax's models call the body that shows the goal
-_BRAX_BODY = "0.4 0.33 0.26 1.0"  # what brax's models paint their bodies with
+_GOALS = ("target", "goal")  # names of the goal's body in brax's models
+_BRAX_BODY = "0.4 0.33 0.26 1.0"  # color of the bodies in brax's models
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a picture is taken from, in MuJoCo's terms.
+    """A camera, in MuJoCo's terms.
 
     Attributes:
-      body: name of the body that the camera follows; empty: it stands still.
-      lookat: x, y, z in meters of what it looks at: from the body, or in the world.
-      distance: meters to it.
-      azimuth: degrees; 0 looks along x, 90 along y. Of a camera that follows: from the direction to the goal.
-      elevation: degrees, negative from above.
+      body: name of the body that the camera follows; empty: a fixed camera.
+      lookat: the point that it looks at, x, y, z in meters, relative to the body or, if fixed, in the world.
+      distance: meters from the camera to that point.
+      azimuth: degrees; 0 looks along x, 90 along y. A camera that follows counts from the direction to the goal.
+      elevation: degrees; negative looks down.
     """
 
     body: str = ""
@@ -36,12 +37,12 @@ class View:
 
     @property
     def square(self) -> float:
-        """Side of the floor's squares in meters: large enough to see, small enough to count steps by."""
+        """Side of the floor's squares in meters: large enough to see, small enough to gauge speed."""
         return 1.0 if self.distance > 2.5 else 0.1
 
 
 def dress(tree: ElementTree.Element, view: View) -> None:
-    """Replace a model's lights, sky, textures and materials by crlviz's."""
+    """Replace the lights, sky, textures and materials of a MuJoCo model, in place."""
     for parent in tree.iter():
         for tag in ("light", "texture", "material", "visual"):
             for element in parent.findall(tag):
@@ -54,7 +55,7 @@ def dress(tree: ElementTree.Element, view: View) -> None:
     ElementTree.SubElement(visual, "headlight", {name: _text([value] * 3) for name, value in level.items()})
     ElementTree.SubElement(visual, "quality", shadowsize="1024", offsamples="4")
     ElementTree.SubElement(visual, "map", shadowclip="1", shadowscale="0.9", znear="0.005", zfar="60")
-    # The shadow's reach and the nearest and farthest thing drawn follow the extent.
+    # MuJoCo scales shadows and the clipping planes with the extent.
     ElementTree.SubElement(tree, "statistic", extent=f"{1.5 * view.distance:g}")
     asset = tree.find("asset")
     if asset is None:
@@ -78,8 +79,8 @@ def dress(tree: ElementTree.Element, view: View) -> None:
     for geom in world.iter("geom"):
         if geom.get("type") == "plane":
             geom.set("material", "floor")
-            geom.set("rgba", "1 1 1 1")  # times the texture
+            geom.set("rgba", "1 1 1 1")  # multiplies the texture
 
 
-def _text(values) -> str:
+def _text(values: Iterable[float]) -> str:
     return " ".join(f"{value:g}" for value in values)

@@ -1,8 +1,8 @@
-"""Mazes: every layout of the paper's code as data, a parser for your own, and distances inside them.
+"""Mazes: all layouts of the paper's code as data, a parser for custom layouts, and distances inside mazes.
 
-A layout is rows of text: ``#`` wall, ``.`` free, ``r`` start, ``g`` goal, ``b`` the ball's cell (free to walk on).
+A layout is rows of text: ``#`` wall, ``.`` free, ``r`` start, ``g`` goal, ``b`` the ball's start (a free cell).
 Row i lies at x = origin_x + i * cell_size and column j at y = origin_y + j * cell_size, as in the paper's code.
-Adding a maze is one entry in ``LAYOUTS``; every body can then walk in it.
+To add a maze, add an entry to ``LAYOUTS``; every body can then walk in it.
 """
 
 import difflib
@@ -21,8 +21,8 @@ from crlviz.errors import UsageError
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-# Names and grids as in the paper's code (ant_maze and humanoid_maze there); "_eval" lists the far goals,
-# "_single_eval" the farthest, "_eval_1f2f3f" the goals that lie 1, 2 or 3 cells along the corridor ("5f6f": 5 or 6).
+# Names and grids as in the paper's code (ant_maze and humanoid_maze there). "_eval" has only the far goals,
+# "_single_eval" only the farthest, "_eval_1f2f3f" the goals 1, 2 or 3 cells along the corridor ("5f6f": 5 or 6).
 LAYOUTS: dict[str, str] = {
     "u_maze": "##### #rgg# ###g# #ggg# #####",
     "u_maze_eval": "##### #r..# ###.# #ggg# #####",
@@ -47,21 +47,21 @@ LAYOUTS: dict[str, str] = {
     "u7_maze_eval": "###### #....# #r##.# ####.# #g##g# #gggg# ######",
     "big_maze": "######## #rg##gg# #gg#ggg# ##ggg### #gg#ggg# #g#gg#g# #ggg#gg# ########",
     "big_maze_eval": "######## #r.##gg# #..#..g# ##...### #..#...# #.#g.#g# #.gg#gg# ########",
-    # One more goal, at (2, 5): what the paper's humanoid is evaluated on, and every body of its successor.
+    # One more goal, at (2, 5): used to evaluate the paper's humanoid, and every body of its successor.
     "big_maze_eval_humanoid": "######## #r.##gg# #..#.gg# ##...### #..#...# #.#g.#g# #.gg#gg# ########",
     "hardest_maze": (
         "############ #rggg#ggggg# #g##g#g#g#g# #gggggg#ggg# #g####g###g# "
         "#gg#g#ggggg# ##g#g#g#g### #gg#ggg#ggg# ############"
     ),
-    # The successor's mazes for an ant that pushes a ball, which starts on "b".
+    # Mazes of the paper's successor for an ant that pushes a ball; the ball starts at "b".
     "u_maze_ball": "##### #rgb# ###g# #ggg# #####",
     "big_maze_ball": "######## #r.##gg# #..#ggg# ##bgb### #gg#ggg# #g#gg#g# #ggg#gg# ########",
 }
 
 _PAIRS_SUFFIX = re.compile(r"^(?P<base>(?:\w+_)?maze)_gen_(?P<hops>(?:\d+f)+)$")
-_MOST_LETTERS = 1 << 20  # of a file
+_MOST_CHARACTERS = 1 << 20  # in a file
 _MOST_CELLS = 10_000
-_MOST_PAIRS = 1_000_000  # of a start and a goal: each is held, a reset draws from them
+_MOST_PAIRS = 1_000_000  # of a start and a goal; all are in memory, and a reset draws one
 _NEIGHBORS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 Cell = tuple[int, int]
@@ -75,8 +75,9 @@ class Maze:
       rows: the layout, a string a row.
       cell_size: side of a cell in meters.
       origin: (x, y) in meters of the center of cell (0, 0).
-      hops: if not empty, starts and goals are pairs of free cells this many cells apart, drawn by distance first and
-        then by place (``..._gen_1f2f3f`` of the paper's code): only forwards where the maze is one corridor, as there.
+      hops: if not empty, starts and goals are pairs of free cells this many cells apart (``..._gen_1f2f3f`` of the
+        paper's code). First the distance is drawn, then the pair. In a maze that is a single corridor goals lie only
+        forward of starts, as in the paper's code.
     """
 
     rows: tuple[str, ...]
@@ -90,47 +91,53 @@ class Maze:
         return np.array([[c == "#" for c in row] for row in self.rows])
 
     def same_ground(self, other: "Maze | None") -> bool:
-        """Whether another has the same walls at the same place; which starts and goals each draws does not count."""
-        mine = (self.cell_size, self.origin)
-        return other is not None and mine == (other.cell_size, other.origin) and np.array_equal(self.walls, other.walls)
+        """Whether another maze has the same walls in the same place; starts and goals may differ."""
+        place = (self.cell_size, self.origin)
+        return (
+            other is not None and place == (other.cell_size, other.origin) and np.array_equal(self.walls, other.walls)
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
         return len(self.rows), len(self.rows[0])
 
     def cells(self, letters: str) -> list[Cell]:
-        """Cells that carry one of the letters, in reading order."""
+        """Cells marked with one of the letters, in reading order."""
         return [(i, j) for i, row in enumerate(self.rows) for j, c in enumerate(row) if c in letters]
 
     @property
     def starts(self) -> list[Cell]:
+        """Start cells."""
         return self.cells("r")
 
     @property
     def goals(self) -> list[Cell]:
+        """Goal cells."""
         return self.cells("g")
 
     @property
     def free(self) -> list[Cell]:
+        """All cells that are not wall."""
         return self.cells(".rgb")
 
     @cached_property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every (start, goal) that a reset may draw: cells [P, 2, 2] and their probabilities [P]."""
+        """All (start, goal) pairs that a reset may draw: cells [P, 2, 2] and their probabilities [P]."""
         if not self.hops:
             pairs = np.array([(start, goal) for start in self.starts for goal in self.goals])
             return pairs, np.full(len(pairs), 1 / len(pairs))
         cells = np.array(self.corridor or self.free)
         steps = self.steps(cells)
         if self.corridor:
-            steps = np.triu(steps)  # only forwards, as in the paper's code; elsewhere there is no forwards
+            steps = np.triu(steps)  # only forward, as in the paper's code; a maze that branches has no such direction
         by_hop = [cells[np.argwhere(steps == hop)] for hop in self.hops]
         weights = [np.full(len(group), 1 / len(self.hops) / len(group)) for group in by_hop]
         return np.concatenate(by_hop), np.concatenate(weights)
 
     @cached_property
     def corridor(self) -> list[Cell] | None:
-        """The cells from the one start to the far end, if the maze is a single corridor that it lies at the end of."""
+        """The cells from the start to the far end, if the maze is a single corridor that begins at its only start."""
         path = self.starts[:1]
         while nexts := [c for c in self._neighbors(path[-1]) if c not in path]:
             if len(nexts) > 1:
@@ -139,40 +146,40 @@ class Maze:
         return path if len(self.starts) == 1 else None
 
     def steps(self, cells: np.ndarray) -> np.ndarray:
-        """Cells that the shortest walk between each two of cells [N, 2] takes: [N, N], inf where none leads."""
+        """Numbers of steps between cells [N, 2] on shortest 4-connected paths: [N, N], inf where there is none."""
         from scipy.sparse.csgraph import dijkstra
 
         at = self._free_index[tuple(np.asarray(cells).T)]
-        return dijkstra(self._doors, directed=False, unweighted=True, indices=at)[:, at]
+        return dijkstra(self._adjacency, directed=False, unweighted=True, indices=at)[:, at]
 
     def spread(self, cells: np.ndarray, count: int, away_from: Cell) -> np.ndarray:
-        """Indices [count] of cells [N, 2] that lie far apart: each as far as can be from those before and from a cell.
+        """Farthest-point sampling of cells [N, 2], by steps: indices [min(count, N)].
 
-        Far is by steps; all of ``cells``, the farthest first, where there are no more than ``count``.
+        Each chosen cell is the farthest from those chosen before and from the cell ``away_from``.
         """
         from scipy.sparse.csgraph import dijkstra
 
         at = self._free_index[tuple(np.asarray(cells).T)]
 
         def steps(index: int) -> np.ndarray:
-            return dijkstra(self._doors, directed=False, unweighted=True, indices=index)[at]
+            return dijkstra(self._adjacency, directed=False, unweighted=True, indices=index)[at]
 
         chosen: list[int] = []
         nearest = steps(self._free_index[away_from])
         for _ in range(min(count, len(at))):
-            nearest[chosen[-1:]] = -1  # taken
+            nearest[chosen[-1:]] = -1  # already chosen
             chosen.append(int(np.argmax(nearest)))
             nearest = np.where(nearest < 0, nearest, np.minimum(nearest, steps(at[chosen[-1]])))
         return np.array(chosen, int)
 
     @cached_property
     def _free_index(self) -> np.ndarray:
-        """Of free cells, their place in ``free``: [rows, columns]."""
+        """Indices [rows, columns] of the free cells in ``free``."""
         return np.cumsum(~self.walls).reshape(self.shape) - 1
 
     @cached_property
-    def _doors(self) -> "csr_array":
-        """Which free cells have a side in common, a sparse [N, N], one way."""
+    def _adjacency(self) -> "csr_array":
+        """Sparse adjacency [N, N] of free cells that share a side, each pair once."""
         from scipy.sparse import csr_array
 
         index, free = self._free_index, ~self.walls
@@ -189,11 +196,11 @@ class Maze:
         return np.asarray(self.origin) + self.cell_size * np.asarray(cells, dtype=float)
 
     def cell(self, xy: np.ndarray) -> np.ndarray:
-        """The cells [..., 2] that hold positions [..., 2] in meters."""
+        """The cells [..., 2] that contain positions [..., 2] in meters."""
         return np.floor((np.asarray(xy) - self.origin) / self.cell_size + 0.5).astype(int)
 
     def is_free(self, xy: np.ndarray) -> np.ndarray:
-        """Whether positions [..., 2] in meters lie in a free cell; outside the grid nothing is free."""
+        """Whether positions [..., 2] in meters are in a free cell: [...]; outside the grid nothing is free."""
         cell = self.cell(xy)
         inside = np.all((cell >= 0) & (cell < self.shape), axis=-1)
         i, j = np.moveaxis(np.where(inside[..., None], cell, 0), -1, 0)
@@ -207,7 +214,7 @@ class Maze:
         return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
     def grid(self, per_cell: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A fine grid, ``per_cell`` points to a cell's side: x [X], y [Y] in meters, and which are free [X, Y]."""
+        """A grid with ``per_cell`` points per side of a cell: x [X], y [Y] in meters, and which are free [X, Y]."""
         offsets = (np.arange(per_cell) + 0.5) / per_cell - 0.5
         x, y = (
             self.origin[axis] + self.cell_size * (np.arange(n)[:, None] + offsets).ravel()
@@ -222,7 +229,7 @@ class Maze:
     def geodesics(self, points: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Lengths in meters of the shortest paths inside the maze from targets [T, 2] to points [..., 2]: [T, ...].
 
-        Exact. Infinite where there is no path, or where an end lies inside a wall.
+        Exact. Infinite where there is no path, or where a point or target lies in a wall.
         """
         points, targets = np.asarray(points, dtype=float), np.asarray(targets, dtype=float)
         flat = points.reshape(-1, 2)
@@ -239,29 +246,29 @@ class Maze:
 
 
 def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tuple[str, ...]:
-    """Read a layout and check it.
+    """Read and check a layout.
 
     Args:
-      layout: rows of text, or the path of a text file that holds them.
-      name: what messages call it.
+      layout: rows of text, or the path of a text file.
+      name: name of the maze in error messages.
 
     Returns:
       The rows.
 
     Raises:
-      UsageError: unreadable file, ragged rows, an unknown letter, an open border, no start, no goal, or a goal that
-        cannot be reached from a start.
+      UsageError: the file cannot be read; rows of unequal length, an unknown letter, an open border, no start, no
+        goal, a goal that a start cannot reach, or too many cells or pairs.
     """
     if isinstance(layout, str | Path):
         path, name = Path(layout), str(layout)
         try:
-            with open(path, encoding="utf-8-sig") as file:
-                text = file.read(_MOST_LETTERS + 1)  # Windows' editors begin files with a mark
+            with open(path, encoding="utf-8-sig") as file:  # editors on Windows may write a byte order mark
+                text = file.read(_MOST_CHARACTERS + 1)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise UsageError(f"cannot read the maze file {path}: {reason}") from None
-        if len(text) > _MOST_LETTERS:
-            raise UsageError(f"{path} is no maze file: it has more than {_MOST_LETTERS:,} letters")
+        if len(text) > _MOST_CHARACTERS:
+            raise UsageError(f"{path} is not a maze file: it has more than {_MOST_CHARACTERS:,} characters")
         layout = text.splitlines()
     rows = tuple(row.strip() for row in layout if row.strip())
     if not rows:
@@ -288,7 +295,7 @@ def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tupl
         )
     reached: set[Cell] = set()
     for start in starts:
-        if start in reached:  # and so reaches what is reached from there
+        if start in reached:  # it reaches the same cells
             continue
         reached = _reachable(maze, start)
         for goal in goals:
@@ -303,23 +310,23 @@ def parse(layout: str | Path | Sequence[str], *, name: str = "the maze") -> tupl
 def _reachable(maze: Maze, start: Cell) -> set[Cell]:
     seen, frontier = {start}, {start}
     while frontier:
-        # A set: in an open room the ways to a cell are many more than the cells.
+        # A set, because in an open room there are many more paths than cells.
         frontier = {c for cell in frontier for c in maze._neighbors(cell)} - seen
         seen |= frontier
     return seen
 
 
 def split_pairs(name: str) -> tuple[str, tuple[int, ...]]:
-    """A name without its ``_gen_...`` and the distances that asks for: ``u_maze_gen_1f2f`` is u_maze and (1, 2)."""
+    """Split a name into base and distances: ``u_maze_gen_1f2f`` into ``u_maze`` and (1, 2)."""
     match = _PAIRS_SUFFIX.match(name)
     return (match["base"], tuple(int(hop) for hop in match["hops"].split("f")[:-1])) if match else (name, ())
 
 
 def within(name: str, cells: int) -> str:
-    """The name of a maze, or of an environment, with pairs at most that many cells apart: ``u_maze_gen_1f2f3f`` for 3.
+    """The name of a maze or environment with pairs at most ``cells`` apart: ``u_maze_gen_1f2f3f`` for 3.
 
     Raises:
-      UsageError: less than one cell, or the name asks for distances already.
+      UsageError: fewer than one cell, or a name that does not end in ``_maze`` or has distances already.
     """
     if cells < 1:
         raise UsageError(f"pairs at most {cells} cells apart: a start and its goal are at least 1 apart")
@@ -332,7 +339,7 @@ def get(name: str, *, cell_size: float = 1.0, centered: bool = False) -> Maze:
     """The maze of that name, for example ``u4_maze``, ``big_maze_eval`` or ``u_maze_gen_1f2f3f``.
 
     Raises:
-      UsageError: no layout has this name (the message gives the nearest), or it has no pairs that far apart.
+      UsageError: no layout has this name (the message names the nearest), or no cells are that far apart.
     """
     base, hops = split_pairs(name)
     if base not in LAYOUTS:
@@ -342,7 +349,17 @@ def get(name: str, *, cell_size: float = 1.0, centered: bool = False) -> Maze:
 
 
 def build(rows: Sequence[str], *, cell_size: float = 1.0, centered: bool = False, hops: tuple[int, ...] = ()) -> Maze:
-    """A maze from rows that ``parse`` accepts; ``centered`` puts the grid's middle at the world's origin."""
+    """Build a maze from rows.
+
+    Args:
+      rows: the layout, see ``parse``.
+      cell_size: side of a cell in meters.
+      centered: put the middle of the grid at the origin, rather than the center of cell (0, 0).
+      hops: distances of the pairs in cells, see ``Maze``.
+
+    Raises:
+      UsageError: as ``parse``, or no cells are that far apart.
+    """
     rows = parse(rows)
     origin = (0.0, 0.0)
     if centered:

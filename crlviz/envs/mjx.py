@@ -1,7 +1,7 @@
-"""MJX behind the interface of brax's pipelines.
+"""MJX with the interface of brax's pipelines.
 
-brax has an adapter of its own, whose state is all of MJX's data: megabytes for an arm, carried by every environment.
-Here a state is what the next step and the observation need.
+brax's own adapter keeps all of MJX's data in the state: megabytes per environment for an arm. This one keeps only what
+the next step and the observation need.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from mujoco import mjx
 class MjxState:
     """q [nq], qd [nv], the solver's warm start [nv], and poses and velocities of the links [bodies - 1].
 
-    After a step, poses and velocities are those MuJoCo computed on the way, from q and qd before the last physics
-    step; the paper's environments observe these.
+    After a step, poses and velocities are those of q and qd before the last physics step, as MuJoCo computes them; the
+    paper's environments observe these.
     """
 
     q: jax.Array
@@ -35,7 +35,7 @@ def init(sys: System, q: jax.Array, qd: jax.Array) -> MjxState:
     def forward(q: jax.Array, qd: jax.Array) -> MjxState:
         return _state(sys, mjx.forward(sys, mjx.make_data(sys).replace(qpos=q, qvel=qd)))
 
-    return _in_turn(forward)(q, qd)
+    return _sequential_on_cpu(forward)(q, qd)
 
 
 def step(sys: System, state: MjxState, control: jax.Array) -> MjxState:
@@ -45,14 +45,13 @@ def step(sys: System, state: MjxState, control: jax.Array) -> MjxState:
         data = mjx.make_data(sys).replace(qpos=state.q, qvel=state.qd, qacc_warmstart=state.warmstart, ctrl=control)
         return _state(sys, mjx.step(sys, data))
 
-    return _in_turn(advance)(state, control)
+    return _sequential_on_cpu(advance)(state, control)
 
 
-def _in_turn(function: Callable[..., MjxState]) -> Callable[..., MjxState]:
-    """The function, which under ``vmap`` on a CPU takes one element after the other.
+def _sequential_on_cpu(function: Callable[..., MjxState]) -> Callable[..., MjxState]:
+    """Make ``vmap`` of a function a sequential loop over the batch on a CPU; on other devices, change nothing.
 
-    A GPU wants the whole batch at once. On a CPU, XLA turns MJX's batched programs into ones that are far slower for
-    each element than the plain one.
+    XLA's CPU programs for batched MJX are far slower per element than the unbatched program.
     """
     if jax.default_backend() != "cpu":
         return function
@@ -60,12 +59,12 @@ def _in_turn(function: Callable[..., MjxState]) -> Callable[..., MjxState]:
 
     @single.def_vmap
     def _(size: int, batched: Any, *arguments: Any) -> tuple[MjxState, Any]:
-        whole = jax.tree.map(
+        batch = jax.tree.map(
             lambda leaf, is_batched: leaf if is_batched else jnp.broadcast_to(leaf, (size, *leaf.shape)),
             arguments,
             tuple(batched),
         )
-        result = jax.lax.map(lambda each: single(*each), whole)
+        result = jax.lax.map(lambda element: single(*element), batch)
         return result, jax.tree.map(lambda _: True, result)
 
     return single
@@ -73,7 +72,7 @@ def _in_turn(function: Callable[..., MjxState]) -> Callable[..., MjxState]:
 
 def _state(sys: System, data: mjx.Data) -> MjxState:
     x = Transform(pos=data.xpos[1:], rot=data.xquat[1:])
-    # MuJoCo's body velocities are those of the tree's center of mass; moved here to the body's origin.
+    # MuJoCo gives body velocities at the center of mass of the kinematic tree; move them to the body's origin.
     velocity = Motion(vel=data.cvel[1:, 3:], ang=data.cvel[1:, :3])
     offset = Transform.create(pos=data.xpos[1:] - data.subtree_com[sys.body_rootid[1:]])
     return MjxState(data.qpos, data.qvel, data.qacc_warmstart, x, offset.vmap().do(velocity))

@@ -1,4 +1,4 @@
-"""Environments on a physics engine: brax's pipelines or MJX, on MuJoCo models that are changed in memory."""
+"""Environments with a physics engine, brax's pipelines or MJX, on MuJoCo models edited in memory."""
 
 import abc
 import contextlib
@@ -22,13 +22,13 @@ from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
 from crlviz.precision import exact
 
-with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages it lacks; none is used here
+with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages are missing; we use none
     import mujoco
     from brax.base import System
     from brax.io import mjcf
     from mujoco import mjx
 
-# All have init(sys, q, qd) and step(sys, state, control), and states with q, qd, x (poses) and xd (velocities).
+# Each has init(sys, q, qd), step(sys, state, control), and states with q, qd, x (poses) and xd (velocities).
 PIPELINES = {
     "spring": "brax.spring.pipeline",
     "positional": "brax.positional.pipeline",
@@ -38,13 +38,13 @@ PIPELINES = {
 
 
 class PhysicsEnv(GoalEnv):
-    """A body in a physics engine; a subclass says what is drawn, observed and measured.
+    """A body in a physics engine. Subclasses define initial states, observations and goals.
 
     Attributes:
-      sys: brax's system, which MJX takes for a model as well.
-      control_range: [actuators, 2], what actions of -1 and 1 mean to the actuators.
+      sys: brax's system, which is an MJX model too.
+      control_range: actuator controls [actuators, 2] for actions of -1 and 1.
       maze_view: replaces ``view`` in a maze.
-      goal_distance_hard: a narrower threshold that some bodies report as ``success_hard``, meters.
+      goal_distance_hard: narrower success threshold in meters, for ``success_hard``; None: not reported.
     """
 
     maze_view: View
@@ -63,13 +63,16 @@ class PhysicsEnv(GoalEnv):
     ):
         """
         Args:
-          id: the name ``crlviz.envs.make`` knows it by.
+          id: its name for ``crlviz.envs.make``.
           tree: the MuJoCo model, see ``asset``.
           backend: a key of ``PIPELINES``.
           timestep: seconds of a physics step.
-          frames: physics steps to a step.
+          frames: physics steps per environment step.
           gear: replaces the actuators' gear [actuators].
           maze: the maze it walks in.
+
+        Raises:
+          UsageError: the body does not run on this backend.
         """
         if backend not in self.backends:
             raise UsageError(f"{id} does not run on {backend!r}; it runs on {', '.join(self.backends)}")
@@ -103,9 +106,9 @@ class PhysicsEnv(GoalEnv):
         return self.at(*self._draw(rng, start, goal))
 
     def at(self, q: jax.Array, qd: jax.Array) -> State:
-        """The state of joint positions q [nq] and velocities qd [nv], the goal's among them; nothing is drawn.
+        """The state at joint positions q [nq] and velocities qd [nv], which include the goal's; nothing is random.
 
-        ``info["goal"]`` holds the goal [goal_dim]: the body that shows it may drift by rounding, the goal does not.
+        ``info["goal"]`` holds the goal [goal_dim], because the goal's body in the model may drift by rounding.
         """
         with exact():
             physics = self._pipeline.init(self.sys, jnp.asarray(q, float), jnp.asarray(qd, float))
@@ -141,30 +144,30 @@ class PhysicsEnv(GoalEnv):
 
     @abc.abstractmethod
     def _draw(self, rng: jax.Array, start: jax.Array | None, goal: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Joint positions and velocities of a first state."""
+        """Draw joint positions [nq] and velocities [nv] of an initial state."""
 
     @abc.abstractmethod
     def _observe(self, physics: Any, control: jax.Array) -> jax.Array:
-        """The state part [state_dim] of the observation of a physics state reached under these controls."""
+        """The state part [state_dim] of the observation of a physics state that these controls led to."""
 
     @abc.abstractmethod
     def _goal_of(self, physics: Any) -> jax.Array:
-        """The goal [goal_dim] that a first physics state shows."""
+        """The goal [goal_dim] of an initial physics state."""
 
     def _follow(self, physics: Any, goal: jax.Array) -> tuple[Any, jax.Array]:
-        """The physics state and the goal that the next step starts from."""
+        """Physics state and goal for the next step; override it if the goal moves."""
         return physics, goal
 
     def _control(self, action: jax.Array) -> jax.Array:
-        """What the actuators get for an action."""
+        """Actuator controls [actuators] for an action [action]."""
         return action
 
     def _failed(self, physics: Any) -> jax.Array:
-        """1.0 where the body has failed."""
+        """1.0 if the body has failed, else 0.0."""
         return jnp.zeros(())
 
     def _distance(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> jax.Array:
-        """Meters from the achieved goal to the commanded one; ``before`` is the state part before the step."""
+        """Meters from the achieved to the commanded goal; ``before`` is the state part before the step."""
         return jnp.linalg.norm(body[jnp.array(self.goal_indices)] - goal)
 
     def _measure(self, body: jax.Array, goal: jax.Array, before: jax.Array) -> dict[str, jax.Array]:
@@ -180,24 +183,24 @@ class PhysicsEnv(GoalEnv):
 
 
 def out_of(height: jax.Array, low: float, high: float) -> jax.Array:
-    """1.0 where a height in meters is outside [low, high], or not a number."""
+    """1.0 where a height in meters is outside [low, high] or NaN."""
     return 1.0 - ((height >= low) & (height <= high)).astype(float)
 
 
 def asset(name: str) -> ElementTree.Element:
-    """A model that ships with brax, for example ``ant``, as a tree to change."""
+    """Parse a MuJoCo model of brax, for example ``ant``, into a tree that may be edited."""
     return ElementTree.fromstring((resources.files("brax") / "envs" / "assets" / f"{name}.xml").read_text())
 
 
 def load(tree: ElementTree.Element) -> System:
-    """The brax system of a MuJoCo model; bodies without a joint are fused with their parents."""
-    with warnings.catch_warnings():  # brax tells at every load that MJX is the newer engine
+    """Compile a MuJoCo model into a brax system; bodies without a joint are fused with their parents."""
+    with warnings.catch_warnings():  # brax warns on every load that MJX is the newer engine
         warnings.simplefilter("ignore")
         system = mjcf.loads(ElementTree.tostring(tree, encoding="unicode"))
     if jax.process_count() > 1:
-        # MJX puts its part on the first device of all, which only one of the processes can read.
-        own = mjx.put_model(system.mj_model, device=jax.local_devices()[0])
-        system = system.replace(**{field.name: getattr(own, field.name) for field in dataclasses.fields(own)})
+        # MJX puts its arrays on the first global device, which only one of the processes can read.
+        local = mjx.put_model(system.mj_model, device=jax.local_devices()[0])
+        system = system.replace(**{field.name: getattr(local, field.name) for field in dataclasses.fields(local)})
     return system
 
 
@@ -213,11 +216,15 @@ def _text(value: Any) -> str:
 
 
 def child(tree: ElementTree.Element, tag: str) -> ElementTree.Element:
-    """The first element of this tag below a tree that has one."""
-    found = tree.find(f".//{tag}")
-    if found is None:
+    """The first element that matches a tag or path below a tree.
+
+    Raises:
+      ValueError: there is none.
+    """
+    element = tree.find(f".//{tag}")
+    if element is None:
         raise ValueError(f"the model has no <{tag}>")
-    return found
+    return element
 
 
 def add_slider(
@@ -230,7 +237,7 @@ def add_slider(
     armature: float = 0.0,
     geom: Mapping[str, object],
 ) -> None:
-    """A sphere that slides in the plane, between limits in meters if there are any: a goal to be seen, or a ball."""
+    """Add a sphere that slides in the plane, within limits in meters if given: a visible goal, or a ball."""
     body = add(child(tree, "worldbody"), "body", name=name, pos=(0, 0, height))
     for axis, direction in {"x": (1, 0, 0), "y": (0, 1, 0)}.items():
         if axis in axes:
@@ -243,16 +250,16 @@ def add_slider(
 def add_target(
     tree: ElementTree.Element, *, axes: str = "xy", radius: float = 0.9, height: float = 0.01, mass: float = 1.0
 ) -> None:
-    """The goal as a body that touches nothing; its coordinates are the last of q.
+    """Add the goal as a body without contacts; its coordinates are the last of q.
 
-    Its joints have no limits: the paper's stop at 20 m, which the far cells of its larger mazes lie beyond.
+    Its joints have no limits. The paper's stop at 20 m, short of the far cells of the larger mazes.
     """
     look = {"size": radius, "mass": mass, "contype": 0, "conaffinity": 0, "rgba": looks.GOAL}
     add_slider(tree, "target", height=height, axes=axes, geom=look)
 
 
 def add_walls(tree: ElementTree.Element, maze: Maze, height: float) -> None:
-    """One box for every wall cell of a maze, ``height`` meters high, and a floor that reaches under them all."""
+    """Add a box, ``height`` meters high, for every wall cell of a maze, and make the floor as large as the maze."""
     world = child(tree, "worldbody")
     half = maze.cell_size / 2
     child(tree, "geom[@name='floor']").set("size", f"{2 * max(np.abs(maze.extent)):g} " * 2 + "40")
@@ -266,7 +273,7 @@ def add_walls(tree: ElementTree.Element, maze: Maze, height: float) -> None:
 def draw_pair(
     maze: Maze, rng: jax.Array, start: jax.Array | None, goal: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """A start and a goal [2] in meters out of the maze's pairs, where they are not given."""
+    """Start and goal [2] in meters; those not given are drawn from the maze's pairs."""
     cells, weights = maze.pairs
     pair = jnp.asarray(maze.xy(cells))[jax.random.choice(rng, len(cells), p=jnp.asarray(weights))]
     return (
@@ -276,9 +283,10 @@ def draw_pair(
 
 
 def no_start(id: str, start: jax.Array | None) -> None:
-    """
+    """Refuse a start for a body whose start cannot be chosen.
+
     Raises:
-      UsageError: a start is given to a body whose first state leaves none to choose.
+      UsageError: a start is given.
     """
     if start is not None:
-        raise UsageError(f"{id} has one first state; its start cannot be chosen")
+        raise UsageError(f"{id} takes no start: its initial position cannot be chosen")

@@ -1,4 +1,4 @@
-"""A point mass in a maze: the body light enough to train on a laptop. Plain jax, no physics engine."""
+"""A point mass in a maze, light enough to train on a laptop. Plain jax, no physics engine."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,14 +16,14 @@ from crlviz.envs.mazes import Maze
 if TYPE_CHECKING:
     import mujoco
 
-_FORCE = 0.15  # meters a step that a full push adds to the velocity
-_DRAG = 0.5  # share of the velocity lost in a step, so at most 0.3 m a step on each axis
+_FORCE = 0.15  # an action of 1 adds this to the velocity, in meters per step
+_DRAG = 0.5  # share of the velocity lost in a step; so the top speed is 0.3 m per step on each axis
 _START_JITTER = 0.1  # meters, uniform, on each axis
-_SKIN = 1e-4  # share of a cell kept clear of its faces: far more than rounding, far less than a step
+_MARGIN = 1e-4  # distance kept to the faces of a cell, in cells: far more than rounding, far less than a step
 
 
 class PointState(struct.PyTreeNode):
-    """Position [2] in meters, velocity [2] in meters a step, goal [2] in meters."""
+    """Position [2] in meters, velocity [2] in meters per step, goal [2] in meters."""
 
     position: jax.Array
     velocity: jax.Array
@@ -33,9 +33,10 @@ class PointState(struct.PyTreeNode):
 class PointMaze(GoalEnv):
     """State: x, y, and the velocity's x, y. Action: a force in [-1, 1] on each axis. Goal: x, y.
 
-    Within a step the point flies straight; at a wall it loses the velocity into it and slides along, so its path never
-    enters a wall (at under a cell a step it meets at most one wall face on each axis). Cells are 1 m and the maze is
-    centered on the origin: inputs of order one, which a network learns from fastest.
+    Within a step the point moves straight. At a wall it loses the velocity into the wall and slides along it, so its
+    path never enters a wall. (It moves less than a cell per step, so it meets at most one wall face on each axis.)
+    Cells are 1 m and the maze is centered on the origin, so inputs are of order one, from which a network learns
+    fastest.
     """
 
     goal_indices = (0, 1)
@@ -52,7 +53,7 @@ class PointMaze(GoalEnv):
         self.id = id
         self.maze = maze
         self._cell_size = maze.cell_size
-        # Arrays of numpy, which become jax's where they are traced: on their own each would be a program to compile.
+        # numpy arrays, converted when traced: a jax array would compile a program for each of these operations.
         self._walls = maze.walls
         self._origin = np.asarray(maze.origin, np.float32)
         pairs, weights = maze.pairs
@@ -99,30 +100,30 @@ class PointMaze(GoalEnv):
         return state.replace(pipeline_state=point, obs=self._observe(point), reward=metrics["success"], metrics=metrics)
 
     def _move(self, position: jax.Array, velocity: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """One step's flight from position [2] at velocity [2] a step; exact for a point among square walls."""
+        """Position [2] and velocity [2] after one step from position [2] at velocity [2]; exact among square walls."""
         size = self._cell_size
         at = (position - self._origin) / size + 0.5  # in cells, so that cell i spans [i, i + 1)
         step = velocity / size
         here = jnp.floor(at)
         ahead = jnp.floor(at + step)
         face = jnp.where(step > 0, here + 1, here)
-        # When it reaches the face between the two cells, as a share of the step; never, where it stays in its cell.
+        # The fraction of the step at which it reaches the face between the two cells; inf if it stays in its cell.
         reach = jnp.where(ahead != here, (face - at) / jnp.where(step == 0, 1, step), jnp.inf)
         (i, j), (i2, j2) = here.astype(int), ahead.astype(int)
 
         def wall(row, column):
             return jnp.asarray(self._walls)[row, column]
 
-        # The axis whose face comes first is tried first; the other is tried from the row or column that leaves it in.
+        # First the axis whose face is reached first, then the other one, from the row or column that this leaves it in.
         x_first = reach[0] <= reach[1]
         x_blocked_first = wall(i2, j)
         y_blocked_first = wall(i, j2)
         x_blocked = jnp.where(x_first, x_blocked_first, wall(i2, jnp.where(y_blocked_first, j, j2)))
         y_blocked = jnp.where(x_first, wall(jnp.where(x_blocked_first, i, i2), j2), y_blocked_first)
         blocked = jnp.stack([x_blocked, y_blocked]) & (ahead != here)
-        # Kept off the faces of the cell it ends in, so that rounding can never put it into the next one.
+        # Keep off the faces of the final cell, so that rounding never puts the point into the next one.
         cell = jnp.where(blocked, here, ahead)
-        at = jnp.clip(at + step, cell + _SKIN, cell + 1 - _SKIN)
+        at = jnp.clip(at + step, cell + _MARGIN, cell + 1 - _MARGIN)
         return size * (at - 0.5) + self._origin, jnp.where(blocked, 0.0, velocity)
 
     def _observe(self, point: PointState) -> jax.Array:

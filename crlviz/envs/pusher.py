@@ -1,4 +1,4 @@
-"""The arm of brax that pushes a cylinder to a place on its table."""
+"""brax's arm that pushes a cylinder to a goal on its table."""
 
 import jax
 import jax.numpy as jnp
@@ -8,22 +8,22 @@ from crlviz.envs import physics
 from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
-_PLACE = (0.45, -0.05)  # x, y of the table that objects and goals are drawn around, meters
-_APART = 0.17  # meters between object and goal, or the object's place is stretched
-_OBJECT = ((-0.3, 0.0), (-0.2, 0.2))  # from the place, along y and along x, meters
+_CENTER = (0.45, -0.05)  # x, y on the table, in meters; objects and goals are drawn relative to it
+_SEPARATION = 0.17  # meters; a drawn object closer to the goal is moved away from the center
+_OBJECT = ((-0.3, 0.0), (-0.2, 0.2))  # range of objects relative to the center, along y and x, in meters
 
 
 class Pusher(PhysicsEnv):
     """State: 7 joint angles, the wrist's xyz, the object's xyz, 7 joint velocities. Goal: the object's xyz.
 
-    The start that may be given is the object's x, y; of a goal that is given, x and y count.
+    A given start is the object's x, y. Of a given goal, only x and y are used.
 
-    ``distance`` and success are those of the object before the step, as in the paper's code and its successor.
+    ``distance`` and success use the object's position before the step, as in the paper's code and its successor.
 
     Source: the paper's code and its successor (pusher), on brax's own model.
 
     Attributes:
-      goals: where goals are drawn, from the table's place: low and high along y, then along x, in meters.
+      goals: range of goals relative to the center: low and high along y, then along x, in meters.
     """
 
     state_dim = 20
@@ -41,7 +41,7 @@ class Pusher(PhysicsEnv):
         """
         Args:
           id: the environment's name.
-          backend: ``generalized``, or ``spring`` with stronger motors and smaller physics steps, as brax has it.
+          backend: ``generalized``, or ``spring`` with brax's stronger motors and smaller physics steps for it.
         """
         timestep, frames, gear = (0.001, 50, [20.0] * 7) if backend == "spring" else (0.01, 5, None)
         super().__init__(id, physics.asset("pusher"), backend=backend, timestep=timestep, frames=frames, gear=gear)
@@ -50,26 +50,26 @@ class Pusher(PhysicsEnv):
 
     def _draw(self, rng: jax.Array, start: jax.Array | None, goal: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         object_key, goal_key, velocity_key = jax.random.split(rng, 3)
-        # q holds y before x, and both from the table's place.
-        goal = _draw_in(goal_key, self.goals) if goal is None else goal[1::-1] - jnp.array(_PLACE[::-1])
+        # q holds y before x, both relative to the center.
+        goal = _draw_in(goal_key, self.goals) if goal is None else goal[1::-1] - jnp.array(_CENTER[::-1])
         if start is None:
             start = _draw_in(object_key, _OBJECT)
-            apart = jnp.linalg.norm(start - goal)
-            start = start * jnp.where(apart < _APART, _APART / apart, 1.0)
+            distance = jnp.linalg.norm(start - goal)
+            start = start * jnp.where(distance < _SEPARATION, _SEPARATION / distance, 1.0)
         else:
-            start = start[::-1] - jnp.array(_PLACE[::-1])
+            start = start[::-1] - jnp.array(_CENTER[::-1])
         q = jnp.asarray(self.sys.init_q, float).at[7:].set(jnp.concatenate([start, goal]))
         qd = jax.random.uniform(velocity_key, (self.sys.qd_size(),), minval=-0.005, maxval=0.005)
         return q, qd.at[7:].set(0)
 
     def _centers(self, state) -> jax.Array:
-        """Centers of mass of wrist, object and goal [3, 3]."""
+        """Centers of mass [3, 3] of wrist, object and goal."""
         offset = Transform.create(pos=self.sys.link.inertia.transform.pos)
         return state.x.vmap().do(offset).pos[self._links]
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
-        wrist, thing, _ = self._centers(state)
-        return jnp.concatenate([state.q[:7], wrist, thing, state.qd[:7]])
+        wrist, cylinder, _ = self._centers(state)
+        return jnp.concatenate([state.q[:7], wrist, cylinder, state.qd[:7]])
 
     def _goal_of(self, state) -> jax.Array:
         return self._centers(state)[2]
@@ -85,7 +85,7 @@ class PusherEasy(Pusher):
 
 
 class PusherHard(Pusher):
-    """Goals in a square meter."""
+    """Goals anywhere in a square meter."""
 
     goals = ((-0.65, 0.35), (-0.55, 0.45))
 

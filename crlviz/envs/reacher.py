@@ -1,4 +1,4 @@
-"""The two-link arm of brax that reaches for a point."""
+"""brax's two-link arm that reaches for a point."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ from crlviz.envs import physics
 from crlviz.envs.looks import View
 from crlviz.envs.physics import PhysicsEnv
 
-_TIP = (0.11, 0, 0)  # of the second link, meters
-_REACH = 0.2  # meters
+_TIP = (0.11, 0, 0)  # fingertip in the frame of the second link, meters
+_REACH = 0.2  # largest distance of a goal from the base, meters
 
 
 class Reacher(PhysicsEnv):
     """State: cosines and sines of the 2 joint angles, the fingertip's xyz and its velocity. Goal: the fingertip's xyz.
 
-    Starts near the same pose; the goal is drawn within 20 cm of the base, more often near it. Of a goal that is given,
-    x and y count.
+    Starts near a fixed pose. The goal is drawn within 20 cm of the base, with a uniform radius, so more densely near
+    it. Of a given goal, only x and y are used.
 
     Source: the paper's code and its successor (reacher), on brax's own model.
     """
@@ -35,10 +35,10 @@ class Reacher(PhysicsEnv):
         """
         Args:
           id: the environment's name.
-          backend: ``generalized``, two physics steps of 0.01 s to a step; or ``spring``, four to a step and with weaker
+          backend: ``generalized``, with two physics steps of 0.01 s per step; or ``spring``, with four and weaker
             motors, as in the paper's code.
-          physics_step: seconds of a physics step on ``spring``. 0.005 is what the paper's code asks for; brax 0.10
-            ignored it, so the paper's ran at 0.01.
+          physics_step: seconds of a physics step on ``spring``. The paper's code asks for 0.005, but brax 0.10 ignored
+            it and used 0.01.
         """
         timestep, frames, gear = (physics_step, 4, [25.0, 25.0]) if backend == "spring" else (0.01, 2, None)
         super().__init__(id, physics.asset("reacher"), backend=backend, timestep=timestep, frames=frames, gear=gear)
@@ -55,9 +55,9 @@ class Reacher(PhysicsEnv):
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
         tip = Transform.create(pos=jnp.array(_TIP, float))
-        at = state.x.take(1).do(tip).pos
+        position = state.x.take(1).do(tip).pos
         velocity = tip.do(state.xd.take(1)).vel
-        return jnp.concatenate([jnp.cos(state.q[:2]), jnp.sin(state.q[:2]), at, velocity])
+        return jnp.concatenate([jnp.cos(state.q[:2]), jnp.sin(state.q[:2]), position, velocity])
 
     def _goal_of(self, state) -> jax.Array:
         return state.x.pos[-1]

@@ -1,17 +1,18 @@
-"""A chain of links that swims in a plane so viscous that nothing coasts: a gait emerges on a laptop. Plain jax.
+"""A chain of links that swims in a viscous plane without inertia; it learns a gait on a laptop. Plain jax.
 
-**In the open** the links feel resistive force theory: a link of length l whose middle moves by v_t along itself and v_n
-across it, and which turns at w, is held back by forces l c_t v_t and l c_n v_n and by a torque c_n l^3 / 12 w. Nothing
-has inertia, so force and torque on the whole body are zero; that gives how its middle moves and how it turns while its
-joints turn. Only the way that its shape goes counts, not how fast: who bends there and back the same way is where he
-was (Purcell's scallop), and without drag that differs along and across (``drag_ratio`` 1) nobody gets anywhere.
+**In the open** the model is resistive force theory. A link of length l, whose middle moves at v_t along the link and at
+v_n across it, and which turns at w, feels the drag forces l c_t v_t and l c_n v_n and the drag torque c_n l^3 / 12 w.
+There is no inertia, so the total force and torque on the body are zero. This determines how the body translates and
+turns while its joints turn. Only the path of its shape matters, not the speed: a body that bends and unbends along the
+same path returns to where it was (Purcell's scallop theorem). With equal drag along and across the links
+(``drag_ratio`` 1) no gait moves it.
 
-**Walls** push straight out and do not rub: a step is made in ``_PARTS`` parts, and after each the body, as it lies, is
-moved out of each wall by as much as the deepest of it is in, along the wall's normal and without turning. So a wall
-never moves the body along itself, nor pulls it. A part after which it still is in a wall is not made; as the body is
-shorter than cells are wide, that is so at corners that stand out alone, and nowhere is it held for good. The body is a
-row of discs, near enough to each other that no corner of a wall fits between two: no link ever lies in a wall, nor
-passes through one.
+**Walls** push along their normal, without friction. A step has ``_SUBSTEPS`` substeps. After each, the rigid body is
+moved out of each wall, along the wall's normal and without turning, by the depth of its deepest point. So a wall never
+moves the body along the wall, nor pulls it. A substep that would still leave the body in a wall is not made. As the
+body is shorter than a cell is wide, this happens only at convex corners, and the body is never stuck for good. For
+contacts the body is a row of discs, so close together that no corner of a wall fits between two of them. So no link is
+ever in a wall or passes through one.
 """
 
 import math
@@ -33,19 +34,19 @@ if TYPE_CHECKING:
     import mujoco
 
 LENGTH = 1.0  # meters of the whole body, so that all lengths are in body lengths
-RADIUS = 0.05  # meters, of the discs that meet walls
-_APART = 1 / 12  # meters at most from a disc's center to the next one's
-_CLEAR = 0.045  # meters from centers to walls that a step must leave: more than half of _APART, so no corner fits
-_PARTS = 3  # of a step among walls; in each, a disc goes far less than half a wall deep
+RADIUS = 0.05  # meters, of the discs for contacts with walls
+_SPACING = 1 / 12  # meters, largest distance between the centers of neighboring discs
+_CLEARANCE = 0.045  # meters from disc centers to walls after a substep; above _SPACING / 2, so no corner fits between
+_SUBSTEPS = 3  # per step in a maze; in each, a disc enters a wall by far less than half a cell
 _START_BEND = 0.3  # radians, uniform, of each joint
 _START_JITTER = 0.1  # meters, uniform, on each axis
-_GOALS = 2.0  # meters: the radius of the disc that goals in the open are drawn from
+_GOAL_RADIUS = 2.0  # meters, of the disc from which goals in the open are drawn
 _MOST_LINKS = 12
 
 
 class SwimmerState(struct.PyTreeNode):
-    """Mean of the links' middles [2] in meters, the first link's angle [] and the joints' [N - 1] in radians, and the
-    goal [2] in meters."""
+    """Mean of the links' middles [2] in meters, angle of the first link [] and of the joints [N - 1] in radians, goal
+    [2] in meters."""
 
     middle: jax.Array
     angle: jax.Array
@@ -54,17 +55,17 @@ class SwimmerState(struct.PyTreeNode):
 
 
 class Swimmer(GoalEnv):
-    """State: x, y of the middle of the links, cosine and sine of the first link's angle, joints' angles. Goal: x, y.
+    """State: x, y of the mean middle of the links, cosine and sine of the first link's angle, joint angles. Goal: x, y.
 
-    Action: how far each joint turns, in ``rate`` radians; joints stop at ``limit`` to both sides. The body is 1 m long.
-    In the open it starts at the origin, and goals lie anywhere within 2 m; in a maze, near a start cell's center with
-    the goal at a goal cell's center. It starts at any angle and nearly straight. A start in a maze that is nearer than
-    0.55 m to a wall is moved away from it to there, so that the body fits however it lies.
+    Action: the turn of each joint in units of ``rate``; joints stop at +-``limit``. The body is 1 m long. In the open
+    it starts at the origin, and goals lie anywhere within 2 m. In a maze it starts near a start cell's center with the
+    goal at a goal cell's center. It starts at a random angle and nearly straight. A start in a maze that is closer than
+    0.55 m to a wall is moved away from the wall to that distance, so that the body fits at any angle.
 
     Attributes:
-      rate: radians that a joint turns in a step at most.
-      limit: radians at which joints stop.
-      links: how many there are.
+      rate: largest turn of a joint in a step, radians.
+      limit: largest joint angle, radians.
+      links: number of links.
     """
 
     goal_indices = (0, 1)
@@ -83,18 +84,18 @@ class Swimmer(GoalEnv):
         """
         Args:
           id: the environment's name.
-          maze: walls to swim among; None for the open plane. A cell is wider than the body is long.
-          links: 3 to 12.
-          drag_ratio: drag of a link across itself over that along itself. A thin rod in a fluid has at most 2; more is
-            as of a body with bristles or scales, and swims faster.
+          maze: the maze; None for the open plane. Its cells must be wider than the body is long.
+          links: number of links, 3 to 12.
+          drag_ratio: drag across a link over drag along it. A thin rod in a fluid has at most 2. Bodies with bristles
+            or scales have more, and swim faster.
 
         Raises:
-          UsageError: another number of links, or a ratio that is not above 0.
+          UsageError: the number of links is not 3 to 12, or the ratio is not above 0.
         """
         if not isinstance(links, int) or not 3 <= links <= _MOST_LINKS:
             raise UsageError(f"{id} with links = {links!r}: take 3 to {_MOST_LINKS}; with fewer it cannot swim")
         if not isinstance(drag_ratio, int | float) or not 0 < drag_ratio < math.inf:
-            raise UsageError(f"{id} with drag_ratio = {drag_ratio!r}: it is a number above 0")
+            raise UsageError(f"{id} with drag_ratio = {drag_ratio!r}: give a number above 0")
         self.id, self.maze = id, maze
         self.links, self._drag_ratio = links, float(drag_ratio)
         self.state_dim, self.action_size = 4 + links - 1, links - 1
@@ -102,7 +103,7 @@ class Swimmer(GoalEnv):
         if maze:
             pairs, weights = maze.pairs
             self._pairs, self._weights = jnp.asarray(maze.xy(pairs), jnp.float32), jnp.asarray(weights)
-            self._quarters = jnp.asarray(_quarters(maze))
+            self._quarters = jnp.asarray(_quarter_walls(maze))
 
     @cached_property
     def model(self) -> "mujoco.MjModel":
@@ -127,7 +128,7 @@ class Swimmer(GoalEnv):
             if k:
                 parent = physics.add(parent, "body", name=f"link_{k}", pos=(length, 0, 0))
             physics.add(parent, "joint", name=f"joint_{k}" if k else "angle", type="hinge", axis=(0, 0, 1))
-            color = [share * (1 - 0.25 * (k == 0)) for share in looks.BODY[:3]]  # to tell the first one
+            color = [share * (1 - 0.25 * (k == 0)) for share in looks.BODY[:3]]  # the first link is darker
             ends = {"fromto": (0, 0, 0, length, 0, 0), "size": RADIUS, "rgba": (*color, 1)}
             physics.add(parent, "geom", name=f"link_{k}", type="capsule", **ends)
         physics.add_target(tree, radius=self.goal_distance)
@@ -146,7 +147,7 @@ class Swimmer(GoalEnv):
             last = pair[1]
         else:
             radius, turn = jax.random.uniform(place_key, (2,))
-            first, last = jnp.zeros(2), _GOALS * jnp.sqrt(radius) * _unit(2 * jnp.pi * turn)
+            first, last = jnp.zeros(2), _GOAL_RADIUS * jnp.sqrt(radius) * _direction(2 * jnp.pi * turn)
         middle = first if start is None else jnp.asarray(start, float)
         if self.maze:
             middle = middle + jnp.stack(self._pushes(middle[0], middle[1], LENGTH / 2 + RADIUS)[:2])
@@ -164,53 +165,53 @@ class Swimmer(GoalEnv):
         bent = jnp.clip(body.joints + self.rate * jnp.clip(action, -1, 1), -self.limit, self.limit)
         turns = bent - body.joints
         shift, turn = drift(body.joints + turns / 2, turns, self._drag_ratio)
-        shift = _rotate(shift, _unit(body.angle + turn / 2))
+        shift = _rotate(shift, _direction(body.angle + turn / 2))
         if self.maze:
-            body = self._among_walls(body, shift, turn, turns)
+            body = self._step_in_maze(body, shift, turn, turns)
         else:
             body = body.replace(middle=body.middle + shift, angle=body.angle + turn, joints=bent)
-        # Kept within a turn, as float32 tells large angles worse.
+        # Keep the angle within one turn, because float32 is less precise for large angles.
         body = body.replace(angle=body.angle - 2 * jnp.pi * jnp.round(body.angle / (2 * jnp.pi)))
         metrics = self._measure(body)
         return state.replace(pipeline_state=body, obs=self._observe(body), reward=metrics["success"], metrics=metrics)
 
-    def _among_walls(self, body: SwimmerState, shift: jax.Array, turn: jax.Array, turns: jax.Array) -> SwimmerState:
-        """The body after a step that would move it by shift [2], turn it by turn [] and its joints by turns [N - 1]."""
+    def _step_in_maze(self, body: SwimmerState, shift: jax.Array, turn: jax.Array, turns: jax.Array) -> SwimmerState:
+        """The body after a step that in the open moves it by shift [2], turns it by turn [] and its joints by turns."""
         middle, angle, joints = body.middle, body.angle, body.joints
-        for _ in range(_PARTS):
-            ahead = angle + turn / _PARTS, joints + turns / _PARTS
-            x, y = self._points(middle + shift / _PARTS, *ahead)
-            push = [jnp.maximum(each.max(), 0) + jnp.minimum(each.min(), 0) for each in self._pushes(x, y, RADIUS)[:2]]
-            free = self._pushes(x + push[0], y + push[1], RADIUS)[2].min() >= _CLEAR
-            middle = jnp.where(free, middle + shift / _PARTS + jnp.stack(push), middle)
-            angle, joints = (jnp.where(free, new, old) for new, old in zip(ahead, (angle, joints), strict=True))
+        for _ in range(_SUBSTEPS):
+            turned = angle + turn / _SUBSTEPS, joints + turns / _SUBSTEPS
+            x, y = self._points(middle + shift / _SUBSTEPS, *turned)
+            push = [jnp.maximum(axis.max(), 0) + jnp.minimum(axis.min(), 0) for axis in self._pushes(x, y, RADIUS)[:2]]
+            free = self._pushes(x + push[0], y + push[1], RADIUS)[2].min() >= _CLEARANCE
+            middle = jnp.where(free, middle + shift / _SUBSTEPS + jnp.stack(push), middle)
+            angle, joints = (jnp.where(free, new, old) for new, old in zip(turned, (angle, joints), strict=True))
         return body.replace(middle=middle, angle=angle, joints=joints)
 
     def _points(self, middle: jax.Array, angle: jax.Array, joints: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """x and y [D] of the discs' centers, from the first link's free end on."""
-        angles = angle + _folds(joints)
+        """x and y [D] of the discs' centers, from the free end of the first link."""
+        angles = angle + _relative_angles(joints)
         return middle[0] + self._discs @ jnp.cos(angles), middle[1] + self._discs @ jnp.sin(angles)
 
     def _pushes(self, x: jax.Array, y: jax.Array, radius: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Along x and y, what moves discs about points out of walls, and the points' distances to walls, -1 in one.
+        """Displacements along x and y that move discs out of walls, and distances of centers to walls (-1 inside one).
 
-        All [...] in meters; x and y stay apart, which is quicker on a CPU. Exact for the wall that is nearest, where
-        the radius, and how deep a point is in a wall, are under half a cell.
+        All [...] in meters; separate arrays of x and y are faster on a CPU. Exact for the nearest wall if the radius,
+        and the depth of a center in a wall, are below half a cell.
         """
         assert self.maze is not None
         size = self.maze.cell_size
 
-        def axis(place, origin):
-            at = (place - origin) / size + 0.5  # in cells: cell i spans [i, i + 1)
-            half = jnp.floor(2 * at)  # a half cell has one cell beside it
-            side = 2 * (half - 2 * jnp.floor(half / 2)) - 1  # where that is
-            return half.astype(int), side, size * jnp.abs(at - jnp.round(at))  # and how far
+        def axis(position, origin):
+            at = (position - origin) / size + 0.5  # in cells: cell i spans [i, i + 1)
+            half = jnp.floor(2 * at)  # index of the half cell, which has one neighboring cell
+            side = 2 * (half - 2 * jnp.floor(half / 2)) - 1  # the side of that neighbor, +-1
+            return half.astype(int), side, size * jnp.abs(at - jnp.round(at))  # and its distance
 
         (i, x_side, x_gap), (j, y_side, y_gap) = axis(x, self.maze.origin[0]), axis(y, self.maze.origin[1])
         beside = self._quarters[i, j]
         inside, x_wall, y_wall, corner = (beside & bit > 0 for bit in (1, 2, 4, 8))
-        # From a wall it goes on through the nearest face that is free, or through both where only that leads out; then
-        # it is in the cell there, and what lies beside that counts.
+        # A center in a wall leaves through the nearest free face, or through both faces if only the diagonal cell is
+        # free. Then it is in that cell, and the walls beside that cell count.
         across = inside & x_wall & y_wall & ~corner
         by_x = across | (inside & ~x_wall & (y_wall | (x_gap <= y_gap)))
         by_y = across | (inside & ~y_wall & ~by_x)
@@ -218,7 +219,7 @@ class Swimmer(GoalEnv):
             jnp.where(inside, by_y & ~by_x & corner, x_wall),
             jnp.where(inside, by_x & ~by_y & corner, y_wall),
         )
-        # In a free cell: back from its faces, or from the corner where there is nothing else.
+        # A center in a free cell is pushed back from the faces, or from the corner if no face is a wall.
         corner = corner & ~(inside | x_wall | y_wall)
         to_corner = jnp.sqrt(x_gap**2 + y_gap**2 + 1e-12)
         back = jnp.where(corner, jnp.minimum(1 - radius / to_corner, 0), 0)
@@ -231,7 +232,7 @@ class Swimmer(GoalEnv):
         return x_side * push(by_x, x_wall, x_gap), y_side * push(by_y, y_wall, y_gap), distance
 
     def _observe(self, body: SwimmerState) -> jax.Array:
-        return jnp.concatenate([body.middle, _unit(body.angle), body.joints, body.goal])
+        return jnp.concatenate([body.middle, _direction(body.angle), body.joints, body.goal])
 
     def _measure(self, body: SwimmerState) -> dict[str, jax.Array]:
         distance = jnp.linalg.norm(body.middle - body.goal)
@@ -243,39 +244,39 @@ class Swimmer(GoalEnv):
 
 
 def drift(joints: jax.Array, turns: jax.Array, drag_ratio: float) -> tuple[jax.Array, jax.Array]:
-    """How the body moves in the open while its joints turn a little: what makes force and torque on it zero.
+    """Motion of the body in the open while its joints turn a little, such that total force and torque are zero.
 
     Args:
-      joints: their angles [N - 1] in radians half way.
-      turns: by how much each turns [N - 1], in radians.
-      drag_ratio: drag across a link over that along it.
+      joints: joint angles [N - 1] at the midpoint of the motion, radians.
+      turns: turn of each joint [N - 1], radians.
+      drag_ratio: drag across a link over drag along it.
 
     Returns:
-      How the links' mean middle moves [2], in meters along and across the first link as it lies half way, and by how
-      much that link turns [], in radians.
+      Displacement of the links' mean middle [2] in meters, along and across the first link at the midpoint, and the
+      turn of that link [] in radians.
     """
     links = joints.shape[0] + 1
     to_middles = jnp.asarray(_middles(links), jnp.float32)
-    along = _unit(_folds(joints))  # links' directions [N, 2]
+    along = _direction(_relative_angles(joints))  # directions of the links [N, 2]
     across = jnp.stack([-along[:, 1], along[:, 0]], -1)
-    # Velocities of the links' middles, in meters a radian: of a turn of all, and of the joints' turns alone.
+    # Displacements of the links' middles [N, 2]: for a turn of the body by one radian, and for the turns of the joints.
     turned = to_middles @ across
-    bent = to_middles @ (_folds(turns)[:, None] * across)
+    bent = to_middles @ (_relative_angles(turns)[:, None] * across)
 
     def dragged(velocity):
         return drag_ratio * velocity + (1 - drag_ratio) * (velocity * along).sum(-1, keepdims=True) * along
 
-    # Force and torque, over the tangential drag of a link, of what the body does: a symmetric 3 x 3 system.
+    # Force and torque in units of a link's tangential drag are linear in the motion: a symmetric 3 x 3 system.
     spin = drag_ratio * (LENGTH / links) ** 2 / 12
     xx = (drag_ratio + (1 - drag_ratio) * along[:, 0] ** 2).sum()
     yy = (drag_ratio + (1 - drag_ratio) * along[:, 1] ** 2).sum()
     xy = ((1 - drag_ratio) * along[:, 0] * along[:, 1]).sum()
-    held = dragged(turned)
-    xt, yt = held.sum(0)
-    tt = (held * turned).sum() + links * spin
+    drag = dragged(turned)
+    xt, yt = drag.sum(0)
+    tt = (drag * turned).sum() + links * spin
     x, y = -dragged(bent).sum(0)
-    t = -(held * bent).sum() - spin * _folds(turns).sum()
-    # Force first, then what is left for the torque.
+    t = -(drag * bent).sum() - spin * _relative_angles(turns).sum()
+    # Eliminate the two forces, then solve for the turn.
     area = xx * yy - xy**2
     by_x, by_y = (yy * xt - xy * yt) / area, (xx * yt - xy * xt) / area
     turn = (t - by_x * x - by_y * y) / (tt - by_x * xt - by_y * yt)
@@ -283,40 +284,41 @@ def drift(joints: jax.Array, turns: jax.Array, drag_ratio: float) -> tuple[jax.A
     return jnp.stack([yy * x - xy * y, xx * y - xy * x]) / area, turn
 
 
-def _folds(joints: jax.Array) -> jax.Array:
-    """Angles of the links [N] against the first one, of those between them [N - 1]."""
+def _relative_angles(joints: jax.Array) -> jax.Array:
+    """Angles of the links [N] relative to the first one, from joint angles [N - 1]."""
     sums = [jnp.zeros(())]
     for joint in joints:
         sums.append(sums[-1] + joint)
     return jnp.stack(sums)
 
 
-def _unit(angle: jax.Array) -> jax.Array:
+def _direction(angle: jax.Array) -> jax.Array:
+    """Unit vectors [..., 2] of angles [...]."""
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
 
 
 def _rotate(vector: jax.Array, by: jax.Array) -> jax.Array:
-    """A vector [2] turned by the angle of a unit vector [2]."""
+    """Rotate a vector [2] by the angle of a unit vector [2]."""
     return jnp.stack([by[0] * vector[0] - by[1] * vector[1], by[1] * vector[0] + by[0] * vector[1]])
 
 
 def _middles(links: int) -> np.ndarray:
-    """Places of the links' middles, seen from their mean, out of the links' directions: [N, N] meters."""
+    """Matrix [N, N] from directions of the links to positions of their middles relative to their mean, in meters."""
     chain = np.tri(links, k=-1) + np.eye(links) / 2
     return (chain - chain.mean(0)) * LENGTH / links
 
 
 def discs(links: int) -> np.ndarray:
-    """The same for the discs' centers: [D, N], one at each link's ends and evenly spread between."""
-    each = math.ceil(LENGTH / links / _APART - 1e-9)
-    place = np.arange(links * each + 1) / each  # in links, along the body
-    reach = np.clip(place[:, None] - np.arange(links), 0, 1)  # of each link, the share that lies before
+    """The same matrix [D, N] for the centers of discs: one at each end of a link, and evenly spaced between."""
+    each = math.ceil(LENGTH / links / _SPACING - 1e-9)
+    position = np.arange(links * each + 1) / each  # along the body, in links
+    reach = np.clip(position[:, None] - np.arange(links), 0, 1)  # the share of each link before that position
     return (reach - (np.tri(links, k=-1) + np.eye(links) / 2).mean(0)) * LENGTH / links
 
 
-def _quarters(maze: Maze) -> np.ndarray:
-    """For every quarter of every cell [2 rows, 2 columns]: 1 in a wall, + 2 with wall beside it along x, + 4 along y,
-    + 8 across the corner."""
+def _quarter_walls(maze: Maze) -> np.ndarray:
+    """Bit masks of walls for the quarters of all cells [2 rows, 2 columns]: 1 if the cell is wall, 2 if its neighbor
+    along x is, 4 along y, 8 across the corner."""
     walls = np.pad(maze.walls, 1, constant_values=True)
     i, j = np.indices((2 * maze.shape[0], 2 * maze.shape[1]))
     here, there = (i // 2 + 1, j // 2 + 1), (i // 2 + 2 * (i % 2), j // 2 + 2 * (j % 2))

@@ -1,1 +1,1 @@
-"""Residual networks: their layers as one function, precision, and FLOPs."""
+"""Residual networks, their fused layers, and FLOPs."""

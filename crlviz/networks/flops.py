@@ -1,7 +1,7 @@
-"""How many floating-point operations does a function's matrix products take?
+"""Count the floating-point operations of a function's matrix products.
 
-XLA's own cost analysis counts the body of a loop once, whatever its length, and the networks are scanned over their
-blocks; so the products are counted in the traced program, each as often as the scans about it repeat it.
+XLA's cost analysis counts the body of a loop once, whatever its length, and the networks scan over their blocks. So
+products are counted in the jaxpr, each multiplied by the lengths of the scans around it.
 """
 
 import math
@@ -12,17 +12,17 @@ import jax
 
 
 def count(function: Callable[..., Any], *arguments: Any) -> int:
-    """Operations of all matrix products, a multiplication and an addition for each term of each sum.
+    """FLOPs of all matrix products: one multiplication and one addition per term of a sum.
 
-    Activations, norms (products with a vector too) and the optimizer are left out: of XLA's count for an update of an
-    unrolled network of width 64 the products are four fifths, of width 256 more than nine tenths.
+    Activations, norms (matrix-vector products too) and the optimizer are not counted. Matrix products are four fifths
+    of XLA's count for an update of an unrolled network of width 64, and more than nine tenths for width 256.
 
     Args:
-      function: what to count.
-      arguments: arrays, or ``jax.ShapeDtypeStruct``s in their place; nothing is computed.
+      function: the function to count; it is traced, not run.
+      arguments: its arguments, as arrays or ``jax.ShapeDtypeStruct``.
 
     Raises:
-      ValueError: a matrix product inside a while loop, which may repeat it any number of times.
+      ValueError: a matrix product is inside a while loop, whose number of iterations is unknown.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -38,18 +38,18 @@ def _count(jaxpr: Any) -> int:
             terms = math.prod(operands[0].shape[axis] for axis in contracted[0])
             total += all(free) * 2 * math.prod(equation.outvars[0].aval.shape) * terms
             continue
-        inside = [_count(inner) for inner in _inner(parameters)]
-        if name == "while" and any(inside):
+        counts = [_count(inner) for inner in _inner(parameters)]
+        if name == "while" and any(counts):
             raise ValueError("a matrix product inside a while loop has no count; use jax.lax.scan")
         if name == "cond":
-            total += max(inside)  # one branch runs
+            total += max(counts)  # only one branch runs
         else:
-            total += sum(inside) * (parameters["length"] if name == "scan" else 1)
+            total += sum(counts) * (parameters["length"] if name == "scan" else 1)
     return total
 
 
 def _inner(parameters: dict[str, Any]) -> Iterator[Any]:
-    """The programs that an equation holds."""
+    """The jaxprs inside an equation's parameters."""
     for value in parameters.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             item = getattr(item, "jaxpr", item)

@@ -1,8 +1,9 @@
 """The paper's residual networks, scanned over their blocks so that program size does not grow with depth.
 
-Stem Dense -> LayerNorm -> Swish; then N residual blocks of four (Dense, LayerNorm, Swish), the identity added after
-the last activation; then Dense heads. "Depth" is 4N, the Dense layers inside blocks (paper section 3). Networks of the
-benchmark that the paper stands on may go on for up to three plain layers after the last block; those count too.
+A network is a stem (Dense -> LayerNorm -> Swish), then N residual blocks of four (Dense, LayerNorm, Swish) with the
+block's input added after the last activation, then Dense heads. Depth is 4N, the number of Dense layers inside blocks
+(paper section 3). Networks of JaxGCRL, the benchmark that the paper builds on, may have a tail of up to three plain
+layers after the last block; these count toward the depth too.
 """
 
 import math
@@ -32,14 +33,17 @@ class NetworkConfig:
     """Shape of one trunk.
 
     Attributes:
-      depth: Dense layers inside residual blocks, a multiple of 4; and those of the tail.
+      depth: Dense layers inside residual blocks (a multiple of 4), plus those of the tail.
       width: units of each layer.
-      layer_norm: LayerNorm before each activation (paper figure 16 without).
+      layer_norm: apply LayerNorm before each activation (ablated in paper figure 16).
       activation: ``swish`` or ``relu`` (paper figure 16).
-      residual: add each block's input to its output (paper figure 5 without).
-      tail: plain layers after the last block; other than 0 only in imported networks of JaxGCRL.
-      remat: keep only the blocks' inputs for the way back and compute the rest anew: less memory for more time, and the
-        same numbers but for rounding.
+      residual: add each block's input to its output (ablated in paper figure 5).
+      tail: plain layers after the last block; nonzero only in networks imported from JaxGCRL.
+      remat: save only the blocks' inputs for the backward pass and recompute the rest: less memory for more time, equal
+        numbers up to rounding.
+
+    Raises:
+      UsageError: a value is out of range.
     """
 
     depth: int = 4
@@ -52,9 +56,9 @@ class NetworkConfig:
 
     def __post_init__(self):
         if not 0 <= self.tail < LAYERS_PER_BLOCK:
-            raise UsageError(f"tail {self.tail}: four layers more are a block, so a tail has 0 to 3")
-        blocked = self.depth - self.tail
-        if blocked < LAYERS_PER_BLOCK * (not self.tail) or blocked % LAYERS_PER_BLOCK:
+            raise UsageError(f"tail {self.tail}: a tail has 0 to 3 layers, because four layers make a block")
+        in_blocks = self.depth - self.tail
+        if in_blocks < LAYERS_PER_BLOCK * (not self.tail) or in_blocks % LAYERS_PER_BLOCK:
             below = max(LAYERS_PER_BLOCK, self.depth - self.depth % LAYERS_PER_BLOCK)
             near = f"{below} or {below + LAYERS_PER_BLOCK}" if self.depth > LAYERS_PER_BLOCK else str(below)
             raise UsageError(f"depth {self.depth} is not a positive multiple of 4 (a block has 4 layers); take {near}")
@@ -65,13 +69,13 @@ class NetworkConfig:
 
     @property
     def ablation(self) -> str:
-        """What it lacks of the paper's network, in words: ``full network``, or for example ``no residual, relu``."""
+        """How it differs from the paper's network: ``full network``, or for example ``no residual, relu``."""
         missing = ["no residual"] * (not self.residual) + ["no LayerNorm"] * (not self.layer_norm)
         return ", ".join(missing + [self.activation] * (self.activation != "swish")) or "full network"
 
 
 class Layer(nn.Module):
-    """Dense -> LayerNorm -> activation; the Dense of this precision, or of the surrounding one."""
+    """Dense -> LayerNorm -> activation. ``precision`` is that of the Dense layer; None: the current default."""
 
     config: NetworkConfig
     precision: Precision = None
@@ -87,7 +91,7 @@ class Layer(nn.Module):
 def _layers(
     module: nn.Module, config: NetworkConfig, x: jax.Array, names: Sequence[str], precision: Precision = None
 ) -> jax.Array:
-    """A module's layers of these names, one after the other."""
+    """Apply the module's layers of these names in order."""
     if config.layer_norm and config.activation == "swish" and names and not module.is_initializing():
         return dense_norm_swish([module.variables["params"][name] for name in names], x, precision)
     for name in names:
@@ -96,7 +100,7 @@ def _layers(
 
 
 class Block(nn.Module):
-    """Four layers and the identity."""
+    """A residual block: four layers, and the skip connection. A scan body, hence the unused second argument."""
 
     config: NetworkConfig
 
@@ -107,7 +111,7 @@ class Block(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """Inputs [..., n] to a tuple of outputs, one [..., size] for each head."""
+    """Maps inputs [..., n] to a tuple of outputs, one [..., size] per head."""
 
     config: NetworkConfig
     heads: tuple[int, ...]
@@ -124,38 +128,38 @@ class ResidualNetwork(nn.Module):
 
 
 def _shapes(network: ResidualNetwork, inputs: int) -> Any:
-    """Of a network's parameters, for inputs [..., inputs]."""
+    """Shapes of a network's parameters, for inputs [..., inputs]."""
     key, x = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((inputs,), jnp.float32)
     return jax.eval_shape(network.init, key, x)["params"]
 
 
 def _initial(key: jax.Array, shapes: Any) -> Params:
-    """Parameters at the start: kernels uniform within 1 / sqrt(inputs of a unit), scales 1, biases 0.
+    """Initial parameters: kernels uniform within +-1 / sqrt(fan-in), scales 1, biases 0.
 
-    Not by the modules' own ``init``, which draws for each kernel anew: XLA needs twice as long to compile that as one
-    draw that all kernels are cut from.
+    The modules' own ``init`` has a random draw per kernel, which takes XLA twice as long to compile as this single draw
+    from which all kernels are cut.
     """
     leaves, tree = jax.tree.flatten_with_path(shapes)
     kernels = [leaf.shape for path, leaf in leaves if path[-1].key == "kernel"]
-    *starts, count = accumulate((math.prod(shape[:-2]) for shape in kernels), initial=0)
+    *offsets, count = accumulate((math.prod(shape[:-2]) for shape in kernels), initial=0)
     size = max(shape[-2] for shape in kernels), max(shape[-1] for shape in kernels)
     draws = jax.lax.map(lambda key: jax.random.uniform(key, size, minval=-1, maxval=1), jax.random.split(key, count))
-    start = iter(starts)
+    offset = iter(offsets)
 
     def fill(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if path[-1].key != "kernel":
             return jnp.full(leaf.shape, path[-1].key == "scale", leaf.dtype)
         *blocks, inputs, units = leaf.shape
-        first = next(start)
-        drawn = draws[first : first + math.prod(blocks), :inputs, :units]
-        return drawn.reshape(leaf.shape) / math.sqrt(inputs)
+        first = next(offset)
+        kernel = draws[first : first + math.prod(blocks), :inputs, :units]
+        return kernel.reshape(leaf.shape) / math.sqrt(inputs)
 
     return jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
 
 
 @dataclass(frozen=True)
 class Actor:
-    """A tanh-Gaussian policy: observation [..., state + goal] to actions in (-1, 1)."""
+    """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1)."""
 
     config: NetworkConfig
     observation_size: int
@@ -167,10 +171,11 @@ class Actor:
 
     @property
     def shapes(self) -> Any:
-        """Of the parameters: what ``init`` makes, without making it."""
+        """Shapes of the parameters that ``init`` returns; nothing is computed."""
         return _shapes(self._network, self.observation_size)
 
     def init(self, key: jax.Array) -> Params:
+        """Initial parameters."""
         return _initial(key, self.shapes)
 
     def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -184,16 +189,16 @@ class Actor:
         return jnp.tanh(self.distribution(params, observation)[0])
 
     def sample(self, params: Params, observation: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Actions [..., action] from standard normal noise of that shape, and their log probability [...]."""
+        """Actions [..., action] from standard normal noise [..., action], and their log probabilities [...]."""
         mean, log_std = self.distribution(params, observation)
         raw = mean + jnp.exp(log_std) * noise
         action = jnp.tanh(raw)
-        # The 1e-6 is the paper's code: it bounds the log probability of a saturated action.
+        # The 1e-6 is from the paper's code. It bounds the log probability of a saturated action.
         log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jnp.log(1 - action**2 + 1e-6)
         return action, log_prob.sum(-1)
 
     def act(self, params: Params, observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Actions [..., action]: the deterministic ones, or drawn with a key."""
+        """Actions [..., action]: deterministic, or sampled with a key."""
         if key is None:
             return self.mean_action(params, observation)
         noise = jax.random.normal(key, (*observation.shape[:-1], self.action_size))
@@ -202,7 +207,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Critic:
-    """Q(s, a, g) = -||phi(s, a) - psi(g)||, higher is closer."""
+    """Q(s, a, g) = -||phi(s, a) - psi(g)||; higher means closer."""
 
     config: NetworkConfig
     state_size: int
@@ -215,11 +220,12 @@ class Critic:
 
     @property
     def shapes(self) -> Any:
-        """Of the parameters: what ``init`` makes, without making it."""
+        """Shapes of the parameters that ``init`` returns; nothing is computed."""
         inputs = {"phi": self.state_size + self.action_size, "psi": self.goal_size}
         return {name: _shapes(self._network, size) for name, size in inputs.items()}
 
     def init(self, key: jax.Array) -> Params:
+        """Initial parameters."""
         return _initial(key, self.shapes)
 
     def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
@@ -236,16 +242,16 @@ class Critic:
 
 
 def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Array:
-    """L2 norm of what each residual block adds to its input, before the identity: [blocks, ...] for inputs x [..., n].
+    """L2 norms of the terms that residual blocks add to their inputs: [blocks, ...] for inputs x [..., n].
 
-    A pass of its own beside ``ResidualNetwork``'s, so that training does not pay for it (paper figure 17).
+    Separate from the forward pass of ``ResidualNetwork``, so that training does not pay for it (paper figure 17).
     """
-    if "blocks" not in params:  # fewer than four layers, of JaxGCRL
+    if "blocks" not in params:  # a network of JaxGCRL with fewer than four layers
         return jnp.zeros((0, *x.shape[:-1]))
-    alone = replace(config, residual=False)
+    without_skip = replace(config, residual=False)
 
     def block(x, params):
-        y, _ = Block(alone).apply({"params": params}, x, None)
+        y, _ = Block(without_skip).apply({"params": params}, x, None)
         return x + y if config.residual else y, jnp.linalg.norm(y, axis=-1)
 
     with exact():
@@ -254,10 +260,10 @@ def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Ar
 
 
 def distance(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Euclidean distance over the last axis, with gradient zero instead of NaN where the points coincide."""
+    """Euclidean distance over the last axis; where points coincide its gradient is zero, not NaN."""
     squared = jnp.sum((a - b) ** 2, axis=-1)
-    apart = squared > 0
-    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+    positive = squared > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
 
 
 def parameter_count(params: Any) -> int:
@@ -266,32 +272,32 @@ def parameter_count(params: Any) -> int:
 
 
 def from_paper_layout(layers: Mapping[str, Mapping[str, Any]], heads: int) -> dict[str, Any]:
-    """Parameters of one network of the paper's code, or of JaxGCRL's, as ours.
+    """Convert the parameters of a network of the paper's code or of JaxGCRL.
 
     Args:
       layers: ``Dense_0`` .. ``Dense_{n + heads}`` (kernel, bias) and ``LayerNorm_0`` .. ``LayerNorm_n`` (scale, bias),
-        where n is the depth; without LayerNorm the latter are absent.
-      heads: Dense layers at the end that have outputs of their own: 2 for an actor, 1 for an encoder.
+        where n is the depth; ``LayerNorm_*`` are absent in networks without LayerNorm.
+      heads: number of Dense layers at the end that are output heads: 2 for an actor, 1 for an encoder.
 
     Returns:
-      The tree that ``ResidualNetwork`` of that depth takes.
+      Parameters of a ``ResidualNetwork`` of that depth.
     """
     import numpy as np
 
     hidden = sum(name.startswith("Dense_") for name in layers) - heads
-    blocked = hidden - 1 - (hidden - 1) % LAYERS_PER_BLOCK
+    in_blocks = hidden - 1 - (hidden - 1) % LAYERS_PER_BLOCK
 
     def layer(index: int) -> dict[str, Any]:
-        both = {"dense": dict(layers[f"Dense_{index}"])}
+        dense = {"dense": dict(layers[f"Dense_{index}"])}
         norm = layers.get(f"LayerNorm_{index}")
-        return both | ({"norm": dict(norm)} if norm else {})
+        return dense | ({"norm": dict(norm)} if norm else {})
 
     tree = {"stem": layer(0)}
     blocks = [
         {f"layer_{k}": layer(first + k) for k in range(LAYERS_PER_BLOCK)}
-        for first in range(1, blocked, LAYERS_PER_BLOCK)
+        for first in range(1, in_blocks, LAYERS_PER_BLOCK)
     ]
     if blocks:
         tree["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
-    tree |= {f"tail_{k}": layer(index) for k, index in enumerate(range(blocked + 1, hidden))}
+    tree |= {f"tail_{k}": layer(index) for k, index in enumerate(range(in_blocks + 1, hidden))}
     return tree | {f"head_{k}": dict(layers[f"Dense_{hidden + k}"]) for k in range(heads)}

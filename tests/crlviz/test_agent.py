@@ -1,4 +1,4 @@
-"""The Agent: shapes, agreement of its parts, and what it tells of itself."""
+"""The Agent: shapes, agreement of its functions, its facts, and its error messages."""
 
 import dataclasses
 import subprocess
@@ -53,13 +53,13 @@ def test_q_is_minus_the_distance_of_the_embeddings(toy_agent):
     assert (np.asarray(q) < 0).all()
 
 
-def test_rows_do_not_touch_each_other(toy_agent):
+def test_rows_of_a_batch_are_independent(toy_agent):
     state, action, goal = _inputs((5,))
-    alone = [float(toy_agent.q(state[k], action[k], goal[k])) for k in range(5)]
-    np.testing.assert_allclose(toy_agent.q(state, action, goal), alone, rtol=1e-4)
-    # Batch dimensions broadcast against each other where they are spelled out.
+    single = [float(toy_agent.q(state[k], action[k], goal[k])) for k in range(5)]
+    np.testing.assert_allclose(toy_agent.q(state, action, goal), single, rtol=1e-4)
+    # Batch dimensions of states and goals broadcast against each other.
     grid = toy_agent.q(*(np.broadcast_to(x[:1], x.shape) for x in (state, action)), goal)
-    np.testing.assert_allclose(grid[0], alone[0], rtol=1e-4)
+    np.testing.assert_allclose(grid[0], single[0], rtol=1e-4)
 
 
 def test_actions(toy_agent):
@@ -72,7 +72,7 @@ def test_actions(toy_agent):
     assert (drawn != toy_agent.act(observation, jax.random.key(2))).mean() > 0.9
     for action in (mean, drawn):
         assert np.abs(action).max() <= 1
-    # Draws scatter about the mean, in the units before the tanh.
+    # Before the tanh, samples have the mean and the standard deviation of the distribution.
     expected, log_std = toy_agent.actor.distribution(toy_agent.params["actor"], observation)
     z = (np.arctanh(np.clip(drawn, -0.999999, 0.999999)) - expected) / np.exp(log_std)
     assert abs(float(z.mean())) < 0.2
@@ -80,7 +80,7 @@ def test_actions(toy_agent):
     np.testing.assert_allclose(np.arctanh(mean), expected, atol=1e-3)
 
 
-def test_an_agent_tells_what_it_is(toy_agent, toy_run):
+def test_facts_of_an_agent(toy_agent, toy_run):
     assert {name: toy_agent.facts[name] for name in datasets.FACTS} == {
         "algorithm": "crl",
         "env": "point_u_maze",
@@ -116,15 +116,15 @@ def test_a_setting_that_an_older_config_lacks_has_its_default(toy_agent):
 
 
 def test_every_setting_is_a_fact(toy_agent):
-    """Of the run's own config, whatever its trainer has; an option of an environment too."""
+    """Every setting of the training config, and every option of the environment."""
     config = toy_config(gamma=0.5, crl__learning_rate=0.25, critic__remat=True)
     facts = dataclasses.replace(toy_agent, config=dataclasses.asdict(config)).facts
     assert (facts["gamma"], facts["crl.learning_rate"], facts["critic.remat"]) == (0.5, 0.25, True)
-    told = {"actor.depth", "actor.width", "critic.depth", "critic.width"}  # as depth, width, network
-    told |= {
+    covered = {"actor.depth", "actor.width", "critic.depth", "critic.width"}  # by depth, width, network
+    covered |= {
         f"{network}.{name}" for network in ("actor", "critic") for name in ("layer_norm", "activation", "residual")
     }
-    assert set(names(config)) - facts.keys() == told | {"env_options"}
+    assert set(names(config)) - facts.keys() == covered | {"env_options"}
     ant = dataclasses.replace(toy_agent, config=dataclasses.asdict(toy_config(env="ant")))
     assert ant.facts["env_options.backend"] == "spring"
 
@@ -143,27 +143,27 @@ def test_shapes_come_from_the_config(tmp_path):
     assert agent.q(*_inputs((3,))).shape == (3,)
 
 
-def test_an_agent_of_your_own_layout(tmp_path):
+def test_an_agent_in_a_custom_maze(tmp_path):
     config = toy_config(env="point_maze", layout=tuple(ROOM))
     agent = crlviz.load(untrained_run(tmp_path / "run", config))
     assert agent.env.maze.rows == tuple(ROOM)
     assert agent.env.id == "point_maze"
 
 
-def test_an_agent_prints_as_a_line(toy_agent):
+def test_repr_is_one_line(toy_agent):
     source = toy_agent.source
     assert repr(toy_agent) == f"Agent(point_u_maze, depth 4, width 8, 280 environment steps, seed 0, from {source})"
 
 
-def test_lists_are_arrays(toy_agent):
+def test_lists_are_accepted_as_arrays(toy_agent):
     state, action, goal = ([0.5, 0, 0, 0], [0, 1], [1, -1])
     observation = [*state, *goal]
     np.testing.assert_array_equal(toy_agent.act([observation]), toy_agent.act(np.array([observation])))
-    asked = toy_agent.q(state, action, goal), toy_agent.q(*map(np.array, (state, action, goal)))
-    np.testing.assert_array_equal(*asked)
+    results = toy_agent.q(state, action, goal), toy_agent.q(*map(np.array, (state, action, goal)))
+    np.testing.assert_array_equal(*results)
     assert toy_agent.embed([state] * 2, [action] * 2).shape == (2, 64)
     assert toy_agent.embed_goal([goal]).shape == (1, 64)
-    # Inside a function that jax traces nothing is known of the numbers, and nothing is asked.
+    # Inside a traced function the numbers are unknown, so they are not checked.
     np.testing.assert_allclose(jax.jit(toy_agent.act)(jnp.array(observation)), toy_agent.act(observation), atol=1e-6)
 
 
@@ -179,8 +179,8 @@ S, A, G = [0.0] * 4, [0.0] * 2, [0.0] * 2
             "observation has shape (5,); point_u_maze takes [..., 6]: 4 of the state and 2 of the goal",
         ),
         ("act", (0.0,), "observation has shape (); point_u_maze takes [..., 6]"),
-        ("act", ([[0.0] * 6, [0.0]],), "observation is no array of numbers"),
-        ("act", ("east",), "observation is no array of numbers"),
+        ("act", ([[0.0] * 6, [0.0]],), "observation is not an array of numbers"),
+        ("act", ("east",), "observation is not an array of numbers"),
         ("act", (None,), "observation holds numbers that are not finite: nan"),
         ("act", ([0.0] * 5 + [float("nan")],), "observation holds numbers that are not finite: nan"),
         ("act", (jnp.full(6, jnp.inf),), "observation holds numbers that are not finite: inf"),
@@ -188,13 +188,13 @@ S, A, G = [0.0] * 4, [0.0] * 2, [0.0] * 2
         ("act", ([0.0] * 6, 7), "key is 7; give a random key"),
         ("q", (S, [0.0] * 3, G), "action has shape (3,); point_u_maze takes [..., 2]"),
         ("q", (S, A, [0.0]), "goal has shape (1,); point_u_maze takes [..., 2]"),
-        ("q", ([S] * 3, [A] * 2, G), "states of shape (3, 4) and actions of shape (2, 2) are not of one batch"),
-        ("q", ([S] * 3, [A] * 3, [G] * 2), "states of shape (3, 4) and goals of shape (2, 2) are not of one batch"),
+        ("q", ([S] * 3, [A] * 2, G), "states of shape (3, 4) and actions of shape (2, 2) have different batch shapes"),
+        ("q", ([S] * 3, [A] * 3, [G] * 2), "(3, 4) and goals of shape (2, 2) have different batch shapes"),
         ("embed", ([0.0], A), "state has shape (1,); point_u_maze takes [..., 4]"),
         ("embed_goal", ([[G[0]]],), "goal has shape (1, 1); point_u_maze takes [..., 2]"),
     ],
 )
-def test_what_an_agent_cannot_take_gets_a_sentence(toy_agent, function, arguments, words):
+def test_bad_inputs_of_an_agent_raise_one_sentence(toy_agent, function, arguments, words):
     with pytest.raises(UsageError) as error:
         getattr(toy_agent, function)(*arguments)
     assert words in str(error.value)
@@ -206,11 +206,11 @@ def test_what_an_agent_cannot_take_gets_a_sentence(toy_agent, function, argument
     [
         ({"goals": [[1.0, 1.0]]}, "goals have shape (1, 2); 2 episodes of point_u_maze take (2, 2)"),
         ({"starts": [[1.0, float("nan")]] * 2}, "starts holds numbers that are not finite"),
-        ({"goals": [["x", 1], [1, 1]]}, "goals is no array of numbers"),
+        ({"goals": [["x", 1], [1, 1]]}, "goals is not an array of numbers"),
         ({"length": 2.5}, "give whole numbers"),
     ],
 )
-def test_what_a_rollout_cannot_take_gets_a_sentence(toy_agent, options, words):
+def test_bad_inputs_of_a_rollout_raise_one_sentence(toy_agent, options, words):
     with pytest.raises(UsageError) as error:
         crlviz.rollout(toy_agent, 2, **options)
     assert words in str(error.value)
@@ -227,14 +227,14 @@ def _python(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_crlviz_waits_for_nothing():
+def test_importing_crlviz_imports_no_slow_package():
     _python(
         "import sys, crlviz, crlviz.cli; slow = {'jax', 'brax', 'flax', 'altair', 'xarray', 'pandas', 'scipy'}; "
         "assert not slow & sys.modules.keys(), slow & sys.modules.keys(); assert 'load' in dir(crlviz)"
     )
 
 
-def test_names_of_the_package():
+def test_public_names_of_the_package():
     import crlviz.agent
     import crlviz.rollouts
 
@@ -245,7 +245,7 @@ def test_names_of_the_package():
         _ = crlviz.laod
 
 
-def test_a_point_masss_heatmap_imports_no_physics():
+def test_a_heatmap_of_a_point_mass_imports_no_physics():
     _python(
         "import sys, crlviz.envs, analyses.heatmap; crlviz.envs.make('point_u_maze'); "
         "slow = {'brax', 'mujoco', 'trimesh', 'scipy.stats'} & sys.modules.keys(); assert not slow, slow"

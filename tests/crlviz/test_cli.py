@@ -74,7 +74,7 @@ def test_help_imports_no_numerics():
             "(RESOURCE_EXHAUSTED: trying to allocate",
         ),
         (RuntimeError("NetCDF: HDF error"), "RuntimeError: NetCDF: HDF error (crlviz --debug VERB ... shows where)"),
-        (ValueError(), "ValueError: without a word (crlviz --debug"),
+        (ValueError(), "ValueError: no message (crlviz --debug"),
         (OSError(28, "No space left on device"), "No space left on device"),
     ],
 )

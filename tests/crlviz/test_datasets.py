@@ -1,4 +1,4 @@
-"""What checkpoints differ in becomes dimensions."""
+"""The settings in which checkpoints differ become dimensions of a Dataset."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,38 +38,38 @@ def combined(some):
 
 def test_a_grid_of_depths_and_seeds():
     some = agents(deep(16, seed=1), deep(4, seed=0), deep(4, seed=1), deep(16, seed=0))
-    whole = combined(some)
-    assert set(whole.q.dims) == {"depth", "seed", "x"}
-    assert whole.q.sel(depth=16, seed=1).values.tolist() == [0, 0.5]
-    assert whole.q.sel(depth=4, seed=1).values.tolist() == [2, 2.5]
-    assert whole.way.dims == ("x",)
-    assert whole.attrs == {"env": "e", "checkpoints": "run0\nrun1\nrun2\nrun3", "differing": "depth\nseed"}
+    dataset = combined(some)
+    assert set(dataset.q.dims) == {"depth", "seed", "x"}
+    assert dataset.q.sel(depth=16, seed=1).values.tolist() == [0, 0.5]
+    assert dataset.q.sel(depth=4, seed=1).values.tolist() == [2, 2.5]
+    assert dataset.way.dims == ("x",)
+    assert dataset.attrs == {"env": "e", "checkpoints": "run0\nrun1\nrun2\nrun3", "differing": "depth\nseed"}
 
 
-def test_what_is_no_grid_keeps_one_dimension():
+def test_an_incomplete_grid_keeps_one_dimension():
     some = agents(deep(4), deep(16), deep(4, width=128, actor_width=128))
-    whole = combined(some)
-    assert whole.q.dims == ("checkpoint", "x")
-    labels = [label for label, _, _ in datasets.each(whole)]
+    dataset = combined(some)
+    assert dataset.q.dims == ("checkpoint", "x")
+    labels = [label for label, _, _ in datasets.each(dataset)]
     assert labels == ["depth 4, width 64", "depth 16, width 64", "depth 4, width 128"]
 
 
-def test_the_actors_depth_is_named_only_where_it_differs():
+def test_the_actors_depth_is_named_only_if_it_differs_from_the_critics():
     assert datasets.differing(agents(deep(4), deep(8))) == ["depth"]
     assert datasets.differing(agents(deep(4), {"actor_depth": 8})) == ["actor_depth"]
 
 
 def test_one_agent_is_labeled_by_its_depth():
-    whole = combined(agents(deep(8)))
-    [(label, facts, part)] = datasets.each(whole)
+    dataset = combined(agents(deep(8)))
+    [(label, facts, part)] = datasets.each(dataset)
     assert (label, facts) == ("depth 8", {"depth": 8})
     assert part.q.values.tolist() == [0, 0.5]
 
 
 def test_each_visits_every_cell_of_a_grid():
     some = agents(*(deep(depth, seed=seed) for depth in (4, 8) for seed in (0, 1)))
-    found = {label: part.q.values[0] for label, _, part in datasets.each(combined(some))}
-    assert found == {"depth 4, seed 0": 0, "depth 4, seed 1": 1, "depth 8, seed 0": 2, "depth 8, seed 1": 3}
+    result = {label: part.q.values[0] for label, _, part in datasets.each(combined(some))}
+    assert result == {"depth 4, seed 0": 0, "depth 4, seed 1": 1, "depth 8, seed 0": 2, "depth 8, seed 1": 3}
 
 
 SETTINGS = [
@@ -82,25 +82,25 @@ SETTINGS = [
 
 @pytest.mark.parametrize(("name", "low", "high", "words"), SETTINGS)
 def test_any_setting_becomes_a_dimension(tmp_path, name, low, high, words):
-    """Also in what is read back from a file."""
-    whole = combined(agents(*(deep(4, seed=seed, **{name: value}) for value in (high, low) for seed in (0, 1))))
-    assert set(whole.q.dims) == {name, "seed", "x"}
-    assert whole.q.sel({name: low, "seed": 1}).values.tolist() == [3, 3.5]
-    datasets.save(whole, tmp_path / "whole.nc")
+    """In the Dataset itself and after it is read back from a file."""
+    dataset = combined(agents(*(deep(4, seed=seed, **{name: value}) for value in (high, low) for seed in (0, 1))))
+    assert set(dataset.q.dims) == {name, "seed", "x"}
+    assert dataset.q.sel({name: low, "seed": 1}).values.tolist() == [3, 3.5]
+    datasets.save(dataset, tmp_path / "whole.nc")
     with xr.open_dataset(tmp_path / "whole.nc") as read:
-        for dataset in (whole, read):
-            assert {f"{words}, seed 0", f"{words}, seed 1"} < {label for label, _, _ in datasets.each(dataset)}
-            found = {label: len(parts) for label, _, parts in datasets.groups(dataset)}
-            assert (found[words], len(found)) == (2, 2)
+        for each in (dataset, read):
+            assert {f"{words}, seed 0", f"{words}, seed 1"} < {label for label, _, _ in datasets.each(each)}
+            result = {label: len(parts) for label, _, parts in datasets.groups(each)}
+            assert (result[words], len(result)) == (2, 2)
 
 
-def test_how_a_run_is_kept_tells_apart_only_what_nothing_else_does():
+def test_settings_of_storage_distinguish_runs_only_as_a_last_resort():
     assert datasets.differing(agents({"seed": 0, "keep": 1}, {"seed": 1, "keep": 0})) == ["seed"]
     assert datasets.differing(agents({"keep": 1}, {"keep": 0})) == ["keep"]
 
 
-def test_what_is_not_known_is_not_made_up():
-    """An imported run does not tell its gamma."""
+def test_a_setting_that_a_run_lacks_is_unknown():
+    """An imported run does not record its gamma."""
     assert datasets.differing(agents({"depth": 4, "gamma": 0.9}, {"depth": 8})) == ["depth"]
     some = agents({"gamma": 0.9}, {"gamma": 0.99}, {"seed": 1})
     assert datasets.differing(some) == ["gamma", "seed"]
@@ -108,51 +108,51 @@ def test_what_is_not_known_is_not_made_up():
     assert labels == ["gamma 0.9, seed 0", "gamma 0.99, seed 0", "gamma unknown, seed 1"]
 
 
-def test_labels_count_what_is_too_much_to_read():
+def test_long_labels_end_in_a_count():
     many = {f"crl.number{n}": n for n in range(9)}
     both = [{"depth": depth} | {name: value * depth for name, value in many.items()} for depth in (4, 8)]
     words = datasets.labels(both)
-    assert words[0] == "depth 4, crl.number0 0, crl.number1 4, crl.number2 8, 6 settings more"
-    both[1] = both[0] | {"crl.number8": 1}  # told by the last alone: nothing is left out
+    assert words[0] == "depth 4, crl.number0 0, crl.number1 4, crl.number2 8, 6 more settings"
+    both[1] = both[0] | {"crl.number8": 1}  # they differ in the last setting only, so nothing is cut
     assert datasets.labels(both)[1].endswith("crl.number8 1")
 
 
 def test_a_dataset_of_an_older_crlviz_has_its_labels():
-    whole = combined(agents(deep(16), deep(4)))
-    del whole.attrs["differing"]
-    assert [label for label, _, _ in datasets.each(whole)] == ["depth 4", "depth 16"]
+    dataset = combined(agents(deep(16), deep(4)))
+    del dataset.attrs["differing"]
+    assert [label for label, _, _ in datasets.each(dataset)] == ["depth 4", "depth 16"]
 
 
-def test_twice_the_same():
+def test_the_same_checkpoint_twice_is_refused():
     with pytest.raises(UsageError, match="run0 and run1 do not differ"):
         combined(agents({}, {}))
 
 
-def test_groups_gather_seeds_and_put_shallow_ones_first():
+def test_groups_collect_seeds_in_order_of_depth():
     some = agents(*(deep(depth, seed=seed) for depth in (16, 4) for seed in (0, 1)), deep(8))
-    found = {
+    result = {
         label: (depth, [part.q.values[0] for part in parts]) for label, depth, parts in datasets.groups(combined(some))
     }
-    assert list(found.items()) == [("depth 4", (4, [2, 3])), ("depth 8", (8, [4])), ("depth 16", (16, [0, 1]))]
+    assert list(result.items()) == [("depth 4", (4, [2, 3])), ("depth 8", (8, [4])), ("depth 16", (16, [0, 1]))]
 
 
-def test_groups_know_a_depth_that_all_share():
-    whole = combined(agents(deep(16, seed=1), deep(16, seed=0)))
-    [(label, depth, parts)] = datasets.groups(whole)
+def test_groups_have_a_depth_that_all_runs_share():
+    dataset = combined(agents(deep(16, seed=1), deep(16, seed=0)))
+    [(label, depth, parts)] = datasets.groups(dataset)
     assert (label, depth, len(parts)) == ("depth 16", 16, 2)
     [(label, depth, _), _] = datasets.groups(combined(agents(deep(16), deep(16, env="point_u4_maze"))))
     assert (label, depth) == ("point_u4_maze", 16)
 
 
-def test_runs_gather_their_checkpoints_in_order():
+def test_runs_collect_their_checkpoints_in_order():
     some = agents(*(deep(depth, env_steps=steps) for depth, steps in ((4, 200), (4, 100), (8, 200))))
-    found = datasets.runs(combined(some))
-    values = {run: {steps: part.q.values[0] for steps, part in parts.items()} for run, parts in found.items()}
+    result = datasets.runs(combined(some))
+    values = {run: {steps: part.q.values[0] for steps, part in parts.items()} for run, parts in result.items()}
     assert values == {"depth 4": {100: 1, 200: 0}, "depth 8": {200: 2}}
-    assert [list(parts) for parts in found.values()] == [[100, 200], [200]]
+    assert [list(parts) for parts in result.values()] == [[100, 200], [200]]
 
 
-def test_a_single_run_is_called_by_its_directory():
+def test_a_single_run_is_labeled_by_its_directory():
     some = agents(deep(4, env_steps=100), deep(4, env_steps=200))
     for agent in some:
         agent.source = Path(f"runs/deep/checkpoints/{agent.facts['env_steps']}")

@@ -1,4 +1,4 @@
-"""What files say is shown, never obeyed: by a terminal or by a browser."""
+"""Text from files is shown and never interpreted, by a terminal or a browser."""
 
 import json
 
@@ -18,7 +18,7 @@ BREAKOUTS = ["</script><script>document.title='owned'</script>", "<!--<script>",
 
 
 @given(st.text() | st.just(HOSTILE))
-def test_text_for_a_terminal_is_one_line_without_controls(text):
+def test_printable_is_one_line_without_control_characters(text):
     shown = printable(text)
     assert len(shown) == len(text)
     assert all(ord(c) >= 32 and not 127 <= ord(c) < 160 for c in shown)
@@ -26,18 +26,18 @@ def test_text_for_a_terminal_is_one_line_without_controls(text):
 
 
 @given(st.recursive(st.text() | st.sampled_from(BREAKOUTS), lambda inner: st.dictionaries(st.text(), inner)))
-def test_json_for_a_script_is_the_same_json_without_an_opening_bracket(value):
+def test_script_json_is_equal_json_without_a_less_than_sign(value):
     embedded = script_json(value)
     assert "<" not in embedded
     assert json.loads(embedded) == value
 
 
-def _rewritten(run, config):
-    """A run's config.json as a hostile maker would write it: with a checksum that fits."""
+def _rewrite_config(run, config):
+    """Write a run's config.json as an attacker would: with a valid checksum."""
     (run / "config.json").write_bytes(run_directory.to_json(config))
 
 
-def test_inspect_obeys_nothing(tmp_path):
+def test_inspect_prints_no_control_characters(tmp_path):
     run = untrained_run(tmp_path / "run", toy_config())
     config = {name: value for name, value in run_directory.read_config(run).items() if name != "sha256"}
     more = {
@@ -47,7 +47,7 @@ def test_inspect_obeys_nothing(tmp_path):
         "imported": {"notes": [HOSTILE], HOSTILE: 1},
     }
     more |= {"resumed": [{"env_steps": HOSTILE, "command": [HOSTILE]}], "command": [HOSTILE]}
-    _rewritten(run, {**config, **more})
+    _rewrite_config(run, {**config, **more})
     shown = inspection.describe(run)
     assert set(shown) - {"\n"} == {c for c in shown if c.isprintable()}
     assert "\nok   forged" not in shown
@@ -55,21 +55,21 @@ def test_inspect_obeys_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["algorithm", "env", "eval_env", "seed", "file"])
-def test_names_from_a_file_reach_no_terminal_raw(tmp_path, where, monkeypatch, capfd):
+def test_names_from_files_reach_the_terminal_escaped(tmp_path, where, monkeypatch, capfd):
     run = untrained_run(tmp_path / "run", toy_config())
     config = {name: value for name, value in run_directory.read_config(run).items() if name != "sha256"}
     if where == "algorithm":
         config["algorithm"] = HOSTILE
     elif where != "file":
         config["config"][where] = HOSTILE
-    _rewritten(run, config)
-    place = run / "checkpoints" / "100"
-    manifest = json.loads((place / "manifest.json").read_text())
+    _rewrite_config(run, config)
+    checkpoint = run / "checkpoints" / "100"
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
     manifest.pop("sha256")
     if where == "file":
         manifest["files"][HOSTILE] = {"bytes": 1, "sha256": ""}
     manifest["settings"] = run_directory.settings_digest(config)
-    (place / "manifest.json").write_bytes(run_directory.to_json(manifest))
+    (checkpoint / "manifest.json").write_bytes(run_directory.to_json(manifest))
     arguments = ["inspect", str(run), *(["--verify"] if where == "file" else [])]
     monkeypatch.setattr("sys.argv", ["crlviz", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -82,10 +82,10 @@ def test_names_from_a_file_reach_no_terminal_raw(tmp_path, where, monkeypatch, c
 
 
 @pytest.mark.parametrize("text", BREAKOUTS[:2])
-def test_a_chart_of_hostile_labels_draws_them(tmp_path, open_page, text):
+def test_a_chart_draws_hostile_labels_as_text(tmp_path, open_page, text):
     chart = alt.Chart({"values": [{"a": 1, "b": text}]}, title=text).mark_point().encode(x="a:Q", y="b:N")
     charts.save(chart, tmp_path / "chart.html")
     page = open_page(tmp_path / "chart.html")
     page.wait_for_selector("svg.marks")
-    assert page.title() == "crlviz"
+    assert page.title() == text
     assert text in page.locator("svg.marks").text_content()

@@ -1,4 +1,4 @@
-"""Rollouts: policies whose outcome is known, and statistics recomputed by numpy."""
+"""Rollouts of policies with known outcomes, and statistics recomputed in numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from tests.helpers.toys import ROOM, FallingPoint, Handmade, assert_described
 
 
 def _steer(observation, key=None):
-    """Push so that the next step ends on the goal, as far as the force goes: perfect where nothing is in the way."""
+    """Push so that the next step ends on the goal if the force suffices: optimal in an empty room."""
     position, velocity, goal = jnp.split(observation, 3, axis=-1)
     return jnp.clip((goal - position - 0.5 * velocity) / 0.15, -1, 1)
 
@@ -34,14 +34,14 @@ def test_a_perfect_controller_reaches_its_goal(room):
     ds = rollout(Handmade(room, _steer), 8, length=60)
     assert ds.success.any("time").all()
     assert float(ds.distance.isel(time=-1).max()) < 1e-3
-    assert (np.diff(ds.distance, axis=1) <= 1e-5).all()  # never farther than before
+    assert (np.diff(ds.distance, axis=1) <= 1e-5).all()  # the distance never grows
     np.testing.assert_allclose(ds.goal, np.broadcast_to(room.maze.xy((5, 1)), ds.goal.shape))
     # 2 m in y at most, at a top speed of 0.3 m a step reached within a few steps.
     first = ds.success.argmax("time")
     assert int(first.max()) <= 12
 
 
-def test_no_action_no_motion(room):
+def test_without_actions_nothing_moves(room):
     starts = np.array([[0.0, 0.0], [1.3, -0.7]])
     ds = rollout(Handmade(room, _stay), 2, length=15, starts=starts, goals=np.array([[1.0, 1.0], [1.3, -0.8]]))
     np.testing.assert_allclose(ds.achieved, np.broadcast_to(starts[:, None], ds.achieved.shape), rtol=1e-6)
@@ -100,7 +100,7 @@ def test_rollout_takes_another_environment_and_its_length(toy_agent):
 
 
 def _statistics(ds) -> dict[str, float]:
-    """What ``evaluate`` promises, computed an episode at a time."""
+    """The statistics of ``evaluate``, computed one episode at a time."""
     rows = []
     for episode in range(ds.sizes["episode"]):
         one = ds.isel(episode=episode)
@@ -125,7 +125,7 @@ def test_evaluate_against_numpy(falls):
     env = envs.make("point_u_maze")
     if falls:
         env = FallingPoint("falling", mazes.get("u_maze", centered=True))
-    # Both draw starts and goals from the first half of the key's split, so the episodes are the same ones.
+    # Both draw starts and goals from the first half of the split key, so the episodes are the same.
     ds = rollout(Handmade(env, _steer), 40, seed=11, length=50)
     scores = jax.jit(lambda key: evaluate(env, _steer, key, 40, 50))(jax.random.key(11))
     expected = _statistics(ds)
@@ -133,7 +133,7 @@ def test_evaluate_against_numpy(falls):
     assert 0 < expected["success"] < 1
     if falls:
         assert 1 < expected["episode_steps"] < 50
-        # After the end nothing counts any more, wherever the body lies.
+        # After the end of an episode nothing counts, wherever the body lies.
         assert not (ds.success & ~ds.alive).any()
         over = ds.achieved.values[..., 1] > env.line
         np.testing.assert_array_equal(ds.alive[:, 1:], ~np.logical_or.accumulate(over, axis=1)[:, :-1])
@@ -142,7 +142,7 @@ def test_evaluate_against_numpy(falls):
         assert expected["episode_steps"] == 50
 
 
-def test_distinct_episodes_go_to_all_goals_before_any_comes_again():
+def test_distinct_episodes_use_every_goal_before_repeating_one():
     agent = Handmade(envs.make("point_u_maze"), _stay)
     goals = {tuple(cell) for cell in agent.env.maze.goals}
     count = len(goals)
@@ -151,7 +151,7 @@ def test_distinct_episodes_go_to_all_goals_before_any_comes_again():
         ds = rollout(agent, 2 * count, length=1, seed=seed, distinct=True)
         cells = [tuple(cell) for cell in agent.env.maze.cell(ds.goal.values).tolist()]
         assert set(cells[:count]) == set(cells[count:]) == goals
-        # The first is the one that it was, start and goal.
+        # The first episode is unchanged.
         np.testing.assert_array_equal(ds.state.values[0], plain.state.values[0])
         np.testing.assert_array_equal(ds.goal.values[0], plain.goal.values[0])
         assert len({tuple(cell) for cell in agent.env.maze.cell(plain.goal.values[:count]).tolist()}) < count

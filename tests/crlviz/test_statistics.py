@@ -1,4 +1,4 @@
-"""How often a difference of nothing is claimed, and what is found; on shapes that scores of few seeds take."""
+"""False-positive rate and power of comparisons, on distributions that scores of few seeds have."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ SEEDS = [(3, 3), (5, 5), (10, 10), (3, 5), (5, 3), (3, 10), (5, 10)]
 
 
 def rate(shapes, seeds, comparisons=1):
-    """Of DRAWS pairs of groups, how many are claimed to differ."""
+    """How many of DRAWS pairs of groups get a verdict."""
     rng = np.random.default_rng(0)
     low, high = statistics.interval(
         *(shape(rng, (DRAWS, n)) for shape, n in zip(shapes, seeds, strict=True)), comparisons
@@ -47,60 +47,60 @@ def rate(shapes, seeds, comparisons=1):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_nothing_is_claimed_more_often_than_stated(name):
-    """Means are equal, so every claim is false; chance allows a little more than 5 % of the draws (binomial, 1e-3)."""
+def test_false_positives_are_at_most_5_percent(name):
+    """Means are equal, so every claim is false. Chance allows slightly more than 5 % of the draws (binomial, 1e-3)."""
     claimed = {seeds: rate(SHAPES[name], seeds) for seeds in SEEDS}
     assert max(claimed.values()) <= binom.ppf(0.999, DRAWS, 0.05), claimed
 
 
 @pytest.mark.parametrize("comparisons", [3, 6])
-def test_nor_is_it_over_all_comparisons_of_a_page(comparisons):
-    """Of scores that are not all-or-nothing, for which the docstring says what three seeds cannot do."""
+def test_false_positives_over_several_comparisons_are_at_most_5_percent(comparisons):
+    """Without all-or-nothing scores: three seeds cannot do it there, as the docstring says."""
     allowed = binom.ppf(0.999, DRAWS, 0.05 / comparisons)
     for name in ("normal", "normal, half the spread", "normal, five times the spread", "skewed", "very skewed"):
         claimed = {seeds: rate(SHAPES[name], seeds, comparisons) for seeds in SEEDS}
         assert max(claimed.values()) <= allowed, (name, claimed)
 
 
-def test_welchs_test_would_claim_more_often():
-    """So that the shapes above are hard enough to tell."""
+def test_welchs_test_has_more_false_positives():
+    """So the distributions above are hard enough to reveal a bad test."""
     rng = np.random.default_rng(0)
     shape, other = SHAPES["skewed, a third of the spread"]
-    found = ttest_ind(shape(rng, (DRAWS, 3)), other(rng, (DRAWS, 10)), axis=1, equal_var=False)
-    assert (found.pvalue < 0.05).mean() > 0.1
+    result = ttest_ind(shape(rng, (DRAWS, 3)), other(rng, (DRAWS, 10)), axis=1, equal_var=False)
+    assert (result.pvalue < 0.05).mean() > 0.1
 
 
-def test_the_interval_is_students_by_hand():
-    """Three seeds against five, of which the three vary more; t of 2 degrees of freedom at 97.5 % is 4.3027."""
-    found = statistics.compare([1.0, 2.0, 6.0], [5.0, 6.0, 6.0, 7.0, 6.0])
+def test_the_interval_by_hand():
+    """Three seeds against five, where the three vary more; t with 2 degrees of freedom at 97.5 % is 4.3027."""
+    result = statistics.compare([1.0, 2.0, 6.0], [5.0, 6.0, 6.0, 7.0, 6.0])
     half = 4.3027 * np.sqrt(7) * np.sqrt(2 / 3)
-    assert found.difference == pytest.approx(-3)
-    assert (found.low, found.high) == (pytest.approx(-3 - half, abs=1e-3), pytest.approx(-3 + half, abs=1e-3))
+    assert result.difference == pytest.approx(-3)
+    assert (result.low, result.high) == (pytest.approx(-3 - half, abs=1e-3), pytest.approx(-3 + half, abs=1e-3))
     wider = statistics.compare([1.0, 2.0, 6.0], [5.0, 6.0, 6.0, 7.0, 6.0], comparisons=3)  # at 1 - 0.05 / 3: 7.6488
     assert wider.high == pytest.approx(-3 + half * 7.6488 / 4.3027, abs=1e-2)
 
 
-def test_a_verdict_is_the_intervals_side_of_zero():
+def test_the_verdict_is_the_side_of_zero_on_which_the_interval_lies():
     rng = np.random.default_rng(1)
     seen = set()
     for _ in range(300):
         a, b = rng.normal(rng.normal(0, 5), 1, 5), rng.normal(0, 1, rng.integers(3, 9))
-        found = statistics.compare(a, b, comparisons=int(rng.integers(1, 4)))
-        assert found.low < found.difference == pytest.approx(a.mean() - b.mean())
-        assert found.difference < found.high
-        assert (found.verdict > 0, found.verdict < 0) == (found.low > 0, found.high < 0)
-        opposite = statistics.compare(b, a, comparisons=found.comparisons)
-        assert (opposite.verdict, opposite.low) == (-found.verdict, pytest.approx(-found.high))
-        seen.add(found.verdict)
+        result = statistics.compare(a, b, comparisons=int(rng.integers(1, 4)))
+        assert result.low < result.difference == pytest.approx(a.mean() - b.mean())
+        assert result.difference < result.high
+        assert (result.verdict > 0, result.verdict < 0) == (result.low > 0, result.high < 0)
+        opposite = statistics.compare(b, a, comparisons=result.comparisons)
+        assert (opposite.verdict, opposite.low) == (-result.verdict, pytest.approx(-result.high))
+        seen.add(result.verdict)
     assert seen == {-1, 0, 1}
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("comparisons", [1, 3])
-def test_what_is_said_to_be_found_is_found_four_times_in_five(seeds, comparisons):
+def test_a_detectable_difference_is_found_with_a_power_of_80_percent(seeds, comparisons):
     spread = 0.1
     many = np.random.default_rng(2).normal(0, spread, 10_000)
-    # compare tells it from the seeds' own spread; here that is the true one.
+    # compare estimates it from the seeds' spread; 10,000 seeds give the true one.
     effect = statistics.compare(many, many).detectable / statistics._detectable(10_000, 10_000, 1)
     effect *= statistics._detectable(seeds, seeds, comparisons)
     assert rate((normal(spread, effect), normal(spread)), (seeds, seeds), comparisons) / DRAWS == pytest.approx(
@@ -108,15 +108,15 @@ def test_what_is_said_to_be_found_is_found_four_times_in_five(seeds, comparisons
     )
 
 
-def test_the_power_that_is_told_is_that_of_the_pooled_spread():
-    found = statistics.compare([0.4, 0.5, 0.6], [0.4, 0.5, 0.6])
-    assert found.detectable == pytest.approx(0.1 * statistics._detectable(3, 3, 1))
-    assert 0.5 < found.detectable < 0.6  # 5.4 standard deviations
-    assert f"3 seeds would have found {found.detectable:.2f} or more" in found.words("deeper", "wider")
+def test_the_detectable_difference_uses_the_pooled_spread():
+    result = statistics.compare([0.4, 0.5, 0.6], [0.4, 0.5, 0.6])
+    assert result.detectable == pytest.approx(0.1 * statistics._detectable(3, 3, 1))
+    assert 0.5 < result.detectable < 0.6  # 5.4 standard deviations
+    assert f"3 seeds would have found {result.detectable:.2f} or more" in result.words("deeper", "wider")
 
 
-def test_no_difference_is_promised_that_scores_cannot_have():
-    """Shares of 0, 0.5 and 1 have a standard deviation of 0.5: three seeds find 5.4 times that, and 1 is the most."""
+def test_no_detectable_difference_beyond_the_largest_possible():
+    """Shares of 0, 0.5 and 1 have a standard deviation of 0.5. Three seeds find 5.4 times that; the largest is 1."""
     scores = [0.0, 0.5, 1.0]
     assert 2.6 < statistics.compare(scores, scores).detectable < 2.8
     shares = statistics.compare(scores, scores, largest=1)
@@ -133,32 +133,32 @@ def test_seeds_that_do_not_vary():
     assert same.low <= 0 <= same.high
     assert "would have found" not in same.words("deeper", "wider")
     assert statistics.compare([0.0] * 3, [0.0] * 3).verdict == 0
-    assert statistics.compare([0.3] * 3, [0.1 + 0.2] * 3).verdict == 0  # apart by rounding
-    # Far apart without any spread: a difference, whose interval is no point.
-    apart = statistics.compare([1.0] * 3, [0.0] * 3)
-    assert apart.verdict == 1
-    assert 0 < apart.low < 0.9
+    assert statistics.compare([0.3] * 3, [0.1 + 0.2] * 3).verdict == 0  # they differ by rounding
+    # Different scores without any spread: a difference, with an interval of positive width.
+    different = statistics.compare([1.0] * 3, [0.0] * 3)
+    assert different.verdict == 1
+    assert 0 < different.low < 0.9
     assert statistics.compare([1.0] * 3, [0.0] * 3, comparisons=1000).verdict == 0
 
 
 @pytest.mark.parametrize("seeds", [(1, 1), (2, 2), (2, 9), (9, 1)])
 def test_fewer_than_three_seeds_have_no_verdict(seeds):
-    found = statistics.compare(np.linspace(0.9, 1, seeds[0]), np.linspace(0, 0.1, seeds[1]))
-    assert found.verdict == 0
-    assert np.isnan([found.low, found.high, found.detectable]).all()
-    assert found.difference > 0.8
-    assert found.words("deeper", "wider").endswith("so this is a picture and no claim")
+    result = statistics.compare(np.linspace(0.9, 1, seeds[0]), np.linspace(0, 0.1, seeds[1]))
+    assert result.verdict == 0
+    assert np.isnan([result.low, result.high, result.detectable]).all()
+    assert result.difference > 0.8
+    assert result.words("deeper", "wider").endswith("so this is a picture and no claim")
 
 
 def test_a_missing_score_claims_nothing():
-    found = statistics.compare([0.9, np.nan, 0.9], [0.1, 0.1, 0.2])
-    assert found.verdict == 0
-    assert np.isnan(found.low)
-    assert found.words("deeper", "wider") == "a score is missing, so no claim"
+    result = statistics.compare([0.9, np.nan, 0.9], [0.1, 0.1, 0.2])
+    assert result.verdict == 0
+    assert np.isnan(result.low)
+    assert result.words("deeper", "wider") == "a score is missing, so no claim"
 
 
 def test_words():
-    found = statistics.compare([0.8, 0.81, 0.82], [0.1, 0.11, 0.12], comparisons=3)
-    assert found.words("deeper", "wider").startswith("deeper (+0.70, 95 % interval +0.")
-    assert found.words("deeper", "wider").endswith("for all 3 comparisons together)")
+    result = statistics.compare([0.8, 0.81, 0.82], [0.1, 0.11, 0.12], comparisons=3)
+    assert result.words("deeper", "wider").startswith("deeper (+0.70, 95 % interval +0.")
+    assert result.words("deeper", "wider").endswith("for all 3 comparisons together)")
     assert statistics.compare([0.1, 0.11, 0.12], [0.8, 0.81, 0.82]).words("deeper", "wider").startswith("wider (-0.70")

@@ -1,4 +1,4 @@
-"""The command in processes of its own, in surroundings that are not as it would have them."""
+"""The command as a subprocess in unfavorable environments: missing devices, shadowed modules."""
 
 import contextlib
 import os
@@ -13,9 +13,9 @@ from crlviz.processes import process_pool
 
 
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
-def test_a_device_that_is_not_there(toy_run, tmp_path, platform):
+def test_a_missing_device_is_one_sentence(toy_run, tmp_path, platform):
     if platform == "cuda" and jax.default_backend() != "cpu":
-        pytest.skip("there is one")
+        pytest.skip("this machine has a GPU")
     done = subprocess.run(
         [sys.executable, "-m", "crlviz", "norms", toy_run, "--out", tmp_path / "norms.json"],
         env={**os.environ, "JAX_PLATFORMS": platform},
@@ -29,18 +29,18 @@ def test_a_device_that_is_not_there(toy_run, tmp_path, platform):
 
 
 @pytest.fixture
-def taken(tmp_path):
-    """A directory where names of ours, and of what we need, are taken."""
+def shadowing(tmp_path):
+    """A directory of modules that shadow our packages and our dependencies."""
     for name in ("analyses", "training", "click", "numpy", "jax"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('imported {name} from the working directory')")
     return tmp_path
 
 
-def test_nothing_is_imported_from_the_working_directory(taken):
+def test_nothing_is_imported_from_the_working_directory(shadowing):
     def run(*arguments, **environment):
         done = subprocess.run(
             [sys.executable, *arguments],
-            cwd=taken,
+            cwd=shadowing,
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             capture_output=True,
@@ -51,16 +51,16 @@ def test_nothing_is_imported_from_the_working_directory(taken):
 
     assert "Example: crlviz train" in run("-m", "crlviz", "train", "--help")
     assert "Example: crlviz heatmap" in run("-m", "crlviz", "heatmap", "--help")
-    (job,) = [process_pool.Job(("train", "--help"), taken / "logs" / "log.txt")]
-    with contextlib.chdir(taken):
+    (job,) = [process_pool.Job(("train", "--help"), shadowing / "logs" / "log.txt")]
+    with contextlib.chdir(shadowing):
         assert [code for _, ended in process_pool.run([job], 1, poll=0.05) for _, code in ended] == [0]
     for name in ("click", "numpy", "jax"):
-        (taken / f"{name}.py").unlink()
-    # Where the user says that it is to be looked in, our own names are ours nevertheless, and a notebook is told.
-    assert "Example: crlviz train" in run("-P", "-m", "crlviz", "train", "--help", PYTHONPATH=str(taken))
-    told = run("-c", "import crlviz")
+        (shadowing / f"{name}.py").unlink()
+    # With PYTHONPATH set by the user, our own packages still win, and `import crlviz` warns of the shadowing files.
+    assert "Example: crlviz train" in run("-P", "-m", "crlviz", "train", "--help", PYTHONPATH=str(shadowing))
+    warning = run("-c", "import crlviz")
     for name in ("analyses", "training"):
-        assert f"import {name} gives {taken / name}.py here, not crlviz's own: rename that file" in told
+        assert f"import {name} gives {shadowing / name}.py here, not crlviz's own: rename that file" in warning
 
 
 def test_a_data_set_is_saved_where_the_locale_cannot_spell_the_path(tmp_path):

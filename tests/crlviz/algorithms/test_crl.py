@@ -1,4 +1,4 @@
-"""The losses against loops, and an update against the three steps done by hand."""
+"""The losses against loops, and an update against three optax steps."""
 
 import jax
 import jax.numpy as jnp
@@ -55,15 +55,15 @@ def _naive(logits: np.ndarray, penalty: float) -> tuple[float, dict[str, float]]
 def test_info_nce_against_a_loop(seed, penalty, scale):
     logits = -np.abs(np.random.default_rng(seed).normal(size=(5, 5))) * scale
     loss, detail = jax.jit(info_nce)(logits.astype(np.float32), penalty)
-    expected, told = _naive(logits, penalty)
+    expected, metrics = _naive(logits, penalty)
     assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    assert detail.keys() == told.keys()
-    for name, value in told.items():
+    assert detail.keys() == metrics.keys()
+    for name, value in metrics.items():
         assert float(detail[name]) == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
 def test_rows_are_state_actions_and_columns_are_goals():
-    """A goal that is near every row costs the rows (forward InfoNCE); the transposed loss would be another number."""
+    """The loss is forward InfoNCE: a goal near every row raises the loss of the rows. The transposed loss differs."""
     logits = jnp.array([[-1.0, 0.0, -3.0], [-2.0, 0.0, -3.0], [-2.0, 0.0, -1.0]])
     assert float(info_nce(logits, 0.0)[0]) == pytest.approx(_naive(np.asarray(logits, float), 0.0)[0], rel=1e-5)
     assert float(info_nce(logits, 0.0)[0]) != pytest.approx(float(info_nce(logits.T, 0.0)[0]), rel=1e-2)
@@ -71,7 +71,7 @@ def test_rows_are_state_actions_and_columns_are_goals():
     np.testing.assert_allclose(pairwise_logits(phi, psi), [[0, -4], [-5, -3]], rtol=1e-6)
 
 
-def test_perfect_embeddings_tell_every_row_apart():
+def test_perfect_embeddings_have_accuracy_1():
     phi = 30.0 * np.eye(8, dtype=np.float32)
     loss, detail = jax.jit(lambda phi: info_nce(pairwise_logits(phi, phi), 0.0))(phi)
     assert float(detail["accuracy"]) == 1
@@ -82,7 +82,7 @@ def test_perfect_embeddings_tell_every_row_apart():
     assert np.isfinite(gradient).all()
 
 
-def test_gradients_of_info_nce_by_differences():
+def test_gradients_of_info_nce_against_finite_differences():
     logits = np.random.default_rng(0).normal(size=(4, 4))
     gradient = np.asarray(jax.jit(jax.grad(lambda x: info_nce(x, 0.1)[0]))(logits.astype(np.float32)))
     for i, j in np.ndindex(4, 4):
@@ -123,8 +123,8 @@ def test_an_update_is_three_steps_from_the_old_parameters(crl, learner, batch):
         def alpha_loss(log_alpha):
             return jnp.mean(jnp.exp(log_alpha) * (-log_prob + 0.5 * ACTION))
 
-        def step(optimizer, loss, old, memory):
-            updates, memory = optimizers[optimizer].update(jax.grad(loss)(old), memory, old)
+        def step(optimizer, loss, old, state):
+            updates, _ = optimizers[optimizer].update(jax.grad(loss)(old), state, old)
             return optax.apply_updates(old, updates)
 
         expected = {
@@ -135,11 +135,11 @@ def test_an_update_is_three_steps_from_the_old_parameters(crl, learner, batch):
         losses = actor_loss(learner.actor), critic_loss(learner.critic), alpha_loss(learner.log_alpha)
         return ours, metrics, expected, losses, -log_prob.mean()
 
-    for _ in range(2):  # the second from optimizers that remember
+    for _ in range(2):  # the second update starts from nonzero moments
         ours, metrics, expected, losses, entropy = both(learner)
         for name, params in expected.items():
             for a, b in zip(jax.tree.leaves(getattr(ours, name)), jax.tree.leaves(params), strict=True):
-                # Adam divides by the gradient's size, so a gradient that is next to nothing is next to noise.
+                # Adam divides by the gradient's size, so it amplifies rounding errors of gradients near zero.
                 assert np.median(np.abs(a - b)) < 1e-6
                 np.testing.assert_allclose(a, b, atol=2e-3)
         for name, value in zip(("actor_loss", "critic_loss", "alpha_loss"), losses, strict=True):
@@ -149,10 +149,10 @@ def test_an_update_is_three_steps_from_the_old_parameters(crl, learner, batch):
         learner = ours
 
 
-def test_temperature_rises_under_the_target_entropy_and_falls_above_it(crl):
+def test_temperature_rises_below_the_target_entropy_and_falls_above_it(crl):
     target = -0.5 * ACTION
     slope = jax.grad(crl.alpha_loss)
-    assert float(slope(0.0, jnp.full(4, -(target - 1)))) < 0  # entropy under the target: descending raises alpha
+    assert float(slope(0.0, jnp.full(4, -(target - 1)))) < 0  # entropy below the target: gradient descent raises alpha
     assert float(slope(0.0, jnp.full(4, -(target + 1)))) > 0
 
 

@@ -1,4 +1,4 @@
-"""Environments by name, their first states within bounds, and states that a scan can carry."""
+"""Environments by name, bounds of their initial states, and states that a scan can carry."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from crlviz.errors import UsageError
 COUNT = 512
 slow = pytest.mark.slow
 
-# id: state, goal and action sizes, indices of the goal, success distances, seconds of a step.
+# id: sizes of state, goal and action, goal indices, success distance and the easy one, seconds of a step.
 SIZES = {
     "reacher": (10, 3, 2, (4, 5, 6), 0.05, None, 0.02),
     "pusher_easy": (20, 3, 7, (10, 11, 12), 0.1, None, 0.05),
@@ -40,7 +40,7 @@ SIZES = {
 # ---- names
 
 
-def test_names_are_told_before_anything_is_imported():
+def test_listing_names_imports_neither_jax_nor_engines():
     code = (
         "import sys; from crlviz import envs; assert len(envs.ids()) > 60; envs.check('ant_u4_maze');"
         "assert envs.check('humanoid') is None; assert not {'jax', 'brax', 'mujoco'} & set(sys.modules)"
@@ -48,7 +48,7 @@ def test_names_are_told_before_anything_is_imported():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_body_stands_in_every_maze():
+def test_every_walker_has_every_maze():
     known = envs.ids()
     assert len(known) == len(set(known))
     assert set(SIZES) <= set(known)
@@ -62,22 +62,22 @@ def test_every_body_stands_in_every_maze():
 @pytest.mark.parametrize(
     ("wrong", "near"), [("ant_u4", "ant_u4_maze"), ("humanoid_bigmaze", "humanoid_big_maze"), ("arm_rech", "arm_reach")]
 )
-def test_unknown_names_give_the_nearest(wrong, near):
+def test_unknown_names_suggest_the_nearest(wrong, near):
     with pytest.raises(UsageError) as error:
         envs.make(wrong)
     assert near in str(error.value).partition("nearest")[2]
 
 
-def test_mazes_are_the_papers_in_meters():
+def test_mazes_have_the_papers_positions():
     ant = envs.check("ant_u4_maze")
     assert (ant.cell_size, ant.origin) == (4.0, (0.0, 0.0))
     assert ant.xy(ant.starts).tolist() == [[8.0, 4.0]]
     humanoid = envs.check("humanoid_big_maze_eval")
     assert humanoid.cell_size == 2.0
-    # The humanoid's evaluation has one goal more than the ant's.
+    # The humanoid's evaluation maze has one goal more than the ant's.
     assert len(humanoid.goals) == len(envs.check("ant_big_maze_eval").goals) + 1 == 10
-    own = envs.check("ant_maze", ["####", "#rg#", "####"])
-    assert own.xy(own.goals).tolist() == [[4.0, 8.0]]
+    custom = envs.check("ant_maze", ["####", "#rg#", "####"])
+    assert custom.xy(custom.goals).tolist() == [[4.0, 8.0]]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_mazes_are_the_papers_in_meters():
         ("ant_ball", {"layout": ["####", "#rg#", "####"]}, "_maze"),
     ],
 )
-def test_wrong_requests_are_told(id, options, word):
+def test_bad_options_are_refused(id, options, word):
     with pytest.raises(UsageError, match=word):
         envs.make(id, **options)
 
@@ -106,7 +106,7 @@ def test_sizes(id):
     assert env.observation_size == env.state_dim + env.goal_dim
 
 
-# ---- first states
+# ---- initial states
 
 
 def _resets(id: str, count: int = COUNT, **options):
@@ -120,7 +120,7 @@ def _resets(id: str, count: int = COUNT, **options):
 
 
 def _fills(values: np.ndarray, low, high) -> None:
-    """Within the bounds, and over all of the range: 512 uniform draws come within 4 % of both ends."""
+    """Values are within the bounds and cover the range: 512 uniform draws come within 4 % of both ends."""
     low, high = np.broadcast_to(low, values.shape[1:]), np.broadcast_to(high, values.shape[1:])
     slack = 1e-5 + 0.04 * (high - low)
     assert np.all(values >= low - 1e-5)
@@ -132,7 +132,7 @@ def _fills(values: np.ndarray, low, high) -> None:
 LEGS = np.array([0, 1, 0, -1, 0, -1, 0, 1])
 
 
-def test_ant_starts_about_the_origin():
+def test_ant_starts_near_the_origin():
     _, body, goal, state = _resets("ant")
     _fills(body[:, :3], np.array([0, 0, 0.55]) - 0.1, np.array([0, 0, 0.55]) + 0.1)
     _fills(body[:, 7:15], LEGS - 0.1, LEGS + 0.1)
@@ -144,7 +144,7 @@ def test_ant_starts_about_the_origin():
     np.testing.assert_allclose(state.metrics["distance"], np.linalg.norm(body[:, :2] - goal, axis=1), rtol=1e-5)
 
 
-def test_ant_as_the_paper_has_it():
+def test_ant_with_the_papers_quaternions():
     _, body, _, _ = _resets("ant", normalize_quaternion=False)
     length = np.linalg.norm(body[:, 3:7], axis=1)
     assert 0.89 < length.min() < 0.93
@@ -168,7 +168,7 @@ def test_generated_pairs_are_centers_of_cells():
     np.testing.assert_allclose(found, weights, atol=0.04)
 
 
-def test_ball_lies_on_the_way():
+def test_ball_starts_between_ant_and_goal():
     for options in ({}, {"independent_offset": False}):
         _, body, goal, _ = _resets("ant_ball", **options)
         np.testing.assert_allclose(np.linalg.norm(goal, axis=1), 5, rtol=1e-5)
@@ -224,11 +224,11 @@ def test_reacher():
 )
 def test_pusher(id, y, x):
     _, body, goal, _ = _resets(id)
-    place = np.array([0.45, -0.05])
-    _fills(goal[:, :2] - place, (x[0], y[0]), (x[1], y[1]))
-    thing = body[:, 10:12] - place
-    kept = np.all((thing >= (-0.2, -0.3)) & (thing <= (0.2, 0)), axis=1)
-    assert kept.mean() > 0.8  # the others started too near the goal, and were stretched away from the place
+    center = np.array([0.45, -0.05])
+    _fills(goal[:, :2] - center, (x[0], y[0]), (x[1], y[1]))
+    cylinder = body[:, 10:12] - center
+    kept = np.all((cylinder >= (-0.2, -0.3)) & (cylinder <= (0.2, 0)), axis=1)
+    assert kept.mean() > 0.8  # the others were too near the goal, and were moved away from the center
     assert not body[:, :7].any()
     assert np.abs(body[:, 13:]).max() <= 0.005
 
@@ -280,7 +280,7 @@ def test_arm_grasp():
     np.testing.assert_allclose(goal[:, 6], 0.075)
 
 
-# ---- start and goal that are given
+# ---- given starts and goals
 
 
 @pytest.mark.parametrize(
@@ -302,8 +302,8 @@ def test_start_and_goal_can_be_given(id, start, goal):
     state = jax.jit(env.reset)(key, None if start is None else jnp.array(start), jnp.array(goal))
     np.testing.assert_allclose(state.obs[env.state_dim :], goal, atol=1e-6)
     if start is not None:
-        at = state.obs[:2] if env.goal_dim > 1 else state.obs[:1]
-        np.testing.assert_allclose(at, start[: len(at)], atol=1e-6)
+        position = state.obs[:2] if env.goal_dim > 1 else state.obs[:1]
+        np.testing.assert_allclose(position, start[: len(position)], atol=1e-6)
 
 
 def test_object_and_goal_can_be_given():
@@ -318,7 +318,7 @@ def test_object_and_goal_can_be_given():
 
 
 @pytest.mark.parametrize("id", ["reacher", "arm_reach"])
-def test_a_start_that_cannot_be_chosen(id):
+def test_arms_without_an_object_take_no_start(id):
     with pytest.raises(UsageError, match="start"):
         envs.make(id).reset(jax.random.key(0), jnp.zeros(2))
 
@@ -362,14 +362,14 @@ def test_a_fallen_body_is_done():
         q = env.sys.init_q.at[2].set(height)
         state = step(jax.jit(env.at)(q, np.zeros(16)), np.zeros(8))
         assert state.done == done
-    # From so low the floor may throw it up again within the step, so the lower limit is asked for by itself.
+    # From a low start the floor may push it up within the step, so the lower limit is tested directly.
     assert [float(out_of(jnp.asarray(height), 0.2, 1.0)) for height in (0.19, 0.2, 1.0, 1.01)] == [1, 0, 0, 1]
-    # A state that is no longer a number has failed as well.
+    # NaN counts as failure.
     assert step(jax.jit(env.at)(env.sys.init_q.at[2].set(np.nan), np.zeros(16)), np.zeros(8)).done == 1
 
 
 @pytest.mark.parametrize("id", ["ant", "ant_ball", "ant_push", "humanoid", "reacher", "ant_u_maze", "humanoid_u_maze"])
-def test_the_papers_options_are_options(id):
+def test_options_of_the_paper_are_accepted(id):
     options = envs.paper_options(id)
     env = envs.make(id, **options)
     assert env.dt == pytest.approx({"humanoid": 0.03, "humanoid_u_maze": 0.015, "reacher": 0.04}.get(id, 0.05))
@@ -386,8 +386,8 @@ def test_the_papers_options_are_options(id):
         ("pusher_easy", (0.4, -0.2), (0.5, -0.4, -0.323)),
     ],
 )
-def test_a_body_put_elsewhere_is_as_a_reset_there_has_it(id, place, goal):
-    """Of the humanoid's 268 numbers the inertia of its links follows too, and the target is among them."""
+def test_placed_equals_a_reset_with_that_start(id, place, goal):
+    """In the humanoid's state the inertias of the links change too, and the target."""
     env = envs.make(id)
     key, place, goal = jax.random.key(3), np.array(place, np.float32), np.array(goal, np.float32)
 
@@ -403,7 +403,7 @@ def test_a_body_put_elsewhere_is_as_a_reset_there_has_it(id, place, goal):
 
 
 @pytest.mark.parametrize("ball_is_goal", [True, False])
-def test_a_ball_is_put_elsewhere(ball_is_goal):
+def test_placed_moves_the_ball(ball_is_goal):
     env = envs.make("ant_ball", ball_is_goal=ball_is_goal)
     place, goal = np.array([1.5, -2.0], np.float32), np.array([3.0, 4.0], np.float32)
 
@@ -417,7 +417,7 @@ def test_a_ball_is_put_elsewhere(ball_is_goal):
     np.testing.assert_allclose(placed, there, atol=1e-5)
 
 
-def test_an_arm_cannot_be_put_elsewhere():
+def test_an_arm_cannot_be_placed():
     env = envs.make("reacher")
     state = jax.jit(env.reset)(jax.random.key(0))
     with pytest.raises(UsageError, match="follows from its joints"):

@@ -1,4 +1,4 @@
-"""Shortest paths against a visibility graph that compares every two corners with every wall; and large mazes."""
+"""Shortest paths against a brute-force visibility graph, and large mazes."""
 
 import itertools
 import random
@@ -12,7 +12,7 @@ from crlviz.envs import mazes
 
 
 def carved(side: int, seed: int = 0) -> list[str]:
-    """A perfect maze: every second cell is a room, all but the first a goal, and one way leads between any two."""
+    """A perfect maze: every second cell is a room, all but the first are goals, and paths are unique."""
     draw = random.Random(seed)
     grid = [["#"] * side for _ in range(side)]
     grid[1][1] = "r"
@@ -30,7 +30,7 @@ def carved(side: int, seed: int = 0) -> list[str]:
 
 
 def scattered(rows: int, columns: int, share: float, seed: int) -> mazes.Maze:
-    """A grid of which that share is wall, anywhere, with its border closed."""
+    """A grid with this share of random walls and a closed border."""
     inner = np.random.default_rng(seed).random((rows - 2, columns - 2)) < share
     inner[0, 0] = False
     walls = np.pad(inner, 1, constant_values=True)
@@ -38,13 +38,13 @@ def scattered(rows: int, columns: int, share: float, seed: int) -> mazes.Maze:
 
 
 def by_brute_force(maze: mazes.Maze, points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Lengths in meters from target [2] to points [N, 2] in free cells: all corners, all walls, nothing left out."""
+    """Lengths in meters from a target [2] to points [N, 2] in free cells, from all pairs of corners and all walls."""
     walls = maze.walls
     four = np.stack([walls[:-1, :-1], walls[:-1, 1:], walls[1:, :-1], walls[1:, 1:]])
     corners = np.argwhere(four.sum(0) == 1) + 0.5
     pinches = np.argwhere((four[0] == four[3]) & (four[1] == four[2]) & (four[0] != four[1])) + 0.5
     runs = [(first, last) for first, last in itertools.combinations_with_replacement(np.argwhere(walls), 2)]
-    # Walls in a row or a column are one box, a hair smaller than its cells; a speck closes where two touch at a corner.
+    # Runs of walls are boxes, slightly smaller than their cells; a tiny box closes each corner at which walls touch.
     runs = [
         (first, last)
         for first, last in runs
@@ -71,7 +71,7 @@ def by_brute_force(maze: mazes.Maze, points: np.ndarray, target: np.ndarray) -> 
 def test_lengths_are_those_of_a_visibility_graph(share, seed):
     maze = scattered(5 + 2 * seed, 12 - seed, share, seed)
     draw = np.random.default_rng(seed)
-    # Anywhere, and the cells' centers, where many corners lie in line.
+    # Random positions, and centers of cells, where many corners are collinear.
     anywhere = (draw.random((40, 2)) - 0.5) * maze.cell_size + maze.xy(draw.choice(maze.free, 40))
     points = np.concatenate([anywhere, maze.xy(draw.choice(maze.free, 20))])
     lengths = maze.geodesics(points, points[::6])
@@ -81,7 +81,7 @@ def test_lengths_are_those_of_a_visibility_graph(share, seed):
 
 
 def test_lengths_between_faces_and_corners_of_cells():
-    """Where a point lies on the grid's own lines, but not where two walls touch: there the two differ by choice."""
+    """Points on grid lines, except where two walls touch: there the two methods differ by convention."""
     maze = mazes.Maze(tuple(carved(9)))
     free = ~maze.walls
     crowded = [(i, j) for i, j in np.ndindex(8, 8) if free[i : i + 2, j : j + 2].sum() >= 3]
@@ -91,7 +91,7 @@ def test_lengths_between_faces_and_corners_of_cells():
         np.testing.assert_allclose(maze.geodesic(points, target), by_brute_force(maze, points, target), atol=1e-5)
 
 
-def test_an_open_room_is_as_wide_as_it_is():
+def test_distances_in_an_open_room_are_straight():
     side = 21
     maze = mazes.build(["#" * side, *["#r" + "." * (side - 4) + "g#"] * (side - 2), "#" * side])
     points = maze.xy(maze.free)
@@ -99,8 +99,8 @@ def test_an_open_room_is_as_wide_as_it_is():
     np.testing.assert_allclose(maze.geodesics(points, points), straight, atol=1e-9)
 
 
-def test_large_mazes_take_no_longer_than_they_are_large():
-    """All pairs of cells of 41 x 41, and a heatmap's points; comparing all with all took minutes."""
+def test_distances_in_a_large_maze_take_seconds():
+    """Between all cells of a 41 x 41 maze, and to the points of a heatmap. A brute-force search took minutes."""
     maze = mazes.build(carved(41))
     begun = time.process_time()
     places = maze.xy(maze.free)
@@ -111,13 +111,13 @@ def test_large_mazes_take_no_longer_than_they_are_large():
     assert time.process_time() - begun < 5
     np.testing.assert_allclose(between, between.T, rtol=1e-9)
     assert np.isfinite(fine).all()
-    # The middle of the corridors is no shorter, and cutting all their corners does not halve it.
+    # Paths through the middle of corridors are not shorter, and cutting all corners does not halve them.
     steps = maze.steps(np.array(maze.free))
     assert (between <= steps + 1e-9).all()
     assert (between >= steps / 2).all()
 
 
-def test_a_large_open_maze_is_read_at_once():
+def test_a_large_open_maze_parses_quickly():
     side = 60
     rows = ["#" * side, *["#r" + "." * (side - 4) + "g#"] * (side - 2), "#" * side]
     begun = time.process_time()

@@ -1,4 +1,4 @@
-"""Mazes against the grids of the public code, and distances against a fine grid searched by scipy."""
+"""Mazes against the grids of the public code, and distances against Dijkstra on a fine grid."""
 
 import codecs
 import itertools
@@ -29,12 +29,12 @@ def _recorded() -> dict[str, list[str]]:
     return {name: facts for name, *facts in (line.split() for line in lines if not line.startswith("#"))}
 
 
-def test_every_layout_is_recorded():
+def test_every_layout_has_a_recording():
     assert set(mazes.LAYOUTS) == set(_recorded())
 
 
 @pytest.mark.parametrize("name", sorted(_recorded()))
-def test_layout_is_the_public_codes(name):
+def test_layouts_equal_those_of_the_public_code(name):
     rows, columns, walls, start, *goals = _recorded()[name]
     maze = mazes.get(name)
     assert maze.shape == (int(rows), int(columns))
@@ -62,7 +62,7 @@ BAD_LAYOUTS = {
     "no start": (["#####", "#..g#", "#####"], ["no start", "'r'"]),
     "no goal": (["#####", "#r..#", "#####"], ["no goal", "'g'"]),
     "unreachable": (["#####", "#r#g#", "#####"], ["goal", "row 2", "column 4", "cannot be reached"]),
-    # Walls that touch at a corner leave no way through.
+    # There is no way through between walls that touch at a corner.
     "diagonal gap": (["####", "#r##", "##g#", "####"], ["cannot be reached"]),
     "no rows": ([], ["empty"]),
     "blank rows": (["", "  "], ["empty"]),
@@ -70,7 +70,7 @@ BAD_LAYOUTS = {
 
 
 @pytest.mark.parametrize(("layout", "words"), BAD_LAYOUTS.values(), ids=BAD_LAYOUTS)
-def test_parse_refuses_in_one_sentence(layout, words, tmp_path):
+def test_parse_refuses_bad_layouts_in_one_sentence(layout, words, tmp_path):
     file = tmp_path / "mine.txt"
     file.write_text("\n".join(layout))
     for source, name in ((layout, "the maze"), (file, str(file)), (str(file), str(file))):
@@ -88,7 +88,7 @@ def test_parse_reads_a_file_like_its_rows(tmp_path):
     assert mazes.parse(file) == mazes.parse(rows) == tuple(rows)
 
 
-def test_parse_reads_what_windows_editors_write(tmp_path):
+def test_parse_reads_files_of_windows_editors(tmp_path):
     (tmp_path / "maze.txt").write_bytes(codecs.BOM_UTF8 + b"####\r\n#rg#\r\n####\r\n")
     assert mazes.parse(tmp_path / "maze.txt") == ("####", "#rg#", "####")
     (tmp_path / "tab.txt").write_text("#####\n#r\tg#\n#####\n")
@@ -96,7 +96,7 @@ def test_parse_reads_what_windows_editors_write(tmp_path):
         mazes.parse(tmp_path / "tab.txt")
 
 
-def test_parse_names_files_it_cannot_read(tmp_path):
+def test_parse_names_unreadable_files(tmp_path):
     binary = tmp_path / "maze.bin"
     binary.write_bytes(b"\xff\xfe\x00\x80")
     for path in (binary, tmp_path / "missing.txt", tmp_path):
@@ -106,22 +106,22 @@ def test_parse_names_files_it_cannot_read(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_parse_refuses_at_once_what_is_too_large(tmp_path):
-    """A few kilobytes of starts and goals would be as many pairs as their product."""
+def test_parse_refuses_large_mazes_quickly(tmp_path):
+    """The number of pairs is the product of starts and goals: millions for a file of a few kilobytes."""
     room = ["#" * 98, *["#" + "rg" * 48 + "#"] * 98, "#" * 98]
     endless = tmp_path / "endless.txt"
     endless.write_text("#" * (1 << 20) + "#")
-    asked = {"pairs may be 1,000,000 at most": room, "at most 10,000": ["#" * 101] * 101, "letters": endless}
-    for words, layout in asked.items():
+    cases = {"pairs may be 1,000,000 at most": room, "at most 10,000": ["#" * 101] * 101, "characters": endless}
+    for words, layout in cases.items():
         began = time.perf_counter()
         with pytest.raises(UsageError, match=words):
             mazes.parse(layout)
         assert time.perf_counter() - began < 1
-    with pytest.raises(UsageError, match="letters"):
+    with pytest.raises(UsageError, match="characters"):
         mazes.parse("/dev/zero")
     many = ["#" * 42, *["#" + "rg" * 20 + "#"] * 40, "#" * 42]
     began = time.perf_counter()
-    assert mazes.parse(many) == tuple(many)  # 640,000 pairs, of which no two are walked apart
+    assert mazes.parse(many) == tuple(many)  # 640,000 pairs; reachability is not checked pair by pair
     assert time.perf_counter() - began < 2
 
 
@@ -133,15 +133,15 @@ def test_every_start_must_reach_every_goal():
 @settings(max_examples=300)
 @given(st.lists(st.text("#.rgb", min_size=1, max_size=7), min_size=1, max_size=7))
 def test_parse_agrees_with_the_rules(rows):
-    """A twin written from the rules: rectangular, closed, with starts that reach every goal by side steps."""
+    """Against the rules: rectangular, closed, and every goal reachable from every start by steps between sides."""
     try:
         accepted = mazes.parse(rows) == tuple(rows)
     except UsageError:
         accepted = False
-    assert accepted == _lawful(rows)
+    assert accepted == _is_valid(rows)
 
 
-def _lawful(rows: list[str]) -> bool:
+def _is_valid(rows: list[str]) -> bool:
     if len({len(row) for row in rows}) > 1:
         return False
     grid = np.array([list(row) for row in rows])
@@ -149,11 +149,11 @@ def _lawful(rows: list[str]) -> bool:
     border[1:-1, 1:-1] = False
     if (grid[border] != "#").any() or not (grid == "r").any() or not (grid == "g").any():
         return False
-    # Spread labels until nothing changes: cells of one number are connected.
+    # Propagate labels: connected cells end up with the same number.
     label = np.where(grid == "#", -1, np.arange(grid.size).reshape(grid.shape))
     for _ in range(grid.size):
         for axis, shift in itertools.product((0, 1), (1, -1)):
-            rolled = np.roll(label, shift, axis)  # the closed border keeps what wraps around at -1
+            rolled = np.roll(label, shift, axis)  # cells that wrap around are border, hence -1
             label = np.where(grid == "#", -1, np.maximum(label, rolled))
     return len({*label[grid == "r"], *label[grid == "g"]}) == 1
 
@@ -164,7 +164,7 @@ def _lawful(rows: list[str]) -> bool:
 @pytest.mark.parametrize(
     ("wrong", "near"), [("u4_mase", "u4_maze"), ("bigmaze", "big_maze"), ("hardest", "hardest_maze"), ("U_MAZE", "u")]
 )
-def test_unknown_names_give_the_nearest(wrong, near):
+def test_unknown_names_suggest_the_nearest(wrong, near):
     for ask in (lambda: mazes.get(wrong), lambda: envs.make(f"point_{wrong}")):
         with pytest.raises(UsageError) as error:
             ask()
@@ -178,7 +178,7 @@ def test_unknown_environments_are_refused(wrong):
         envs.make(wrong)
 
 
-def test_layouts_go_with_point_maze_only():
+def test_custom_layouts_need_point_maze():
     with pytest.raises(UsageError, match="--layout"):
         envs.make("point_maze")
     with pytest.raises(UsageError, match="point_maze"):
@@ -186,7 +186,7 @@ def test_layouts_go_with_point_maze_only():
 
 
 def test_generated_pairs():
-    """Distance first, each a third; then the place along the corridor; and only forwards."""
+    """First the distance, each with probability 1/3; then the place along the corridor; only forward."""
     along = [(1, 1), (1, 2), (1, 3), (2, 3), (3, 3), (3, 2), (3, 1)]
     maze = mazes.get("u_maze_gen_1f2f3f")
     pairs, weights = maze.pairs
@@ -201,7 +201,7 @@ def test_generated_pairs():
         assert found[pair] == pytest.approx(weight)
 
 
-def test_ordinary_pairs_are_even():
+def test_pairs_of_plain_mazes_are_equally_likely():
     pairs, weights = mazes.get("u4_maze_eval").pairs
     assert {tuple(start) for start in pairs[:, 0]} == {(2, 1)}
     assert [tuple(goal) for goal in pairs[:, 1].tolist()] == [(4, 1), (5, 1), (5, 2), (5, 3)]
@@ -210,7 +210,7 @@ def test_ordinary_pairs_are_even():
 
 @pytest.mark.parametrize("name", ["big_maze", "hardest_maze"])
 def test_generated_pairs_of_a_maze_that_branches(name):
-    """Both ways, and as far apart as a flood that grows by a cell a step says."""
+    """In both directions, at the distances of a breadth-first search."""
     maze = mazes.get(f"{name}_gen_2f5f")
     free = np.array(maze.free)
     assert maze.corridor is None
@@ -239,23 +239,23 @@ def test_generated_pairs_need_cells_that_far_apart():
     with pytest.raises(UsageError, match=r"1 to \d+ apart"):
         mazes.get("big_maze_gen_40f")
     assert len(mazes.get("u_maze_gen_6f").pairs[0]) == 1
-    cut_off = ["########", "#rg#...#", "########"]  # the cells that no way leads to are no part of the corridor
+    cut_off = ["########", "#rg#...#", "########"]  # unreachable cells are not part of the corridor
     with pytest.raises(UsageError, match="1 to 1"):
         mazes.build(cut_off, hops=(2,))
 
 
-def test_steps_are_infinite_where_no_way_leads():
+def test_steps_are_infinite_between_unconnected_cells():
     maze = mazes.build(["######", "#rg#.#", "######"])
     np.testing.assert_array_equal(maze.steps(np.array([(1, 1), (1, 2), (1, 4)]))[0], [0, 1, np.inf])
 
 
-def test_names_of_pairs_within_a_distance():
+def test_names_with_pairs_within_a_distance():
     assert mazes.within("ant_u_maze", 3) == "ant_u_maze_gen_1f2f3f"
     assert mazes.split_pairs("u_maze_gen_1f12f") == ("u_maze", (1, 12))
     assert mazes.split_pairs("u_maze") == ("u_maze", ())
-    own = envs.make("point_maze_gen_1f2f", layout=["#####", "#rg.#", "#####"])
-    assert own.maze.hops == (1, 2)
-    assert len(own.maze.pairs[0]) == 2 + 1
+    custom = envs.make("point_maze_gen_1f2f", layout=["#####", "#rg.#", "#####"])
+    assert custom.maze.hops == (1, 2)
+    assert len(custom.maze.pairs[0]) == 2 + 1
     for wrong, cells in (("point_u_maze", 0), ("point_u_maze_gen_1f", 2), ("humanoid", 3), ("point_u_maze_eval", 1)):
         with pytest.raises(UsageError):
             mazes.within(wrong, cells)
@@ -282,7 +282,7 @@ def test_cells_and_positions_round_trip(name, size, centered, dx, dy):
     assert ((positions > (x_min, y_min)) & (positions < (x_max, y_max))).all()
 
 
-def test_places_as_in_the_papers_code():
+def test_positions_as_in_the_papers_code():
     maze = mazes.get("u_maze", cell_size=4.0)
     np.testing.assert_array_equal(maze.xy((1, 3)), [4.0, 12.0])  # row to x, column to y
     centered = mazes.get("u2_maze", centered=True)
@@ -295,7 +295,7 @@ def test_nothing_outside_the_grid_is_free():
 
 
 @pytest.mark.parametrize("per_cell", [1, 3, 4])
-def test_grid_tells_which_points_are_free(per_cell):
+def test_grid_returns_which_points_are_free(per_cell):
     maze = mazes.get("u4_maze", cell_size=2.0, centered=True)
     x, y, free = maze.grid(per_cell)
     assert free.shape == (7 * per_cell, 5 * per_cell)
@@ -308,7 +308,7 @@ def test_grid_tells_which_points_are_free(per_cell):
 
 @st.composite
 def random_mazes(draw):
-    """Closed grids of any walls, with points in free cells off their edges (multiples of 1 / FINE)."""
+    """Closed grids with random walls, and points inside free cells (multiples of 1 / FINE)."""
     rows, columns = draw(st.integers(2, 5)), draw(st.integers(2, 5))
     inner = draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns))
     walls = np.ones((rows + 2, columns + 2), bool)
@@ -335,14 +335,14 @@ def test_geodesic_is_a_metric(case):
 
 @settings(max_examples=150)
 @given(random_mazes())
-def test_geodesic_is_straight_where_sight_is_clear(case):
+def test_geodesic_is_the_straight_line_if_it_is_free(case):
     maze, (a, b, _) = case
     line = a + np.linspace(0, 1, 4001)[:, None] * (b - a)
     cells = maze.cell(line)
-    assume((np.abs(np.diff(cells, axis=0)).sum(-1) <= 1).all())  # a step over a corner may jump a pinch
+    assume((np.abs(np.diff(cells, axis=0)).sum(-1) <= 1).all())  # a diagonal step may jump between walls that touch
     length, straight = maze.geodesic(a, b), np.linalg.norm(a - b)
     if maze.is_free(line).all():
-        # The samples may step over a sliver of wall, which lengthens the path by next to nothing.
+        # The samples may step over a sliver of wall, which lengthens the path only slightly.
         assert length == pytest.approx(straight, abs=1e-4)
     else:
         assert length > straight
@@ -357,12 +357,12 @@ def test_geodesic_against_a_fine_grid(case):
     np.testing.assert_array_equal(np.isinf(exact), np.isinf(grid))
     finite = np.isfinite(exact)
     assert (exact[finite] <= grid[finite] + 1e-9).all()
-    # Eight directions are at most 1 / cos(22.5 degrees) too long, and a corner costs a step at most.
+    # Paths with eight directions are longer by at most 1 / cos(22.5 degrees), and by a step per corner.
     assert (grid[finite] <= 1.0824 * exact[finite] + 2 / FINE).all()
 
 
 @pytest.mark.parametrize("name", ["u4_maze", "big_maze", "hardest_maze"])
-def test_geodesic_of_the_papers_mazes(name):
+def test_geodesic_in_the_papers_mazes(name):
     maze = mazes.get(name)
     points = maze.xy(maze.free)
     exact, grid = maze.geodesic(points, points[0]), _grid_lengths(maze, points)
@@ -371,7 +371,7 @@ def test_geodesic_of_the_papers_mazes(name):
 
 
 def _grid_lengths(maze: mazes.Maze, points: np.ndarray) -> np.ndarray:
-    """Shortest 8-connected lengths from the first point to all, over a grid whose edges skip inside free cells."""
+    """Lengths of shortest 8-connected paths from the first point to all, on a grid with edges inside free cells."""
     shape = np.array(maze.shape) * FINE + 1  # node (0, 0) is the low corner of cell (0, 0)
     walls = np.pad(maze.walls, 1, constant_values=True)
     edges = []
@@ -385,14 +385,14 @@ def _grid_lengths(maze: mazes.Maze, points: np.ndarray) -> np.ndarray:
     a = np.concatenate([edge[0] for edge in edges])
     b = np.concatenate([edge[1] for edge in edges])
     length = np.concatenate([np.full(len(edge[0]), edge[2] / FINE) for edge in edges])
-    # Nobody passes where two walls touch at a corner.
+    # There is no passage where two walls touch at a corner.
     closed = []
     for i, j in np.ndindex(maze.shape[0] - 1, maze.shape[1] - 1):
         four = walls[i + 1 : i + 3, j + 1 : j + 3]
         if four[0, 0] == four[1, 1] != four[0, 1] == four[1, 0]:
             closed.append((i + 1) * FINE * shape[1] + (j + 1) * FINE)
     keep = ~(np.isin(a, closed) | np.isin(b, closed))
-    # An edge between two free cells comes twice; a matrix adds duplicates up, so keep one.
+    # Edges between two free cells appear twice, and a sparse matrix would add them up. Keep one.
     pair, first = np.unique(np.stack([a, b], 1)[keep], axis=0, return_index=True)
     graph = coo_array((length[keep][first], (pair[:, 0], pair[:, 1])), shape=(shape.prod(), shape.prod())).tocsr()
     nodes = np.rint((points + 0.5) * FINE).astype(int)
@@ -403,7 +403,7 @@ def _grid_lengths(maze: mazes.Maze, points: np.ndarray) -> np.ndarray:
 def test_no_path_squeezes_between_walls_that_touch():
     maze = mazes.Maze(("#####", "#.#.#", "##..#", "#####"))
     assert np.isinf(maze.geodesic(np.array([1.0, 1.0]), np.array([2.0, 2.0])))
-    # The way around exists here, and is far longer than through the pinch between (1, 2) and (2, 1).
+    # Here a way around exists; it is far longer than the one between walls (1, 2) and (2, 1).
     ring = mazes.Maze(("#####", "#.#.#", "#.#.#", "##..#", "#####"))
     assert np.isinf(ring.geodesic(np.array([2.4, 1.4]), np.array([2.6, 1.6])))
     around = mazes.Maze(("######", "#....#", "#.##.#", "#.#..#", "##..##", "######"))
@@ -413,11 +413,11 @@ def test_no_path_squeezes_between_walls_that_touch():
 
 
 def test_geodesic_by_hand():
-    # From the middle of (1, 1) to that of (3, 1) of the U maze: across to the wall's end, its thickness, and back.
+    # In the U maze from the center of (1, 1) to that of (3, 1): to the end of the wall, past its thickness, and back.
     maze = mazes.get("u_maze")
     expected = 2 * np.hypot(1.5, 0.5) + 1
     assert maze.geodesic(np.array([1.0, 1.0]), np.array([3.0, 1.0])) == pytest.approx(expected, abs=1e-5)
-    # Four times the cells, four times the length; and where the origin lies does not matter.
+    # With cells four times as large the length is four times as large, whatever the origin.
     large = mazes.get("u_maze", cell_size=4.0, centered=True)
     ends = large.xy([(1, 1), (3, 1)])
     assert large.geodesic(ends[0], ends[1]) == pytest.approx(4 * expected, abs=1e-4)
@@ -434,6 +434,6 @@ def test_geodesic_keeps_shapes_and_marks_walls():
     assert maze.geodesic(np.zeros((0, 2)), np.array([1.0, 1.0])).shape == (0,)
 
 
-def test_mazes_are_errors_of_crlviz():
+def test_exit_codes_of_errors():
     assert issubclass(UsageError, CrlvizError)
     assert (CrlvizError.exit_code, UsageError.exit_code) == (1, 2)

@@ -1,10 +1,10 @@
-"""Every environment steps like the one it stands for: the recordings of the paper's and its successor's code.
+"""Every environment against recordings of the paper's code and its successor's.
 
-A recording starts at joint positions and velocities and applies fixed actions; observation, distance, success and
-done must agree after every step. Where the body touches something, physics is chaotic: two programs that add the same
-numbers in another order drift apart. How far is measured, not guessed: a twin starts a rounding error away, and the
-tolerance is 1e-4 until the twin itself has drifted by a quarter of that. ``held`` says how many steps must agree to
-1e-4 whatever the twin does.
+A recording starts at given joint positions and velocities and applies fixed actions. Observation, distance, success and
+done must agree after every step. With contacts, physics is chaotic: two programs that add the same numbers in another
+order drift apart. The drift is measured with a second, perturbed trajectory that starts a rounding error away. The
+tolerance is 1e-4 until the perturbed trajectory has drifted by a quarter of that. The first ``held`` steps must agree
+to 1e-4 in any case.
 """
 
 import functools
@@ -20,25 +20,25 @@ TOLERANCE = 1e-4
 ARC_COSINE = float(np.arccos(1 - np.finfo(np.float32).eps / 2))
 slow = pytest.mark.slow
 
-# name: id, options, steps held. On the machine of the recordings every step of the ant, the ball, the humanoid, the
-# reacher and the pusher agrees to the last bit, save where said.
+# name: id, options, steps held. On the machine of the recordings, all steps of the ant, the ball, the humanoid, the
+# reacher and the pusher agree to the last bit, except where noted.
 RECORDINGS = {
     "ant": ("ant", {}, 20),
     "ant_u_maze": ("ant_u_maze", {}, 20),
     "ant_u4_maze": ("ant_u4_maze", {}, 20),
-    # The feet strike a wall at 3 m/s; programs that sum contacts in another order are 1e-4 apart after 22 steps.
+    # The feet strike a wall at 3 m/s. Programs that sum contacts in another order differ by 1e-4 after 22 steps.
     "ant_u4_maze_wall": ("ant_u4_maze", {}, 20),
-    # 40 steps on four feet: another order of sums is 1e-4 apart after 12 steps, and 0.1 after 36.
+    # 40 steps on four feet: another order of sums differs by 1e-4 after 12 steps, and by 0.1 after 36.
     "ant_u4_maze_neargoal": ("ant_u4_maze", {}, 10),
     "ant_big_maze": ("ant_big_maze", {}, 20),
     "ant_ball": ("ant_ball", {}, 20),
-    # Feet meet the floor at step 2 and slide at 11; MJX's solver stops after 4 iterations. Its recording, brax's own
-    # adapter and this one are 5e-4 to 9e-4 apart after 17 steps, as are twins.
+    # The feet touch the floor at step 2 and slide at step 11, and MJX's solver stops after 4 iterations. The recording,
+    # brax's adapter, ours, and perturbed trajectories all differ by 5e-4 to 9e-4 after 17 steps.
     "ant_push": ("ant_push", {}, 11),
     "humanoid": ("humanoid", {}, 20),
     "humanoid_fall": ("humanoid", {}, 20),
-    # Recorded by another program. A joint's angle comes from an arc cosine, whose steps near zero are 3.5e-4: angles
-    # below 1e-3 are held to that. One exceeds 1e-4, at step 10.
+    # Recorded by another program. Joint angles come from an arc cosine, whose resolution near zero is 3.5e-4. That is
+    # the tolerance of angles below 1e-3; one of them exceeds 1e-4, at step 10.
     "humanoid_paper_timestep": ("humanoid", {"physics_step": 0.003}, 20),
     "humanoid_u_maze": ("humanoid_u_maze", {}, 20),
     "reacher": ("reacher", {}, 20),
@@ -49,8 +49,8 @@ RECORDINGS = {
     "arm_push_hard": ("arm_push_hard", {}, 20),
     "arm_binpick_hard": ("arm_binpick_hard", {}, 20),
 }
-# Those that compile longest: 14 to 21 s here on a core of their own, over half a minute on a busy one.
-# A body's first recording is quick enough; another size of its maze compiles as long once more.
+# The slowest to compile: 14 to 21 s on an idle core, over half a minute on a busy one.
+# One recording per body is quick enough; a maze of another size compiles again.
 SLOW = {"arm_reach", "arm_grasp", "arm_push_easy", "arm_push_hard", "arm_binpick_hard", "ant_push", "pusher_easy"}
 SLOW |= {"ant_u_maze", "ant_big_maze", "humanoid_paper_timestep"}
 MEASURES = {
@@ -71,7 +71,7 @@ def _run(at, step, q, qd, actions) -> dict[str, np.ndarray]:
     """Observation, done and metrics after every step, and the first observation."""
     state, rows = at(q, qd), []
     first = np.asarray(state.obs)
-    # A step at a time, as the recordings were made: a scan compiles to another order of sums.
+    # Step by step, as in the recordings; a scan compiles to another order of sums.
     for action in actions:
         state = step(state, action)
         rows.append(jax.device_get({"obs": state.obs, "done": state.done} | state.metrics))
@@ -83,21 +83,21 @@ def test_steps_agree(name, data):
     id, options, held = RECORDINGS[name]
     with np.load(data / "environments" / f"{name}.npz") as file:
         recorded = dict(file)
-    # In the arms the goal's marker is put at its place after q0 was taken.
+    # For the arms, the recording code moves the goal marker after it saved q0.
     q, qd = recorded.get("qpos0", recorded["q0"]), recorded.get("qvel0", recorded["qd0"])
     env, at, step = _built(id, tuple(options.items()))
     ours = _run(at, step, q, qd, recorded["actions"])
-    twin = _run(at, step, q * (1 + 1e-7 * np.linspace(-1, 1, len(q), dtype=np.float32)), qd, recorded["actions"])
+    perturbed = _run(at, step, q * (1 + 1e-7 * np.linspace(-1, 1, len(q), dtype=np.float32)), qd, recorded["actions"])
 
-    drift = np.maximum.accumulate(np.abs(twin["obs"] - ours["obs"]).max(1))
+    drift = np.maximum.accumulate(np.abs(perturbed["obs"] - ours["obs"]).max(1))
     allowed = np.maximum(TOLERANCE, 4 * drift)
     allowed[:held] = TOLERANCE
-    everywhere = np.repeat(allowed[:, None], env.observation_size, 1)
+    tolerance = np.repeat(allowed[:, None], env.observation_size, 1)
     if name == "humanoid_paper_timestep":
         angles = recorded["obs"][:, 7:24]
-        everywhere[:, 7:24] = np.where(np.abs(angles) < 1e-3, ARC_COSINE, everywhere[:, 7:24])
+        tolerance[:, 7:24] = np.where(np.abs(angles) < 1e-3, ARC_COSINE, tolerance[:, 7:24])
     error = np.abs(ours["obs"] - recorded["obs"])
-    assert np.all(error < everywhere), (error.max(1), allowed)
+    assert np.all(error < tolerance), (error.max(1), allowed)
     assert recorded["obs"].shape[1] == env.observation_size
     if "obs0" in recorded:
         np.testing.assert_allclose(ours["first"], recorded["obs0"], atol=1e-5)

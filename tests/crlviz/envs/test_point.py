@@ -1,4 +1,4 @@
-"""The point mass: what it may do among walls, checked on its whole path, and how episodes begin."""
+"""The point mass: its motion among walls, checked along whole paths, and its initial states."""
 
 import functools
 
@@ -14,9 +14,9 @@ from crlviz import envs
 from crlviz.envs import mazes
 from crlviz.envs.point import PointMaze
 
-SKIN = 1e-4  # kept between the point and the faces of its cell
-TOP_SPEED = 0.3  # force 0.15 against drag 0.5: v = 0.5 v + 0.15
-# Every way walls can meet: corners, dead ends, one-cell gaps, pillars, and pairs that touch at a corner.
+MARGIN = 1e-4  # distance kept between the point and the faces of its cell
+TOP_SPEED = 0.3  # with force 0.15 and drag 0.5: v = 0.5 v + 0.15
+# Walls in all arrangements: corners, dead ends, one-cell gaps, pillars, and pairs that touch at a corner.
 KNOTS = ("########", "#r.#..g#", "#.#..#.#", "#....#.#", "##.#...#", "#..##.##", "#.#...g#", "########")
 MAZES = {"u": "u_maze", "big": "big_maze", "hardest": "hardest_maze", "knots": KNOTS}
 
@@ -47,7 +47,7 @@ def _first(env: PointMaze, count: int):
 
 
 def _states(env: PointMaze, position, velocity):
-    """Batched states at given places and speeds, all sharing one goal."""
+    """Batched states at positions and velocities [B, 2], with drawn goals."""
     first = _first(env, len(position))
     point = first.pipeline_state.replace(
         position=jnp.asarray(position, jnp.float32), velocity=jnp.asarray(velocity, jnp.float32)
@@ -78,14 +78,14 @@ def _anywhere(env: PointMaze, count: int, seed: int) -> np.ndarray:
 
 
 def test_one_step_never_crosses_a_wall(env):
-    """Every flight is looked at in 200 places, and every stop must have had a wall to stop at."""
+    """Every path is checked at 200 points, and every stop must be at a wall."""
     count, rng = 5_000, np.random.default_rng(1)
     before = _anywhere(env, count, seed=0)
     speed = rng.uniform(-TOP_SPEED, TOP_SPEED, (count, 2))
     action = rng.choice([-1, 0, 1], (count, 2)) * rng.uniform(0, 1, (count, 2))
     positions, velocities = _steps(env, before, speed, action[None])
     end, after = positions[1].astype(float), velocities[1]
-    wanted = 0.5 * speed + 0.15 * action  # the law of motion, before walls
+    wanted = 0.5 * speed + 0.15 * action  # the velocity without walls
     goal = before + wanted
 
     stopped = (after == 0) & (wanted != 0)
@@ -94,25 +94,25 @@ def test_one_step_never_crosses_a_wall(env):
     assert stopped.any()
     assert not stopped.all()
 
-    # An axis flies on until its wall stops it, the other slides along: so each clips the straight flight at its end.
+    # An axis moves until a wall stops it, and the other slides on: each clips the straight path at its end.
     low, high = np.minimum(before, end), np.maximum(before, end)
     for t in np.linspace(0, 1, 200):
         assert env.maze.is_free(_inward(env, np.clip(before + t * wanted, low, high))).all()
-    assert ((end - before) * wanted >= -1e-3 * np.abs(wanted)).all()  # only the skin may push a point back
+    assert ((end - before) * wanted >= -1e-3 * np.abs(wanted)).all()  # only the margin may push a point back
 
-    # Where the point stood when the axis met its stop, the wall is one skin further on.
+    # At the position at which an axis was stopped, there is a wall beyond the margin.
     for axis in (0, 1):
         hit = stopped[:, axis]
         time = (end[hit, axis] - before[hit, axis]) / wanted[hit, axis]
         place = np.clip(before[hit] + time[:, None] * wanted[hit], low[hit], high[hit])
         place[:, axis] = end[hit, axis] + 2e-3 * np.sign(wanted[hit, axis])
-        # Where the flight ends near a corner, either of the two cells beside it may have been the wall.
+        # If the path ends near a corner, either of the two cells beside it may be the wall.
         beside = [place, place + np.eye(2)[1 - axis] * 2e-3, place - np.eye(2)[1 - axis] * 2e-3]
         assert (~np.stack([env.maze.is_free(p) for p in beside])).any(0).all()
 
 
 def _inward(env: PointMaze, xy: np.ndarray) -> np.ndarray:
-    """Positions that lie on a wall's face within float32's rounding, put on the free side of it."""
+    """Move positions that lie on a wall's face, up to float32 rounding, to the free side of it."""
     at = (xy - env.maze.origin) + 0.5
     face = np.rint(at)
     near = np.abs(at - face) < 2e-6
@@ -129,14 +129,14 @@ def _inward(env: PointMaze, xy: np.ndarray) -> np.ndarray:
 
 def test_long_walks_stay_out_of_walls(env):
     count, length, rng = 500, 300, np.random.default_rng(2)
-    # Pushes that hold for a while press the point into walls and corners.
+    # Constant pushes press the point into walls and corners.
     actions = rng.choice([-1.0, -0.3, 0.0, 1.0], (length // 5, count, 2)).repeat(5, axis=0)
     start = np.tile(env.maze.xy(env.maze.starts[0]), (count, 1))
     positions, velocities = _steps(env, start, np.zeros((count, 2)), actions)
     assert env.maze.is_free(positions).all()
     assert np.abs(velocities).max() <= TOP_SPEED + 1e-6
-    assert np.abs(np.diff(positions, axis=0)).max() <= TOP_SPEED + SKIN + 1e-5
-    # A path has no leap over a wall: what two positions a step apart can see is short.
+    assert np.abs(np.diff(positions, axis=0)).max() <= TOP_SPEED + MARGIN + 1e-5
+    # A path does not jump over walls: the geodesic distance between consecutive positions is small.
     for a, b in zip(positions[:-1:37].reshape(-1, 2)[:60], positions[1::37].reshape(-1, 2)[:60], strict=True):
         assert env.maze.geodesic(a, b) <= 2 * TOP_SPEED
 
@@ -157,8 +157,8 @@ def test_any_actions_from_anywhere(knots, cell, offset, velocity, actions):
     assert np.abs(velocities).max() <= TOP_SPEED + 1e-6
 
 
-def test_landing_on_a_face_within_rounding_is_not_entering(env):
-    """Flights that end within a few float32 steps of a cell's face: rounding must not put the point in the wall."""
+def test_rounding_at_a_face_does_not_enter_the_wall(env):
+    """Steps that end within a few float32 ulps of a cell's face: rounding must not put the point in the wall."""
     count, rng, rows = 100_000, np.random.default_rng(3), np.arange(100_000)
     cells = np.array(env.maze.free)[rng.integers(len(env.maze.free), size=count)]
     axis, sign, far = rng.integers(2, size=count), rng.choice([-1, 1], count), rng.uniform(0.01, 0.29, count)
@@ -169,7 +169,7 @@ def test_landing_on_a_face_within_rounding_is_not_entering(env):
     position[rows, axis] = aim + rng.integers(-4, 5, count) * np.spacing(aim)
     free = env.maze.is_free(position)
     position, velocity = position[free], velocity[free]
-    # Twice the speed with no push is the wanted speed after drag.
+    # Twice the velocity without a push is the wanted velocity after drag.
     push = np.zeros((12, len(position), 2))
     push[1:] = rng.choice([-1.0, 1.0], (11, len(position), 2))
     positions, _ = _steps(env, position, 2 * velocity, push)
@@ -189,11 +189,11 @@ def test_full_speed_into_a_wall_stops_at_it(room):
     assert np.abs(velocities[1]).max() == pytest.approx(TOP_SPEED)
 
 
-def test_it_slides_along_a_wall(room):
+def test_the_point_slides_along_a_wall(room):
     positions, velocities = _steps(room, [[3.4, -2.0]], [[TOP_SPEED, 0.0]], np.tile([[[1.0, 1.0]]], (10, 1, 1)))
     assert (positions[1:, 0, 0] > 3.49).all()
     np.testing.assert_array_equal(velocities[1:, 0, 0], 0)
-    # Along the wall nothing rubs: the same speeds as in the open.
+    # There is no friction along the wall: speeds are as in the open.
     speed, speeds = 0.0, []
     for _ in range(10):
         speed = 0.5 * speed + 0.15
@@ -202,30 +202,30 @@ def test_it_slides_along_a_wall(room):
     np.testing.assert_allclose(positions[1:, 0, 1], -2 + np.cumsum(speeds), rtol=1e-5)
 
 
-def test_nobody_passes_between_walls_that_touch():
-    """Straight at the point where two walls touch, from both free cells, also a hair beside it."""
+def test_there_is_no_passage_between_walls_that_touch():
+    """Straight at the corner where two walls touch, and slightly beside it, from both free cells."""
     rows = ["#####", "#rg##", "#.#.#", "#...#", "#####"]  # walls (1, 3) and (2, 2) touch between (1, 2) and (2, 3)
     env = envs.make("point_maze", layout=rows)
     corner = env.maze.xy((1, 2)) + 0.5
     aims = np.array([(0, 0), (1e-4, 0), (0, 1e-4), (-1e-4, 0), (0, -1e-4), (1e-7, 0), (0, 1e-7)])
-    for way in (1, -1):
-        start = corner - way * 0.1 + aims
-        speed = np.full((len(aims), 2), way * TOP_SPEED)
-        positions, _ = _steps(env, start, speed, np.full((20, len(aims), 2), float(way)))
+    for sign in (1, -1):
+        start = corner - sign * 0.1 + aims
+        speed = np.full((len(aims), 2), sign * TOP_SPEED)
+        positions, _ = _steps(env, start, speed, np.full((20, len(aims), 2), float(sign)))
         cells = env.maze.cell(positions)
         assert (cells == cells[0]).all()
         assert not env.maze.walls[tuple(cells[-1].T)].any()
 
 
-def test_exact_hit_of_an_outer_corner_goes_one_way():
+def test_an_exact_hit_of_a_convex_corner_stops_one_axis():
     rows = ["######", "#r...#", "#....#", "#..#.#", "#...g#", "######"]
     env = envs.make("point_maze", layout=rows)
     corner = env.maze.xy((3, 3)) - 0.5
     positions, _ = _steps(env, [corner - 0.25], [[0.5, 0.5]], np.zeros((1, 1, 2)))
     end = positions[1, 0] - (corner - 0.25)
     assert env.maze.is_free(positions).all()
-    # One axis flies on by its 0.25, the other stops a skin before the face, which is 0.25 away too.
-    assert sorted(end) == pytest.approx([0.25 - SKIN, 0.25 + SKIN], abs=1e-5)
+    # One axis moves on by 0.25; the other stops a margin before the face, which is 0.25 away too.
+    assert sorted(end) == pytest.approx([0.25 - MARGIN, 0.25 + MARGIN], abs=1e-5)
 
 
 def test_observation_is_state_then_goal(env):
@@ -251,14 +251,14 @@ def test_actions_are_clipped(room):
 
 @pytest.mark.parametrize(("away", "success", "easy"), [(0.2499, 1, 1), (0.25, 0, 1), (0.4999, 0, 1), (0.5, 0, 0)])
 def test_success_is_strictly_within_the_threshold(room, away, success, easy):
-    goal = jnp.array([0.25, 0.0])  # 0.25 and 0.5 less are exact in float32, and on no face
+    goal = jnp.array([0.25, 0.0])  # subtracting 0.25 or 0.5 is exact in float32, and ends on no face
     after = room.step(room.reset(jax.random.key(0), goal - jnp.array([away, 0.0]), goal), jnp.zeros(2))
     assert float(after.metrics["distance"]) == pytest.approx(away, abs=1e-6)
     assert (float(after.metrics["success"]), float(after.metrics["success_easy"])) == (success, easy)
     assert float(after.reward) == success
 
 
-def test_metrics_tell_of_the_place_after_the_step(room):
+def test_metrics_are_of_the_position_after_the_step(room):
     after = room.step(room.reset(jax.random.key(0), jnp.zeros(2), jnp.array([0.15, 0.0])), jnp.array([1.0, 0.0]))
     assert float(after.metrics["distance"]) == pytest.approx(0, abs=1e-6)
 
@@ -270,7 +270,7 @@ def test_resets_draw_start_and_goal(env):
     away = np.asarray(point.position) - env.maze.xy(env.maze.starts[0])
     assert np.abs(away).max() <= 0.1 + 1e-6
     assert np.abs(away).max() > 0.095
-    # Uniform over the square: every quarter of it is drawn as often.
+    # Uniform over the square: all four quarters are equally likely.
     quarter = 2 * (away[:, 0] > 0) + (away[:, 1] > 0)
     assert chisquare(np.bincount(quarter, minlength=4)).pvalue > 1e-3
     np.testing.assert_array_equal(point.velocity, 0)
@@ -316,15 +316,15 @@ def test_jit_vmap_and_scan_agree_with_plain_steps(knots):
     def run(key):
         return jax.lax.scan(lambda s, a: (knots.step(s, a), None), knots.reset(key), actions)[0]
 
-    together = jax.jit(jax.vmap(run))(keys)
-    np.testing.assert_allclose(together.obs, plain, atol=1e-5)
-    # A scan needs a state whose types a step does not change.
+    batched = jax.jit(jax.vmap(run))(keys)
+    np.testing.assert_allclose(batched.obs, plain, atol=1e-5)
+    # A scan needs steps that keep shapes and types of the state.
     state = knots.reset(keys[0])
     before, after = jax.eval_shape(lambda: state), jax.eval_shape(knots.step, state, actions[0])
     assert jax.tree.map(lambda x: (x.shape, x.dtype), before) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
 
 
-def test_every_id_can_be_made():
+def test_every_id_can_be_built():
     points = [id for id in envs.ids() if id.startswith("point_")]
     assert points == [f"point_{name}" for name in mazes.LAYOUTS]
     for id in points:

@@ -20,7 +20,7 @@ def test_products_by_definition():
     assert flops.count(jnp.matmul, shape(3, 5), shape(5, 7)) == 2 * 3 * 5 * 7
     assert flops.count(lambda a, b: jnp.einsum("bij,bkj->bik", a, b), shape(2, 3, 5), shape(2, 4, 5)) == 2 * 2 * 12 * 5
     assert flops.count(jnp.sin, shape(100)) == 0
-    assert flops.count(jnp.matmul, shape(3, 5), shape(5)) == 0  # a vector is no matrix
+    assert flops.count(jnp.matmul, shape(3, 5), shape(5)) == 0  # matrix-vector products do not count
 
 
 def test_loops_branches_and_nested_programs():
@@ -46,8 +46,8 @@ def algorithm(depth, width):
     ("depth", "width", "batch"), [(4, 16, 8), (8, 16, 8), (64, 16, 8), (1024, 32, 16), (4, 64, 32)]
 )
 def test_an_update_against_the_formula(depth, width, batch):
-    """A Dense layer of n inputs and m outputs takes 2nm a row forward, as much for its weights' gradient and as much
-    for its inputs', which the first layer needs where an action flows in alone."""
+    """A Dense layer with n inputs and m outputs takes 2nm FLOPs per row: forward, for the gradient of its weights, and
+    for the gradient of its inputs. The first layer needs the last only in the actor's update, by the action."""
 
     def forward(inputs, outputs):
         return 2 * (inputs * width + depth * width**2 + width * outputs)
@@ -55,8 +55,8 @@ def test_an_update_against_the_formula(depth, width, batch):
     actor, phi = forward(STATE + GOAL, 2 * ACTION), forward(STATE + ACTION, EMBEDDING)
     psi = forward(GOAL, EMBEDDING)
     first = {n: 2 * n * width for n in (STATE + GOAL, STATE + ACTION, GOAL)}
-    actor_step = 3 * actor - first[STATE + GOAL] + 2 * phi  # through phi to the action; psi is the critic's
-    critic_step = 3 * phi - first[STATE + ACTION] + 3 * psi - first[GOAL] + 2 * 2 * batch * EMBEDDING  # and the logits'
+    actor_step = 3 * actor - first[STATE + GOAL] + 2 * phi  # phi forward and backward to the action; psi is reused
+    critic_step = 3 * phi - first[STATE + ACTION] + 3 * psi - first[GOAL] + 2 * 2 * batch * EMBEDDING  # and the logits
     assert algorithm(depth, width).cost(batch)["flops_per_update"] == batch * (actor_step + critic_step)
 
 
@@ -69,8 +69,8 @@ def test_parameters_against_the_formula():
 
 
 @pytest.mark.slow
-def test_most_of_what_xla_counts(monkeypatch):
-    """XLA counts the body of a scan once, so it is shown a program without one; both must grow alike with depth."""
+def test_matrix_products_are_most_of_xlas_count(monkeypatch):
+    """XLA counts the body of a scan once, so the scan is unrolled here. Both counts must grow alike with depth."""
     scan = nn.scan
     monkeypatch.setattr(nn, "scan", lambda *args, **options: scan(*args, **options, unroll=options["length"]))
     counts = {}

@@ -1,4 +1,4 @@
-"""The layers in one piece and their gradient by hand, against flax's layers one by one and their automatic gradient."""
+"""Fused layers and their hand-written gradient, against flax layers and automatic differentiation."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ WIDTH, INPUTS, ROWS = 6, 5, 7
 
 @pytest.fixture(scope="module")
 def layers():
-    """Three, with numbers that no layer starts with."""
+    """Parameters of three layers, away from their initial values."""
     rng = np.random.default_rng(0)
     sizes = [INPUTS, WIDTH, WIDTH]
     return [
@@ -37,14 +37,14 @@ def close(a, b):
 
 
 @pytest.mark.parametrize("shape", [(ROWS,), (2, 3), ()])
-def test_the_same_outputs(layers, shape):
+def test_outputs_agree(layers, shape):
     x = np.random.default_rng(1).normal(size=(*shape, INPUTS)).astype(np.float32)
     assert dense_norm_swish(layers, x).shape == (*shape, WIDTH)
     close(jax.jit(dense_norm_swish)(layers, x), jax.jit(plain)(layers, x))
 
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (0, 1)], ids=["weights", "inputs", "both"])
-def test_the_same_gradients(layers, wanted):
+def test_gradients_agree(layers, wanted):
     rng = np.random.default_rng(2)
     x, weight = rng.normal(size=(ROWS, INPUTS)).astype(np.float32), rng.normal(size=(ROWS, WIDTH)).astype(np.float32)
 
@@ -54,8 +54,8 @@ def test_the_same_gradients(layers, wanted):
     close(gradient(dense_norm_swish), gradient(plain))
 
 
-def test_several_at_once_and_computed_anew(layers):
-    """Under vmap, as several seeds train, and under checkpoint, as memory is saved."""
+def test_gradients_under_vmap_and_checkpoint(layers):
+    """vmap trains several seeds together, checkpoint saves memory."""
     x = np.random.default_rng(3).normal(size=(2, ROWS, INPUTS)).astype(np.float32)
     pair = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.1 * leaf]), layers)
 
@@ -65,8 +65,8 @@ def test_several_at_once_and_computed_anew(layers):
     close(gradients(jax.checkpoint(dense_norm_swish)), gradients(plain))
 
 
-def test_only_what_is_wanted_is_kept(layers):
-    """The actor's step goes through phi to the action alone: no product for phi's weights."""
+def test_unneeded_gradients_are_not_computed(layers):
+    """The actor's update needs phi's gradient by the action only: no products for phi's weights."""
     x = np.ones((ROWS, INPUTS), np.float32)
 
     def products(wanted):

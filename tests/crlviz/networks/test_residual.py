@@ -1,4 +1,4 @@
-"""Networks against the paper's own outputs, and against the same sums written in numpy."""
+"""Networks against recorded outputs of the paper's code, and against an implementation in numpy."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ GOLDEN = {"a_ant_u4_maze_d8_w64": (8, 64), "b_ant_big_maze_d4_w32": (4, 32), "c_
 
 
 class Recorded:
-    """One agent of the paper's code: its parameters, mapped, and its outputs on recorded inputs."""
+    """An agent of the paper's code: its parameters in our layout, and its outputs on recorded inputs."""
 
     def __init__(self, folder: Path, depth: int, width: int):
         with np.load(folder / "golden.npz") as file:
@@ -69,7 +69,7 @@ def test_outputs_are_the_papers(recorded):
         return named | {"actor_mean": mean, "actor_log_std": log_std}
 
     for name, value in outputs(r.critic_params, r.actor_params).items():
-        # float32 sums of hundreds of terms: 1e-5 of what the largest outputs are.
+        # float32 sums of hundreds of terms: 1e-5 of the largest outputs.
         np.testing.assert_allclose(value, r.out[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
@@ -94,8 +94,8 @@ def test_actor_and_temperature_losses_are_the_papers(recorded):
         ),
         r.actor_params,
     )
-    # A saturated action leaves 1 - a^2 + 1e-6 with few digits in float32, so a handful of rows differ a little in the
-    # last digits of tanh and a lot in its logarithm; the median row shows that the formula is the same.
+    # For a saturated action, 1 - a^2 + 1e-6 has few correct digits in float32: in a few rows a small error of tanh is a
+    # large error of the logarithm. The median row shows that the formula is the same.
     error = np.abs(log_prob - r.out["actor_log_prob"])
     assert np.median(error) < 2e-5
     assert error.max() < 1e-2 * np.abs(r.out["actor_log_prob"]).max()
@@ -110,7 +110,7 @@ def test_actor_and_temperature_losses_are_the_papers(recorded):
 
 
 def _loss_before_and_after(loss, params):
-    """The loss, its gradient's norm, what it returns beside, and the loss after one step of Adam."""
+    """The loss, the norm of its gradient, its auxiliary output, and the loss after one Adam step."""
     optimizer = optax.adam(3e-4)
 
     @jax.jit
@@ -134,11 +134,11 @@ def test_paper_layout_keeps_every_number(recorded):
     assert jax.tree.map(np.shape, recorded.actor_params) == jax.tree.map(lambda leaf: leaf.shape, dict(expected))
 
 
-# ---- the same sums in numpy
+# ---- an implementation in numpy
 
 
 def _plain(layers: dict, config: NetworkConfig, heads: int, x: np.ndarray) -> list[np.ndarray]:
-    """The paper's network, one layer after the other, in float64."""
+    """The paper's network, layer by layer, in float64."""
 
     def hidden(index, x):
         x = x @ layers[f"Dense_{index}"]["kernel"] + layers[f"Dense_{index}"]["bias"]
@@ -192,7 +192,7 @@ def test_forward_pass_against_numpy(depth, width, heads, layer_norm, activation,
     apply = jax.jit(ResidualNetwork(config, tuple(heads)).apply)
     outputs = apply({"params": from_paper_layout(layers, len(heads))}, x.astype(np.float32))
     for output, expected in zip(outputs, _plain(layers, config, len(heads), x), strict=True):
-        # LayerNorm over two units divides by what may be a small difference: looser than the golden test.
+        # LayerNorm over two units may divide by a small difference, so the tolerance is loose.
         np.testing.assert_allclose(output, expected, rtol=2e-3, atol=2e-3)
 
 
@@ -218,7 +218,7 @@ def test_every_ablation_changes_the_outputs():
             assert np.abs(seen[a] - seen[b]).max() > 1e-3
 
 
-def test_remat_changes_memory_and_no_gradient():
+def test_remat_saves_memory_and_keeps_the_gradient():
     x = np.random.default_rng(0).normal(size=(512, 6)).astype(np.float32)
     params = jax.jit(Actor(NetworkConfig(16, 16), 6, 2).init)(jax.random.key(0))
 
@@ -227,31 +227,31 @@ def test_remat_changes_memory_and_no_gradient():
         run = jax.jit(jax.grad(lambda params: (actor.mean_action(params, x) ** 2).sum())).lower(params).compile()
         return run(params), run.memory_analysis().temp_size_in_bytes
 
-    (plain, much), (anew, little) = gradient(False), gradient(True)
-    assert little < 0.8 * much
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(anew), strict=True):
+    (plain, plain_bytes), (remat, remat_bytes) = gradient(False), gradient(True)
+    assert remat_bytes < 0.8 * plain_bytes
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(remat), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-# ---- initial values, sizes, refusals
+# ---- initial values, sizes, errors
 
 
 def test_initial_kernels_are_uniform_by_fan_in():
     params = jax.jit(Actor(NetworkConfig(8, 64), 30, 5).init)(jax.random.key(0))
     corners = []
     for path, leaf in flatten_dict(dict(params)).items():
-        assert not leaf.weak_type, path  # or what takes the parameters is compiled again for those that it returns
+        assert not leaf.weak_type, path  # a weak type would make jit compile again for the updated parameters
         leaf = np.asarray(leaf)
         if path[-1] == "kernel":
-            bound = 1 / np.sqrt(leaf.shape[-2])  # variance 1 / 3 / fan_in of a uniform law
+            bound = 1 / np.sqrt(leaf.shape[-2])  # a uniform distribution of variance 1 / 3 / fan_in
             assert np.abs(leaf).max() <= bound
             assert leaf.var() == pytest.approx(bound**2 / 3, rel=0.15)
             corners += list((leaf.reshape(-1, *leaf.shape[-2:])[:, :8, :5] / bound).reshape(-1, 40))
         else:
             np.testing.assert_array_equal(leaf, 1.0 if path[-1] == "scale" else 0.0)
     assert len(corners) == 1 + 8 + 2
-    alike = np.corrcoef(corners) - np.eye(len(corners))
-    assert np.abs(alike).max() < 0.6  # each kernel's numbers are its own
+    correlation = np.corrcoef(corners) - np.eye(len(corners))
+    assert np.abs(correlation).max() < 0.6  # no two kernels share random numbers
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_depth_comes_in_blocks_of_four(depth, near):
 
 
 @pytest.mark.parametrize(("setting", "word"), [({"width": 0}, "width 0"), ({"activation": "tanh"}, "swish or relu")])
-def test_shapes_that_make_no_network(setting, word):
+def test_bad_network_settings_are_refused(setting, word):
     with pytest.raises(UsageError, match=word):
         NetworkConfig(**setting)
 
@@ -304,7 +304,7 @@ def test_programs_do_not_grow_with_depth():
 
 
 def test_sampled_actions_and_their_density():
-    """The density by the change of variables, differentiated numerically in float64."""
+    """The density by a change of variables, with the derivative by finite differences in float64."""
     actor = Actor(NetworkConfig(4, 8), 6, 2)
     params = jax.jit(actor.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -339,7 +339,7 @@ def test_a_saturated_action_has_a_bounded_density():
 
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=6, max_size=6))
-def test_distance_is_euclid(numbers):
+def test_distance_is_euclidean(numbers):
     a, b = np.reshape(np.float32(numbers), (2, 3))
     assert float(distance(a, b)) == pytest.approx(np.linalg.norm(a.astype(float) - b), rel=1e-5, abs=1e-6)
 
