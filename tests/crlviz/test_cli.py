@@ -303,7 +303,7 @@ def test_import_verify_export(crlviz, data, tmp_path):
     code, out, err = crlviz("inspect", run, "--verify")
     assert code == 1
     assert [line for line in out.splitlines() if line.startswith("BAD")] == [
-        f"BAD  {damaged} is damaged: its {damaged.stat().st_size:,} bytes are not as many as manifest.json says"
+        f"BAD  {damaged} is damaged: it has {damaged.stat().st_size:,} bytes, but manifest.json gives another size"
     ]
     assert "1 of 10 checks" in err
 

@@ -160,13 +160,13 @@ def _saved(path: Path, change) -> Path:
         (lambda a, b, c: None, "does not hold a temperature"),
         (lambda a, b, c: (a, b), "does not hold a temperature"),
         (lambda a, b, c: ({"log_alpha": np.ones(3)}, b, c), "does not hold a temperature"),
-        (lambda a, b, c: (a, {"params": {"Dense_0": 5}}, c), "its actor is no network"),
-        (lambda a, b, c: (a, {"params": {**b["params"], "x": {}}}, c), "its actor is no network"),
-        (lambda a, b, c: (a, c["sa_encoder"], c), "its actor is no network"),
+        (lambda a, b, c: (a, {"params": {"Dense_0": 5}}, c), "its actor is not a network"),
+        (lambda a, b, c: (a, {"params": {**b["params"], "x": {}}}, c), "its actor is not a network"),
+        (lambda a, b, c: (a, c["sa_encoder"], c), "its actor is not a network"),
         (lambda a, b, c: (a, b, {**c, "sa_encoder": c["g_encoder"]}), "do not fit each other|more than once"),
         (lambda a, b, c: (a, b, {"sa_encoder": c["g_encoder"], "g_encoder": c["g_encoder"]}), "more than once"),
         (lambda a, b, c: (a, jax.tree.map(lambda x: x * np.float32("nan"), b), c), "not finite"),
-        (lambda a, b, c: (a, jax.tree.map(lambda x: x.astype(int), b), c), "its actor is no network"),
+        (lambda a, b, c: (a, jax.tree.map(lambda x: x.astype(int), b), c), "its actor is not a network"),
     ],
 )
 def test_networks_that_are_none(tmp_path, change, words):
@@ -259,9 +259,9 @@ def test_jaxgcrl_gives_the_same_outputs(monkeypatch, tmp_path, hidden, skip):
     ("hidden", "changes", "words"),
     [
         (5, {"skip_connections": 2}, "skip connections every 2 layers"),
-        (2, {"energy_fn": "dot"}, "the critic 'dot'"),
-        (2, {"env": "ant_random_start"}, "names 'ant_random_start', which crlviz has not; name one with --env: ant or"),
-        (2, {"seed": "3"}, "seed is not a number"),
+        (2, {"energy_fn": "dot"}, "the energy function 'dot'"),
+        (2, {"env": "ant_random_start"}, "'ant_random_start', which crlviz does not have; name one with --env: ant or"),
+        (2, {"seed": "3"}, "seed is not a valid number"),
         (2, {"num_envs": 0}, "num_envs is 0"),
     ],
 )

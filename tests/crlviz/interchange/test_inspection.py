@@ -109,7 +109,7 @@ def test_every_file_is_checked(run):
             lambda path: (path / "state.safetensors").write_bytes(b"Arrays"),
             "state.safetensors is damaged: its checksum",
         ),
-        (lambda path: (path / "state.safetensors").write_bytes(b"array"), "are not as many as manifest.json says"),
+        (lambda path: (path / "state.safetensors").write_bytes(b"array"), "but manifest.json gives another size"),
         (lambda path: (path / "state.safetensors").unlink(), "state.safetensors cannot be read: No such file"),
         (lambda path: (path / "manifest.json").write_text("[" * 100_000), "manifest.json is damaged"),
         (lambda path: _by_hand(path, counters={"step": 0}), "manifest.json was changed since it was written"),
