@@ -221,7 +221,7 @@ class RayRenderer:
         return np.flatnonzero(((along > 0) & close).any(axis=1))
 
     def _hits(self, origin: np.ndarray, rays: np.ndarray, exclude: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Geom [n] (-1: none), distance [n] in meters and normal [n, 3] of the first hit of rays [n, 3] from a point."""
+        """First hits of rays [n, 3] from a point: geom [n] (-1: none), distance [n] in meters, normal [n, 3]."""
         count = len(rays)
         geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.zeros(3 * count)
         flat = np.ascontiguousarray(rays, np.float64).ravel()

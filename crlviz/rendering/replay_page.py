@@ -67,8 +67,8 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
     """The page's data, ready for JSON; arrays are base64 of little-endian float32.
 
     ``geoms`` holds name, mesh, half sizes [3] in meters, ``end`` (half the length of a capsule's cylinder) and rgba;
-    fixed geoms come first. ``standing`` holds the poses of the fixed geoms [fixed, 7], and each panel's ``places`` those
-    of the moving ones [steps, moving, 7]: x, y, z in meters and the quaternion w, x, y, z. Arguments and errors as for
+    fixed geoms come first. ``standing`` holds the poses of the fixed geoms [fixed, 7], each panel's ``places`` those of
+    the moving ones [steps, moving, 7]: x, y, z in meters and the quaternion w, x, y, z. Arguments and errors as for
     ``write``.
     """
     if every < 1:

@@ -53,7 +53,7 @@ def test_a_grid_has_a_tile_for_each(tmp_path):
     [
         (["ant_u44_maze", "--out", "a.png"], "ant_u4_maze"),
         (["--out", "a.png"], "name the environments"),
-        (["point_u_maze", "--out", "a.doc"], "no picture"),
+        (["point_u_maze", "--out", "a.doc"], "not a picture"),
         (["point_u_maze", "--out", "a.png", "--size", "2x2"], "2x2"),
     ],
 )
