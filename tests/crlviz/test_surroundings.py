@@ -1,4 +1,4 @@
-"""The command in processes of its own, in surroundings that are not as it would have them."""
+"""The command in its own process, in awkward environments: missing devices, shadowed module names."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from crlviz.processes import process_pool
 
 
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
-def test_a_device_that_is_not_there(toy_run, tmp_path, platform):
+def test_a_missing_device_gets_one_sentence(toy_run, tmp_path, platform):
     if platform == "cuda" and jax.default_backend() != "cpu":
-        pytest.skip("there is one")
+        pytest.skip("there is a GPU")
     done = subprocess.run(
         [sys.executable, "-m", "crlviz", "norms", toy_run, "--out", tmp_path / "norms.json"],
         env={**os.environ, "JAX_PLATFORMS": platform},
@@ -29,7 +29,7 @@ def test_a_device_that_is_not_there(toy_run, tmp_path, platform):
 
 @pytest.fixture
 def taken(tmp_path):
-    """A directory where names of ours, and of what we need, are taken."""
+    """A directory with modules named like crlviz's packages and its dependencies."""
     for name in ("analyses", "training", "click", "numpy", "jax"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('imported {name} from the working directory')")
     return tmp_path
@@ -55,7 +55,7 @@ def test_nothing_is_imported_from_the_working_directory(taken):
         assert [code for _, ended in process_pool.run([job], 1, poll=0.05) for _, code in ended] == [0]
     for name in ("click", "numpy", "jax"):
         (taken / f"{name}.py").unlink()
-    # Where the user says that it is to be looked in, our own names are ours nevertheless, and a notebook is told.
+    # With that directory on PYTHONPATH, the command still imports its own packages, and a notebook gets a message.
     assert "Example: crlviz train" in run("-P", "-m", "crlviz", "train", "--help", PYTHONPATH=str(taken))
     told = run("-c", "import crlviz")
     for name in ("analyses", "training"):
