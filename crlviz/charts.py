@@ -1,4 +1,4 @@
-"""How crlviz draws: one theme, one color for a depth everywhere, mazes as mazes, and files by their ending."""
+"""Shared parts of charts: the theme, colors of depths, mazes in meters, layers, and files by their ending."""
 
 import base64
 import contextlib
@@ -28,16 +28,16 @@ START = "#ffffff"
 GOAL = "#e4572e"
 STAR = "M0,-1L0.29,-0.4L0.95,-0.31L0.48,0.15L0.59,0.81L0,0.5L-0.59,0.81L-0.48,0.15L-0.95,-0.31L-0.29,-0.4Z"
 
-# Vega's viridis: straight between these, rrggbb.
+# Stops of Vega's viridis as rrggbb; colors between them are interpolated linearly.
 _VIRIDIS = (
     "440154470e61481a6c482575472f7d443a834144873d4e8a39568c35608d31688e2d708e2a788e27818e23888e21918d1f988b1fa08822a884"
     "2ab07f35b77943bf7154c56866cc5d7ad1518fd744a5db36bcdf27d2e21be9e51afde725"
 )
-SOLID: list[int] = []  # no dash; [1, 0] is drawn as the finest of hatches by some readers of PDF
+SOLID: list[int] = []  # no dashes; some PDF viewers draw [1, 0] as very fine dashes
 VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
-_RASTER = 600  # pixels of a raster's longer side, at least, so that its values stay squares whatever draws it
+_RASTER = 600  # minimum pixels of a raster's longer side, so that values stay sharp squares in every viewer
 
-# Light shallow, dark deep: the colors of depths 4, 16, 64, 256 and 1,024; between them by the depth's logarithm.
+# Colors of depths 4, 16, 64, 256 and 1,024, light to dark; interpolated in the logarithm of depth.
 _DEPTH_STOPS = ("#f2b035", "#e0604c", "#a8326e", "#611f76", "#22103f")
 
 
@@ -57,8 +57,8 @@ def _theme() -> alt.theme.ThemeConfig:
 
 @contextlib.contextmanager
 def _our_settings() -> Iterator[None]:
-    """While this lasts, Altair has our theme and takes tables of any length; the user's session is left as it is."""
-    # A map has a row a point, and Altair refuses more than 5,000.
+    """Context in which Altair uses our theme and accepts tables of any length. The user's settings are restored."""
+    # A map has one row per point, and Altair refuses more than 5,000 rows.
     with alt.theme.enable("crlviz"), alt.data_transformers.enable("default", max_rows=None):
         yield
 
@@ -67,14 +67,14 @@ P = ParamSpec("P")
 
 
 def whole(plot: Callable[P, alt.TopLevelMixin]) -> Callable[P, alt.TopLevelMixin]:
-    """A function whose charts carry our theme and their data, and so look the same in any session."""
+    """Decorator: the function's charts include our theme and their data, so they look the same in any session."""
 
     @functools.wraps(plot)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> alt.TopLevelMixin:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> alt.TopLevelMixin:
         chart = plot(*args, **kwargs)
         return type(chart).from_dict(_spec(chart), validate=False)  # type: ignore[attr-defined]
 
-    return drawn
+    return wrapper
 
 
 def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
@@ -84,26 +84,29 @@ def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 def depth_color(depth: float) -> str:
     """The color of a depth, as #rrggbb."""
-    place = min(max(math.log(max(depth, 1) / 4, 4), 0), len(_DEPTH_STOPS) - 1)
-    low = min(int(place), len(_DEPTH_STOPS) - 2)
-    return blend(_DEPTH_STOPS[low], _DEPTH_STOPS[low + 1], place - low)
+    position = min(max(math.log(max(depth, 1) / 4, 4), 0), len(_DEPTH_STOPS) - 1)
+    low = min(int(position), len(_DEPTH_STOPS) - 2)
+    return blend(_DEPTH_STOPS[low], _DEPTH_STOPS[low + 1], position - low)
 
 
 def blend(a: str, b: str, share: float) -> str:
-    """The color that lies ``share`` of the way from a to b, all as #rrggbb."""
+    """Linear interpolation from color a (share 0) to color b (share 1), all as #rrggbb."""
     first, second = (np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)]) for color in (a, b))
     return "#" + "".join(f"{round(value):02x}" for value in first + share * (second - first))
 
 
 def in_meters(maze: Maze | None, extent: tuple[float, float, float, float], size: float) -> dict[str, Any]:
-    """Encodings and width and height of a picture of the ground with equal axes.
+    """Encodings and size of a map of the ground, seen from above, with equal axes.
 
-    Rows run down the page as they do in a layout's text, so x points down and y to the right: the view from above.
+    As in a layout's text, x points down and y to the right.
 
     Args:
-      maze: whose cells the ticks fall on; None: no ticks of its own.
+      maze: puts ticks at the centers of its cells; None: default ticks.
       extent: (x_min, x_max, y_min, y_max) in meters.
-      size: length in pixels of the longer side.
+      size: pixels of the longer side.
+
+    Returns:
+      ``x`` and ``y`` encodings, and ``width`` and ``height`` in pixels.
     """
     x_min, x_max, y_min, y_max = extent
     scale = size / max(x_max - x_min, y_max - y_min)
@@ -130,35 +133,35 @@ def ticks(maze: Maze, axis: int) -> list[float]:
 
 
 def tiles(x: np.ndarray, y: np.ndarray, side: float) -> pd.DataFrame:
-    """Corners of square tiles about centers x, y, for ``mark_rect``."""
+    """Corners of square tiles centered at x [N], y [N], in meters, for ``mark_rect``."""
     half = side / 2
     return pd.DataFrame({"x": x - half, "x2": x + half, "y": y - half, "y2": y + half}).round(4)
 
 
 def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: Mapping[str, Any]) -> Any:
-    """Values [X, Y] on a grid that fills the ground as a layer, in viridis, with its legend; NaN is left out.
+    """A layer that shows values on a grid covering the ground, in viridis, with a legend.
 
-    An image: a rectangle a value would make a picture of a large maze slow to draw and large to keep.
+    Drawn as an image: one rectangle per value would make charts of large mazes slow and their files large.
 
     Args:
-      values: to be drawn.
-      domain: what the ends of the colors stand for.
-      title: of the legend.
+      values: [X, Y]; NaN is transparent.
+      domain: the values at the two ends of the color scale.
+      title: title of the legend.
       ground: from ``in_meters``.
     """
     from PIL import Image
 
     low, high = domain
-    known = np.isfinite(values)
-    # Where all values are one, its color is the middle one, as Vega has it.
-    share = np.where(known, (values - low) / (high - low), 0).clip(0, 1) if high > low else np.full(values.shape, 0.5)
+    finite = np.isfinite(values)
+    # Vega gives the middle color where the domain is a single value; so do we.
+    share = np.where(finite, (values - low) / (high - low), 0).clip(0, 1) if high > low else np.full(values.shape, 0.5)
     stops = np.array([[int(color[k : k + 2], 16) for k in (1, 3, 5)] for color in VIRIDIS])
-    ramp = np.linspace(0, 1, len(stops))
-    channels = [np.interp(share, ramp, stop) for stop in stops.T] + [255.0 * known]
+    positions = np.linspace(0, 1, len(stops))
+    channels = [np.interp(share, positions, stop) for stop in stops.T] + [255.0 * finite]
     pixels = np.stack(channels, axis=-1).round().astype(np.uint8)
-    times = -(-_RASTER // max(values.shape))
+    scale = -(-_RASTER // max(values.shape))
     file = io.BytesIO()
-    Image.fromarray(pixels.repeat(times, 0).repeat(times, 1)).save(file, "PNG", compress_level=1)
+    Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1)).save(file, "PNG", compress_level=1)
     data = pd.DataFrame({"url": ["data:image/png;base64," + base64.b64encode(file.getvalue()).decode()]})
     image = (
         alt.Chart(data)
@@ -172,20 +175,23 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
         scale=alt.Scale(scheme="viridis", domain=[low, high]),
         legend=alt.Legend(title=title, gradientLength=120),
     )
-    # The legend belongs to points that are not there.
+    # An image has no color scale, so the legend belongs to invisible points.
     legend = alt.Chart(pd.DataFrame({"value": [low, high]})).mark_point(size=0, opacity=0).encode(color=color)
     return alt.layer(image, legend)
 
 
 def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.Chart:
-    """A maze's walls as a layer; ``ground`` from ``in_meters``."""
+    """A layer with a maze's walls; ``ground`` comes from ``in_meters``."""
     centers = maze.xy(np.argwhere(maze.walls))
     data = tiles(centers[:, 0], centers[:, 1], maze.cell_size)
     return alt.Chart(data).mark_rect(color=WALL, stroke=WALL).encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
 
 
 def marker(xy: np.ndarray, ground: Mapping[str, Any], kind: str) -> alt.Chart:
-    """Start (a white ring) or goal (an orange star) as a layer, at positions [N, 2]."""
+    """A layer with starts (white circles) or goals (orange stars) at positions [N, 2] or [2] in meters.
+
+    ``kind`` is "start" or the tooltip's name for a goal.
+    """
     xy = np.atleast_2d(xy)
     data = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1], "what": kind})
     shape, size, fill = ("circle", 70, START) if kind == "start" else (STAR, 160, GOAL)
@@ -197,12 +203,19 @@ def marker(xy: np.ndarray, ground: Mapping[str, Any], kind: str) -> alt.Chart:
 
 
 def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, ground: Mapping[str, Any]) -> alt.Chart:
-    """The border of a region as a layer: ``inside`` [X, Y] on the grid x [X], y [Y] of tiles of that side."""
+    """A layer with the border of a region.
+
+    Args:
+      inside: [X, Y], whether each tile belongs to the region.
+      x, y: [X] and [Y], centers of the tiles in meters.
+      side: side of a tile in meters.
+      ground: from ``in_meters``.
+    """
     padded = np.pad(inside, 1)
     across, along = padded[1:, :] != padded[:-1, :], padded[:, 1:] != padded[:, :-1]
-    # A rule for each straight piece of the border, its ends in tiles from the grid's corner.
-    rows = [(i, i, first - 1, end - 1) for i, first, end in _pieces(across)]
-    rows += [(first - 1, end - 1, j, j) for j, first, end in _pieces(along.T)]
+    # One rule for each straight piece of the border; its ends are in tiles from the grid's corner.
+    rows = [(i, i, first - 1, end - 1) for i, first, end in _runs(across)]
+    rows += [(first - 1, end - 1, j, j) for j, first, end in _runs(along.T)]
     ends = np.array(rows, float).reshape(-1, 4) * side + np.array([x[0], x[0], y[0], y[0]]) - side / 2
     data = pd.DataFrame(ends, columns=["x", "x2", "y", "y2"]).round(4)
     return (
@@ -213,15 +226,15 @@ def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, groun
 
 
 def seed_marks(table: pd.DataFrame, y: alt.Y, *, tooltip: Sequence[str] = (), **channels: Any) -> list[alt.Chart]:
-    """Each seed as a small mark, and their mean as a large one, as two layers.
+    """Two layers: a small mark per seed and a large mark at their mean.
 
-    Intervals of one group are drawn nowhere: over a few seeds of skewed scores none covers what it says.
+    No intervals are drawn: with few seeds and skewed scores, no interval has its nominal coverage.
 
     Args:
-      table: a row a group: ``values`` (a number a seed), ``value`` (their mean), and the columns of the channels.
-      y: the axis of ``value``.
-      tooltip: columns told of the mean.
-      channels: of both layers.
+      table: one row per group: ``values`` (one number per seed), ``value`` (their mean), and the channels' columns.
+      y: encoding of ``value``.
+      tooltip: columns shown in the tooltip of the mean.
+      channels: further encodings of both layers.
     """
     seeds = table.drop(columns="value").explode("values").rename(columns={"values": "value"})
     means = table.drop(columns="values")
@@ -232,40 +245,48 @@ def seed_marks(table: pd.DataFrame, y: alt.Y, *, tooltip: Sequence[str] = (), **
 
 
 def panel_title(label: str, pixels: float) -> alt.TitleParams:
-    """The title over a panel, in lines no wider than it, for a label may name many settings."""
+    """A panel's title, wrapped to the panel's width in pixels, as a label may name many settings."""
     return alt.TitleParams(textwrap.wrap(label, max(16, int(pixels / 7.5))), anchor="middle", fontSize=13)
 
 
 def label_axis(labels: Sequence[str], room: float) -> alt.Axis:
-    """The axis of groups by their labels, a line a setting; they stand on end where one has not so many pixels."""
+    """An axis of groups, with one line per setting in each label.
+
+    Args:
+      labels: the groups' labels, settings separated by ", ".
+      room: pixels available for each label; if one is wider, all are rotated by 90 degrees.
+    """
     lines = [label.split(", ") for label in labels]
     split: dict[str, Any] = {"labelExpr": "split(datum.label, ', ')", "labelLimit": 0}
     if 6.5 * max(len(line) for label in lines for line in label) <= room:
         return alt.Axis(labelAngle=0, **split)
-    # On end, the first line stands at the tick and the others right of it.
+    # In a rotated label, the first line is at the tick and the others are to its right, so the label is shifted left.
     return alt.Axis(labelAngle=-90, labelOffset=-6.5 * (max(map(len, lines)) - 1), **split)
 
 
-def _pieces(edges: np.ndarray) -> list[list[int]]:
-    """The unbroken runs of true in the rows of [N, M]: row, first and end."""
+def _runs(edges: np.ndarray) -> list[list[int]]:
+    """Runs of consecutive True values in the rows of [N, M], each as [row, first, end)."""
     steps = np.diff(np.pad(edges.astype(int), ((0, 0), (1, 1))), axis=1)
     return np.column_stack([np.argwhere(steps == 1), np.argwhere(steps == -1)[:, 1]]).tolist()
 
 
 def amounts(**options: Any) -> alt.Axis:
-    """An axis of numbers of any size: 0.8, 200, 200k, 0.2M never beside 0M; no 800m, which is not meters."""
+    """An axis of numbers of any size, labeled 0.8, 200, 200k.
+
+    SI suffixes are used from 1,000 on only: 0.8 would become 800m, which reads as meters, and zero would get a suffix.
+    """
     text = "format(datum.value, abs(datum.value) < 1000 ? '.3~g' : '.3~s')"
-    usual: dict[str, Any] = {"grid": False, "labelExpr": text, "labelOverlap": "greedy", "labelSeparation": 6}
-    return alt.Axis(**usual | options)
+    defaults: dict[str, Any] = {"grid": False, "labelExpr": text, "labelOverlap": "greedy", "labelSeparation": 6}
+    return alt.Axis(**defaults | options)
 
 
 def layers(*charts: alt.Chart) -> Any:
-    """Charts over each other, without those that have no data: Vega warns of them in the console of every page."""
+    """Layer charts, leaving out those without data: Vega logs a warning for them in every page's console."""
     return alt.layer(*(chart for chart in charts if len(chart.data)))
 
 
 def seed_note(counts: Sequence[int]) -> str:
-    """How many seeds stand behind a picture of ``seed_marks``, from the number behind each of its groups."""
+    """Text on the number of seeds in a chart of ``seed_marks``, given the number in each group."""
     if max(counts) == 1:
         return "one seed"
     number = "-".join(map(str, sorted({min(counts), max(counts)})))
@@ -273,11 +294,15 @@ def seed_note(counts: Sequence[int]) -> str:
 
 
 def check_endings(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
-    """Refuse files that cannot be written, before anything is computed.
+    """Check output files before anything is computed.
+
+    Args:
+      paths: the files.
+      also: endings allowed besides ``ENDINGS``.
 
     Raises:
-      UsageError: an ending that no format has, or a directory that does not exist.
-      WriteError: a directory that takes no files.
+      UsageError: unknown ending, or no such directory.
+      WriteError: the directory is not writable.
     """
     for path in paths:
         if path.suffix not in (*ENDINGS, *also):
@@ -286,7 +311,7 @@ def check_endings(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
 
 
 def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
-    """Write a chart in the format of the path's ending; HTML holds all it needs and opens without a network.
+    """Write a chart in the format given by the path's ending. HTML files are self-contained and need no network.
 
     Raises:
       UsageError: unknown ending, or no such directory.
@@ -298,7 +323,7 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
 
 
 def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
-    """A chart in the format of an ending, one of ``ENDINGS``."""
+    """Encode a chart in the format of an ending, one of ``ENDINGS``."""
     import vl_convert
 
     spec = _spec(chart)
@@ -316,7 +341,7 @@ def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
 
 
 def _title(spec: Mapping[str, Any]) -> str:
-    """A chart's title, or the first of what it is put together from."""
+    """A chart's title, or the first title among its parts."""
     title = spec.get("title", "")
     text = title["text"] if isinstance(title, dict) else title
     if text:
@@ -326,14 +351,20 @@ def _title(spec: Mapping[str, Any]) -> str:
 
 
 def embed_script() -> str:
-    """JavaScript that defines ``vegaEmbed``, for a page that holds several charts and opens without a network."""
+    """JavaScript that defines ``vegaEmbed``, for self-contained pages with one or more charts."""
     import vl_convert
 
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def embed(chart: alt.TopLevelMixin, name: str, *, menu: bool = False) -> str:
-    """HTML that draws a chart in a page that holds ``embed_script``; ``menu``: with one to save it as a picture."""
+    """HTML that draws a chart in a page that contains ``embed_script``.
+
+    Args:
+      chart: the chart.
+      name: id of its element in the page.
+      menu: show Vega's menu to save the chart as a picture.
+    """
     name, options = html.escape(name), script_json({"actions": menu, "renderer": "svg"})
     script = f'vegaEmbed("#{name}", {script_json(_spec(chart))}, {options});'
     return f'<div id="{name}"></div><script>{script}</script>'

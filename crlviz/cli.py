@@ -1,4 +1,4 @@
-"""The ``crlviz`` command: names each verb's module and imports it when that verb runs."""
+"""The ``crlviz`` command. Each verb's module is imported only when that verb runs."""
 
 import importlib
 import importlib.util
@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 import platformdirs
@@ -20,7 +20,10 @@ from crlviz.escaping import printable
 from crlviz.options import nearest
 from crlviz.processes import interrupts
 
-# Verb -> where its click command lives, and its line in the list (kept here so that --help imports nothing).
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+# Verb to the location of its click command and its help line, kept here so that --help imports no module.
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("analyses.pages.demo:command", "Train shallow and deep agents in a maze and show what they learned."),
     "envs": ("crlviz.rendering.envs_command:command", "List the environments."),
@@ -28,7 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "watch": ("analyses.pages.watch:command", "Keep a page about a run while it trains."),
     "sweep": ("training.sweep.sweep_command:command", "Train every combination of settings."),
     "inspect": ("crlviz.interchange.inspection:command", "Print what is in a checkpoint."),
-    "import": ("crlviz.interchange.importing:command", "Make run directories of what the paper's code saved."),
+    "import": ("crlviz.interchange.importing:command", "Make run directories from runs of the paper's code."),
     "export": ("crlviz.interchange.exporting:command", "Write an agent's networks as safetensors or ONNX."),
     "heatmap": ("analyses.heatmap.q_map:command", "Draw Q over the positions of a maze."),
     "rollout": ("crlviz.rendering.rollout_command:command", "Film what agents do."),
@@ -37,9 +40,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),
     "behavior": ("analyses.behavior.naming:command", "Name what agents do, and find the depth where it changes."),
     "scaling": ("analyses.sweeps.scaling:command", "Draw learning curves and final scores over depth."),
-    "efficiency": ("analyses.sweeps.efficiency:command", "Tell what depth and width bought at equal cost."),
+    "efficiency": ("analyses.sweeps.efficiency:command", "Compare depth and width at equal cost."),
     "paper": ("analyses.pages.paper:command", "Draw every figure of the paper that runs support, on one page."),
-    "plan": ("training.bench.plan:command", "Tell what a run would need, before it is trained."),
+    "plan": ("training.bench.plan:command", "Estimate memory and time of a run before training."),
     "bench": ("training.bench.bench_command:command", "Measure speed on this machine."),
 }
 
@@ -48,7 +51,9 @@ class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in VERBS and not args[0].startswith("-"):
             raise UsageError(f"no verb is called {args[0]!r}{nearest(args[0], VERBS)}; crlviz --help lists them")
         return super().resolve_command(ctx, args)
@@ -57,7 +62,7 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         module, _, attribute = VERBS[name][0].partition(":")
-        _ours_first(module.partition(".")[0])
+        _prefer_own_package(module.partition(".")[0])
         with interrupts.nothing_begun():
             command = getattr(importlib.import_module(module), attribute)
         command.name = name
@@ -81,10 +86,10 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command; a mistake of the user's becomes one sentence and an exit code."""
+    """Run the command line. Any error is printed as one sentence and sets the exit code."""
     debug = "--debug" in sys.argv
     warnings.showwarning = _warn  # type: ignore[assignment]
-    sys.stdout, sys.stderr = (_unbroken(stream) for stream in (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (_ignoring_broken_pipe(stream) for stream in (sys.stdout, sys.stderr))
     try:
         with interrupts.listening():
             cli.main(prog_name="crlviz", standalone_mode=False)
@@ -94,8 +99,8 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.stdout.flush()
-        os._exit(interrupts.exit_code())  # leaving in order would wait for programs that still compile in threads
-    except Exception as error:  # whoever raised it
+        os._exit(interrupts.exit_code())  # a normal exit would wait for threads that still compile
+    except Exception as error:  # from any library
         if debug:
             traceback.print_exc()
         click.echo(f"Error: {printable(sentence(error))}", err=True)
@@ -103,7 +108,7 @@ def main() -> None:
 
 
 def _sentence(error: click.ClickException) -> str:
-    """What click has to say, on one line, and where to read on; without a verb, the help."""
+    """Click's message on one line, with the command's --help to read; without a verb, the help text itself."""
     context = getattr(error, "ctx", None)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return error.format_message()
@@ -112,43 +117,45 @@ def _sentence(error: click.ClickException) -> str:
 
 
 class _Pipe(io.FileIO):
-    """A pipe that takes what nobody reads any more."""
+    """A pipe that discards output when the reader has closed it."""
 
-    def write(self, data):
+    def write(self, data: "Buffer") -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
-            return len(data)
+            return memoryview(data).nbytes
 
 
-def _unbroken(stream: TextIO) -> TextIO:
-    """The stream; of a pipe, one that its reader may leave (``| head -1``) without ending what the command does."""
+def _ignoring_broken_pipe(stream: TextIO) -> TextIO:
+    """Replace a stream to a pipe so that the command finishes even if the reader leaves (``| head -1``)."""
     try:
-        number = stream.fileno()
-        if not stat.S_ISFIFO(os.fstat(number).st_mode):
+        descriptor = stream.fileno()
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             return stream
-    except (OSError, AttributeError):  # none at all, or no file
+    except (OSError, AttributeError):  # no stream, or not a file
         return stream
-    pipe = io.BufferedWriter(_Pipe(number, "wb", closefd=False))
+    pipe = io.BufferedWriter(_Pipe(descriptor, "wb", closefd=False))
     return io.TextIOWrapper(pipe, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
 
 
 def _warn(message: Warning | str, *_: object) -> None:
-    """A warning as one line, without the line of code that gave it."""
+    """Print a warning as one line, without its source line."""
     click.echo(f"Warning: {printable(message)}", err=True)
 
 
-def _ours_first(package: str) -> None:
-    """Have a package of ours be found where this one is, and not another of its name on the user's PYTHONPATH."""
+def _prefer_own_package(package: str) -> None:
+    """Make sure that ``package`` is imported from beside crlviz, even if PYTHONPATH has another one of that name."""
     home = Path(__file__).parents[1]
-    found = importlib.util.find_spec(package)
-    if found is None or not found.origin or Path(found.origin).resolve().parents[1] != home.resolve():
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.origin or Path(spec.origin).resolve().parents[1] != home.resolve():
         sys.path.insert(0, str(home))
 
 
 def _prepare_jax() -> None:
-    """Have jax keep what it compiles in the user's cache directory and compute what it always does (crlviz.jax_config);
-    read by jax when it is first imported, here and in the processes that this one starts."""
+    """Set jax's environment variables: a compilation cache for the user, and no switches that change its numbers.
+
+    jax reads them when it is first imported, here and in child processes; see crlviz.jax_config.
+    """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", platformdirs.user_cache_dir("crlviz"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     for switch in ("JAX_ENABLE_X64", "JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE"):

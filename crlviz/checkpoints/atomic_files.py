@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all.
+"""Atomic writes: a file or directory appears complete or not at all.
 
-What is being written stands under a hidden name that ends in ``.part``; a process that is killed leaves at most that.
+Data are written to a hidden name that ends in ``.part`` and renamed. A process that is killed leaves at most that.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ PART = ".part"
 
 
 class WriteError(CrlvizError):
-    """A file cannot be written or removed: no space, no permission, its directory gone."""
+    """A file cannot be written or removed: no space, no permission, or its directory is gone."""
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name beside its place, flush it to disk, and rename it there.
+    """Write to a temporary file in the same directory, flush it to disk, and rename it to ``path``.
 
     Raises:
-      WriteError: it cannot be written: no space, no permission, no such directory.
+      WriteError: the file cannot be written: no space, no permission, no such directory.
     """
     with naming(path):
         temporary = _beside(path)
@@ -43,26 +43,26 @@ def write(path: Path, data: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before there is anything to write; nothing is left behind.
+    """Check that a file can be written, before anything is computed. Leaves nothing behind.
 
     Raises:
-      UsageError: its directory is not there, or it is a directory itself.
-      WriteError: its directory takes no files: no permission, a disk that is only read.
+      UsageError: ``path`` is a directory, or its directory does not exist.
+      WriteError: the directory is not writable: no permission, or a read-only disk.
     """
     with naming(path):
         if path.is_dir():
             raise UsageError(f"cannot write {path}: it is a directory; name a file in it")
         if not path.parent.is_dir():
-            what = "is a file" if path.parent.is_file() else "is missing"
-            raise UsageError(f"cannot write {path}: there is no directory {path.parent}, it {what}")
-        tempfile.TemporaryFile(dir=path.parent).close()  # has no name where the system can do without
+            reason = "is a file" if path.parent.is_file() else "is missing"
+            raise UsageError(f"cannot write {path}: there is no directory {path.parent}, it {reason}")
+        tempfile.TemporaryFile(dir=path.parent).close()  # unnamed where the system supports it
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those that it lies in, where they are not there yet.
+    """Create a directory and its parents where they do not exist yet.
 
     Raises:
-      WriteError: it cannot be made.
+      WriteError: the directory cannot be created.
     """
     with naming(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -70,20 +70,20 @@ def make_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """The same for a file that somebody else's code writes: gives a path of the same name to write to.
+    """Atomic write of a file by other code: yields a temporary path with the same file name to write to.
 
     Raises:
-      WriteError: it cannot be written.
+      WriteError: the file cannot be written.
     """
     with naming(path):
         folder = _beside(path)
         folder.mkdir()
         try:
-            made = folder / path.name
-            yield made
-            _permit(folder)
-            _flush(made)
-            os.replace(made, path)
+            temporary = folder / path.name
+            yield temporary
+            _set_default_permissions(folder)
+            _flush(temporary)
+            os.replace(temporary, path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         _flush(path.parent)
@@ -91,13 +91,13 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def directory(path: Path) -> Iterator[Path]:
-    """The same for a directory: gives a temporary one to put files in, flushes them to disk and renames it.
+    """Atomic write of a directory: yields a temporary directory to fill, flushes it to disk and renames it.
 
     Args:
-      path: must not exist yet; its parent is made, its grandparent must be there.
+      path: must not exist yet. Its parent is created if needed; its grandparent must exist.
 
     Raises:
-      WriteError: it cannot be written.
+      WriteError: the directory cannot be written.
     """
     with naming(path):
         path.parent.mkdir(exist_ok=True)
@@ -105,23 +105,27 @@ def directory(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            _permit(temporary)
-            for made in [*temporary.rglob("*"), temporary]:
-                _flush(made)
+            _set_default_permissions(temporary)
+            for written in [*temporary.rglob("*"), temporary]:
+                _flush(written)
             temporary.rename(path)
         except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, WriteError):  # of a file in it
+            if isinstance(error, WriteError):  # raised for a file in the directory
                 raise WriteError(str(error).replace(str(temporary), str(path))) from error
             raise
         _flush(path.parent)
 
 
 def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
-    """A directory of files at once; ``path`` must not exist yet.
+    """Write a directory of files in one atomic step; ``path`` must not exist yet.
+
+    Args:
+      path: the directory.
+      files: file name to contents.
 
     Raises:
-      WriteError: it cannot be written.
+      WriteError: the directory cannot be written.
     """
     with directory(path) as temporary:
         for name, data in files.items():
@@ -129,10 +133,10 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory that, whenever this process ends, is there whole or not at all.
+    """Remove a directory atomically: if the process is killed, it is there complete or not at all.
 
     Raises:
-      WriteError: it cannot be removed.
+      WriteError: the directory cannot be removed.
     """
     with naming(path, "remove"):
         temporary = _beside(path)
@@ -141,22 +145,22 @@ def remove_directory(path: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder that nobody writes in now.
+    """Remove partial files that killed processes left in a folder. No process may be writing there now.
 
     Raises:
-      WriteError: something cannot be removed.
+      WriteError: a partial file cannot be removed.
     """
-    for left in folder.glob(f".*{PART}"):
-        with naming(left, "remove"):
-            if left.is_dir():
-                shutil.rmtree(left)
+    for partial in folder.glob(f".*{PART}"):
+        with naming(partial, "remove"):
+            if partial.is_dir():
+                shutil.rmtree(partial)
             else:
-                left.unlink()
+                partial.unlink()
 
 
 @contextlib.contextmanager
 def naming(path: Path, verb: str = "write") -> Iterator[None]:
-    """What the system says of a failure as one sentence that names the file meant, not the temporary one."""
+    """Turn an OSError into a WriteError that names ``path`` instead of the temporary file."""
     try:
         yield
     except OSError as error:
@@ -164,7 +168,7 @@ def naming(path: Path, verb: str = "write") -> Iterator[None]:
 
 
 def _flush(path: Path) -> None:
-    """Have the disk hold a file, or a directory's list of names."""
+    """Flush a file, or a directory's entries, to disk."""
     if os.name != "posix" and path.is_dir():
         return
     handle = os.open(path, os.O_RDONLY)
@@ -175,19 +179,19 @@ def _flush(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name in the same directory that nothing has. What is made there gets the permissions that anything new gets."""
+    """An unused name in the same directory. A file created there gets the default permissions."""
     return path.parent / f".{path.name}-{secrets.token_hex(4)}{PART}"
 
 
-def _permit(folder: Path) -> None:
-    """Give files in a directory the permissions of any new file there: some libraries' are for their owner alone.
+def _set_default_permissions(folder: Path) -> None:
+    """Give files in a directory the permissions of a new file there. Some libraries write files only their owner reads.
 
-    The umask tells them too, but whoever asks the system for it sets it, in all threads.
+    The umask would tell them too, but it can only be read by setting it, which affects all threads.
     """
-    sign = folder / f".{secrets.token_hex(4)}{PART}"
-    sign.touch(exist_ok=False)
-    usual = stat.S_IMODE(sign.stat().st_mode)
-    sign.unlink()
-    for made in folder.rglob("*"):
-        if made.is_file():
-            made.chmod(usual)
+    probe = folder / f".{secrets.token_hex(4)}{PART}"
+    probe.touch(exist_ok=False)
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)

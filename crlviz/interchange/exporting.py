@@ -1,7 +1,7 @@
-"""``crlviz export``: an agent's networks for use where crlviz is not, as safetensors or ONNX.
+"""``crlviz export``: write an agent's networks as safetensors or ONNX, for use without crlviz.
 
-The ONNX graph is written node by node from the parameters: a residual network needs five operators, and the exporters
-that trace JAX bring forty packages for them.
+The ONNX graph is built node by node from the parameters. A residual network needs only a few operators, while
+exporters that trace JAX depend on about forty packages.
 """
 
 import itertools
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 _OPSET = 17  # the first with LayerNormalization
-_IR_VERSION = 8  # the format of that time, which old runtimes read too
-_EPSILON = 1e-6  # of LayerNorm, as flax has it
-_MOST_BYTES = (1 << 31) - (1 << 20)  # what a file of protocol buffers can hold
+_IR_VERSION = 8  # released with that opset; older runtimes read it too
+_EPSILON = 1e-6  # of LayerNorm, flax's default
+_MAX_BYTES = (1 << 31) - (1 << 20)  # limit of a protocol buffers file
 
 
 @click.command()
 @click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A .safetensors or .onnx file.")
 def command(checkpoint: Path, out: Path) -> None:
-    """Write an agent's actor, phi and psi for use elsewhere.
+    """Write an agent's actor, phi and psi for use without crlviz.
 
     NAME.safetensors holds all three. NAME.onnx is the actor, beside it NAME.phi.onnx and NAME.psi.onnx.
 
@@ -47,11 +47,12 @@ def command(checkpoint: Path, out: Path) -> None:
 
 
 def export(agent: "Agent", out: str | Path) -> list[Path]:
-    """Write an agent's networks.
+    """Write an agent's networks as one safetensors file or three ONNX files.
 
     A safetensors file holds every array under its path (``actor/stem/dense/kernel`` [in, out],
     ``phi/blocks/layer_2/norm/scale`` [depth / 4, width], ``psi/head_0/bias`` [64]); the header's metadata names
-    the format, version, configuration (JSON) and what the agent was trained for.
+    the format, crlviz's version, the configuration (JSON), the environment steps trained and the sizes of state, goal
+    and action.
 
     An ONNX file holds one network, for any number of rows N:
 
@@ -61,10 +62,10 @@ def export(agent: "Agent", out: str | Path) -> list[Path]:
     - ``NAME.psi.onnx``: ``goal`` [N, goal] to ``psi`` [N, 64].
 
     Returns:
-      The files.
+      The paths of the files written.
 
     Raises:
-      UsageError: another ending, no such directory, or ONNX without the package that writes it.
+      UsageError: another ending, no such directory, or the onnx package is not installed.
       CrlvizError: a network is too large for ONNX.
     """
     out = Path(out)
@@ -133,7 +134,7 @@ def _onnx(agent: "Agent", out: Path) -> dict[Path, bytes]:
 
 
 class _Graph:
-    """An ONNX graph that grows node by node; a node is known by the name of its output."""
+    """Builder of an ONNX graph. Values are referred to by the name of the node output that gives them."""
 
     def __init__(self, params: Any, config: NetworkConfig, inputs: list[tuple[str, int]]):
         self._params, self._config = params, config
@@ -144,26 +145,28 @@ class _Graph:
         self._names = (f"v{index}" for index in itertools.count())
 
     def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node; returns the name of its output."""
         from onnx import helper
 
         self._nodes.append(helper.make_node(operator, inputs, [name := next(self._names)], **attributes))
         return name
 
     def constant(self, value: Any) -> str:
+        """Add a float32 constant; returns its name."""
         from onnx import numpy_helper
 
         self._constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name := next(self._names)))
         return name
 
     def output(self, name: str, value: str, size: int) -> None:
-        """Give a value out under a name, as rows of that size."""
+        """Add a graph output [N, size] that gives ``value`` under ``name``."""
         from onnx import helper
 
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(_rows(name, size))
 
     def network(self, x: str) -> list[str]:
-        """The residual network of the parameters on a value; one output a head."""
+        """Add the residual network applied to ``x``; returns the name of each head's output."""
         layers = self._layers()
         x = self._layer(x, next(layers))
         for _ in range(self._config.depth // LAYERS_PER_BLOCK):
@@ -180,15 +183,15 @@ class _Graph:
         return self._params[head]["bias"].shape[0]
 
     def file(self, facts: dict[str, str]) -> bytes:
-        """The graph as a file.
+        """The graph as the bytes of an ONNX file, with ``facts`` as its metadata.
 
         Raises:
-          CrlvizError: it is larger than such a file can be.
+          CrlvizError: the graph is larger than 2 GiB.
         """
         import onnx
         from onnx import helper
 
-        if sum(len(constant.raw_data) for constant in self._constants) > _MOST_BYTES:
+        if sum(len(constant.raw_data) for constant in self._constants) > _MAX_BYTES:
             raise CrlvizError("an ONNX file holds at most 2 GiB and this network is larger; export to .safetensors")
         graph = helper.make_graph(self._nodes, "crlviz", self._inputs, self._outputs, self._constants)
         versions = [helper.make_opsetid("", _OPSET)]
@@ -198,7 +201,7 @@ class _Graph:
         return model.SerializeToString()
 
     def _layers(self) -> Iterator[Any]:
-        """Parameters of one layer after the other, taken out of the stacked blocks."""
+        """Parameters of each layer in order, unstacked from the scanned blocks."""
         yield self._params["stem"]
         for block in range(self._config.depth // LAYERS_PER_BLOCK):
             for index in range(LAYERS_PER_BLOCK):

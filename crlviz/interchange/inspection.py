@@ -1,6 +1,6 @@
-"""``crlviz inspect``: what is in a checkpoint, and is it whole?"""
+"""``crlviz inspect``: describe a checkpoint and verify its files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from crlviz.escaping import printable
 
 @click.command()
 @click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
-@click.option("--verify", is_flag=True, help="Read and check every file instead; of a run, of all its checkpoints.")
+@click.option("--verify", is_flag=True, help="Read and check every file instead; for a run, those of all checkpoints.")
 def command(checkpoint: Path, verify: bool) -> None:
     """Print what is in a checkpoint: environment, networks, parameters, training so far, versions.
 
@@ -33,19 +33,24 @@ def command(checkpoint: Path, verify: bool) -> None:
 
 
 def describe(path: Path) -> str:
-    """The same as text. Every array is read and checked."""
-    from crlviz import agent  # jax, which the help does not need
+    """The text that ``crlviz inspect`` prints. Reads and checks every array.
 
-    found = run_directory.find(path)
-    # Whole, and fit for its config: what is printed is true.
-    agent.load(found.path)
-    config = found.config["config"]
-    updates, batch, other = found.manifest["gradient_steps"], config["batch_size"], config["eval_env"]
+    Raises:
+      CrlvizError: there is no checkpoint at ``path``, or it is damaged.
+    """
+    from crlviz import agent  # imports jax, which --help must not
+
+    checkpoint = run_directory.find(path)
+    # Checks that the arrays are complete and match the config, so that what is printed is true.
+    agent.load(checkpoint.path)
+    config = checkpoint.config["config"]
+    updates, batch, eval_env = checkpoint.manifest["gradient_steps"], config["batch_size"], config["eval_env"]
+    evaluated = f", evaluated on {eval_env}" if eval_env not in ("", config["env"]) else ""
     lines = [
-        f"checkpoint  {found.path}",
-        f"algorithm   {found.config['algorithm']}",
-        f"environment {config['env']}" + (f", evaluated on {other}" if other not in ("", config["env"]) else ""),
-        f"trained     {found.env_steps:,} environment steps, "
+        f"checkpoint  {checkpoint.path}",
+        f"algorithm   {checkpoint.config['algorithm']}",
+        f"environment {config['env']}{evaluated}",
+        f"trained     {checkpoint.env_steps:,} environment steps, "
         f"{'unknown' if updates is None else format(updates, ',')} updates, seed {config['seed']}, "
         f"batch {batch or 'unknown'}",
     ]
@@ -55,7 +60,7 @@ def describe(path: Path) -> str:
         lines += ["layout", *(f"  {row}" for row in config["layout"])]
     lines.append(f"{'network':12}{'parameters':>12}  shape")
     for name in ("actor", "critic"):
-        params = run_directory.read(found, name)
+        params = run_directory.read(checkpoint, name)
         network = config[name]
         switches = [] if network["layer_norm"] else ["no LayerNorm"]
         switches += [] if network["residual"] else ["no residual"]
@@ -63,16 +68,16 @@ def describe(path: Path) -> str:
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
         for part, tree in ((name, params),) if name == "actor" else sorted(params.items()):
             lines.append(f"{part:12}{_size(tree):12,}  {shape}")
-    if "temperature.safetensors" in found.files:
-        (log_alpha,) = run_directory.read(found, "temperature", most_bytes=8).values()
+    if "temperature.safetensors" in checkpoint.files:
+        (log_alpha,) = run_directory.read(checkpoint, "temperature", most_bytes=8).values()
         lines.append(f"temperature {np.exp(log_alpha).item():12.4g}")
-    # A file from elsewhere shall not write to the terminal what it likes.
-    return "\n".join(map(printable, lines + _origin(found)))
+    # A file from elsewhere must not send control characters to the terminal.
+    return "\n".join(map(printable, lines + _origin(checkpoint)))
 
 
-def _origin(found: run_directory.Checkpoint) -> list[str]:
-    """Where a run comes from: versions, device, source code, command; how it went on; and what else it holds."""
-    config = found.config
+def _origin(checkpoint: run_directory.Checkpoint) -> list[str]:
+    """Lines on a run's provenance (versions, device, source code, command, resumptions), checkpoints and state."""
+    config = checkpoint.config
     lines = [f"made with   {_words(config.get('versions'))}"]
     if device := _device(config):
         lines.append(f"on          {_words(device)}")
@@ -89,23 +94,23 @@ def _origin(found: run_directory.Checkpoint) -> list[str]:
                 f"resumed     at environment step {_words(part.get('env_steps'))}: {_words(part.get('command'))}"
             )
             lines += [f"            {name} {_words(value)}" for name, value in _changed(part, config)]
-    steps, states = run_directory.all_steps(found.run), run_directory.numbered(found.run / "state")
+    steps, states = run_directory.all_steps(checkpoint.run), run_directory.numbered(checkpoint.run / "state")
     if len(steps) > 1:
         lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps")
     if states:
-        more = f"crlviz train --resume {found.run}"
-        if run_directory.finished(found.run, config):
-            lines.append(f"finished; to train longer: {more} --env-steps N")
+        resume = f"crlviz train --resume {checkpoint.run}"
+        if run_directory.finished(checkpoint.run, config):
+            lines.append(f"finished; to train longer: {resume} --env-steps N")
         else:
-            lines.append(f"unfinished: saved at environment step {int(states[-1].name):,}; go on with: {more}")
+            lines.append(f"unfinished: saved at environment step {int(states[-1].name):,}; go on with: {resume}")
     return lines
 
 
 def _changed(part: dict[str, Any], config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Where a run went on otherwise than it began: the versions that differ, the device, the source code."""
+    """What changed when a run was resumed: package versions, device, source code, as (label, value)."""
     before, after = (each["versions"] if isinstance(each.get("versions"), dict) else {} for each in (config, part))
-    if other := {name: value for name, value in after.items() if value != before.get(name)}:
-        yield "made with", other
+    if changed := {name: value for name, value in after.items() if value != before.get(name)}:
+        yield "made with", changed
     if _device(part) != _device(config):
         yield "on", _device(part)
     if part.get("git") != config.get("git"):
@@ -113,17 +118,17 @@ def _changed(part: dict[str, Any], config: dict[str, Any]) -> Iterator[tuple[str
 
 
 def _device(config: dict[str, Any]) -> Any:
-    """What trained, and how many of them where that is more than one."""
+    """The device that trained, and the number of devices if there is more than one."""
     device, count = config.get("device"), config.get("devices", 1)
     return device if count == 1 or not device else {"devices": count, "each": device}
 
 
 def check(path: Path) -> Iterator[tuple[Path, str]]:
-    """Check every file of a checkpoint, or of all of a run's.
+    """Check every file of a checkpoint, or of all checkpoints and saved states of a run.
 
     Yields:
-      A file, and what is wrong with it in a sentence, or nothing; for a checkpoint whose files are whole also the
-      directory, and whether its arrays are those that config.json describes; for a run also its saved state.
+      (path, fault): each file, and a sentence that says what is wrong with it, or "". If all files of a checkpoint are
+      intact, also its directory, with a fault if the arrays do not match config.json. For a run also its saved states.
 
     Raises:
       CrlvizError: there is neither a checkpoint nor a saved state.
@@ -146,32 +151,33 @@ def check(path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _check_state(place: Path, run: Path) -> None:
-    """What only resuming reads (training/state.py) is checked by its checksums: it can be many gigabytes."""
+    """Check a saved state (training/run/saved_state.py) by its checksums only, as it can be many gigabytes."""
     manifest = run_directory.read_manifest(place, run, run_directory.read_config(run), {})
     for name in manifest["files"]:
         run_directory.check_file(place, manifest, name)
 
 
-def _check_files(found: run_directory.Checkpoint) -> Iterator[tuple[Path, str]]:
-    from crlviz import agent  # jax, which the help does not need
+def _check_files(checkpoint: run_directory.Checkpoint) -> Iterator[tuple[Path, str]]:
+    from crlviz import agent  # imports jax, which --help must not
 
     try:
-        sizes = agent.array_bytes(found)
+        sizes = agent.array_bytes(checkpoint)
     except CrlvizError as error:
-        yield found.path, str(error)
+        yield checkpoint.path, str(error)
         return
-    whole = True
-    for name in found.files:
-        # What else there may be is not larger than the networks.
+    intact = True
+    for name in checkpoint.files:
+        # Any further file is not larger than the networks.
         most = sizes.get(name.removesuffix(".safetensors"), sum(sizes.values()))
-        fault = _fault(run_directory.read_checked, found, name, most)
-        yield found.path / name, fault
-        whole &= not fault
-    if whole:
-        yield found.path, _fault(agent.load, found.path)
+        fault = _fault(run_directory.read_checked, checkpoint, name, most)
+        yield checkpoint.path / name, fault
+        intact &= not fault
+    if intact:
+        yield checkpoint.path, _fault(agent.load, checkpoint.path)
 
 
 def _fault(read: Callable[..., Any], *arguments: Any) -> str:
+    """The message of the CrlvizError that ``read`` raises, or ""."""
     try:
         read(*arguments)
     except CrlvizError as error:
@@ -184,7 +190,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _words(value: Any) -> str:
-    """A value of config.json on one line, whatever it holds; what is not known is left out."""
+    """Any JSON value as one line of text; fields that are None are left out."""
     if isinstance(value, dict):
         return ", ".join(f"{_words(name)} {_words(part)}" for name, part in value.items() if part is not None)
     if isinstance(value, list):
@@ -192,5 +198,6 @@ def _words(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def _size(tree) -> int:
+def _size(tree: Mapping[str, Any]) -> int:
+    """Number of parameters in a tree of arrays."""
     return sum(_size(leaf) if isinstance(leaf, dict) else leaf.size for leaf in tree.values())

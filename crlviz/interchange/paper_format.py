@@ -1,7 +1,7 @@
-"""What do the files of the paper's code, and of JaxGCRL, hold? Their settings and parameters in our terms.
+"""Read settings and parameters that the paper's code or JaxGCRL saved, in the terms of crlviz.
 
-Both save a tuple of dicts of arrays (temperature, actor, critic) a checkpoint, and the settings as args.pkl. They name
-layers alike; JaxGCRL has as many plain layers as one likes, where the paper's code has whole blocks.
+Both save each checkpoint as a tuple of dicts of arrays (temperature, actor, critic), and the settings as args.pkl.
+They use the same layer names. JaxGCRL allows any number of layers; the paper's code has complete residual blocks.
 """
 
 import math
@@ -17,10 +17,10 @@ from crlviz.interchange import restricted_pickle
 from crlviz.networks.residual import EMBEDDING, LAYERS_PER_BLOCK, from_paper_layout
 
 PAPER, JAXGCRL = "the paper's code", "JaxGCRL"
-_MOST_SETTINGS = 1 << 20  # bytes
-_MOST_PARAMETERS = 4 << 30
+_MAX_SETTINGS = 1 << 20  # bytes
+_MAX_PARAMETERS = 4 << 30  # bytes
 
-# Our settings, and what each code calls them. JaxGCRL's are of its run and of its agent.
+# Setting in crlviz to (name, type) in each code. JaxGCRL's come from its run config and its agent.
 _NAMES = {
     PAPER: {
         "env": ("env_id", str), "eval_env": ("eval_env_id", str), "seed": ("seed", int),
@@ -41,18 +41,18 @@ _NAMES = {
         "eval_episodes": ("num_eval_envs", int), "episode_length": ("episode_length", int),
     },
 }  # fmt: skip
-_OF_CRL = ("learning_rate", "temperature_learning_rate", "logsumexp_penalty")
+_CRL_SETTINGS = ("learning_rate", "temperature_learning_rate", "logsumexp_penalty")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """An args.pkl.
+    """Contents of an args.pkl.
 
     Attributes:
       path: the file.
-      code: which code's.
-      config: what it says of the fields of our config; the networks' shapes are in the parameters.
-      args: every setting as it was named there.
+      code: ``PAPER`` or ``JAXGCRL``.
+      config: the fields of crlviz's config that it gives; the networks' shapes come from the parameters instead.
+      args: every setting under its original name.
     """
 
     path: Path
@@ -65,10 +65,10 @@ class Settings:
         return "relu" if self.args.get("use_relu") else "swish"
 
     def residual(self, depth: int) -> bool:
-        """Whether a network of that depth adds each block's input to its output.
+        """Whether a network of this depth has residual connections.
 
         Raises:
-          CrlvizError: it adds them elsewhere than around blocks of four layers.
+          CrlvizError: its skip connections are not around blocks of four layers.
         """
         if self.code == PAPER:
             return True
@@ -81,27 +81,29 @@ class Settings:
         return every == LAYERS_PER_BLOCK
 
     def last_step(self) -> int:
-        """Environment steps at the end, as both codes count them: unrolls before learning, and whole epochs of them."""
-        ahead, each, count = self._ahead(), self._each(), self.config["evaluations"]
-        left = self.config["env_steps"] - _take(self, "min_replay_size", int) * self.config["num_envs"]
-        return ahead + left // (count * each) * count * each
+        """Environment steps at the end of training, as both codes count them: the prefill, then complete epochs."""
+        prefill, per_step, epochs = self._prefill(), self._steps_per_unroll(), self.config["evaluations"]
+        remaining = self.config["env_steps"] - _take(self, "min_replay_size", int) * self.config["num_envs"]
+        return prefill + remaining // (epochs * per_step) * epochs * per_step
 
     def gradient_steps(self, env_steps: int) -> int | None:
-        """Updates by then; None where the settings do not tell."""
-        steps, rest = divmod(env_steps - self._ahead(), self._each())
-        if self.code != PAPER or rest or steps < 0:
+        """Updates after so many environment steps; None if the settings do not determine them."""
+        training_steps, remainder = divmod(env_steps - self._prefill(), self._steps_per_unroll())
+        if self.code != PAPER or remainder or training_steps < 0:
             return None
-        return steps * self.config["updates"]
+        return training_steps * self.config["updates"]
 
-    def _each(self) -> int:
+    def _steps_per_unroll(self) -> int:
+        """Environment steps of one training step, in all environments together."""
         return self.config["num_envs"] * self.config["unroll"]
 
-    def _ahead(self) -> int:
-        return math.ceil(_take(self, "min_replay_size", int) / self.config["unroll"]) * self._each()
+    def _prefill(self) -> int:
+        """Environment steps before the first update."""
+        return math.ceil(_take(self, "min_replay_size", int) / self.config["unroll"]) * self._steps_per_unroll()
 
 
 class Sizes(NamedTuple):
-    """Numbers in a state, a goal and an action."""
+    """Dimensions of state, goal and action."""
 
     state: int
     goal: int
@@ -109,7 +111,7 @@ class Sizes(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What a trunk's arrays tell of our NetworkConfig."""
+    """The fields of NetworkConfig that a trunk's arrays determine."""
 
     depth: int
     width: int
@@ -119,14 +121,14 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Parameters:
-    """A checkpoint of theirs, in our layout.
+    """A checkpoint of either code, in the parameter layout of crlviz.
 
     Attributes:
       path: the file.
       actor, critic: trees of arrays.
-      log_alpha: logarithm of the temperature.
-      sizes: of the environment.
-      actor_shape, critic_shape: of the networks.
+      log_alpha: logarithm of the temperature, [].
+      sizes: dimensions of the environment.
+      actor_shape, critic_shape: shapes of the networks.
     """
 
     path: Path
@@ -139,23 +141,23 @@ class Parameters:
 
     @property
     def shapes(self) -> tuple[Sizes, Shape, Shape]:
-        """What the checkpoints of one run have in common."""
+        """Everything that must be equal among the checkpoints of one run."""
         return self.sizes, self.actor_shape, self.critic_shape
 
     @property
     def code(self) -> str:
-        """Which code's networks these are; those that both could make are the paper's."""
+        """The code that saved the networks, ``PAPER`` or ``JAXGCRL``; ``PAPER`` if both could have."""
         shapes = (self.actor_shape, self.critic_shape)
         return PAPER if all(shape.layer_norm and not shape.tail for shape in shapes) else JAXGCRL
 
 
 def read_settings(path: Path) -> Settings:
-    """An args.pkl of either code.
+    """Read an args.pkl of either code.
 
     Raises:
-      CrlvizError: it is damaged, asks for more than settings, or is of neither code.
+      CrlvizError: the file is damaged, holds more than settings, or comes from neither code.
     """
-    content = restricted_pickle.read(path, _MOST_SETTINGS)
+    content = restricted_pickle.read(path, _MAX_SETTINGS)
     code, args = PAPER, content
     if isinstance(content, dict) and {"run", "agent"} <= content.keys():
         code, args = JAXGCRL, {}
@@ -163,12 +165,12 @@ def read_settings(path: Path) -> Settings:
             args |= part if isinstance(part, dict) else {}
     if not isinstance(args, dict) or _NAMES[code]["env"][0] not in args:
         raise CrlvizError(f"{path} does not hold the settings of {PAPER} or of {JAXGCRL}")
-    plain = {name: value for name, value in args.items() if _plain(value) and not name.startswith("wandb")}
+    plain = {name: value for name, value in args.items() if _is_plain(value) and not name.startswith("wandb")}
     raw = Settings(path, code, {}, plain)
     values = {ours: _take(raw, theirs, kind) for ours, (theirs, kind) in _NAMES[code].items()}
-    config = {name: value for name, value in values.items() if name not in _OF_CRL}
+    config = {name: value for name, value in values.items() if name not in _CRL_SETTINGS}
     entropy = _take(raw, "entropy_param", float) if code == PAPER else 0.5
-    config["crl"] = {name: values[name] for name in _OF_CRL}
+    config["crl"] = {name: values[name] for name in _CRL_SETTINGS}
     config["crl"] |= {"initial_temperature": 1.0, "entropy_per_dimension": -entropy}
     config["redraw_goals"] = False
     for name in ("num_envs", "unroll", "batch_size", "evaluations"):
@@ -178,17 +180,17 @@ def read_settings(path: Path) -> Settings:
         batches = config["num_envs"] * (config["episode_length"] - 1) // config["batch_size"]
         config["updates"] = min(batches, _take(raw, "num_sgd_batches_per_training_step", int))
     elif plain.get("energy_fn", "norm") != "norm":
-        raise CrlvizError(f"{path} has the critic {plain['energy_fn']!r}; crlviz's is minus the distance, 'norm'")
+        raise CrlvizError(f"{path} has the energy function {plain['energy_fn']!r}; crlviz has only 'norm'")
     return Settings(path, code, config, plain)
 
 
 def read_parameters(path: Path) -> Parameters:
-    """A step_*.pkl or final.pkl of either code.
+    """Read a step_*.pkl or final.pkl of either code.
 
     Raises:
-      CrlvizError: it is damaged, asks for more than arrays, or does not hold such networks.
+      CrlvizError: the file is damaged, holds more than arrays, or holds networks that crlviz does not support.
     """
-    content = restricted_pickle.read(path, _MOST_PARAMETERS)
+    content = restricted_pickle.read(path, _MAX_PARAMETERS)
     try:
         alpha, actor, critic = content
         log_alpha = np.asarray(alpha["log_alpha"], np.float32).reshape(())
@@ -199,24 +201,25 @@ def read_parameters(path: Path) -> Parameters:
         _Layers(path, name, tree, heads)
         for name, tree, heads in zip(("actor", "sa_encoder", "g_encoder"), trees, (2, 1, 1), strict=True)
     ]
-    # An array may stand in many places of a pickle at the cost of one; written out, each would take its room.
+    # A pickle can reference one array many times; our files would store a copy for each.
     if sum(part.bytes for part in parts) > path.stat().st_size:
         raise CrlvizError(f"{path} is damaged: it uses arrays more than once")
-    own, phi, psi = parts
-    action, goal = own.outputs[0], psi.inputs
-    sizes = Sizes(own.inputs - goal, goal, action)
-    if own.outputs != [action] * 2 or phi.inputs != sizes.state + action or phi.shape != psi.shape or sizes.state < 1:
+    policy, phi, psi = parts
+    action, goal = policy.outputs[0], psi.inputs
+    sizes = Sizes(policy.inputs - goal, goal, action)
+    heads = [action] * 2
+    if policy.outputs != heads or phi.inputs != sizes.state + action or phi.shape != psi.shape or sizes.state < 1:
         raise CrlvizError(f"{path} is damaged: its networks do not fit each other")
     if phi.outputs + psi.outputs != [EMBEDDING] * 2:
         raise CrlvizError(f"{path} has embeddings of {phi.outputs[0]} numbers; crlviz's have {EMBEDDING}")
     if not all(part.finite for part in parts) or not np.isfinite(log_alpha):
-        raise CrlvizError(f"{path} holds numbers that are not finite: that training blew up; import the steps before")
+        raise CrlvizError(f"{path} holds numbers that are not finite: training diverged; import an earlier step")
     critic = {"phi": phi.tree(), "psi": psi.tree()}
-    return Parameters(path, own.tree(), critic, log_alpha, sizes, own.shape, phi.shape)
+    return Parameters(path, policy.tree(), critic, log_alpha, sizes, policy.shape, phi.shape)
 
 
 class _Layers:
-    """One network as they name it, checked: ``Dense_0`` .. of fitting shapes, a LayerNorm after each, or none."""
+    """One network in flax's automatic names, checked: ``Dense_0``, ``Dense_1``, ... and all or no LayerNorms."""
 
     def __init__(self, path: Path, name: str, layers: Any, heads: int):
         self._layers, self._heads = layers, heads
@@ -242,39 +245,44 @@ class _Layers:
             if norms not in (0, count) or count < 2 or not width or sum(map(len, layers.values())) != len(arrays):
                 raise ValueError(name)
         except (TypeError, ValueError, KeyError, AttributeError, IndexError):
-            raise CrlvizError(f"{path} is damaged: its {name} is no network of Dense and LayerNorm layers") from None
+            message = f"{path} is damaged: its {name} is not a network of Dense and LayerNorm layers"
+            raise CrlvizError(message) from None
         self.shape = Shape(count - 1, width, norms > 0, (count - 1) % LAYERS_PER_BLOCK)
         self.bytes = sum(value.nbytes for value in arrays)
         self._arrays = arrays
 
     @property
     def finite(self) -> bool:
+        """Whether all parameters are finite."""
         return all(np.isfinite(value).all() for value in self._arrays)
 
     def tree(self) -> dict[str, Any]:
-        plain = {
+        """The parameters in the layout of crlviz, as float32."""
+        layers = {
             layer: {leaf: np.asarray(value, np.float32) for leaf, value in leaves.items()}
             for layer, leaves in self._layers.items()
         }
-        return from_paper_layout(plain, self._heads)
+        return from_paper_layout(layers, self._heads)
 
 
-def _plain(value: Any) -> bool:
-    """Whether JSON can hold a setting: no containers, no infinities, nothing of absurd length."""
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold a setting: no containers, no infinities, no very long text."""
     if isinstance(value, str):
         return len(value) < 200
     return value is None or (isinstance(value, (int, float)) and abs(value) < 1e15)
 
 
 def _take(settings: Settings, name: str, kind: Callable[[Any], Any]) -> Any:
-    """A setting, if it is of the kind that it should be."""
+    """A setting, converted to its type.
+
+    Raises:
+      CrlvizError: it is missing or has another type.
+    """
     value = settings.args.get(name)
-    if kind is str and value is None:  # no other environment for evaluation
+    if kind is str and value is None:  # no separate evaluation environment
         return ""
     if kind is str and isinstance(value, str):
         return value
     if kind is not str and isinstance(value, (int, float)) and kind(value) == value:
         return kind(value)
-    raise CrlvizError(
-        f"{settings.path} is damaged: {name} is not a {'text' if kind is str else 'number'} that it can be"
-    )
+    raise CrlvizError(f"{settings.path} is damaged: {name} is not {'text' if kind is str else 'a valid number'}")

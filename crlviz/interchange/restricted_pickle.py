@@ -1,8 +1,8 @@
-"""What do a pickle's bytes say? Read as data: nothing in them is called or imported, whatever they ask for.
+"""Read pickles of plain data and arrays without executing anything in them.
 
-A pickle is a program for a small stack machine. This is such a machine without the dangerous half: it knows the opcodes
-that plain values need and a short list of names that stand for arrays and settings, which it fills in itself. Any
-other opcode or name ends the reading, so python's own unpickler is never needed.
+A pickle is a program for a small stack machine. This module implements the harmless part of that machine: the opcodes
+that plain values need, and a short list of global names that stand for arrays and settings, which it builds itself.
+Any other opcode or name is refused. Python's own unpickler, which can import and call anything, is never used.
 """
 
 import math
@@ -18,12 +18,12 @@ import numpy as np
 
 from crlviz.errors import CrlvizError
 
-_MOST_OPCODES = 1_000_000  # depth 1,024 takes about 200,000
-_MOST_VALUES = 1_000_000  # that a pickle stands for, where what it shares is counted as often as it stands
-_MOST_DIMENSIONS = 8
+_MAX_OPCODES = 1_000_000  # depth 1,024 takes about 200,000
+_MAX_VALUES = 1_000_000  # values in the result; a shared value counts each time it is referenced
+_MAX_DIMENSIONS = 8
 _NUMBERS = re.compile("[fiu][1248]|b1")
 
-# What may be named, and what it stands for; numpy 2 moved its own.
+# Allowed global names, and the kind of object each stands for. numpy 2 moved some of its own.
 _NAMES = {
     "jax._src.array _reconstruct_array": "jax array",
     "numpy.core.multiarray _reconstruct": "array",
@@ -32,7 +32,7 @@ _NAMES = {
     "numpy._core.multiarray scalar": "scalar",
     "numpy ndarray": "ndarray",
     "numpy dtype": "dtype",
-    # Settings: an object of fields becomes the dict of them.
+    # Settings objects are read as the dict of their fields.
     "__main__ Args": "fields",
     "jaxgcrl.utils.config RunConfig": "fields",
     "jaxgcrl.agents.crl.crl CRL": "fields",
@@ -40,12 +40,12 @@ _NAMES = {
 
 
 class _Refused(Exception):
-    """Why a pickle is not read; becomes a CrlvizError that names the file."""
+    """The reason a pickle is refused; ``read`` turns it into a CrlvizError that names the file."""
 
 
 @dataclass
 class _Name:
-    """A name of the list above, standing for nothing but itself."""
+    """An allowed global name. It is never imported."""
 
     name: str
     kind: str
@@ -53,7 +53,7 @@ class _Name:
 
 @dataclass
 class _DType:
-    """A numpy type under construction: its code, and its byte order, which comes later."""
+    """A numpy dtype under construction. Its byte order is set by a later opcode."""
 
     code: str
     order: str = "="
@@ -64,66 +64,66 @@ class _DType:
 
 @dataclass
 class _Array:
-    """An array under construction: its contents come later."""
+    """An array under construction. Its contents are set by a later opcode."""
 
     value: np.ndarray | None = None
 
 
 class _Fields(dict):
-    """The fields of an object of settings."""
+    """The fields of a settings object."""
 
 
 _MARK = object()
 
 
 def read(path: Path, most_bytes: int) -> Any:
-    """The contents of a pickle: dicts, lists, tuples, text, numbers, numpy arrays; settings as dicts of their fields.
+    """Read a pickle: dicts, lists, tuples, text, numbers and numpy arrays; settings objects become dicts.
 
     Args:
       path: the file.
-      most_bytes: what is larger is not looked at.
+      most_bytes: a larger file is refused unread.
 
     Raises:
-      CrlvizError: it cannot be read, is damaged or too large, or holds anything but plain data; the message names
-        what it asks for.
+      CrlvizError: the file cannot be read, is damaged or too large, or holds anything but plain data; the message
+        names the opcode or global name that was refused.
     """
     try:
         size = path.stat().st_size
-        # Asked before it is opened: a pipe would wait for somebody to write.
+        # Checked before the file is opened: opening a pipe would block.
         if not path.is_file() or not 0 < size <= most_bytes:
-            raise CrlvizError(f"{path} is no pickle: not a file of 1 to {most_bytes:,} bytes")
+            raise CrlvizError(f"{path} is not a pickle that can be read: not a file of 1 to {most_bytes:,} bytes")
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Machine(size).run(data)
     except OSError as error:
         raise CrlvizError(f"{path} cannot be read: {error.strerror}") from None
     except _Refused as reason:
         raise CrlvizError(f"{path} is not read: {reason}") from None
-    # Of the opcodes' arguments; of a machine told to take from an empty stack, or to put what does not go there.
+    # Raised by bad opcode arguments, an empty stack, or operands of the wrong type.
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError):
-        raise CrlvizError(f"{path} is damaged: it is not a whole pickle") from None
+        raise CrlvizError(f"{path} is damaged: it is not a complete pickle") from None
 
 
 class _Machine:
-    """A stack, a memo, and what each opcode does to them."""
+    """The pickle machine: a stack, a memo, and the operation of each allowed opcode."""
 
     def __init__(self, size: int):
         self.size = size
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.copied = 0  # fields, from the dicts they are given in
+        self.copied = 0  # fields copied into settings objects so far
 
     def run(self, data: Any) -> Any:
-        for _ in range(_MOST_OPCODES):
+        for _ in range(_MAX_OPCODES):
             opcode = _OPCODES[data.read(1).decode("latin-1")]
             name = opcode.name
-            # Refused before its argument is looked at.
+            # Refused before its argument is read.
             if name not in _KNOWN:
                 raise _Refused(f"it holds {name}, which plain data does not need")
             argument = opcode.arg.reader(data) if opcode.arg else None
             if name == "STOP":
                 (result,) = self.stack
-                result = self._whole(result)
-                _measure(result)
+                result = self._resolve(result)
+                _check_size(result)
                 return result
             if name in _ARGUMENTS:
                 self.stack.append(argument)
@@ -132,50 +132,50 @@ class _Machine:
             elif name in _DO:
                 _DO[name](self, argument)
             elif name == "FRAME" and argument > self.size - data.tell():
-                raise ValueError("cut short")
-        raise _Refused(f"it has more than {_MOST_OPCODES:,} instructions")
+                raise ValueError("truncated")
+        raise _Refused(f"it has more than {_MAX_OPCODES:,} instructions")
 
     def pop(self) -> Any:
-        """The value on top; not a mark."""
+        """Pop the top value, which must not be a mark."""
         value = self.stack.pop()
         if value is _MARK:
             raise ValueError("a mark where a value should be")
         return value
 
     def above_mark(self) -> list[Any]:
-        """The values down to the last mark, which goes too."""
+        """Pop the values above the last mark, and the mark."""
         values: list[Any] = []
         while (value := self.stack.pop()) is not _MARK:
             values.append(value)
         return values[::-1]
 
     def take(self, count: int) -> None:
-        """The top values as a tuple in their place."""
+        """Replace the top ``count`` values by a tuple of them."""
         self.stack.append(tuple(self.pop() for _ in range(count))[::-1])
 
     def append(self, values: list[Any]) -> None:
-        _a(list, self.stack[-1]).extend(self._whole(value) for value in values)
+        _expect(list, self.stack[-1]).extend(self._resolve(value) for value in values)
 
     def set_items(self, values: list[Any]) -> None:
         if not all(isinstance(key, str) for key in values[::2]):
             raise _Refused("a dict has keys that are not text")
-        values = [self._whole(value) for value in values]
-        _a(dict, self.stack[-1]).update(zip(values[::2], values[1::2], strict=True))
+        values = [self._resolve(value) for value in values]
+        _expect(dict, self.stack[-1]).update(zip(values[::2], values[1::2], strict=True))
 
     def get(self, index: int) -> None:
-        self.stack.append(self._whole(self.memo[index], strict=False))
+        self.stack.append(self._resolve(self.memo[index], strict=False))
 
     def name(self, module: Any, attribute: Any) -> None:
-        name = f"{_a(str, module)} {_a(str, attribute)}"
+        name = f"{_expect(str, module)} {_expect(str, attribute)}"
         if name not in _NAMES:
             raise _Refused(f"it names {name.replace(' ', '.')[:80]!r}, which is neither an array nor settings")
         self.stack.append(_Name(name, _NAMES[name]))
 
     def reduce(self) -> None:
-        """What would call a function with arguments: the few functions known are done here, in our own way."""
-        arguments, function = _a(tuple, self.pop()), _a(_Name, self.pop())
+        """The opcode that calls a function. The few allowed functions are reimplemented here."""
+        arguments, function = _expect(tuple, self.pop()), _expect(_Name, self.pop())
         if function.kind == "dtype":
-            code = _a(str, arguments[0])
+            code = _expect(str, arguments[0])
             if not _NUMBERS.fullmatch(code):
                 raise _Refused(f"it holds an array of type {code[:20]!r}; only plain numbers are read")
             self.stack.append(_DType(code))
@@ -183,41 +183,41 @@ class _Machine:
             self.stack.append(_Array())
         elif function.kind == "scalar":
             dtype, data = arguments
-            self.stack.append(_array((), _a(_DType, dtype), False, data).item())
+            self.stack.append(_array((), _expect(_DType, dtype), False, data).item())
         elif function.kind == "jax array":
             make, _, state, _ = arguments
-            if _a(_Name, make).kind != "array":
+            if _expect(_Name, make).kind != "array":
                 raise _Refused(f"it makes an array with {make.name.replace(' ', '.')}")
             self.stack.append(_contents(state))
         else:
             raise _Refused(f"it calls {function.name.replace(' ', '.')}")
 
     def new_object(self) -> None:
-        arguments, kind = _a(tuple, self.pop()), _a(_Name, self.pop())
+        arguments, kind = _expect(tuple, self.pop()), _expect(_Name, self.pop())
         if kind.kind != "fields" or arguments:
             raise _Refused(f"it makes a {kind.name.replace(' ', '.')}")
         self.stack.append(_Fields())
 
     def build(self) -> None:
-        """What would set an object's state."""
+        """The opcode that sets an object's state."""
         state, target = self.pop(), self.pop()
         if isinstance(target, _Fields):
-            self.copied += len(_a(dict, state))
-            _bound(self.copied)
+            self.copied += len(_expect(dict, state))
+            _check_count(self.copied)
             target.update(state)
         elif isinstance(target, _DType):
-            order = _a(tuple, state)[1]
+            order = _expect(tuple, state)[1]
             if order not in ("<", ">", "|", "="):
                 raise ValueError("byte order")
             target.order = order
         else:
-            target = _a(_Array, target)
+            target = _expect(_Array, target)
             target.value = _contents(state)
             target = target.value
         self.stack.append(target)
 
-    def _whole(self, value: Any, strict: bool = True) -> Any:
-        """A finished array for the one that was under construction when it was remembered."""
+    def _resolve(self, value: Any, strict: bool = True) -> Any:
+        """Replace an ``_Array`` by its numpy array; with ``strict``, refuse whatever is not finished plain data."""
         if isinstance(value, _Array) and (strict or value.value is not None):
             if value.value is None:
                 raise ValueError("an array without contents")
@@ -227,62 +227,62 @@ class _Machine:
         return value
 
 
-def _measure(value: Any) -> None:
-    """Refuse a value that would be endless or too much if it were written out.
+def _check_size(value: Any) -> None:
+    """Refuse a value that contains itself, or that is too large with shared parts counted at every reference.
 
-    A few bytes may say that each of many tuples holds the one before it twice. As long as they are shared they take no
-    room, but whoever goes through them goes through all.
+    A few bytes can describe many tuples that each hold the previous one twice. Shared, they take little memory, but
+    any code that walks through them visits exponentially many.
     """
     sizes: dict[int, int] = {}
-    within: set[int] = set()  # what holds the value at hand
-    ahead = [(value, False)]
-    while ahead:
-        here, counted = ahead.pop()
-        if not isinstance(here, (dict, list, tuple)):
+    ancestors: set[int] = set()  # containers of the current value
+    stack = [(value, False)]
+    while stack:
+        container, visited = stack.pop()
+        if not isinstance(container, (dict, list, tuple)):
             continue
-        parts = here.values() if isinstance(here, dict) else here
-        if counted:
-            within.remove(id(here))
-            sizes[id(here)] = 1 + sum(sizes.get(id(part), 1) for part in parts)
-            _bound(sizes[id(here)])
-        elif id(here) in within:
+        parts = container.values() if isinstance(container, dict) else container
+        if visited:
+            ancestors.remove(id(container))
+            sizes[id(container)] = 1 + sum(sizes.get(id(part), 1) for part in parts)
+            _check_count(sizes[id(container)])
+        elif id(container) in ancestors:
             raise _Refused("a value in it holds itself")
-        elif id(here) not in sizes:
-            within.add(id(here))
-            ahead.append((here, True))
-            ahead.extend((part, False) for part in parts)
+        elif id(container) not in sizes:
+            ancestors.add(id(container))
+            stack.append((container, True))
+            stack.extend((part, False) for part in parts)
 
 
-def _bound(count: int) -> None:
-    if count > _MOST_VALUES:
-        raise _Refused(f"written out it would be more than {_MOST_VALUES:,} values")
+def _check_count(count: int) -> None:
+    if count > _MAX_VALUES:
+        raise _Refused(f"written out it would be more than {_MAX_VALUES:,} values")
 
 
 def _contents(state: Any) -> np.ndarray:
-    """An array of numpy's pickled state: version, shape, type, whether columns come first, bytes."""
-    _, shape, dtype, columns_first, data = _a(tuple, state)
-    return _array(_a(tuple, shape), _a(_DType, dtype), columns_first is True, data)
+    """An array from numpy's pickled state: version, shape, dtype, whether in Fortran order, bytes."""
+    _, shape, dtype, fortran_order, data = _expect(tuple, state)
+    return _array(_expect(tuple, shape), _expect(_DType, dtype), fortran_order is True, data)
 
 
-def _array(shape: tuple[Any, ...], dtype: _DType, columns_first: bool, data: Any) -> np.ndarray:
-    sizes = [_a(int, size) for size in shape]
+def _array(shape: tuple[Any, ...], dtype: _DType, fortran_order: bool, data: Any) -> np.ndarray:
+    sizes = [_expect(int, size) for size in shape]
     kind = dtype.numpy()
-    # Counted before anything is made: sizes in a file may be any number.
-    if len(sizes) > _MOST_DIMENSIONS or min(sizes, default=0) < 0:
+    # Checked before anything is allocated: sizes in a file may be any number.
+    if len(sizes) > _MAX_DIMENSIONS or min(sizes, default=0) < 0:
         raise _Refused("an array has an impossible shape")
-    if math.prod(sizes) * kind.itemsize != len(_a(bytes, data)):
+    if math.prod(sizes) * kind.itemsize != len(_expect(bytes, data)):
         raise _Refused(f"an array of shape {tuple(sizes)} does not fit its {len(data):,} bytes"[:120])
-    return np.frombuffer(data, kind).reshape(sizes, order="F" if columns_first else "C")
+    return np.frombuffer(data, kind).reshape(sizes, order="F" if fortran_order else "C")
 
 
-def _a(kind: type, value: Any) -> Any:
-    """The value, if it is of that kind."""
+def _expect(kind: type, value: Any) -> Any:
+    """Return the value, or raise TypeError if it is not of that type."""
     if not isinstance(value, kind):
         raise TypeError(kind.__name__)
     return value
 
 
-# Opcodes that push their argument, and those that push a new value.
+# Opcodes that push their argument, and opcodes that push a constant or a new container.
 _ARGUMENTS = (
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
@@ -296,7 +296,7 @@ _VALUES: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "MARK": lambda: _MARK,
 }
-# Opcodes that work on the stack and the memo.
+# Opcodes that operate on the stack and the memo.
 _DO: dict[str, Callable[[_Machine, Any], Any]] = {
     "TUPLE": lambda m, _: m.stack.append(tuple(m.above_mark())),
     "TUPLE1": lambda m, _: m.take(1),

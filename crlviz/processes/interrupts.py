@@ -1,9 +1,9 @@
-"""Signals that ask a command to end, from its first moment on.
+"""Handling of the signals that ask a command to stop.
 
-Ctrl-C, SIGTERM, SIGHUP (the terminal is gone) and SIGUSR1 (SLURM, before a job's time is over). An exception that a
-handler raises can be lost: where it comes in a callback, as while jax is imported, Python prints and drops it. So each
-signal is noted too, and who begins something long looks first (``check``); and before anything is begun, no exception
-is raised at all: the process ends.
+Ctrl-C, SIGTERM, SIGHUP (the terminal is gone) and SIGUSR1 (SLURM, before a job's time is over). An exception raised by
+a signal handler can be lost: in a callback, for example while jax is imported, Python prints and drops it. So each
+signal is also recorded, and long work calls ``check`` before it starts. Before any work has started
+(``nothing_begun``), the process exits at once instead.
 """
 
 import contextlib
@@ -15,32 +15,32 @@ from collections.abc import Iterator
 from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
-_noted: list[int] = []
+_received: list[int] = []
 _nothing_begun = False
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came."""
+    """The process received one of ``SIGNALS``."""
 
 
 @contextlib.contextmanager
 def listening(*, ignored: bool = False) -> Iterator[None]:
-    """While this lasts, signals are noted and raise ``Interrupted``.
+    """Context in which each of ``SIGNALS`` is recorded and raises ``Interrupted``.
 
-    Outside the main thread nothing changes. A signal that the program handles in its own way, or ignores (nohup, a
-    shell's ``&``), is left to it.
+    Does nothing outside the main thread. A signal that has its own handler or is ignored (nohup, a shell's ``&``)
+    is left alone.
 
     Args:
-      ignored: listen also to those that are ignored.
+      ignored: also handle signals that are ignored.
     """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
         if handle not in handlers.values():
-            _noted.clear()
-        usual = (signal.SIG_DFL, None, signal.default_int_handler, handle, *([signal.SIG_IGN] if ignored else []))
+            _received.clear()
+        replaceable = (signal.SIG_DFL, None, signal.default_int_handler, handle, *([signal.SIG_IGN] if ignored else []))
         for number, handler in handlers.items():
-            if handler in usual:
+            if handler in replaceable:
                 before[number] = signal.signal(number, handle)
     try:
         yield
@@ -51,7 +51,7 @@ def listening(*, ignored: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """While this lasts, signals wait, and those to processes started now wait until these let them in."""
+    """Context in which signals are blocked. Child processes started in it inherit the mask and must unblock it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -64,7 +64,7 @@ def held_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def nothing_begun() -> Iterator[None]:
-    """While this lasts, a signal that is listened to ends the process at once: there is nothing to save."""
+    """Context in which a handled signal ends the process at once, because there is nothing to save yet."""
     global _nothing_begun
     before, _nothing_begun = _nothing_begun, True
     try:
@@ -74,19 +74,19 @@ def nothing_begun() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise ``Interrupted`` if a signal came, also where the exception of that moment was lost."""
-    if _noted:
+    """Raise ``Interrupted`` if a signal was received, even if the handler's exception was lost."""
+    if _received:
         raise Interrupted
 
 
 def exit_code() -> int:
-    """Of a process that a signal ended, as a shell has it: 128 and the signal's number."""
-    return 128 + (_noted[0] if _noted else signal.SIGINT)
+    """Exit code of a process that a signal ended, by the shell's convention: 128 plus the signal's number."""
+    return 128 + (_received[0] if _received else signal.SIGINT)
 
 
 def handle(number: int, _: object) -> None:
-    """The handler of a signal that is listened to."""
-    _noted.append(number)
+    """Signal handler: record the signal, then raise ``Interrupted`` or exit (``nothing_begun``)."""
+    _received.append(number)
     mute_closed_terminal()
     if _nothing_begun:
         with contextlib.suppress(OSError):
@@ -96,7 +96,7 @@ def handle(number: int, _: object) -> None:
 
 
 def mute_closed_terminal() -> None:
-    """Let go of a terminal that is gone: what is still said goes nowhere, where it would be an error."""
+    """Redirect stdout and stderr to the null device if their terminal is gone; writing there would be an error."""
     if os.name != "posix":
         return
     import termios
@@ -106,6 +106,6 @@ def mute_closed_terminal() -> None:
             termios.tcgetattr(stream)
         except termios.error as error:
             if error.args[0] == errno.EIO:
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream)
-                os.close(nowhere)
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream)
+                os.close(null)

@@ -1,4 +1,4 @@
-"""Commands of crlviz in processes of their own, some at a time, so that one that fails loses no other."""
+"""A pool of child processes that run crlviz commands. A command that fails does not affect the others."""
 
 import os
 import signal
@@ -16,34 +16,34 @@ from crlviz.escaping import printable
 from crlviz.processes import interrupts
 
 LOGS = "logs"  # the directory of logs beside the runs of a sweep
-GRACE_SECONDS = 600  # a large run ends its training step and saves gigabytes
+GRACE_SECONDS = 600  # a large run finishes its training step and saves gigabytes
 
 
 @dataclass(frozen=True)
 class Job:
-    """One command: what one types after ``crlviz``, and the file that takes all it prints."""
+    """One command: the arguments after ``crlviz``, and the log file of its stdout and stderr."""
 
     arguments: tuple[str, ...]
     log: Path
 
     @property
     def words(self) -> list[str]:
-        """The lines of its log."""
+        """The lines of the log."""
         return self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
 
     @property
     def last_words(self) -> str:
-        """The last line of its log: of a command that failed, why."""
+        """The last line of the log; for a command that failed, the reason."""
         words = self.words
         return printable(words[-1].removeprefix("Error: ")) if words else "it said nothing"
 
 
-# What runs now, and what ended since the tick before, with exit codes.
+# Jobs running now, and jobs that ended since the previous tick, with their exit codes.
 Ticks = Generator[tuple[list[Job], list[tuple[Job, int]]], None, None]
 
 
 def cores() -> list[int]:
-    """The cores this process may use."""
+    """Indices of the CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -57,23 +57,26 @@ def run(
     append: bool = False,
     poll: float = 0.5,
 ) -> Ticks:
-    """Run all jobs; every ``poll`` seconds tells which run now and which ended since, with their exit codes.
+    """Run all jobs, ``at_once`` at a time, and report their progress.
 
-    Jobs that run together keep to disjoint cores where the system allows that. Close the iterator
-    (``contextlib.closing``) and what still runs is interrupted as by Ctrl-C, and killed if it has not ended ten minutes
-    later or at the next Ctrl-C. Should this process be killed, they end with it. While jobs run, SIGTERM and the like
-    are ``crlviz.processes.interrupts.Interrupted`` here, a KeyboardInterrupt.
+    Concurrent jobs get disjoint cores where the system supports that. Closing the iterator (``contextlib.closing``)
+    interrupts running jobs as Ctrl-C does; they are killed after ten minutes or at the next Ctrl-C. If this process is
+    killed, the jobs end too. While jobs run, SIGTERM and the other ``interrupts.SIGNALS`` raise
+    ``interrupts.Interrupted`` here, a KeyboardInterrupt.
 
     Args:
-      jobs: begun in this order.
-      at_once: how many run together.
-      environment: variables that the jobs get where this process has none of that name.
-      append: keep what the logs hold.
-      poll: seconds.
+      jobs: started in this order.
+      at_once: number of concurrent jobs.
+      environment: environment variables of the jobs; those of this process take precedence.
+      append: append to the logs instead of overwriting them.
+      poll: seconds between ticks.
+
+    Yields:
+      Every ``poll`` seconds, the running jobs, and the jobs that ended since, with their exit codes.
     """
     waiting = list(jobs)
     running: dict[int, tuple[Job, subprocess.Popen]] = {}
-    # A terminated sweep must not leave its runs behind: sessions of their own get no signal from the terminal either.
+    # Jobs run in their own sessions and get no signal from the terminal, so a terminated sweep must stop them itself.
     with interrupts.listening():
         try:
             while waiting or running:
@@ -93,27 +96,27 @@ def run(
             _stop([process for _, process in running.values()])
 
 
-def _start(job: Job, environment: Mapping[str, str], own: Sequence[int], append: bool) -> subprocess.Popen:
+def _start(job: Job, environment: Mapping[str, str], affinity: Sequence[int], append: bool) -> subprocess.Popen:
     atomic_files.make_directory(job.log.parent)
     with open(job.log, "ab" if append else "wb") as log, interrupts.held_back():
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "crlviz.child", *job.arguments],
-            stdin=subprocess.PIPE,  # which is never written to, and closes when this process ends
+            stdin=subprocess.PIPE,  # never written to; closes when this process ends, which the child notices
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**environment, **os.environ},
-            start_new_session=True,  # a Ctrl-C reaches it once, from here
+            start_new_session=True,  # a Ctrl-C reaches it only through _stop
         )
-    if own and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(process.pid, own)
+    if affinity and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, affinity)
     return process
 
 
 def say_waiting(count: int) -> None:
-    """Tell that so many runs were asked to stop."""
+    """Print that ``count`` runs were asked to stop."""
     if count:
-        what = "one run" if count == 1 else f"{count} runs"
-        tqdm.write(f"Waiting for {what} to save and stop; another Ctrl-C kills.", file=sys.stderr)
+        runs = "one run" if count == 1 else f"{count} runs"
+        tqdm.write(f"Waiting for {runs} to save and stop; another Ctrl-C kills.", file=sys.stderr)
 
 
 def _stop(processes: Sequence[subprocess.Popen]) -> None:

@@ -1,1 +1,1 @@
-"""Pictures and videos of environments."""
+"""Pictures, videos and 3-D replays of environments and rollouts."""

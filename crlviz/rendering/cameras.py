@@ -1,4 +1,4 @@
-"""Where a video's camera stands from frame to frame."""
+"""Camera motion for videos."""
 
 import dataclasses
 
@@ -10,33 +10,33 @@ from crlviz.errors import UsageError
 from crlviz.rendering.renderers import FOVY, Camera
 
 CAMERAS = ("follow", "side", "top")
-_LAG = 0.4  # seconds in which the camera makes up most of its way
-_REACH = 1.8  # times the view's distance: how far a goal may be for both to be shown
-_SIDE_ELEVATION = -10.0
-_STEEPEST = -89.0
-_ASIDE = 0.08  # of a cell: how far to each side of the body's middle it is seen past walls, too
+_LAG = 0.4  # seconds, time constant of the camera's exponential smoothing
+_REACH = 1.8  # in view distances: how far a goal may be for body and goal to be shown together
+_SIDE_ELEVATION = -10.0  # degrees
+_STEEPEST = -89.0  # degrees
+_ASIDE = 0.08  # in cells: points this far to each side of the body's center must be visible too
 
 
 class Cameraman:
-    """Films one episode, a frame after the other.
+    """Camera positions for one episode, frame by frame.
 
-    ``follow`` stays behind the body on its side away from the goal and shows both where they are near each other;
-    ``side`` goes along beside it; ``top`` sees the whole world from above, x down and y to the right as maps have it.
-    A body that stays at its place (an arm) is filmed from the environment's own view by both of the first. Where a wall
-    would hide a body, they rise until they see it over the wall, at once, and come down slowly.
+    ``follow`` stays behind the body, seen from the goal, and shows both when they are close. ``side`` moves along
+    beside the body. ``top`` shows the whole world from above, x down and y to the right as in maps. For a body that
+    does not move around (an arm), ``follow`` and ``side`` use the environment's own view. Where a wall would hide the
+    body, they rise at once until the body is visible over the wall, and come down slowly.
     """
 
     def __init__(self, env: GoalEnv, pose: np.ndarray, goal: np.ndarray, camera: str, aspect: float):
         """
         Args:
           env: the environment.
-          pose: joint positions [nq] that the episode starts from.
+          pose: joint positions [nq] at the start of the episode.
           goal: the commanded goal [goal].
           camera: one of ``CAMERAS``.
           aspect: width over height of the picture.
 
         Raises:
-          UsageError: an unknown camera.
+          UsageError: unknown camera.
         """
         if camera not in CAMERAS:
             raise UsageError(f"no camera is called {camera!r}; take {', '.join(CAMERAS)}")
@@ -47,10 +47,10 @@ class Cameraman:
         self._last: tuple[np.ndarray, float, float] | None = None
         start = self._body(pose)
         self._bearing = float(np.degrees(np.arctan2(*(self._goal - start[:2])[::-1]))) if env.view.body else 0.0
-        self._top = _from_above(env, start, self._goal, aspect)
+        self._top = _top_view(env, start, self._goal, aspect)
 
     def shot(self, pose: np.ndarray, seconds: float) -> Camera:
-        """The camera for joint positions [nq], ``seconds`` after the shot before."""
+        """The camera for joint positions [nq], ``seconds`` after the previous shot."""
         if self._camera == "top":
             return self._top
         view, body = self._env.view, self._body(pose)
@@ -61,12 +61,12 @@ class Cameraman:
         else:
             azimuth = self._bearing + view.azimuth
         if view.body and self._camera == "follow":
-            way = self._goal - lookat[:2]
-            far = np.linalg.norm(way) / (_REACH * view.distance)
-            # Half way to a goal that is near, less and less of the way to one that is beyond reach.
-            share = 0.5 * np.clip(2 - far, 0, 1)
-            lookat[:2] += share * way
-            distance += 1.4 * share * np.linalg.norm(way)
+            to_goal = self._goal - lookat[:2]
+            relative = np.linalg.norm(to_goal) / (_REACH * view.distance)
+            # Look halfway to a goal within reach, and less of the way to one beyond it.
+            share = 0.5 * np.clip(2 - relative, 0, 1)
+            lookat[:2] += share * to_goal
+            distance += 1.4 * share * np.linalg.norm(to_goal)
         if self._last is not None:
             keep = np.exp(-seconds / _LAG)
             lookat = keep * self._last[0] + (1 - keep) * lookat
@@ -78,22 +78,22 @@ class Cameraman:
         return shot
 
     def _sees(self, shot: Camera, body: np.ndarray) -> bool:
-        """Whether no wall stands between a camera and the body [3]."""
+        """Whether no wall is between a camera and the body at [3]."""
         maze = self._env.maze
         if maze is None or not self._env.view.body:
             return True
         _, right, _ = shot.axes
         ends = body + np.array([-1, 0, 1])[:, None] * _ASIDE * maze.cell_size * right
-        ends = ends[maze.is_free(ends[:, :2])] * [1, 1, 0.4]  # most of the body, not its top alone
-        way = np.linspace(0, 1, 1 + int(20 * shot.distance / maze.cell_size))[:, None, None]
-        points = ends + way * (shot.eye - ends)
-        # Beyond the grid nothing is free, nor is anything in the way.
+        ends = ends[maze.is_free(ends[:, :2])] * [1, 1, 0.4]  # lowered, so that most of the body is visible
+        fractions = np.linspace(0, 1, 1 + int(20 * shot.distance / maze.cell_size))[:, None, None]
+        points = ends + fractions * (shot.eye - ends)
+        # Cells outside the grid count as not free, but nothing there blocks the view.
         cell = maze.cell(points[..., :2])
         outside = ((cell < 0) | (cell >= maze.shape)).any(-1)
         return bool((maze.is_free(points[..., :2]) | outside | (points[..., 2] > self._wall_height)).all())
 
     def _body(self, pose: np.ndarray) -> np.ndarray:
-        """What the view looks at [3], for joint positions."""
+        """The point [3] that the view looks at, for joint positions [nq]."""
         view = self._env.view
         if not view.body:
             return np.array(view.lookat)
@@ -103,7 +103,7 @@ class Cameraman:
 
 
 def _wall_height(env: GoalEnv) -> float:
-    """Meters from the floor to the top of a maze's walls; 0 without."""
+    """Height of a maze's walls in meters; 0 without a maze."""
     if env.maze is None:
         return 0.0
     i, j = env.maze.cells("#")[0]
@@ -112,17 +112,25 @@ def _wall_height(env: GoalEnv) -> float:
 
 
 def overview(env: GoalEnv, pose: np.ndarray, goal: np.ndarray, aspect: float) -> Camera:
-    """The camera for a single picture: of a whole maze from a height, else of the body and its goal."""
+    """The camera for a single picture: a high view of the whole maze, or without a maze, of the body and its goal.
+
+    Args:
+      env: the environment.
+      pose: joint positions [nq].
+      goal: the commanded goal [goal].
+      aspect: width over height of the picture.
+    """
     shot = Cameraman(env, pose, goal, "top" if env.maze else "follow", aspect).shot(pose, 0.0)
     return dataclasses.replace(shot, elevation=-65.0) if env.maze else shot
 
 
-def _from_above(env: GoalEnv, start: np.ndarray, goal: np.ndarray, aspect: float) -> Camera:
+def _top_view(env: GoalEnv, start: np.ndarray, goal: np.ndarray, aspect: float) -> Camera:
+    """A camera straight above that shows the whole maze, or the start and the goal, or an arm's view."""
     if env.maze is not None:
         x_min, x_max, y_min, y_max = env.maze.extent
     elif env.view.body:
-        room = 0.5 * env.view.distance
-        (x_min, y_min), (x_max, y_max) = np.minimum(start[:2], goal) - room, np.maximum(start[:2], goal) + room
+        margin = 0.5 * env.view.distance
+        (x_min, y_min), (x_max, y_max) = np.minimum(start[:2], goal) - margin, np.maximum(start[:2], goal) + margin
     else:
         x, y, half = *env.view.lookat[:2], 0.5 * env.view.distance
         x_min, x_max, y_min, y_max = x - half, x + half, y - half, y + half

@@ -1,4 +1,4 @@
-"""``crlviz envs``."""
+"""``crlviz envs``: list and draw environments."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ PICTURES = (".png", ".jpg")
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw these environments (png or jpg); several as a grid.")
-@click.option("--seed", default=0, show_default=True, help="Of the start and goal drawn.")
+@click.option("--seed", default=0, show_default=True, help="Seed of start and goal.")
 @click.option("--size", default="480x360", show_default=True, metavar="WxH", help="Pixels of each picture.")
 def command(ids: tuple[str, ...], out: Path | None, seed: int, size: str) -> None:
-    """List the environments, or those named: sizes of state, goal and action, physics, success distance, episode
-    length, goals of the maze, and whether the paper's table 1 has it. With --out, draw them.
+    """List all environments or those named: sizes of state, goal and action, physics engine, success distance,
+    episode length, number of goals in the maze, and whether it is in the paper's table 1. With --out, draw them.
 
     \b
     Example: crlviz envs
@@ -33,7 +33,7 @@ def command(ids: tuple[str, ...], out: Path | None, seed: int, size: str) -> Non
         if not ids:
             raise UsageError("name the environments to draw, for example crlviz envs ant_u4_maze --out ant.png")
         if out.suffix not in PICTURES:
-            raise UsageError(f"{out} is no picture; its name must end in {' or '.join(PICTURES)}")
+            raise UsageError(f"{out} is not a picture; its name must end in {' or '.join(PICTURES)}")
         atomic_files.check_writable(out)
         pixels = read_size(size)
         from crlviz.rendering.env_picture import draw
@@ -50,11 +50,11 @@ def command(ids: tuple[str, ...], out: Path | None, seed: int, size: str) -> Non
 
 
 def table() -> list[dict[str, Any]]:
-    """A row for every id, without building an environment.
+    """One row per environment id, without building any environment.
 
-    Columns: id; state, goal and action sizes; physics, the engine it runs on by default; threshold of success in
-    meters; episode length in steps; goals, how many cells of its maze are goals (None without a maze); paper, whether
-    the paper's table 1 has it.
+    Columns: id; state, goal and action sizes; physics, the default engine; threshold, success distance in meters;
+    episode, length in steps; goals, number of goal cells in the maze (None without a maze); paper, whether it is in
+    the paper's table 1.
     """
     from crlviz import envs
 

@@ -1,4 +1,4 @@
-"""Policies moving through a maze, side by side, as a GIF: no renderer and no encoder needed."""
+"""GIFs of policies that move through a maze, side by side. Needs neither a renderer nor a video encoder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from crlviz import charts
 from crlviz.envs.mazes import Maze
 
-SCALE = 2  # drawn larger and shrunk, for smooth edges
-_TRAIL = 25  # steps
+SCALE = 2  # pictures are drawn this many times larger and shrunk, for smooth edges
+_TRAIL = 25  # steps of the path drawn behind a point
 
 
 def animate(
@@ -25,19 +25,19 @@ def animate(
     every: int = 2,
     fps: int = 20,
 ) -> None:
-    """Write a GIF of episodes that run at once, a panel a policy, in step with each other.
+    """Write a GIF with one panel per policy, all episodes in sync.
 
-    A point that has come within the success distance of its goal turns its goal green and keeps it so. The view is the
-    charts': from above, x down and y to the right.
+    A goal turns green once its point has come within the success distance. The view is that of the charts: from above,
+    x down and y to the right.
 
     Args:
       maze: the maze.
-      rollouts: caption to Dataset of ``crlviz.rollout``, all of one length.
+      rollouts: caption to Dataset of ``crlviz.rollout``; frames stop at the end of the shortest.
       path: the file.
-      colors: of the points, a panel each.
-      width: pixels of a panel.
-      every: steps to a frame.
-      fps: frames a second.
+      colors: color of the points in each panel, #rrggbb.
+      width: width of a panel in pixels.
+      every: steps per frame.
+      fps: frames per second.
     """
     length = min(rollout.sizes["time"] for rollout in rollouts.values())
     grounds = ground(maze, width)
@@ -48,19 +48,19 @@ def animate(
             for (caption, rollout), color in zip(rollouts.items(), colors, strict=True)
         ]
         frames.append(np.concatenate(panels, axis=1))
-    hold = [frames[-1]] * fps  # a second's rest before it starts anew
+    hold = [frames[-1]] * fps  # hold the last frame for a second before the loop restarts
     imageio.imwrite(path, frames + hold, extension=".gif", duration=1000 / fps, loop=0)
 
 
 def pixels(maze: Maze, xy: np.ndarray, width: int) -> np.ndarray:
-    """Positions [..., 2] in meters to (right, down) pixels [..., 2] of ``ground(maze, width)``."""
+    """Convert positions [..., 2] in meters to (right, down) pixels [..., 2] of ``ground(maze, width)``."""
     x_min, _, y_min, y_max = maze.extent
     scale = SCALE * width / (y_max - y_min)
     return np.stack([(xy[..., 1] - y_min) * scale, (xy[..., 0] - x_min) * scale], axis=-1)
 
 
 def ground(maze: Maze, width: int) -> Image.Image:
-    """The maze's walls, ``SCALE`` times as large as asked for."""
+    """A picture of the maze's walls, ``SCALE * width`` pixels wide."""
     x_min, x_max, y_min, y_max = maze.extent
     height = round(SCALE * width * (x_max - x_min) / (y_max - y_min))
     image = Image.new("RGB", (SCALE * width, height), "white")
@@ -90,15 +90,15 @@ def _panel(
     font = ImageFont.load_default(size=13 * SCALE)
     count = f"step {step + 1}: {int(reached.sum())} of {len(reached)} goals reached"
     strip = Image.new("RGB", (image.width, 44 * SCALE), "white")
-    words = ImageDraw.Draw(strip)
-    words.text((strip.width / 2, 13 * SCALE), caption, fill="black", font=font, anchor="mm")
-    words.text((strip.width / 2, 31 * SCALE), count, fill="#555555", font=font, anchor="mm")
-    whole = np.concatenate([np.asarray(strip), np.asarray(image)], axis=0)
-    size = (width, round(whole.shape[0] / SCALE))
-    return np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.LANCZOS))
+    text = ImageDraw.Draw(strip)
+    text.text((strip.width / 2, 13 * SCALE), caption, fill="black", font=font, anchor="mm")
+    text.text((strip.width / 2, 31 * SCALE), count, fill="#555555", font=font, anchor="mm")
+    panel = np.concatenate([np.asarray(strip), np.asarray(image)], axis=0)
+    size = (width, round(panel.shape[0] / SCALE))
+    return np.asarray(Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS))
 
 
 def disc(draw: ImageDraw.ImageDraw, center: np.ndarray, radius: float, fill: str, outline: str | None = None) -> None:
-    """A disc about (right, down) pixels."""
+    """Draw a disc centered at (right, down) pixels."""
     low, high = center - radius, center + radius
     draw.ellipse([low[0], low[1], high[0], high[1]], fill=fill, outline=outline, width=SCALE)

@@ -1,4 +1,4 @@
-"""Pictures of a MuJoCo model: through OpenGL where some works, else by casting rays, which needs none."""
+"""Renderers of MuJoCo models: OpenGL where available, otherwise ray casting on the CPU."""
 
 import copy
 import functools
@@ -15,21 +15,27 @@ from crlviz.envs import looks
 from crlviz.envs.engine import mujoco
 from crlviz.options import check_size
 
-FOVY = 45.0  # degrees, MuJoCo's own
-# Ways to OpenGL without a window, by operating system, the quickest first.
+FOVY = 45.0  # vertical field of view in degrees, MuJoCo's default
+# OpenGL platforms that need no window, by operating system, fastest first.
 _PLATFORMS = {"darwin": ("cgl",), "win32": ("glfw",)}
 _LINUX = ("egl", "osmesa")
 _NAMES = {"egl": "EGL", "osmesa": "OSMesa", "cgl": "CGL", "glfw": "GLFW"}
-_ANY = ("", "enable", "enabled", "on", "true", "1")  # values of MUJOCO_GL that leave the choice, and that allow none
-_NONE = ("disable", "disabled", "off", "false", "0")
-_SOFTWARE = (b"llvmpipe", b"softpipe", b"swrast")  # what Mesa calls its renderers without a GPU
-_SAMPLES = 2  # rays along a pixel's side
+_ANY = ("", "enable", "enabled", "on", "true", "1")  # values of MUJOCO_GL that allow any platform
+_NONE = ("disable", "disabled", "off", "false", "0")  # values that forbid OpenGL
+_SOFTWARE = (b"llvmpipe", b"softpipe", b"swrast")  # Mesa's names of its CPU renderers
+_SAMPLES = 2  # rays per pixel along each axis
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a picture is taken from: looks at ``lookat`` [3] from ``distance`` meters; azimuth 0 looks along x, 90
-    along y; elevation is negative from above; both in degrees."""
+    """A camera that orbits a point.
+
+    Attributes:
+      lookat: the point [3] at the picture's center, in meters.
+      distance: distance from it in meters.
+      azimuth: degrees; 0 looks along x, 90 along y.
+      elevation: degrees; negative looks down from above.
+    """
 
     lookat: np.ndarray
     distance: float
@@ -38,7 +44,7 @@ class Camera:
 
     @property
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Unit vectors forward, right and up."""
+        """Unit vectors [3] forward, right and up."""
         azimuth, elevation = np.radians([self.azimuth, self.elevation])
         forward = np.array(
             [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
@@ -48,19 +54,20 @@ class Camera:
 
     @property
     def eye(self) -> np.ndarray:
+        """Position [3] of the camera in meters."""
         return self.lookat - self.distance * self.axes[0]
 
 
 def open_renderer(model: mujoco.MjModel, width: int, height: int, *, fine: bool = False) -> "GLRenderer | RayRenderer":
-    """The quickest renderer that works on this machine; close it after use.
+    """Open the fastest renderer that works on this machine. Close it after use.
 
-    The environment variable ``MUJOCO_GL`` (egl, osmesa, cgl, glfw or disable) leaves only that choice; where it does
-    not work, rays are cast and a warning says so.
+    The environment variable ``MUJOCO_GL`` (egl, osmesa, cgl, glfw or disable) allows only that platform. If it does
+    not work, ray casting is used, with a warning.
 
     Args:
-      model: of an environment, ``env.model``.
-      width, height: pixels.
-      fine: smooth edges where that costs half the speed, which is in OpenGL without a GPU.
+      model: an environment's model, ``env.model``.
+      width, height: size in pixels.
+      fine: antialias even where that halves the speed, which is in OpenGL without a GPU.
 
     Raises:
       UsageError: an impossible size.
@@ -72,10 +79,10 @@ def open_renderer(model: mujoco.MjModel, width: int, height: int, *, fine: bool 
 
 @functools.cache
 def working_platform() -> str | None:
-    """The first way to OpenGL that draws a picture here; None where none does.
+    """The first OpenGL platform that renders a picture on this machine, or None.
 
-    Tried in a process of its own: a broken driver may end the process that asks, and the OpenGL bindings can be
-    loaded for one platform only.
+    Each is tried in a child process: a broken driver may crash the process, and the OpenGL bindings can be loaded for
+    one platform only.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
     candidates: tuple[str, ...] = _PLATFORMS.get(sys.platform, _LINUX)
@@ -83,7 +90,7 @@ def working_platform() -> str | None:
         candidates = (wanted,) if wanted in _NAMES else ()
     for platform in candidates:
         code = f"from crlviz.rendering.renderers import try_platform; try_platform({platform!r})"
-        # Without these the child chooses for itself at import, and may fail on that.
+        # The user's values are removed first: MuJoCo reads them at import, and that may fail.
         environment = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
         environment |= {"MUJOCO_GL": platform, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
@@ -100,7 +107,7 @@ def working_platform() -> str | None:
 
 
 def try_platform(platform: str) -> None:
-    """Draw a red ball; raises or exits where that fails."""
+    """Render a red ball; raises an exception or exits with code 1 if that fails."""
     model = mujoco.MjModel.from_xml_string(
         "<mujoco><worldbody><light pos='0 0 3'/><geom type='sphere' size='.5' rgba='1 0 0 1'/></worldbody></mujoco>"
     )
@@ -113,7 +120,7 @@ def try_platform(platform: str) -> None:
 
 
 class GLRenderer:
-    """MuJoCo's own renderer in a buffer off the screen."""
+    """MuJoCo's OpenGL renderer, in an offscreen buffer."""
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int, platform: str, fine: bool = False):
         self.name = f"OpenGL through {_NAMES[platform]}"
@@ -123,7 +130,7 @@ class GLRenderer:
         self._data = mujoco.MjData(self._model)
         self._gl = importlib.import_module(f"mujoco.{platform}").GLContext(width, height)
         self._gl.make_current()
-        from OpenGL import GL  # MuJoCo's own dependency; here, as it binds to the platform chosen above
+        from OpenGL import GL  # a dependency of mujoco; imported here because it binds to the platform chosen above
 
         if not fine and any(name in GL.glGetString(GL.GL_RENDERER).lower() for name in _SOFTWARE):
             self._model.vis.quality.offsamples = 0
@@ -137,8 +144,8 @@ class GLRenderer:
         self._pixels = np.empty((height, width, 3), np.uint8)
 
     def render(self, pose: np.ndarray, camera: Camera) -> np.ndarray:
-        """The picture [height, width, 3], uint8, of joint positions [nq]."""
-        self._gl.make_current()  # another renderer may have drawn since
+        """Render joint positions [nq] to a picture [height, width, 3], uint8."""
+        self._gl.make_current()  # another renderer may be current
         self._data.qpos[:] = pose
         mujoco.mj_kinematics(self._model, self._data)
         view = mujoco.MjvCamera()
@@ -147,7 +154,7 @@ class GLRenderer:
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, self._data, self._option, None, view, everything, self._scene)
         for light in self._scene.lights[: self._scene.nlight]:
-            if not light.headlight:  # the sun goes with the camera, so that shadows do too
+            if not light.headlight:  # the sun moves with the camera so that its shadow map covers the view
                 light.pos[:], light.dir[:] = camera.lookat - camera.distance * _sun(), _sun()
         self._context.shadowClip = 2.5 * camera.distance
         self._context.fogStart, self._context.fogEnd = (share * camera.distance for share in looks.HAZE)
@@ -161,12 +168,12 @@ class GLRenderer:
 
 
 class RayRenderer:
-    """Casts rays with MuJoCo and shades what they hit: same camera, light, sky and floor as ``GLRenderer``."""
+    """Renderer that casts rays with MuJoCo, with the same camera, lights, sky and floor as ``GLRenderer``."""
 
     name = "ray casting, without OpenGL"
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int):
-        self._model = _seen_whole(model)
+        self._model = _with_full_bounds(model)
         self._data = mujoco.MjData(self._model)
         self._size = height, width
         count = _SAMPLES * height, _SAMPLES * width
@@ -180,18 +187,18 @@ class RayRenderer:
         self._glass = np.flatnonzero((model.geom_rgba[:, 3] < 1) & (model.geom_rgba[:, 3] > 0))
 
     def render(self, pose: np.ndarray, camera: Camera) -> np.ndarray:
-        """The picture [height, width, 3], uint8, of joint positions [nq]."""
+        """Render joint positions [nq] to a picture [height, width, 3], uint8."""
         self._data.qpos[:] = pose
         mujoco.mj_kinematics(self._model, self._data)
         forward, right, up = camera.axes
         rays = forward + self._right[:, None] * right + self._up[:, None] * up
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         eye = camera.eye
-        # What can be seen through is of one body, the goal's: the world without it, then it over that.
+        # Transparent geoms all belong to one body, the goal. Render the world without it, then blend it in.
         glass = int(self._model.geom_bodyid[self._glass[0]]) if len(self._glass) else -1
         colors, depth = self._cast(eye, rays, camera, exclude=glass)
         if glass >= 0:
-            near = self._towards(eye, rays, glass)
+            near = self._rays_near(eye, rays, glass)
             geom, distance, normal = self._hits(eye, rays[near], exclude=-1)
             front = np.isin(geom, self._glass) & ((distance < depth[near]) | (depth[near] < 0))
             near, rgba = near[front], self._colors[geom[front]]
@@ -202,18 +209,19 @@ class RayRenderer:
         return (255 * np.clip(samples, 0, 1) + 0.5).astype(np.uint8)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing; there are no resources to free."""
 
-    def _towards(self, eye: np.ndarray, rays: np.ndarray, body: int) -> np.ndarray:
-        """Which rays pass near a body: indices."""
+    def _rays_near(self, eye: np.ndarray, rays: np.ndarray, body: int) -> np.ndarray:
+        """Indices of the rays [n, 3] that pass near a body's transparent geoms."""
         geoms = self._glass[self._model.geom_bodyid[self._glass] == body]
-        to = self._data.geom_xpos[geoms] - eye
-        along = rays @ to.T
-        apart = (to**2).sum(axis=1) - along**2
-        return np.flatnonzero(((along > 0) & (apart < (1.05 * self._model.geom_rbound[geoms]) ** 2)).any(axis=1))
+        to_geom = self._data.geom_xpos[geoms] - eye
+        along = rays @ to_geom.T
+        squared_distance = (to_geom**2).sum(axis=1) - along**2
+        close = squared_distance < (1.05 * self._model.geom_rbound[geoms]) ** 2
+        return np.flatnonzero(((along > 0) & close).any(axis=1))
 
     def _hits(self, origin: np.ndarray, rays: np.ndarray, exclude: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Geom [n] (-1: none), distance [n] and normal [n, 3] of rays [n, 3] from one point."""
+        """First hits of rays [n, 3] from a point: geom [n] (-1: none), distance [n] in meters, normal [n, 3]."""
         count = len(rays)
         geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.zeros(3 * count)
         flat = np.ascontiguousarray(rays, np.float64).ravel()
@@ -223,6 +231,7 @@ class RayRenderer:
         return geom, distance, normal.reshape(-1, 3)
 
     def _cast(self, eye: np.ndarray, rays: np.ndarray, camera: Camera, exclude: int) -> tuple[np.ndarray, np.ndarray]:
+        """Colors [n, 3] and depths [n] of rays [n, 3], without the body ``exclude``."""
         geom, depth, normal = self._hits(eye, rays, exclude)
         colors = np.broadcast_to(np.array(looks.SKY, np.float32), rays.shape).copy()
         hit = geom >= 0
@@ -232,26 +241,31 @@ class RayRenderer:
         floor = self._floor[geom]
         squares = np.floor(at[floor, :2] / self._square[geom[floor], None]).astype(int).sum(axis=1) % 2
         paint[floor] = np.array(looks.FLOOR, np.float32)[squares]
-        # Shadows: a ray from far up the sun's way to each point; something nearer than the point stands between.
+        # Shadows: a ray from far away towards the sun to each point; a hit before the point means shadow.
         sun = camera.lookat - 1000 * _sun()
-        way = at + 1e-3 * normal - sun
-        far = np.linalg.norm(way, axis=1)
-        lit = self._hits(sun, way / far[:, None], exclude)[1]
-        colors[hit] = self._shade(paint, normal, rays[hit], (lit < 0) | (lit > far - 1e-3 * camera.distance))
+        light = at + 1e-3 * normal - sun
+        length = np.linalg.norm(light, axis=1)
+        first = self._hits(sun, light / length[:, None], exclude)[1]
+        lit = (first < 0) | (first > length - 1e-3 * camera.distance)
+        colors[hit] = self._shade(paint, normal, rays[hit], lit)
         start, end = (share * camera.distance for share in looks.HAZE)
         haze = np.clip((depth[hit] * (rays[hit] @ camera.axes[0]) - start) / (end - start), 0, 1)[:, None]
         colors[hit] += haze * (np.array(looks.SKY) - colors[hit])
         return colors, depth
 
     def _shade(self, paint: np.ndarray, normal: np.ndarray, rays: np.ndarray, lit: np.ndarray) -> np.ndarray:
+        """Diffuse shading of colors [n, 3] by ambient light, headlight and, where ``lit`` [n], the sun."""
         head = np.clip(-(normal * rays).sum(axis=1), 0, 1)
         sun = np.clip(-normal @ _sun(), 0, 1) * lit
         return paint * (looks.AMBIENT + looks.HEADLIGHT * head + looks.SUN * sun)[:, None].astype(np.float32)
 
 
-def _seen_whole(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy in which rays find every geom: MuJoCo skips a body that a ray passes farther from than its geoms that
-    collide reach, and with it those that are there to be seen alone."""
+def _with_full_bounds(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy in which rays find every geom.
+
+    MuJoCo skips a body if the ray misses the bounding box of its colliding geoms, and so misses geoms that are only
+    visual. Here each box covers all geoms of the body.
+    """
     model = copy.copy(model)
     for body in np.flatnonzero(model.body_bvhnum):
         geoms = np.flatnonzero(model.geom_bodyid == body)
@@ -262,6 +276,6 @@ def _seen_whole(model: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def _sun() -> np.ndarray:
-    """Unit vector along which the sun shines."""
+    """Unit vector [3] of the direction in which sunlight travels."""
     direction = np.array(looks.SUN_DIRECTION)
     return direction / np.linalg.norm(direction)

@@ -1,4 +1,4 @@
-"""Episodes to walk around in: one HTML file that shows the bodies moving in 3-D and opens without a network."""
+"""Interactive 3-D replay of episodes: one self-contained HTML file."""
 
 import base64
 import math
@@ -20,7 +20,7 @@ from crlviz.escaping import script_json
 if TYPE_CHECKING:
     import xarray as xr
 
-_ENDLESS = 100.0  # meters; half the side of a plane whose size is 0, which MuJoCo takes for without end
+_INFINITE = 100.0  # meters; half the side drawn for a plane of size 0, which MuJoCo treats as infinite
 
 
 @jax_config.as_usual
@@ -31,11 +31,11 @@ def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *,
       path: the HTML file.
       env: the environment of all episodes.
       panels: caption to one episode of ``crlviz.rollout`` (dims ``time``, ``joint``, ...).
-      every: keep one step in so many; the page moves smoothly between those it has.
+      every: keep every n-th step; the page interpolates between the steps it has.
 
     Raises:
-      UsageError: no episode, more than one in a panel, one of another environment, ``every`` below 1, or no such
-        directory.
+      UsageError: no episode, more than one in a panel, an episode of another environment, ``every`` below 1, or no
+        such directory.
       CrlvizError: the file cannot be written.
     """
     import jinja2
@@ -49,21 +49,27 @@ def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *,
 
 
 def check_world(env: GoalEnv, other: str, caption: str) -> None:
-    """Refuse an episode of an environment that looks otherwise than the page's; other starts and goals do not.
+    """Check that an episode's environment has the same body and maze as the page's. Starts and goals may differ.
+
+    Args:
+      env: the page's environment.
+      other: id of the episode's environment.
+      caption: the episode's caption, for the message.
 
     Raises:
-      UsageError: another body or maze.
+      UsageError: the body or maze differs.
     """
     if mazes.split_pairs(other)[0] != mazes.split_pairs(env.id)[0]:
         raise UsageError(f"{caption!r} is an episode of {other}, not of {env.id}; a page shows one of them")
 
 
 def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 1) -> dict[str, Any]:
-    """What the page draws, ready for JSON; arrays are base64 of little-endian float32.
+    """The page's data, ready for JSON; arrays are base64 of little-endian float32.
 
-    ``geoms`` holds name, mesh, half sizes [3] in meters, ``end`` (half the length of a capsule's cylinder) and rgba,
-    the standing ones first; ``standing`` their places [count, 7] and, per panel, ``places`` [steps, the others, 7]: x,
-    y, z in meters and the quaternion w, x, y, z. Arguments and errors as of ``write``.
+    ``geoms`` holds name, mesh, half sizes [3] in meters, ``end`` (half the length of a capsule's cylinder) and rgba;
+    fixed geoms come first. ``standing`` holds the poses of the fixed geoms [fixed, 7], each panel's ``places`` those of
+    the moving ones [steps, moving, 7]: x, y, z in meters and the quaternion w, x, y, z. Arguments and errors as for
+    ``write``.
     """
     if every < 1:
         raise UsageError(f"every = {every}: keep one step in 1 or more")
@@ -74,10 +80,10 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
         check_world(env, episode.attrs.get("env", env.id), caption)
         if episode["pose"].dims != ("time", "joint") or episode.sizes["joint"] != model.nq:
             raise UsageError(f"{caption!r} is not one episode of {env.id}; choose one, as in rollout.isel(episode=0)")
-    seen = [geom for geom in range(model.ngeom) if model.geom_rgba[geom, 3] > 0]
-    fixed = model.body_weldid[model.geom_bodyid] == 0
-    standing = [geom for geom in seen if fixed[geom]]
-    moving = [geom for geom in seen if not fixed[geom]]
+    visible = [geom for geom in range(model.ngeom) if model.geom_rgba[geom, 3] > 0]
+    is_fixed = model.body_weldid[model.geom_bodyid] == 0
+    fixed = [geom for geom in visible if is_fixed[geom]]
+    moving = [geom for geom in visible if not is_fixed[geom]]
     first = next(iter(panels.values()))["pose"].values[:1]
     return {
         "look": {
@@ -97,8 +103,8 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
         "seconds": env.dt,
         "every": every,
         "near": env.goal_distance,
-        "geoms": [_geom(model, geom) for geom in standing + moving],
-        "standing": _packed(_places(model, first, standing)[0]),
+        "geoms": [_geom(model, geom) for geom in fixed + moving],
+        "standing": _encode(_geom_poses(model, first, fixed)[0]),
         "panels": [_panel(env, caption, episode, moving, every) for caption, episode in panels.items()],
     }
 
@@ -111,10 +117,10 @@ def _panel(env: GoalEnv, caption: str, episode: "xr.Dataset", moving: list[int],
         "caption": caption,
         "fell": None if alive.all() else int(np.argmin(alive)),
         "turn": turn,
-        "focus": _packed(focus[::every]),
-        "places": _packed(_places(env.model, poses[::every], moving)),
-        "distance": _packed(episode["distance"].values[::every]),
-        "q": _packed(episode["q"].values[::every]),
+        "focus": _encode(focus[::every]),
+        "places": _encode(_geom_poses(env.model, poses[::every], moving)),
+        "distance": _encode(episode["distance"].values[::every]),
+        "q": _encode(episode["q"].values[::every]),
     }
 
 
@@ -127,29 +133,29 @@ def _geom(model: mujoco.MjModel, geom: int) -> dict[str, Any]:
         mujoco.mjtGeom.mjGEOM_ELLIPSOID: ("round", (x, y, z), 0.0),
         mujoco.mjtGeom.mjGEOM_CYLINDER: ("cylinder", (x, x, y), 0.0),
         mujoco.mjtGeom.mjGEOM_BOX: ("box", (x, y, z), 0.0),
-        mujoco.mjtGeom.mjGEOM_PLANE: ("plane", (x or _ENDLESS, y or _ENDLESS, 1.0), 0.0),
+        mujoco.mjtGeom.mjGEOM_PLANE: ("plane", (x or _INFINITE, y or _INFINITE, 1.0), 0.0),
     }[kind]
     rgba = model.geom_rgba[geom].tolist()
     return {"name": model.geom(geom).name, "mesh": mesh, "size": size, "end": end, "rgba": rgba}
 
 
-def _places(model: mujoco.MjModel, poses: np.ndarray, geoms: list[int]) -> np.ndarray:
-    """Places [steps, geoms, 7] of geoms in poses [steps, nq]."""
+def _geom_poses(model: mujoco.MjModel, poses: np.ndarray, geoms: list[int]) -> np.ndarray:
+    """Position and quaternion [steps, geoms, 7] of geoms for joint positions [steps, nq]."""
     data = mujoco.MjData(model)
-    places = np.empty((len(poses), len(geoms), 7))
-    for pose, place in zip(poses, places, strict=True):
+    geom_poses = np.empty((len(poses), len(geoms), 7))
+    for pose, rows in zip(poses, geom_poses, strict=True):
         data.qpos[:] = pose
         mujoco.mj_kinematics(model, data)
-        for row, geom in zip(place, geoms, strict=True):
+        for row, geom in zip(rows, geoms, strict=True):
             row[:3] = data.geom_xpos[geom]
             mujoco.mju_mat2Quat(row[3:], data.geom_xmat[geom])
-    return places
+    return geom_poses
 
 
 def _camera(env: GoalEnv, poses: np.ndarray, goal: np.ndarray) -> tuple[np.ndarray, float]:
-    """Points [steps, 3] that the camera looks at, and the angle in radians that its azimuth counts from.
+    """Points [steps, 3] that the camera looks at, and the angle in radians that its azimuth is relative to.
 
-    The height stays that of the first step: a body that falls is seen falling.
+    The height stays that of the first step, so that a fall is visible.
     """
     view = env.view
     if not view.body:
@@ -160,10 +166,11 @@ def _camera(env: GoalEnv, poses: np.ndarray, goal: np.ndarray) -> tuple[np.ndarr
         data.qpos[:] = pose
         mujoco.mj_kinematics(env.model, data)
         point[:] = data.body(view.body).xpos
-    ahead = (*goal, 0.0)[:2] - focus[0, :2]
+    to_goal = (*goal, 0.0)[:2] - focus[0, :2]
     focus[:, 2] = focus[0, 2]
-    return focus + view.lookat, math.atan2(ahead[1], ahead[0])
+    return focus + view.lookat, math.atan2(to_goal[1], to_goal[0])
 
 
-def _packed(values: np.ndarray) -> str:
+def _encode(values: np.ndarray) -> str:
+    """Base64 of an array as little-endian float32."""
     return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()

@@ -1,4 +1,4 @@
-"""``crlviz rollout``: run agents and show what they do."""
+"""``crlviz rollout``: run agents and write videos, 3-D replays or data of their episodes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,26 +20,27 @@ DATA, PAGE = ".nc", ".html"
     type=click.Path(path_type=Path),
     default=["rollout.mp4"],
     show_default=True,
-    help="mp4 or gif for a video, html for a replay in 3-D, nc for the data; may be given again.",
+    help="mp4 or gif for a video, html for a 3-D replay, nc for the data; may be given several times.",
 )
 @click.option(
     "--goal",
     "goals",
     multiple=True,
     metavar="X,Y",
-    help="Goal in meters; several are as many episodes. Default: drawn by the environment, another each while it can.",
+    help="Goal in meters; may be given several times, one episode each. Default: different goals drawn by the "
+    "environment.",
 )
 @click.option(
-    "--episodes", type=int, help="Episodes of each agent, one under the other. Default: one, or one for each --goal."
+    "--episodes", type=int, help="Episodes of each agent, one below the other. Default: one, or one for each --goal."
 )
-@click.option("--seed", default=0, show_default=True, help="Of starts and goals, the same for all agents.")
+@click.option("--seed", default=0, show_default=True, help="Seed of starts and goals, the same for all agents.")
 @click.option("--steps", type=int, help="Steps of an episode. Default: the environment's.")
-@click.option("--sampled", is_flag=True, help="Draw actions; by default the policy's mean is taken.")
+@click.option("--sampled", is_flag=True, help="Sample actions; by default the policy's mean is used.")
 @click.option("--camera", default="follow", show_default=True, help="follow, side or top.")
-@click.option("--fps", type=float, help="Frames a second; it stays real time. Default: about 30.")
+@click.option("--fps", type=float, help="Frames per second; the video always runs in real time. Default: about 30.")
 @click.option("--size", default="320x240", show_default=True, metavar="WxH", help="Pixels of each picture.")
 def command(checkpoints, out, goals, episodes, seed, steps, sampled, camera, fps, size) -> None:
-    """Run agents in their evaluation environment and film them, side by side and in step with each other.
+    """Run agents in their evaluation environment and show their episodes side by side, in sync.
 
     \b
     Example: crlviz rollout runs/d4 runs/d16 --goal 2.5,-1 --out walk.mp4
@@ -74,7 +75,7 @@ def command(checkpoints, out, goals, episodes, seed, steps, sampled, camera, fps
         runs[label] = run(agent, episodes, seed, goals, steps, sampled)
         click.echo(summary(label, runs[label]))
     for path in out:
-        drawn = ""
+        renderer = ""
         if path.suffix == DATA:
             parts = [part.drop_vars("goal_index", errors="ignore") for part in runs.values()]
             datasets.save(datasets.combine(agents, parts, parts[0][[]]), path)
@@ -82,16 +83,16 @@ def command(checkpoints, out, goals, episodes, seed, steps, sampled, camera, fps
             replay_page.write(path, agents[0].eval_env, alone(runs))
         else:
             panels = [
-                video.Panel(caption, agents[index // episodes].eval_env, one)
-                for index, (caption, one) in enumerate(alone(runs).items())
+                video.Panel(caption, agents[index // episodes].eval_env, episode)
+                for index, (caption, episode) in enumerate(alone(runs).items())
             ]
-            rows = [panels[episode::episodes] for episode in range(episodes)]
-            drawn = f", drawn by {video.write(path, rows, size=pixels, fps=fps, camera=camera)}"
-        click.echo(f"wrote {path}{drawn}")
+            rows = [panels[row::episodes] for row in range(episodes)]
+            renderer = f", drawn by {video.write(path, rows, size=pixels, fps=fps, camera=camera)}"
+        click.echo(f"wrote {path}{renderer}")
 
 
 def alone(runs: Mapping[str, Any]) -> dict[str, Any]:
-    """Caption to episode, one of each agent after the other."""
+    """Split each agent's rollout into episodes; returns caption to episode, agent by agent."""
     return {
         label + (f", episode {episode + 1}" if run.sizes["episode"] > 1 else ""): run.isel(episode=episode)
         for label, run in runs.items()
@@ -100,10 +101,10 @@ def alone(runs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labels(agents: Any) -> list[str]:
-    """Captions: what the agents differ in, and depth and seed always.
+    """Captions of the agents: the settings in which they differ, and always depth and seed.
 
     Raises:
-      UsageError: two that differ in nothing.
+      UsageError: two agents do not differ in any setting.
     """
     from crlviz import datasets
 
@@ -113,7 +114,22 @@ def labels(agents: Any) -> list[str]:
 
 
 def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int | None, sampled: bool) -> Any:
-    """Episodes of one agent in its evaluation environment, to the goals in turn; without, to drawn ones that differ."""
+    """Run episodes of one agent in its evaluation environment.
+
+    Args:
+      agent: the agent.
+      episodes: number of episodes.
+      seed: of starts and goals.
+      goals: "X,Y" in meters, used in turn; empty: different goals drawn by the environment.
+      steps: length of an episode; None: the environment's.
+      sampled: sample actions instead of using the policy's mean.
+
+    Returns:
+      The Dataset of ``crlviz.rollout``.
+
+    Raises:
+      UsageError: a goal cannot be parsed, or is not free in the maze.
+    """
     import jax
     import numpy as np
 
@@ -121,13 +137,13 @@ def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int |
 
     env, commanded = agent.eval_env, None
     if goals:
-        # Further numbers of a goal (a height) are those of one that the environment draws.
-        drawn = np.array(jax.jit(env.reset)(jax.random.key(seed)).obs[env.state_dim :])
-        whole = []
+        # Coordinates that the user does not give (a height) are taken from a goal that the environment draws.
+        default = np.array(jax.jit(env.reset)(jax.random.key(seed)).obs[env.state_dim :])
+        completed = []
         for goal in goals:
             numbers = _read_goal(goal, env.goal_dim)
-            whole.append(np.concatenate([numbers, drawn[len(numbers) :]]))
-        commanded = np.resize(np.array(whole, drawn.dtype), (max(episodes, 1), env.goal_dim))
+            completed.append(np.concatenate([numbers, default[len(numbers) :]]))
+        commanded = np.resize(np.array(completed, default.dtype), (max(episodes, 1), env.goal_dim))
     return rollout(
         agent,
         episodes,
@@ -141,7 +157,7 @@ def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int |
 
 
 def summary(label: str, episodes: Any) -> str:
-    """How it went, in a line."""
+    """One line on a rollout: goals reached, time at goal, falls."""
     count, reached = episodes.sizes["episode"], int(episodes.success.any("time").sum())
     at_goal = float(episodes.success.sum("time").mean())
     fallen = int((~episodes.alive.all("time")).sum())
@@ -150,6 +166,7 @@ def summary(label: str, episodes: Any) -> str:
 
 
 def _read_goal(text: str, most: int) -> list[float]:
+    """Parse "X,Y" or up to ``most`` numbers."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Videos of what agents do: episodes side by side in step with each other, a frame at a time into the encoder."""
+"""Videos of episodes, side by side and in sync. Frames are streamed to the encoder one at a time."""
 
 import math
 import warnings
@@ -21,12 +21,12 @@ from crlviz.rendering.cameras import Cameraman
 from crlviz.rendering.renderers import GLRenderer, RayRenderer, open_renderer
 
 ENDINGS = (".mp4", ".gif")
-_MOST_FPS = 35  # a step is a frame where that gives no more of them
-_AFTERWARDS = 1.5  # seconds shown of a body that has fallen, and of everything once all have
-_MAP_SHARE = 0.3  # of a panel's width, for the map of a maze
+_MAX_FPS = 35  # every environment step becomes a frame unless that exceeds this rate
+_AFTER_FALL = 1.5  # seconds shown after a body has fallen
+_MAP_SHARE = 0.3  # width of a maze's map as a share of the panel's width
 _CODECS = {
     ".mp4": {"codec": "libx264", "quality": 7, "macro_block_size": 2, "output_params": ["-movflags", "+faststart"]},
-    # A palette for every frame, so that none has to wait for the last.
+    # One palette per frame, so that frames can be encoded as they arrive.
     ".gif": {
         "codec": "gif",
         "pix_fmt_out": "pal8",
@@ -41,7 +41,7 @@ _CODECS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One moving picture: a caption and one episode of ``crlviz.rollout`` in its environment."""
+    """One panel of a video: a caption and one episode of ``crlviz.rollout`` in its environment."""
 
     caption: str
     env: GoalEnv
@@ -49,20 +49,20 @@ class Panel:
 
     @property
     def fell(self) -> int | None:
-        """The step at which the body failed, counted from 1; None where it did not."""
+        """The step at which the body fell, counted from 1, or None."""
         alive = self.episode.alive.values
         return None if alive.all() else int(alive.argmin())
 
     def step(self, seconds: float) -> int:
-        """The step, counted from 0, that is shown at a time; a fallen body is left alone after a while."""
+        """The step, counted from 0, that is shown at a time; it stops changing shortly after a fall."""
         last = self.episode.sizes["time"] - 1
         if self.fell is not None:
-            last = min(last, self.fell + math.ceil(_AFTERWARDS / self.env.dt))
+            last = min(last, self.fell + math.ceil(_AFTER_FALL / self.env.dt))
         return min(round(seconds / self.env.dt), last)
 
     @property
     def seconds(self) -> float:
-        """How long there is something to see."""
+        """Length in seconds, until the episode ends or shortly after a fall."""
         return self.step(self.episode.sizes["time"] * self.env.dt) * self.env.dt
 
 
@@ -78,14 +78,14 @@ def write(
     """Write a video in real time.
 
     Args:
-      path: ends in .mp4 or .gif; appears whole or not at all.
-      rows: rows of panels, all rows of one length.
-      size: width and height of a panel in pixels, captions apart.
-      fps: frames a second; default: a frame a step, or every other step of bodies that step quickly.
+      path: ends in .mp4 or .gif; written atomically.
+      rows: rows of panels, all of equal length.
+      size: width and height of a panel in pixels, without its caption.
+      fps: frames per second; default: one frame per step, or per n-th step if steps are short.
       camera: one of ``crlviz.rendering.cameras.CAMERAS``.
 
     Returns:
-      What drew it, in words.
+      The renderer's name.
 
     Raises:
       UsageError: another ending, an impossible size or rate, or an unknown camera.
@@ -93,7 +93,7 @@ def write(
     """
     path = Path(path)
     if path.suffix not in ENDINGS:
-        raise UsageError(f"{path} is no video; its name must end in {' or '.join(ENDINGS)}")
+        raise UsageError(f"{path} is not a video; its name must end in {' or '.join(ENDINGS)}")
     check_rate(fps)
     panels = [panel for row in rows for panel in row]
     fps = fps or _frame_rate(min(panel.env.dt for panel in panels))
@@ -116,13 +116,14 @@ def write(
 
 
 def _frame_rate(dt: float) -> float:
-    return 1 / (dt * math.ceil(1 / (dt * _MOST_FPS)))
+    """Frames per second for environment steps of ``dt`` seconds: one frame per n-th step, at most ``_MAX_FPS``."""
+    return 1 / (dt * math.ceil(1 / (dt * _MAX_FPS)))
 
 
 def _film(
     panel: Panel, renderer: GLRenderer | RayRenderer, size: tuple[int, int], fps: float, camera: str
 ) -> Iterator[np.ndarray]:
-    """Frames [height + caption, width, 3] of a panel, without end."""
+    """Endless iterator over a panel's frames [height + caption, width, 3], uint8."""
     poses = panel.episode.pose.values
     cameraman = Cameraman(panel.env, poses[0], panel.episode.goal.values, camera, size[0] / size[1])
     maze = panel.env.maze if panel.env.view.body and camera != "top" else None
@@ -133,29 +134,29 @@ def _film(
         step = panel.step(frame / fps)
         picture = Image.fromarray(renderer.render(poses[step], cameraman.shot(poses[step], 1 / fps)))
         if maze and ground:
-            little = _map(panel, ground.copy(), width, step)
-            picture.paste(little, (picture.width - little.width - 4, 4))
+            inset = _map(panel, ground.copy(), width, step)
+            picture.paste(inset, (picture.width - inset.width - 4, 4))
         yield np.concatenate([_caption(panel, step, size[0]), np.asarray(picture)])
         frame += 1
 
 
 def _map(panel: Panel, ground: Image.Image, width: int, step: int) -> Image.Image:
-    """The maze from above, with the way so far and the goal."""
+    """The maze from above, with the path so far and the goal."""
     maze = panel.env.maze
     assert maze is not None
     draw = ImageDraw.Draw(ground)
     unit = maze_gif.SCALE * width / (maze.extent[3] - maze.extent[2]) * maze.cell_size
-    way = maze_gif.pixels(maze, panel.episode.achieved.values[: step + 1, :2], width)
+    path = maze_gif.pixels(maze, panel.episode.achieved.values[: step + 1, :2], width)
     maze_gif.disc(draw, maze_gif.pixels(maze, panel.episode.goal.values[:2], width), 0.3 * unit, "#3aa655")
-    if len(way) > 1:
-        draw.line([tuple(point) for point in way], fill="#e0a070", width=maze_gif.SCALE)
-    maze_gif.disc(draw, way[-1], 0.22 * unit, "#d4873f", outline="#222222")
+    if len(path) > 1:
+        draw.line([tuple(point) for point in path], fill="#e0a070", width=maze_gif.SCALE)
+    maze_gif.disc(draw, path[-1], 0.22 * unit, "#d4873f", outline="#222222")
     size = (ground.width // maze_gif.SCALE, ground.height // maze_gif.SCALE)
     return ground.resize(size, Image.Resampling.LANCZOS)
 
 
 def _caption(panel: Panel, step: int, width: int) -> np.ndarray:
-    """Two lines [height, width, 3] over a picture: who, and how it goes. The height is even, as encoders want it."""
+    """Two lines of text [height, width, 3]: caption and progress. The height is even, as encoders require."""
     episode, fell = panel.episode, panel.fell
     points = max(9, round(width / 24))
     shown = step if fell is None else min(step, fell - 1)
@@ -175,7 +176,7 @@ def _caption(panel: Panel, step: int, width: int) -> np.ndarray:
 
 
 def _font(text: str, points: int, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The default font, smaller where the text would not fit."""
+    """The default font, made smaller until the text fits the width."""
     font = ImageFont.load_default(size=points)
     while font.getlength(text) > 0.97 * width and points > 6:
         points -= 1
@@ -184,18 +185,18 @@ def _font(text: str, points: int, width: int) -> ImageFont.FreeTypeFont | ImageF
 
 
 def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
-    """Stream frames to ffmpeg, into a file that takes its name when it is whole."""
+    """Stream frames to ffmpeg and write the file atomically."""
     import imageio_ffmpeg
 
-    with atomic_files.unfinished(path) as made:
+    with atomic_files.unfinished(path) as temporary:
         first = next(frames)
         pad = [(0, first.shape[0] % 2), (0, first.shape[1] % 2), (0, 0)]
         height, width = first.shape[0] + pad[0][1], first.shape[1] + pad[1][1]
         try:
             writer = imageio_ffmpeg.write_frames(
-                str(made), (width, height), fps=fps, ffmpeg_log_level="error", **_CODECS[path.suffix]
+                str(temporary), (width, height), fps=fps, ffmpeg_log_level="error", **_CODECS[path.suffix]
             )
-            with warnings.catch_warnings():  # jax warns of forks; this one runs ffmpeg and nothing of ours
+            with warnings.catch_warnings():  # jax warns about forks; this one only executes ffmpeg
                 warnings.simplefilter("ignore", RuntimeWarning)
                 writer.send(None)
             writer.send(np.ascontiguousarray(np.pad(first, pad, constant_values=255)))
@@ -203,4 +204,4 @@ def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
                 writer.send(np.ascontiguousarray(np.pad(frame, pad, constant_values=255)))
             writer.close()
         except (OSError, RuntimeError):
-            raise CrlvizError(f"{path} could not be encoded; what ffmpeg says of it stands above") from None
+            raise CrlvizError(f"{path} could not be encoded; ffmpeg's message is printed above") from None

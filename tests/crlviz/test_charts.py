@@ -1,4 +1,4 @@
-"""Colors, files by their ending, and pages that stand alone."""
+"""Charts: colors, file formats, layers, and self-contained pages."""
 
 import base64
 import io
@@ -36,7 +36,7 @@ def chart():
 @pytest.mark.parametrize(
     ("ending", "start"), [("html", b"<!"), ("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF"), ("json", b"{")]
 )
-def test_save_by_ending(chart, tmp_path, ending, start):
+def test_the_ending_gives_the_format(chart, tmp_path, ending, start):
     path = tmp_path / f"picture.{ending}"
     charts.save(chart, path)
     assert path.read_bytes().lstrip().lower().startswith(start.lower())
@@ -58,12 +58,12 @@ def test_unknown_ending(chart, tmp_path):
         charts.save(chart, tmp_path / "none" / "picture.png")
 
 
-def test_embedded_charts_cannot_end_their_script():
+def test_embedded_charts_cannot_close_their_script_tag():
     chart = alt.Chart(pd.DataFrame({"a": ["</script><b>"]})).mark_text().encode(text="a")
     assert "</script><b>" not in charts.embed(chart, "name")
 
 
-def test_the_ground_has_equal_axes():
+def test_maps_have_equal_axes():
     maze = mazes.get("u5_maze", cell_size=4.0)
     ground = charts.in_meters(maze, maze.extent, 400)
     assert (ground["width"], ground["height"]) == (400, 350)  # 8 columns, 7 rows
@@ -84,7 +84,7 @@ def test_outline_is_the_regions_border():
     inside[0, 2] = True
     ground = charts.in_meters(None, (0, 4, 0, 4), 100)
     data = charts.outline(inside, np.arange(4) + 0.5, np.arange(4) + 0.5, 1.0, ground).data
-    # A 2 by 2 block with one more tile on its upper right: six straight pieces.
+    # A 2 by 2 block with one more tile at its upper right has a border of six straight pieces.
     assert {(r.x, r.x2, r.y, r.y2) for r in data.itertuples()} == {
         (0, 0, 2, 3), (1, 1, 1, 2), (3, 3, 1, 3), (1, 3, 1, 1), (0, 1, 2, 2), (0, 3, 3, 3)
     }  # fmt: skip
@@ -95,7 +95,7 @@ def test_json_is_the_specification(chart, tmp_path):
     charts.save(chart, tmp_path / "picture.json")
     saved, own = json.loads((tmp_path / "picture.json").read_text()), chart.to_dict()
     assert saved.pop("config")["font"] == charts.FONT
-    assert own.pop("config").get("font") != charts.FONT  # the session's theme is left as it is
+    assert own.pop("config").get("font") != charts.FONT  # the session's theme is unchanged
     assert saved == own
 
 
@@ -109,7 +109,7 @@ def test_a_whole_chart_looks_the_same_in_every_session(chart, tmp_path):
     assert json.loads(charts.render(whole, ".json")) == json.loads(charts.render(chart, ".json"))
 
 
-def test_labels_of_many_settings_fit():
+def test_long_labels_are_wrapped_or_rotated():
     long = "crl.learning_rate 0.0003, crl.logsumexp_penalty 0.1, num_envs 4"
     title = charts.panel_title(long, 260).to_dict()["text"]
     assert " ".join(title) == long
@@ -119,15 +119,15 @@ def test_labels_of_many_settings_fit():
     assert (on_end["labelAngle"], on_end["labelLimit"]) == (-90, 0)
 
 
-def test_a_page_has_its_charts_title_and_nothing_to_complain_of(open_page, tmp_path):
+def test_a_page_has_its_charts_title_and_no_console_warnings(open_page, tmp_path):
     data = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
     drawn = alt.Chart(data).mark_point().encode(x="a", y="b")
     empty = alt.Chart(data[data.a > 9]).mark_rule().encode(x="a", y="b")
     inside = alt.vconcat(charts.layers(drawn, empty).properties(title="inside"))
-    for chart, told in ((inside, "inside"), (inside.properties(title=alt.TitleParams("Q < 0")), "Q < 0")):
+    for chart, title in ((inside, "inside"), (inside.properties(title=alt.TitleParams("Q < 0")), "Q < 0")):
         charts.save(chart, tmp_path / "page.html")
         page = open_page(tmp_path / "page.html")
-        assert page.title() == told
+        assert page.title() == title
         page.wait_for_selector("canvas, svg")
 
 
@@ -135,15 +135,15 @@ def _labels(axis: alt.Axis, low: float, high: float, kind: str, width: int) -> l
     data = pd.DataFrame({"a": [low, high]})
     x = alt.X("a:Q", axis=axis, scale=alt.Scale(type=kind, nice=False, domain=[low, high]))
     svg = charts.render(alt.Chart(data).mark_point().encode(x=x).properties(width=width), ".svg").decode()
-    return re.findall(r"<text[^>]*>([^<]+)</text>", svg)[:-1]  # the last is the axis's title
+    return re.findall(r"<text[^>]*>([^<]+)</text>", svg)[:-1]  # the last one is the axis title
 
 
 @pytest.mark.parametrize(
     ("low", "high", "kind"), [(0.3, 4, "log"), (0.2, 0.9, "linear"), (0, 800_000, "linear"), (9e3, 4e6, "log")]
 )
-def test_amounts_are_read_as_they_are(low, high, kind):
+def test_number_labels_are_correct_and_distinct(low, high, kind):
     for label in (labels := _labels(charts.amounts(tickCount=4), low, high, kind, 165)):
-        number, suffix = re.fullmatch(r"([\d.]+)([kM]?)", label).groups()  # no m, which would be read as meters
+        number, suffix = re.fullmatch(r"([\d.]+)([kM]?)", label).groups()  # never m, which reads as meters
         value = float(number) * {"": 1, "k": 1e3, "M": 1e6}[suffix]
         assert low * 0.99 <= value <= high * 1.01
         assert not (value == 0 and suffix)
@@ -151,7 +151,7 @@ def test_amounts_are_read_as_they_are(low, high, kind):
 
 
 @pytest.mark.parametrize("label", ["depth {}", "depth {}, 200,000 steps", "batch {}, network without LayerNorm"])
-def test_names_of_groups_do_not_overlap(label, open_page, tmp_path):
+def test_group_labels_do_not_overlap(label, open_page, tmp_path):
     labels = [label.format(depth) for depth in (4, 16, 64)]
     data = pd.DataFrame({"group": labels, "b": [1.0, 2.0, 3.0]})
     x = alt.X("group:N", sort=labels, axis=charts.label_axis(labels, 65), title=None)
@@ -164,7 +164,7 @@ def test_names_of_groups_do_not_overlap(label, open_page, tmp_path):
     assert texts.count() == 3
     boxes = [box.bounding_box() for box in texts.all()]
     if "rotate(" in texts.first.get_attribute("transform"):
-        return  # aslant, so they lie beside each other
+        return  # rotated labels are beside each other
     for left, right in itertools.pairwise(boxes):
         assert left["x"] + left["width"] < right["x"]
 
@@ -177,12 +177,12 @@ def test_a_solid_line_has_no_dashes():
     assert dashes == {"", "5,4"}
 
 
-def test_a_raster_has_a_square_a_value():
+def test_a_raster_has_one_square_per_value():
     values = np.array([[0.0, 1.0, np.nan], [0.5, 2.0, -1.0]])
     ground = charts.in_meters(None, (0, 2, 0, 3), 300)
     image = charts.raster(values, (0.0, 1.0), "Q", ground).layer[0]
-    held = base64.b64decode(image.data.url[0].partition(",")[2])
-    pixels = np.asarray(Image.open(io.BytesIO(held)))
+    png = base64.b64decode(image.data.url[0].partition(",")[2])
+    pixels = np.asarray(Image.open(io.BytesIO(png)))
     side = pixels.shape[0] // 2
     assert pixels.shape == (2 * side, 3 * side, 4)
     squares = pixels.reshape(2, side, 3, side, 4)

@@ -1,4 +1,4 @@
-"""Every verb and every sentence that a mistake gets."""
+"""The command line: every verb, and the one-sentence message of every user error."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ QUICK += ["--set=evaluations=2", "--set=eval_episodes=4", "--batch-size=8", "--e
 
 @pytest.fixture
 def crlviz(monkeypatch, capsys):
-    """Runs the command in this process; gives its exit code, what it printed, and its complaint."""
+    """Run the command in this process; returns exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["crlviz", *map(str, arguments)])
@@ -37,8 +37,8 @@ def crlviz(monkeypatch, capsys):
     return run
 
 
-def complaint(result: tuple[int, str, str], code: int) -> str:
-    """The one sentence of a failed command."""
+def error_of(result: tuple[int, str, str], code: int) -> str:
+    """Check that a command failed with this exit code and one sentence; return the sentence."""
     assert result[0] == code, result
     lines = result[2].strip().splitlines()
     assert len(lines) == 1, lines
@@ -46,7 +46,7 @@ def complaint(result: tuple[int, str, str], code: int) -> str:
     return lines[0]
 
 
-def test_help_names_every_verb_and_is_quick():
+def test_help_lists_every_verb_and_is_fast():
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
@@ -54,11 +54,11 @@ def test_help_names_every_verb_and_is_quick():
         seconds.append(time.perf_counter() - start)
     for verb in cli.VERBS:
         assert f"  {verb} " in done.stdout
-    # The promise is 0.3 s on a quiet machine; a loaded one gets room, and importing jax would still break it.
+    # The target is 0.3 s on an idle machine. This limit allows for load, but importing jax would still exceed it.
     assert min(seconds) < 0.6
 
 
-def test_help_imports_no_numerics():
+def test_help_imports_no_numerical_package():
     code = "import sys, crlviz.cli; sys.argv = ['crlviz', '--help']\ntry: crlviz.cli.main()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('jax', 'numpy', 'flax', 'brax', 'altair', 'xarray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -78,19 +78,19 @@ def test_help_imports_no_numerics():
         (OSError(28, "No space left on device"), "No space left on device"),
     ],
 )
-def test_whoever_raised_it_it_is_one_sentence(crlviz, monkeypatch, error, words):
+def test_any_exception_gives_one_sentence(crlviz, monkeypatch, error, words):
     def fail(*_):
         raise error
 
     monkeypatch.setattr("crlviz.rendering.envs_command.table", fail)
-    assert words in complaint(crlviz("envs"), 1)
-    code, _, said = crlviz("--debug", "envs")
+    assert words in error_of(crlviz("envs"), 1)
+    code, _, err = crlviz("--debug", "envs")
     assert code == 1
-    assert "Traceback" in said
+    assert "Traceback" in err
 
 
 @pytest.mark.parametrize(
-    ("env", "preset", "platforms", "said"),
+    ("env", "preset", "platforms", "warns"),
     [
         ("humanoid", None, "", True),
         ("humanoid", "smoke", "", False),
@@ -98,19 +98,19 @@ def test_whoever_raised_it_it_is_one_sentence(crlviz, monkeypatch, error, words)
         ("point_u_maze", None, "", False),
     ],
 )
-def test_settings_for_a_gpu_on_a_cpu(crlviz, tmp_path, monkeypatch, env, preset, platforms, said):
+def test_gpu_settings_on_a_cpu_warn(crlviz, tmp_path, monkeypatch, env, preset, platforms, warns):
     from training import trainer
 
     monkeypatch.setattr(trainer, "train", lambda config, out, **_: out)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     options = ["--preset", preset] if preset else []
-    code, _, words = crlviz("train", env, *options, "--out", tmp_path / "run")
-    assert (code, "jax finds no GPU here" in words) == (0, said)
+    code, _, err = crlviz("train", env, *options, "--out", tmp_path / "run")
+    assert (code, "jax finds no GPU here" in err) == (0, warns)
 
 
 @pytest.mark.parametrize("verb", list(cli.VERBS))
-def test_each_verb_helps_with_an_example(crlviz, verb):
+def test_each_verbs_help_has_an_example(crlviz, verb):
     code, out, _ = crlviz(verb, "--help")
     assert code == 0
     assert f"Example: crlviz {verb}" in out
@@ -138,32 +138,32 @@ def test_train_inspect_heatmap(crlviz, tmp_path):
     assert "1,0" in out
 
 
-def test_train_in_a_maze_of_ones_own(crlviz, tmp_path):
+def test_train_in_a_custom_maze(crlviz, tmp_path):
     layout = tmp_path / "room.txt"
     layout.write_text("\n".join(ROOM))
     run = tmp_path / "run"
     code, _, _ = crlviz("train", "point_maze", "--layout", layout, "--depth", 4, "--out", run, *QUICK)
     assert code == 0
-    layout.unlink()  # the run holds its maze itself
+    layout.unlink()  # the run directory contains the maze
     code, *_ = crlviz("heatmap", run, "--resolution", 2, "--no-coverage", "--out", tmp_path / "map.json")
     assert code == 0
     assert "point_maze" in (tmp_path / "map.json").read_text()
 
 
-def test_actor_and_critic_depth_apart(crlviz, tmp_path):
+def test_actor_and_critic_can_differ_in_depth(crlviz, tmp_path):
     code, *_ = crlviz("train", "point_u_maze", "--critic-depth", 8, "--out", tmp_path / "run", *QUICK)
     assert code == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert (config["critic"]["depth"], config["actor"]["depth"]) == (8, 4)
 
 
-def test_evaluation_elsewhere(crlviz, tmp_path):
+def test_eval_env_is_saved(crlviz, tmp_path):
     code, *_ = crlviz("train", "point_u_maze", "--eval-env", "point_u_maze_eval", "--out", tmp_path / "run", *QUICK)
     assert code == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["eval_env"] == "point_u_maze_eval"
 
 
-def test_training_on_near_pairs(crlviz, tmp_path, monkeypatch):
+def test_max_pair_distance_selects_the_environment(crlviz, tmp_path, monkeypatch):
     from training import trainer
 
     configs = []
@@ -182,7 +182,7 @@ def test_training_on_near_pairs(crlviz, tmp_path, monkeypatch):
         ("behavior", "Critical depth: none found, because there is one depth only."),
     ],
 )
-def test_each_analysis_of_checkpoints(crlviz, toy_run, tmp_path, verb, words):
+def test_each_analysis_writes_a_picture_and_data(crlviz, toy_run, tmp_path, verb, words):
     picture, data = tmp_path / f"{verb}.svg", tmp_path / f"{verb}.nc"
     code, out, _ = crlviz(verb, toy_run, "--out", picture, "--out", data)
     assert code == 0, out
@@ -190,16 +190,16 @@ def test_each_analysis_of_checkpoints(crlviz, toy_run, tmp_path, verb, words):
     assert f"wrote {picture}, {data}" in out
     assert "one seed" in picture.read_text()
     assert data.stat().st_size > 0
-    assert "cannot tell the format" in complaint(crlviz(verb, toy_run, "--out", tmp_path / "picture.jpg"), 2)
+    assert "cannot tell the format" in error_of(crlviz(verb, toy_run, "--out", tmp_path / "picture.jpg"), 2)
 
 
-def test_behavior_film(crlviz, toy_run, tmp_path):
-    film = tmp_path / "b.mp4"
-    code, out, _ = crlviz("behavior", toy_run, "--episodes", 3, "--out", film)
+def test_behavior_writes_a_video(crlviz, toy_run, tmp_path):
+    video = tmp_path / "b.mp4"
+    code, out, _ = crlviz("behavior", toy_run, "--episodes", 3, "--out", video)
     assert code == 0
-    assert f"wrote {film} (drawn by " in out
+    assert f"wrote {video} (drawn by " in out
     assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]
-    assert film.read_bytes()[4:8] == b"ftyp"
+    assert video.read_bytes()[4:8] == b"ftyp"
 
 
 @pytest.mark.parametrize(
@@ -224,10 +224,10 @@ def test_behavior_film(crlviz, toy_run, tmp_path):
         (["point_maze"], "point_maze is for a maze of your own: give its file with --layout"),
     ],
 )
-def test_train_mistakes(crlviz, tmp_path, arguments, words):
+def test_train_user_errors(crlviz, tmp_path, arguments, words):
     out = tmp_path / "run"
-    assert words in complaint(crlviz("train", *arguments, "--out", out), 2)
-    assert not out.exists()  # nothing was begun
+    assert words in error_of(crlviz("train", *arguments, "--out", out), 2)
+    assert not out.exists()  # nothing was started
 
 
 @pytest.mark.parametrize(
@@ -248,20 +248,20 @@ def test_train_mistakes(crlviz, tmp_path, arguments, words):
         (["point_u_maze", "--out", "run", "--set", "on_nan=hope"], "on_nan is 'hope'; take stop or rewind"),
     ],
 )
-def test_resume_mistakes(crlviz, tmp_path, monkeypatch, arguments, words):
+def test_resume_user_errors(crlviz, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    assert words in complaint(crlviz("train", *arguments), 2)
+    assert words in error_of(crlviz("train", *arguments), 2)
     assert not list(tmp_path.iterdir())
 
 
-def test_resume_of_nothing(crlviz, tmp_path):
-    assert "cannot be read: No such file" in complaint(crlviz("train", "--resume", tmp_path), 1)
+def test_resume_without_a_run(crlviz, tmp_path):
+    assert "cannot be read: No such file" in error_of(crlviz("train", "--resume", tmp_path), 1)
     assert not list(tmp_path.iterdir())
 
 
 def test_train_refuses_an_existing_run(crlviz, toy_run):
     before = sorted(toy_run.rglob("*"))
-    assert "exists already" in complaint(crlviz("train", "point_u_maze", "--out", toy_run, *QUICK), 2)
+    assert "exists already" in error_of(crlviz("train", "point_u_maze", "--out", toy_run, *QUICK), 2)
     assert sorted(toy_run.rglob("*")) == before
 
 
@@ -282,9 +282,9 @@ def test_train_refuses_an_existing_run(crlviz, toy_run):
         (["--out", "no/such/map.png"], "there is no directory no/such"),
     ],
 )
-def test_heatmap_mistakes(crlviz, toy_run, tmp_path, monkeypatch, options, words):
+def test_heatmap_user_errors(crlviz, toy_run, tmp_path, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
-    assert words in complaint(crlviz("heatmap", toy_run, *options), 2)
+    assert words in error_of(crlviz("heatmap", toy_run, *options), 2)
     assert not list(tmp_path.iterdir())
 
 
@@ -292,7 +292,7 @@ def test_import_verify_export(crlviz, data, tmp_path):
     source, run = data / "runs" / "ant_big_maze_1000_20261121-001006", tmp_path / "theirs"
     code, out, _ = crlviz("import", source, "--out", run)
     assert (code, out) == (0, f"wrote {run}: ant_big_maze, depth 4, width 32, after 2,400, 3,200 environment steps\n")
-    assert "exists already" in complaint(crlviz("import", source, "--out", run), 2)
+    assert "exists already" in error_of(crlviz("import", source, "--out", run), 2)
 
     code, out, _ = crlviz("inspect", run, "--verify")
     assert code == 0
@@ -303,7 +303,7 @@ def test_import_verify_export(crlviz, data, tmp_path):
     code, out, err = crlviz("inspect", run, "--verify")
     assert code == 1
     assert [line for line in out.splitlines() if line.startswith("BAD")] == [
-        f"BAD  {damaged} is damaged: its {damaged.stat().st_size:,} bytes are not as many as manifest.json says"
+        f"BAD  {damaged} is damaged: it has {damaged.stat().st_size:,} bytes, but manifest.json gives another size"
     ]
     assert "1 of 10 checks" in err
 
@@ -316,7 +316,7 @@ def test_import_verify_export(crlviz, data, tmp_path):
         runs.compute([run])
 
 
-def test_other_versions_get_one_line(crlviz, toy_run, tmp_path):
+def test_other_package_versions_give_a_one_line_warning(crlviz, toy_run, tmp_path):
     import shutil
 
     from crlviz import agent
@@ -334,16 +334,16 @@ def test_other_versions_get_one_line(crlviz, toy_run, tmp_path):
 
 @pytest.mark.parametrize("verb", ["heatmap", "inspect"])
 def test_no_checkpoint(crlviz, tmp_path, verb):
-    assert "there is no" in complaint(crlviz(verb, tmp_path / "nothing"), 1)
-    assert "neither a run directory" in complaint(crlviz(verb, tmp_path), 1)
+    assert "there is no" in error_of(crlviz(verb, tmp_path / "nothing"), 1)
+    assert "neither a run directory" in error_of(crlviz(verb, tmp_path), 1)
 
 
 def test_the_same_checkpoint_twice(crlviz, toy_run, tmp_path):
     result = crlviz("heatmap", toy_run, toy_run, "--out", tmp_path / "map.json")
-    assert "do not differ" in complaint(result, 2)
+    assert "do not differ" in error_of(result, 2)
 
 
-def test_a_html_is_a_page_of_all_training_unless_a_goal_is_given(crlviz, toy_run, tmp_path):
+def test_heatmap_html_shows_all_checkpoints_unless_a_goal_is_given(crlviz, toy_run, tmp_path):
     page, still, moving, data = (tmp_path / name for name in ("page.html", "still.html", "q.gif", "q.nc"))
     code, out, _ = crlviz("heatmap", toy_run, "--resolution", 2, "--out", page, "--out", moving, "--out", data)
     assert code == 0
@@ -357,15 +357,15 @@ def test_a_html_is_a_page_of_all_training_unless_a_goal_is_given(crlviz, toy_run
     assert "vega" in still.read_text()
 
 
-def test_heatmap_across_mazes(crlviz, toy_run, tmp_path):
+def test_heatmap_of_different_mazes_is_refused(crlviz, toy_run, tmp_path):
     other = untrained_run(tmp_path / "other", toy_config(env="point_u2_maze"))
     result = crlviz("heatmap", toy_run, other, "--out", tmp_path / "map.json")
     words = "walks in point_u_maze and"
-    assert words in complaint(result, 2)
+    assert words in error_of(result, 2)
 
 
-def test_near_pairs_beside_all_pairs_of_a_maze(crlviz, toy_run, tmp_path):
-    """Which pairs were trained is a setting: the maze is the same."""
+def test_runs_with_different_training_pairs_can_be_compared(crlviz, toy_run, tmp_path):
+    """The pairs trained on are a setting; the maze is the same."""
     near = untrained_run(tmp_path / "near", toy_config(env="point_u_maze_gen_1f2f"))
     options = {"heatmap": ["--goal=1,0", "--resolution=2", "--no-coverage"], "behavior": ["--episodes=2"]}
     options |= {"stitch": [], "norms": ["--episodes=2"], "embed": ["--episodes=2"]}
@@ -413,11 +413,11 @@ def test_debug_shows_the_traceback(crlviz, tmp_path):
         (["heatmap"], "Missing argument 'CKPT...'; see crlviz heatmap --help"),
     ],
 )
-def test_what_is_misspelled_or_missing_gets_one_sentence(crlviz, arguments, words):
-    assert words in complaint(crlviz(*arguments), 2)
+def test_misspelled_and_missing_arguments_get_one_sentence(crlviz, arguments, words):
+    assert words in error_of(crlviz(*arguments), 2)
 
 
-def test_no_verb_is_the_help(crlviz):
+def test_without_a_verb_the_help_is_printed(crlviz):
     code, out, err = crlviz()
     assert code == 2
     assert "Start with: crlviz demo" in out + err
@@ -440,7 +440,7 @@ CHECKED = {
 
 @pytest.mark.parametrize("verb", list(CHECKED))
 def test_options_are_checked_before_any_work(crlviz, tmp_path, monkeypatch, verb):
-    """Nothing is loaded, measured or run for a picture that could not be drawn or written."""
+    """Nothing is loaded, measured or rendered if the output could not be drawn or written."""
     monkeypatch.setattr("crlviz.agent.load", lambda _: pytest.fail("a checkpoint was loaded"))
     monkeypatch.setattr("training.bench.bench_command.measure", lambda **_: pytest.fail("something was measured"))
     monkeypatch.setattr("crlviz.rendering.env_picture.draw", lambda *_: pytest.fail("something was drawn"))
@@ -448,26 +448,26 @@ def test_options_are_checked_before_any_work(crlviz, tmp_path, monkeypatch, verb
     (tmp_path / "file").touch()
     (tmp_path / "dir.html").mkdir()
     ending = {"rollout": "mp4", "export": "onnx", "envs": "png"}.get(verb, "svg")
-    what = {"bench": [], "envs": ["point_u_maze"]}.get(verb, [tmp_path])
+    arguments = {"bench": [], "envs": ["point_u_maze"]}.get(verb, [tmp_path])
     faults = {f"missing/p.{ending}": "there is no directory missing", f"file/p.{ending}": "it is a file"}
     for name, words in (faults | {"p.txt": "p.txt"}).items():
-        assert words in complaint(crlviz(verb, *what, "--out", name), 2)
+        assert words in error_of(crlviz(verb, *arguments, "--out", name), 2)
     for options in CHECKED[verb]:
-        complaint(crlviz(verb, *what, *options, "--out", f"p.{ending}"), 2)
+        error_of(crlviz(verb, *arguments, *options, "--out", f"p.{ending}"), 2)
     if ending == "svg":
-        assert "it is a directory" in complaint(crlviz(verb, *what, "--out", "dir.html"), 2)
+        assert "it is a directory" in error_of(crlviz(verb, *arguments, "--out", "dir.html"), 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.html", "file"]
 
 
-def test_a_directory_that_takes_no_files_is_refused_before_any_work(crlviz, tmp_path, monkeypatch):
-    """The system's own refusal: of the kernel's directory even to root."""
+def test_a_directory_that_is_not_writable_is_refused_before_any_work(crlviz, tmp_path, monkeypatch):
+    """Uses a kernel directory, where even root cannot create files."""
     monkeypatch.setattr("crlviz.agent.load", lambda _: pytest.fail("a checkpoint was loaded"))
     where = Path("/proc/self/fd") if Path("/proc/self/fd").is_dir() else Path("/dev")
-    assert "cannot write" in complaint(crlviz("norms", tmp_path, "--out", where / "p.svg"), 1)
+    assert "cannot write" in error_of(crlviz("norms", tmp_path, "--out", where / "p.svg"), 1)
 
 
-def test_a_directory_of_runs_stands_for_them(crlviz, tmp_path):
-    """What train --seeds and sweep make; a verb that takes one run names what there is."""
+def test_a_directory_of_runs_means_all_of_them(crlviz, tmp_path):
+    """As train --seeds and sweep make it. A verb that takes one run lists the runs there."""
     for seed in (0, 1, 10):
         untrained_run(tmp_path / "five" / f"seed{seed}", toy_config(seed=seed))
     (tmp_path / "five" / "logs").mkdir()
@@ -478,11 +478,11 @@ def test_a_directory_of_runs_stands_for_them(crlviz, tmp_path):
     assert err == f"Warning: left out: {tmp_path / 'five' / 'seed2'} holds no checkpoint yet\n"
     for verb in ("inspect", "export"):
         more = ["--out", tmp_path / "a.safetensors"] * (verb == "export")
-        words = complaint(crlviz(verb, tmp_path / "five", *more), 1)
+        words = error_of(crlviz(verb, tmp_path / "five", *more), 1)
         assert words.endswith("it holds seed0, seed1, seed2, seed10: give one of them")
 
 
-def test_envs_lists_what_make_knows(crlviz):
+def test_envs_lists_every_id(crlviz):
     from crlviz import envs
 
     code, out, _ = crlviz("envs")
@@ -491,16 +491,16 @@ def test_envs_lists_what_make_knows(crlviz):
     assert [line.split()[0] for line in table.splitlines()[1:]] == envs.ids()
 
 
-def test_bench_measures_compiling(crlviz):
+def test_bench_measures_compile_time(crlviz):
     code, out, _ = crlviz("bench", "--compile", "point_u_maze,point_u4_maze")
     assert code == 0
     rows = [line.split() for line in out.splitlines()[-2:]]
     assert [row[0] for row in rows] == ["point_u_maze", "point_u4_maze"]
     assert all(float(number.replace(",", "")) > 0 for row in rows for number in row[1:])
-    assert "ant_push" in complaint(crlviz("bench", "--compile", "point_u_maze,ant_posh"), 2)
+    assert "ant_push" in error_of(crlviz("bench", "--compile", "point_u_maze,ant_posh"), 2)
 
 
-def test_module_path_has_the_same_command():
+def test_python_m_crlviz_is_the_command():
     done = subprocess.run([sys.executable, "-m", "crlviz", "--version"], capture_output=True, text=True, check=True)
     import crlviz as package
 
@@ -508,8 +508,8 @@ def test_module_path_has_the_same_command():
     assert Path(package.__file__).is_file()
 
 
-def test_a_reader_that_leaves_ends_no_command(tmp_path):
-    """``| head -1``: what is written afterwards is still written."""
+def test_a_closed_stdout_pipe_does_not_end_the_command(tmp_path):
+    """With ``| head -1``, files written afterwards are still written."""
     command = [sys.executable, "-m", "crlviz", "scaling", "examples/runs", "--out", str(tmp_path / "table.md")]
     done = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     done.stdout.close()

@@ -1,4 +1,4 @@
-"""What a torture holds its subject to: one sentence, five seconds, two gibibytes; and the table of how it went."""
+"""Limits of the torture tests (one sentence, five seconds, two GiB) and the table of results."""
 
 import resource
 import signal
@@ -9,52 +9,53 @@ from collections.abc import Callable
 
 from crlviz.errors import CrlvizError
 
-MOST_SECONDS = 5.0
-MOST_BYTES = 2 << 30
-_HANGS = 60  # seconds after which a case is given up
+MAX_SECONDS = 5.0
+MAX_BYTES = 2 << 30
+_TIMEOUT = 60  # seconds after which a case is aborted
 
 
 def limit_memory() -> None:
-    """From here on this process may take so much more than it has; asking for more is a MemoryError."""
+    """Limit this process to ``MAX_BYTES`` more memory than it uses now; beyond that it gets a MemoryError."""
     with open("/proc/self/statm", encoding="ascii") as file:
-        held = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + MOST_BYTES, resource.RLIM_INFINITY))
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MAX_BYTES, resource.RLIM_INFINITY))
 
 
 def attempt(read: Callable[[], object]) -> tuple[str, float]:
-    """What became of reading something bad, and the seconds it took.
+    """Try to read something damaged.
 
     Returns:
-      ``refused`` where it got its one sentence, else what happened instead: ``read``, or an exception's name.
+      The outcome and the seconds it took. The outcome is ``refused`` for a one-sentence CrlvizError, otherwise
+      ``read``, ``no sentence``, ``hangs``, ``slow`` or another exception's name and message.
     """
-    signal.signal(signal.SIGALRM, _give_up)
-    signal.alarm(_HANGS)
+    signal.signal(signal.SIGALRM, _raise_timeout)
+    signal.alarm(_TIMEOUT)
     began = time.perf_counter()
     try:
         read()
         outcome = "read"
     except CrlvizError as error:
         outcome = "refused" if "\n" not in str(error) and len(str(error)) < 1000 else "no sentence"
-    except _Hangs:
+    except _Timeout:
         outcome = "hangs"
     except Exception as error:
         outcome = f"{type(error).__name__}: {error}"[:200]
     finally:
         signal.alarm(0)
     seconds = time.perf_counter() - began
-    return (outcome if seconds < MOST_SECONDS else "slow"), seconds
+    return (outcome if seconds < MAX_SECONDS else "slow"), seconds
 
 
-class _Hangs(BaseException):
-    """Nothing that a program would take for an error of its own."""
+class _Timeout(BaseException):
+    """Not an Exception, so that the code under test does not catch it."""
 
 
-def _give_up(*_: object) -> None:
-    raise _Hangs
+def _raise_timeout(*_: object) -> None:
+    raise _Timeout
 
 
 class Table:
-    """Counts by kind of case, and what went wrong."""
+    """Counts of cases by kind, and the faults."""
 
     def __init__(self) -> None:
         self.good: Counter[str] = Counter()
@@ -63,16 +64,16 @@ class Table:
         self.slowest = 0.0
 
     def add(self, kind: str, fault: str, seconds: float) -> None:
-        """Count a case; the fault is empty where all was well."""
+        """Count a case; ``fault`` is empty if it passed."""
         self.kinds[kind] += 1
         self.good[kind] += not fault
         self.slowest = max(self.slowest, seconds)
         if fault:
             self.bad.append(f"{kind}: {fault}")
 
-    def finish(self, what: str) -> None:
-        """Print the table; exit 1 if anything went wrong."""
-        print(f"{'kind':44}{what:>10}{'of':>6}")
+    def finish(self, header: str) -> None:
+        """Print the table, with ``header`` above the counts of passed cases; exit with 1 if there is a fault."""
+        print(f"{'kind':44}{header:>10}{'of':>6}")
         for kind in sorted(self.kinds):
             print(f"{kind:44}{self.good[kind]:10}{self.kinds[kind]:6}")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

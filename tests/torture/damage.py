@@ -2,7 +2,7 @@
 
     python -m tests.torture.damage --count 1000
 
-Each case is a copy of a good run with one thing done to it; the damaged checkpoint is loaded, described and verified.
+Each case is a copy of an intact run with one kind of damage. The damaged checkpoint is loaded, described and verified.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import random
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ _FILES = (*_NETWORKS, "manifest.json")
 
 
 class Case:
-    """A copy of a good run to damage, another good run of the same shapes, and one checkpoint to aim at."""
+    """A copy of an intact run to damage, another intact run of the same shapes, and the checkpoint to damage."""
 
     def __init__(self, run: Path, other: Path, rng: random.Random):
         self.run, self.other, self.rng = run, other, rng
@@ -43,30 +43,30 @@ class Case:
         return self.rng.choice([self.config, *(self.target / name for name in _FILES)])
 
     def forge(self, **changes: Any) -> None:
-        """Write config.json and the manifest with other contents and honest checksums; a dot is written ``__``."""
+        """Change config.json and the manifest and update their checksums; ``a__b`` names the field b of a."""
         for path in (self.config, self.manifest):
             content = json.loads(path.read_text())
             for name, value in changes.items():
                 *parents, last = name.split("__")
-                place = content
+                container = content
                 for parent in parents:
-                    place = place.get(parent, {})
-                if last in place:
-                    place[last] = value
+                    container = container.get(parent, {})
+                if last in container:
+                    container[last] = value
             if path == self.manifest and isinstance(json.loads(self.config.read_text())["config"], dict):
                 content["settings"] = run_directory.settings_digest(json.loads(self.config.read_text()))
             content.pop("sha256")
             path.write_bytes(run_directory.to_json(content))
 
     def put(self, name: str, data: bytes | None, size: int = 0) -> None:
-        """Replace a file of the checkpoint and describe it honestly."""
+        """Replace a file of the checkpoint and update its manifest entry; without ``data``, by a sparse file."""
         path = self.target / name
         if data is not None:
             path.write_bytes(data)
             entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         else:
             with open(path, "wb") as file:
-                file.truncate(size)  # without contents: takes no room on the disk
+                file.truncate(size)  # sparse: takes no space on disk
             entry = {"bytes": size, "sha256": "0" * 64}
         self.forge(files=json.loads(self.manifest.read_text())["files"] | {name: entry})
 
@@ -136,12 +136,11 @@ def remove(case: Case) -> None:
 
 
 def edit(case: Case) -> None:
-    """Change, add or remove a value somewhere in a JSON file, as by hand."""
+    """Change, add or remove a random value in a JSON file, without updating checksums."""
     path = case.rng.choice([case.config, case.manifest])
     content = json.loads(path.read_text())
-    places = list(_places(content))
-    where, name = case.rng.choice(places)
-    odd = [
+    container, name = case.rng.choice(list(_values(content)))
+    odd_values = [
         None,
         -1,
         0,
@@ -161,18 +160,18 @@ def edit(case: Case) -> None:
         8,
         "point_u2_maze",
     ]
-    act = case.rng.randrange(4)
-    if act == 0:
-        del where[name]
-    elif act == 1 and isinstance(where, dict):
-        where[case.rng.choice(["x", "format", "sha256", "config", "tail"])] = case.rng.choice(odd)
+    action = case.rng.randrange(4)
+    if action == 0:
+        del container[name]
+    elif action == 1 and isinstance(container, dict):
+        container[case.rng.choice(["x", "format", "sha256", "config", "tail"])] = case.rng.choice(odd_values)
     else:
-        where[name] = case.rng.choice(odd)
+        container[name] = case.rng.choice(odd_values)
     path.write_text(json.dumps(content, indent=case.rng.choice([None, 2])))
 
 
 def spoil(case: Case) -> None:
-    """Write what is no JSON of ours, or costs much to read."""
+    """Write a file that is not valid JSON of crlviz, or that is expensive to parse."""
     path = case.rng.choice([case.config, case.manifest])
     text = path.read_text()
     path.write_text(
@@ -196,8 +195,8 @@ def spoil(case: Case) -> None:
 
 
 def nonsense(case: Case) -> None:
-    """Contents that cannot be, with honest checksums."""
-    wide = case.rng.choice([0, -4, 10**4, 10**9, 10**18, 10**30, "8", 8.5, None, [8], True])
+    """Impossible contents with valid checksums."""
+    width = case.rng.choice([0, -4, 10**4, 10**9, 10**18, 10**30, "8", 8.5, None, [8], True])
     changes: list[dict[str, Any]] = [
         {"format": case.rng.choice([0, 1, 3, 99, 10**9])},
         {"format": case.rng.choice([0.5, "2", None, True, -1])},
@@ -217,7 +216,7 @@ def nonsense(case: Case) -> None:
         {"config__eval_env": case.rng.choice([5, "nowhere", [1], {"a": 1}])},
         {"config__env_options": case.rng.choice([5, [1], {"gravity": 0}, {"backend": "mjx"}, {"a": [1]}, "ab"])},
         {"config__actor": case.rng.choice([None, [], {}, {"depth": 4}, 5, {"color": 1}])},
-        {"config__critic__width": wide},
+        {"config__critic__width": width},
         {"config__actor__depth": case.rng.choice([0, -4, 6, 8, 10**9, 4 * 10**18, "4", 4.0, None])},
         {"config__critic__tail": case.rng.choice([1, 4, -1, "0", None])},
         {"config__critic__layer_norm": False},
@@ -227,7 +226,7 @@ def nonsense(case: Case) -> None:
 
 
 def arrays(case: Case) -> None:
-    """Arrays that disagree with config.json, or are none, with honest checksums."""
+    """Arrays that do not match config.json, or invalid files, with valid checksums."""
     name = case.rng.choice(_NETWORKS)
     data = (case.target / name).read_bytes()
     tensors = safetensors.numpy.load(data)
@@ -269,36 +268,36 @@ def arrays(case: Case) -> None:
 
 
 KINDS: dict[str, Callable[[Case], None]] = {
-    "cut short": truncate,
+    "truncated": truncate,
     "bits flipped": flip_bits,
-    "a stretch overwritten": overwrite,
+    "a range overwritten": overwrite,
     "files swapped": swap,
-    "a file missing, or something else": remove,
+    "a file missing or replaced": remove,
     "JSON edited": edit,
-    "JSON spoilt": spoil,
-    "nonsense with honest checksums": nonsense,
-    "arrays that disagree, with honest checksums": arrays,
+    "JSON malformed": spoil,
+    "bad contents, valid checksums": nonsense,
+    "bad arrays, valid checksums": arrays,
 }
 
 
-def _places(content: Any) -> Any:
-    """Every value in JSON: what holds it, and its name there."""
+def _values(content: Any) -> Iterator[tuple[Any, Any]]:
+    """Every value in JSON contents, as its container and its key or index there."""
     for name in list(content) if isinstance(content, dict) else range(len(content)):
         yield content, name
         if isinstance(content[name], (dict, list)):
-            yield from _places(content[name])
+            yield from _values(content[name])
 
 
 def same(run: Path, pristine: Path) -> bool:
-    """Whether the damage changed nothing that is said: a space lost from JSON is no damage."""
+    """Whether the contents are unchanged: whitespace lost from JSON is not damage."""
     for path in pristine.rglob("*"):
         copy = run / path.relative_to(pristine)
-        if path.is_file() and not (copy.is_file() and _said(copy) == _said(path)):
+        if path.is_file() and not (copy.is_file() and _contents(copy) == _contents(path)):
             return False
     return True
 
 
-def _said(path: Path) -> Any:
+def _contents(path: Path) -> Any:
     data = path.read_bytes() if path.stat().st_size < 1 << 30 else b""
     try:
         return json.loads(data) if path.suffix == ".json" else data
@@ -307,8 +306,8 @@ def _said(path: Path) -> Any:
 
 
 def _check(case: Case) -> tuple[str, float]:
-    """What is wrong with how the damage was met, and the seconds of the slowest of three readings."""
-    # A run means its newest checkpoint.
+    """Faults in how the damage was handled, and the seconds of the slowest of three reads."""
+    # Loading a run loads its newest checkpoint.
     newest = case.target.name == str(max(STEPS))
     loaded, first = attempt(lambda: crlviz.load(case.run if newest else case.target))
     described, second = attempt(lambda: inspection.describe(case.target))

@@ -1,4 +1,4 @@
-"""Kill runs with SIGKILL at random moments and go on with them: each must end where one that was never killed ends.
+"""Kill runs with SIGKILL at random times and resume them: each must end like a run that was never killed.
 
 python -m tests.torture.kills --count 100
 """
@@ -14,15 +14,15 @@ import click
 
 from tests.torture import runs
 
-AT_START = 0.1  # share of the kills that come while a run is still starting up
-LONGEST = 2.5  # seconds of training before the others, at most
+AT_START = 0.1  # fraction of kills while a run is still starting
+LONGEST = 2.5  # maximum seconds of training before the other kills
 
 
 @click.command()
-@click.option("--count", default=100, show_default=True, help="Kills altogether.")
-@click.option("--seed", default=0, show_default=True, help="Of the moments.")
+@click.option("--count", default=100, show_default=True, help="Total number of kills.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random times.")
 def main(count: int, seed: int) -> None:
-    """Print a table; exit code 1 if a run did not end as it should."""
+    """Print a table; exit code 1 if a run did not end as expected."""
     with tempfile.TemporaryDirectory() as folder:
         table, wrong = torture(count, seed, Path(folder))
     for name, number in table.items():
@@ -33,8 +33,8 @@ def main(count: int, seed: int) -> None:
 
 
 def torture(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[str]]:
-    """Kill ``count`` times in all; counts of what happened, and what went wrong."""
-    chance, table, wrong = random.Random(seed), Counter[str](), list[str]()
+    """Kill runs ``count`` times in total; return counts of outcomes, and faults."""
+    rng, table, wrong = random.Random(seed), Counter[str](), list[str]()
     reference = folder / "reference"
     code, words = runs.finish(runs.start(reference))
     if code:
@@ -43,24 +43,24 @@ def torture(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[str
     while table["kills"] < count:
         run = folder / f"run{table['runs']}"
         table["runs"] += 1
-        while table["kills"] < count and (moment := _killed(run, chance)):
+        while table["kills"] < count and (moment := _kill(run, rng)):
             table["kills"] += 1
             table[f"  {moment}"] += 1
         code, words = runs.finish(runs.start(run))
-        found = [f"exit code {code}: {words}"] if code else runs.differences(run, reference)
-        wrong += [f"{run.name}: {what}" for what in found]
-        table["runs that ended as the uninterrupted one"] += not found
+        faults = [f"exit code {code}: {words}"] if code else runs.differences(run, reference)
+        wrong += [f"{run.name}: {fault}" for fault in faults]
+        table["runs that ended as the uninterrupted one"] += not faults
     return table, wrong
 
 
-def _killed(run: Path, chance: random.Random) -> str | None:
-    """Train until a random moment and kill; what it was doing, or None if it ended before."""
+def _kill(run: Path, rng: random.Random) -> str | None:
+    """Train and kill at a random time; return what the run was doing, or None if it ended before."""
     began, process = time.time(), runs.start(run)
-    starting = chance.random() < AT_START
+    starting = rng.random() < AT_START
     if starting:
-        time.sleep(chance.uniform(0, 6))
+        time.sleep(rng.uniform(0, 6))
     elif runs.wait_until_training(process, run, began):
-        time.sleep(chance.uniform(0, LONGEST))
+        time.sleep(rng.uniform(0, LONGEST))
     process.kill()
     if process.wait() == 0:
         return None

@@ -1,10 +1,10 @@
-"""Hostile pickles: none executes, none exhausts memory.
+"""Hostile pickles: none executes code, none exhausts memory.
 
     python -m tests.torture.pickles --count 200
 
-Every opcode that can call or import, in protocols 0 to 5, on its own and in the place of an array of a genuine
-checkpoint; sizes that are not there; nesting, memos, frames, types of arrays that hold objects. An audit hook sees
-whatever runs. As a control python's own unpickler reads those that call, and must fall for them.
+Cases: every opcode that can call or import, in protocols 0 to 5, alone and in place of an array of a genuine
+checkpoint; false sizes; nesting, memos and frames; arrays of types that hold objects. An audit hook detects any code
+that runs. As a control, Python's own unpickler reads the calling cases and must execute some of them.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _watching = False
 
 
 class Call:
-    """What python's pickler writes as a call of a function with arguments."""
+    """An object that Python pickles as a call of a function with arguments."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any):
         self.reduced = function, arguments
@@ -44,7 +44,7 @@ class Call:
 
 
 class Stateful:
-    """The same, by an object whose state is set."""
+    """An object that pickles such a call into its state and items."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any):
         self.call = Call(function, *arguments)
@@ -54,7 +54,7 @@ class Stateful:
 
 
 def _calls(trap: str, rng: random.Random) -> Any:
-    """An object whose unpickling makes the directory ``trap``, by one of many ways."""
+    """An object whose unpickling creates the directory ``trap`` in one of several ways."""
     source = f"__import__('os').mkdir({trap!r})"
     return rng.choice(
         [
@@ -81,7 +81,7 @@ def _string(value: str) -> bytes:
 
 
 def _opcodes(trap: str) -> dict[str, bytes]:
-    """Each opcode that can call or import, by hand."""
+    """Handwritten pickles for each opcode that can call or import."""
     mkdir, argument = b"c" + _text("os", "mkdir"), _string(trap)
     call, unicode = argument + b"\x85R", b"V" + trap.encode() + b"\n"
     popen = _string("subprocess") + _string("Popen") + b"\x93(" + _string("mkdir") + argument + b"t\x85"
@@ -110,7 +110,7 @@ def _opcodes(trap: str) -> dict[str, bytes]:
 
 
 def _sizes(rng: random.Random) -> dict[str, bytes]:
-    """Numbers in the file that would cost memory or time if they were believed."""
+    """Pickles with false sizes or structures that would cost much memory or time."""
     big = rng.choice([1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])
     eight = struct.pack("<Q", big)
     array = (
@@ -151,12 +151,12 @@ def _sizes(rng: random.Random) -> dict[str, bytes]:
         "settings that copy one dict": b"\x80\x04" + fields + copies + b"\x86.",
         "no end": b"\x80\x04" + b"}" * 100,
         "an empty stack": b"\x80\x04R.",
-        "text that is none": b"\x80\x04\x8c\x02\xff\xfe.",
+        "invalid text": b"\x80\x04\x8c\x02\xff\xfe.",
     }  # fmt: skip
 
 
 def _types(trap: str, rng: random.Random) -> Any:
-    """Arrays whose items are objects, or whose type is a program of its own."""
+    """Arrays of objects or of other types that are not plain numbers."""
     holder = np.empty(1, object)
     holder[0] = Call(os.mkdir, trap)
     return rng.choice(
@@ -179,14 +179,14 @@ def _types(trap: str, rng: random.Random) -> Any:
 
 
 def _parameters(leaf: Any) -> Any:
-    """A checkpoint with something else where its first array should be."""
+    """A checkpoint with ``leaf`` in place of its first array."""
     bias = np.zeros(8, np.float32)
     layers = {"params": {"Dense_0": {"kernel": leaf, "bias": bias}}}
     return {"log_alpha": np.float32(0)}, layers, {"sa_encoder": layers, "g_encoder": layers}
 
 
 def cases(count: int, seed: int, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Kinds and contents."""
+    """Yields ``count`` cases as (kind, contents of the file)."""
     rng = random.Random(seed)
     trap = str(folder / "trap")
     genuine = (GENUINE / "step_2400.pkl").read_bytes()
@@ -198,7 +198,7 @@ def cases(count: int, seed: int, folder: Path) -> Iterator[tuple[str, bytes]]:
         lambda: [(f"opcode: {name}", data) for name, data in _opcodes(trap).items()],
         lambda: [(f"size: {name}", data) for name, data in _sizes(rng).items()],
         lambda: [("type of array", pickle.dumps(_parameters(_types(trap, rng)), rng.randint(2, 5))) for _ in range(6)],
-        lambda: [("cut short", genuine[: rng.randrange(len(genuine))]) for _ in range(4)],
+        lambda: [("truncated", genuine[: rng.randrange(len(genuine))]) for _ in range(4)],
         lambda: [("instructions changed", _scramble(genuine, rng)) for _ in range(4)],
         lambda: [("noise", rng.randbytes(rng.randint(0, 4000))) for _ in range(2)],
     ]
@@ -212,7 +212,7 @@ def cases(count: int, seed: int, folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _scramble(data: bytes, rng: random.Random) -> bytes:
-    """Bytes of the first 400, where the names and types stand, set to other values."""
+    """Change random bytes among the first 400, which hold the names and types."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 12)):
         changed[rng.randrange(400)] = rng.randrange(256)
@@ -226,11 +226,11 @@ def _audit(event: str, _: Any) -> None:
 
 def main(count: int, seed: int) -> None:
     global _watching
-    table, fell = Table(), 0
+    table, executed = Table(), 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bad, trap = folder / "hostile.pkl", folder / "trap"
-        # Whatever is imported late is imported now, so that the hook sees the pickles' doings alone.
+        # Trigger all lazy imports now, so that the hook sees only what the pickles do.
         paper_format.read_parameters(GENUINE / "step_2400.pkl")
         paper_format.read_settings(GENUINE / "args.pkl")
         bad.write_bytes(b"x")
@@ -247,28 +247,28 @@ def main(count: int, seed: int) -> None:
                 attempt(lambda: paper_format.read_settings(bad)),
             ]
             _watching = False
-            # Changed bytes may leave a whole checkpoint: these files carry no checksum.
+            # Changed bytes may still give a valid checkpoint: these files carry no checksum.
             allowed = ("refused", "read") if kind == "instructions changed" else ("refused",)
             faults = [outcome for outcome, _ in tries if outcome not in allowed]
             faults += [f"executed: {event}" for event in set(_seen)]
-            faults += ["executed: the trap sprang"] if trap.exists() else []
+            faults += ["executed: the trap was created"] if trap.exists() else []
             table.add(kind, "; ".join(faults), max(seconds for _, seconds in tries))
-            fell += _control(data, kind, trap)
-    print(f"control: python's own unpickler executes {fell} of these")
-    if not fell:
+            executed += _control(data, kind, trap)
+    print(f"control: Python's own unpickler executes {executed} of these")
+    if not executed:
         table.bad.append("the control: nothing here is hostile")
     table.finish("refused")
 
 
 def _control(data: bytes, kind: str, trap: Path) -> bool:
-    """Whether python's own unpickler springs the trap; of what costs memory it is spared."""
+    """Whether Python's own unpickler executes the case. Skips cases that only cost memory."""
     if kind.startswith(("a call", "in place", "opcode")):
         with contextlib.suppress(Exception):
             pickle.loads(data)
-    fell = trap.exists()
-    if fell:
+    executed = trap.exists()
+    if executed:
         trap.rmdir()
-    return fell
+    return executed
 
 
 if __name__ == "__main__":

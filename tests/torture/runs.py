@@ -1,4 +1,4 @@
-"""Short runs of the real command that can be killed, starved and compared."""
+"""Short runs of the real command, for tests that kill them, take their disk away and compare them."""
 
 import csv
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.helpers import ROOT
 
-# Thirty evaluations in some seconds, each with a state of 6 MB to save: about half of the time something is written.
+# Thirty evaluations in a few seconds, each saving a state of 6 MB: about half of the time is spent writing.
 SETTINGS = {
     "actor.width": 8,
     "critic.width": 8,
@@ -27,13 +27,13 @@ SETTINGS = {
 }
 TRAIN = ["train", "point_u_maze", *(f"--set={name}={value}" for name, value in SETTINGS.items())]
 TIMES = ("wall_seconds", "train_seconds", "env_steps_per_second", "updates_per_second")
-PATIENCE = 300.0  # seconds after which a run that does not move is a failure
+PATIENCE = 300.0  # seconds after which a run counts as hanging
 
 
 def start(run: Path, *options: str) -> subprocess.Popen:
-    """Begin the run, or go on with it."""
-    begun = (run / "config.json").exists()
-    arguments = ["train", "--resume", str(run)] if begun else [*TRAIN, "--out", str(run)]
+    """Start the run, or resume it if it exists."""
+    exists = (run / "config.json").exists()
+    arguments = ["train", "--resume", str(run)] if exists else [*TRAIN, "--out", str(run)]
     environment = {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
@@ -51,7 +51,10 @@ def start(run: Path, *options: str) -> subprocess.Popen:
 
 
 def wait_until_training(process: subprocess.Popen, run: Path, since: float) -> bool:
-    """Wait until config.json, written last before the first training step, is newer; False if the process ended."""
+    """Wait until config.json is newer than ``since``, in seconds since the epoch; False if the process ended before.
+
+    It is the last file written before the first training step.
+    """
     config = run / "config.json"
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < deadline:
@@ -65,7 +68,7 @@ def wait_until_training(process: subprocess.Popen, run: Path, since: float) -> b
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
-    """Exit code and last words."""
+    """Wait for the process to end; return its exit code and stderr."""
     try:
         _, words = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
@@ -76,11 +79,11 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
 
 
 def differences(run: Path, reference: Path) -> list[str]:
-    """What in a finished run is not as in the one that was never stopped: parameters to the bit, and all but times."""
+    """Differences between a finished run and one that was never stopped, in every bit except times in metrics.csv."""
     wrong = [f"left over: {path.name}" for path in run.rglob("*.part")]
-    kept = [sorted(p.name for p in (each / "state").glob("*")) for each in (run, reference)]
-    if kept[0] != kept[1]:
-        wrong.append(f"states {kept[0]}, not {kept[1]}")
+    states = [sorted(p.name for p in (each / "state").glob("*")) for each in (run, reference)]
+    if states[0] != states[1]:
+        wrong.append(f"states {states[0]}, not {states[1]}")
     steps = [sorted(p.name for p in (each / "checkpoints").iterdir()) for each in (run, reference)]
     if steps[0] != steps[1]:
         return [*wrong, f"checkpoints {steps[0]}, not {steps[1]}"]

@@ -1,8 +1,8 @@
-"""Damaged saved states: none is gone on from silently, none ends in a traceback, none takes over 5 seconds or 2 GiB.
+"""Damaged saved states: none is resumed silently, none ends in a traceback, none takes over 5 seconds or 2 GiB.
 
     python -m tests.torture.states --count 200
 
-Each case is a copy of a stopped run with one thing done to its saved state, which is then read as resuming does, and
+Each case is a copy of a stopped run whose saved state has one kind of damage. The state is read as for resuming, and
 verified.
 """
 
@@ -32,7 +32,7 @@ _FILES = ("state.safetensors", "manifest.json")
 
 
 class Case(damage.Case):
-    """The same aimed at the saved state, whose only text is its manifest."""
+    """A case that damages the saved state, whose only JSON file is its manifest."""
 
     def __init__(self, run: Path, other: Path, rng: random.Random):
         super().__init__(run, other, rng)
@@ -44,7 +44,7 @@ class Case(damage.Case):
 
 
 def swap(case: Case) -> None:
-    """Another run's state, a part of it, or this one's under another name."""
+    """Replace the state by another run's or part of it, or rename it."""
     other = case.other / "state" / str(STEP)
     case.rng.choice(
         [
@@ -57,7 +57,7 @@ def swap(case: Case) -> None:
 
 
 def nonsense(case: Case) -> None:
-    """Contents that cannot be, with honest checksums; verifying looks at no more than those."""
+    """Impossible contents with valid checksums. Verifying checks only the checksums."""
     content = json.loads(case.manifest.read_text())
     content.pop("sha256")
     content |= case.rng.choice(
@@ -77,19 +77,19 @@ def nonsense(case: Case) -> None:
 
 
 KINDS: dict[str, Callable[[Any], None]] = {
-    "cut short": damage.truncate,
+    "truncated": damage.truncate,
     "bits flipped": damage.flip_bits,
-    "a stretch overwritten": damage.overwrite,
-    "a file missing, or something else": damage.remove,
+    "a range overwritten": damage.overwrite,
+    "a file missing or replaced": damage.remove,
     "JSON edited": damage.edit,
-    "JSON spoilt": damage.spoil,
+    "JSON malformed": damage.spoil,
     "another run's, or in another place": swap,
-    "nonsense with honest checksums": nonsense,
+    "bad contents, valid checksums": nonsense,
 }
 
 
 def _run(folder: Path, seed: int) -> Path:
-    """A run that was stopped before it was done."""
+    """An unfinished run with a saved state."""
     config = toy_config(seed=seed)
     run = untrained_run(folder, config, [90, 1000])
     state = jax.jit(partial(begun, build(config)))(jax.random.key(seed))
@@ -116,7 +116,7 @@ def main(count: int, seed: int) -> None:
 
 
 def _check(run: Path, kind: str, example: Any) -> tuple[str, float]:
-    """What is wrong with how the damage was met, and the seconds of the slower of two readings."""
+    """Faults in how the damage was handled, and the seconds of the slower of two reads."""
     read, first = attempt(lambda: states.read([states.look(states.newest(run))], example))
     found: list[str] = []
     verified, second = attempt(lambda: found.extend(fault for _, fault in inspection.check(run) if fault))

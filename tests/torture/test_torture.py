@@ -1,4 +1,4 @@
-"""A few of each torture, with real processes; the scripts do as many as one likes."""
+"""A few cases of each torture test, with real processes. The scripts run any number."""
 
 import random
 import signal
@@ -26,23 +26,23 @@ def test_full_disk(tmp_path):
     assert sum(table.values()) == 3
 
 
-def test_asked_twice(tmp_path):
-    """The second Ctrl-C ends a run at once, saving or not, and the run goes on from its last complete state."""
-    chance, run, reference = random.Random(0), tmp_path / "run", tmp_path / "reference"
+def test_second_ctrl_c(tmp_path):
+    """The second Ctrl-C ends a run at once, even while saving, and the run resumes from its last complete state."""
+    rng, run, reference = random.Random(0), tmp_path / "run", tmp_path / "reference"
     assert runs.finish(runs.start(reference)) == (0, "")
     for _ in range(3):
         before, process = states.newest(run), runs.start(run)
         while states.newest(run) in (None, before):  # until it trains and has saved
             assert process.poll() is None
             time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.2))
+        time.sleep(rng.uniform(0, 0.2))
         process.send_signal(signal.SIGINT)
-        line = process.stderr.readline()  # said at once, from another thread
-        asked = time.monotonic()
+        line = process.stderr.readline()  # printed at once, by another thread
+        sent = time.monotonic()
         process.send_signal(signal.SIGINT)
         code, words = runs.finish(process)
         assert (code, line[:7]) == (130, "SIGINT:"), line + words
-        assert time.monotonic() - asked < 2
+        assert time.monotonic() - sent < 2
         assert words == "" or words.startswith("stopped at environment step")  # it may have saved before
     assert runs.finish(runs.start(run)) == (0, "")
     assert runs.differences(run, reference) == []

@@ -1,4 +1,4 @@
-"""What is written has the permissions that anything new has, under every umask, whoever writes."""
+"""New files and directories have default permissions under every umask, whichever library writes them."""
 
 import os
 import stat
@@ -19,16 +19,16 @@ def umask(request):
 
 def check(top: Path, umask: int) -> None:
     for path in (top, *top.rglob("*")):
-        wanted = (0o777 if path.is_dir() else 0o666) & ~umask
-        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+        expected = (0o777 if path.is_dir() else 0o666) & ~umask
+        assert stat.S_IMODE(path.stat().st_mode) == expected, path
 
 
-def test_everything_has_the_usual_permissions(tmp_path, umask):
+def test_everything_has_default_permissions(tmp_path, umask):
     top = tmp_path / "top"
     top.mkdir()
     atomic_files.write(top / "written", b"1")
-    with atomic_files.unfinished(top / "elsewhere") as made:
-        made.touch(0o600)  # as safetensors has them
+    with atomic_files.unfinished(top / "elsewhere") as temporary:
+        temporary.touch(0o600)  # as safetensors does
     with atomic_files.directory(top / "folder") as folder:
         (folder / "private").touch(0o600)
         (folder / "inner").mkdir()
@@ -40,16 +40,16 @@ def test_everything_has_the_usual_permissions(tmp_path, umask):
     assert sorted(path.name for path in top.iterdir()) == ["elsewhere", "written"]
 
 
-def test_an_imported_run_can_be_opened_by_whom_the_umask_lets(data, tmp_path, umask):
+def test_an_imported_run_has_default_permissions(data, tmp_path, umask):
     (run,) = import_runs([data / "runs" / "ant_big_maze_1000_20261121-001006"], tmp_path / "theirs")
     assert list(run.glob("checkpoints/*/actor.safetensors"))
     check(run, umask)
 
 
-def test_the_umask_is_never_touched(tmp_path, monkeypatch):
-    """It is the whole process's: whoever sets it to read it opens what other threads make at that moment."""
+def test_the_umask_is_never_changed(tmp_path, monkeypatch):
+    """It belongs to the whole process: changing it, even to read it, affects files that other threads create."""
     monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was set"))
     atomic_files.write(tmp_path / "written", b"1")
     atomic_files.write_directory(tmp_path / "folder", {"inner": b"1"})
-    with atomic_files.unfinished(tmp_path / "elsewhere") as made:
-        made.touch()
+    with atomic_files.unfinished(tmp_path / "elsewhere") as temporary:
+        temporary.touch()

@@ -1,4 +1,4 @@
-"""Checkpoints: what is written comes back, and damage of any kind is told in one sentence that names the file."""
+"""Checkpoints: round trips, and one sentence that names the file for every kind of damage."""
 
 import hashlib
 import importlib.metadata
@@ -38,7 +38,7 @@ def _refusal(path: Path) -> str:
 
 
 def _edit(path: Path, change) -> None:
-    """Change a JSON file and its checksums with it, as somebody would who means it."""
+    """Change a JSON file and update all checksums, as a deliberate edit would."""
     content = json.loads(path.read_text())
     change(content)
     _sign(path, content)
@@ -53,7 +53,7 @@ def _sign(path: Path, content: dict) -> None:
     path.write_bytes(run_directory.to_json(content))
 
 
-def test_parameters_come_back_as_they_were(tmp_path):
+def test_parameters_round_trip(tmp_path):
     rng = np.random.default_rng(0)
     tree = {
         "blocks": {"layer_0": {"kernel": rng.normal(size=(2, 3, 4)).astype(np.float32)}},
@@ -76,8 +76,8 @@ def test_parameters_come_back_as_they_were(tmp_path):
         assert a.dtype == np.asarray(b).dtype
 
 
-def test_who_may_read_a_checkpoint_is_the_users_to_say(tmp_path):
-    """safetensors writes files that no one else may read; a group that shares runs set its umask for that."""
+def test_a_checkpoints_permissions_follow_the_umask(tmp_path):
+    """safetensors writes files that only their owner can read; a group that shares runs sets its umask."""
     before = os.umask(0o027)
     try:
         run = untrained_run(tmp_path / "run")
@@ -98,14 +98,14 @@ def test_a_run_means_its_newest_checkpoint(run):
     assert [agent.env_steps for agent in both] == [1000, 90]
 
 
-def test_leftovers_of_an_interrupted_write_are_no_checkpoints(run):
+def test_partial_checkpoints_are_ignored(run):
     (run / "checkpoints" / ".2000-abc").mkdir()
     assert crlviz.load(run).env_steps == 1000
 
 
 @pytest.mark.parametrize("name", ["actor.safetensors", "critic.safetensors"])
 @pytest.mark.parametrize("where", [0, 9, 0.5, -1])
-def test_a_flipped_bit_is_found(run, name, where):
+def test_a_flipped_bit_is_detected(run, name, where):
     path = run / "checkpoints" / "1000" / name
     data = bytearray(path.read_bytes())
     data[int(len(data) * where) if isinstance(where, float) else where] ^= 1
@@ -115,10 +115,10 @@ def test_a_flipped_bit_is_found(run, name, where):
 
 
 @pytest.mark.parametrize("name", ["actor.safetensors", "critic.safetensors", "manifest.json"])
-@pytest.mark.parametrize("left", [0, 10])
-def test_truncation_is_found(run, name, left):
+@pytest.mark.parametrize("length", [0, 10])
+def test_truncation_is_detected(run, name, length):
     path = run / "checkpoints" / "1000" / name
-    path.write_bytes(path.read_bytes()[:left])
+    path.write_bytes(path.read_bytes()[:length])
     assert str(path) in (message := _refusal(run))
     assert "damaged" in message
 
@@ -131,7 +131,7 @@ def test_a_missing_file_is_named(run, name):
     assert "1000" in message
 
 
-def test_missing_places_are_named(tmp_path, run):
+def test_a_missing_path_is_named(tmp_path, run):
     assert str(tmp_path / "nowhere") in _refusal(tmp_path / "nowhere")
     assert "neither a run directory" in _refusal(tmp_path)
     (run / "config.json").unlink()
@@ -160,13 +160,13 @@ def test_relative_paths_find_their_run(run, monkeypatch):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '"text"', "{}", '{"format": "1"}', "[" * 100_000])
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_what_is_not_ours_is_refused(run, name, text):
+def test_json_that_is_not_from_crlviz_is_refused(run, name, text):
     (run / name).write_text(text)
     assert str(run / name) in _refusal(run)
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_bytes_that_are_no_text_are_refused(run, name):
+def test_bytes_that_are_not_utf8_are_refused(run, name):
     (run / name).write_bytes(b"\xff\xfe\x80")
     assert str(run / name) in _refusal(run)
 
@@ -244,7 +244,7 @@ def test_an_edited_manifest_is_refused_by_name(run, field, value):
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_an_edit_by_hand_is_told(run, name):
+def test_an_edit_by_hand_is_detected(run, name):
     text = (run / name).read_text()
     for old, new in (
         ('"seed": 0', '"seed": 1'),
@@ -260,7 +260,7 @@ def test_an_edit_by_hand_is_told(run, name):
         "".join(line for line in text.splitlines(True) if 'sha256": "' not in line or "  " * 3 in line)
     )
     assert str(run / name) in _refusal(run)
-    (run / name).write_text(json.dumps(json.loads(text)))  # laid out otherwise, it says the same
+    (run / name).write_text(json.dumps(json.loads(text)))  # another layout of the same contents is accepted
     assert crlviz.load(run).env_steps == 1000
 
 
@@ -276,14 +276,14 @@ def test_an_edit_by_hand_is_told(run, name):
     ids=["twice", "nan", "infinite", "deep", "long"],
 )
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_odd_json_is_refused(run, name, change):
+def test_malformed_json_is_refused(run, name, change):
     (run / name).write_text(change((run / name).read_text()))
     assert str(run / name) in _refusal(run)
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_the_first_format_is_no_way_around_the_checksums(run, name):
-    """It had none of config.json and of the manifest themselves, and a manifest named no run."""
+def test_claiming_format_1_does_not_bypass_the_checksums(run, name):
+    """Format 1 had no checksums of config.json and the manifest, and the manifest did not identify its run."""
 
     def as_first(content):
         content |= {"format": 1, "config": {**content["config"], "seed": 9}} if "config" in content else {"format": 1}
@@ -291,27 +291,27 @@ def test_the_first_format_is_no_way_around_the_checksums(run, name):
     content = json.loads((run / name).read_text())
     as_first(content)
     (run / name).write_text(json.dumps(content))
-    assert "changed since it was written" in _refusal(run)  # what has a checksum is held to it
+    assert "changed since it was written" in _refusal(run)  # a checksum that is present is checked
     content.pop("sha256")
     content.pop("settings", None)
     (run / name).write_text(json.dumps(content))
-    assert "of another run" in _refusal(run)  # the other of the two is not of that format
+    assert "of another run" in _refusal(run)  # the other file still has format 2
 
 
-def test_a_checkpoint_in_the_wrong_place_is_told(run, tmp_path):
+def test_a_checkpoint_in_the_wrong_place_is_refused(run, tmp_path):
     old, new = (run / "checkpoints" / str(step) for step in STEPS)
     old.rename(tmp_path / "spare"), new.rename(old), (tmp_path / "spare").rename(new)
     assert "of another checkpoint, at 90 environment steps" in _refusal(run)
-    stranger = untrained_run(tmp_path / "stranger", toy_config(seed=5), steps=[1000])
+    other = untrained_run(tmp_path / "other", toy_config(seed=5), steps=[1000])
     shutil.rmtree(run / "checkpoints" / "1000")
-    shutil.copytree(stranger / "checkpoints" / "1000", run / "checkpoints" / "1000")
+    shutil.copytree(other / "checkpoints" / "1000", run / "checkpoints" / "1000")
     assert "of another run" in (message := _refusal(run))
     assert str(run / "checkpoints" / "1000") in message
 
 
 @pytest.mark.parametrize("make", ["directory", "loop", "device", "pipe", "grown"])
 @pytest.mark.parametrize("name", ["actor.safetensors", "manifest.json"])
-def test_what_is_no_file_is_not_read(run, name, make):
+def test_only_regular_files_of_the_right_size_are_read(run, name, make):
     path = run / "checkpoints" / "1000" / name
     path.unlink()
     {
@@ -339,7 +339,7 @@ def test_arrays_of_another_type_do_not_fit(run):
     assert "float16" in _refusal(run)
 
 
-def test_an_unknown_number_of_updates(run):
+def test_the_number_of_updates_may_be_unknown(run):
     agent = crlviz.load(run)
     run_directory.write(run, 5000, None, agent.params)
     assert crlviz.load(run).gradient_steps is None
@@ -352,7 +352,7 @@ def _made_with(run: Path, **versions: str) -> None:
     _edit(run / "config.json", lambda content: content.update(versions=versions))
 
 
-def test_other_versions_warn_once(run, recwarn):
+def test_other_package_versions_warn_once(run, recwarn):
     agents._warn_once.cache_clear()
     _made_with(run, jax="0.0.1", brax=importlib.metadata.version("brax"), numpy="0.1")
     for _ in range(2):
@@ -363,7 +363,7 @@ def test_other_versions_warn_once(run, recwarn):
     assert "\n" not in text
 
 
-def test_the_same_versions_are_quiet(run, recwarn):
+def test_the_same_package_versions_do_not_warn(run, recwarn):
     agents._warn_once.cache_clear()
     _made_with(run, **{name: importlib.metadata.version(name) for name in ("jax", "brax")})
     crlviz.load(run)
@@ -373,7 +373,7 @@ def test_the_same_versions_are_quiet(run, recwarn):
 
 
 def test_arrays_of_another_network_do_not_fit(run):
-    """Whole files, with honest checksums, of a network that the config does not describe."""
+    """Intact files with valid checksums, of a network that the config does not describe."""
     agent = crlviz.load(run)
     actor = dict(agent.params["actor"])
     for wrong in (
@@ -389,7 +389,7 @@ def test_arrays_of_another_network_do_not_fit(run):
         shutil.rmtree(path)
 
 
-def test_a_file_that_is_no_safetensors_is_refused(run):
+def test_a_file_that_is_not_safetensors_is_refused(run):
     path = run / "checkpoints" / "1000"
     (path / "actor.safetensors").write_bytes(b"not arrays at all")
     digest = hashlib.sha256(b"not arrays at all").hexdigest()
@@ -401,7 +401,7 @@ def test_a_file_that_is_no_safetensors_is_refused(run):
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
-def test_a_write_that_fails_leaves_nothing(run, monkeypatch, fails_at):
+def test_a_failed_write_leaves_no_files(run, monkeypatch, fails_at):
     calls = []
 
     def full(handle):
@@ -417,35 +417,35 @@ def test_a_write_that_fails_leaves_nothing(run, monkeypatch, fails_at):
     assert crlviz.load(run).env_steps == 1000
 
 
-def test_a_failure_in_a_directory_names_what_is_meant(tmp_path):
-    with pytest.raises(atomic_files.WriteError) as error, atomic_files.directory(tmp_path / "run") as made:
-        atomic_files.write(made / "none" / "config.json", b"")
+def test_an_error_names_the_final_path_not_the_temporary_one(tmp_path):
+    with pytest.raises(atomic_files.WriteError) as error, atomic_files.directory(tmp_path / "run") as temporary:
+        atomic_files.write(temporary / "none" / "config.json", b"")
     assert str(error.value) == f"cannot write {tmp_path}/run/none/config.json: No such file or directory"
     assert not list(tmp_path.iterdir())
 
 
-def test_what_others_write_appears_whole(tmp_path):
+def test_files_written_by_other_code_appear_atomically(tmp_path):
     path = tmp_path / "data.nc"
     path.write_bytes(b"old")
 
-    def fill(made):
-        made.write_bytes(b"half")
+    def fail_halfway(temporary):
+        temporary.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     with (
         pytest.raises(atomic_files.WriteError, match=f"cannot write {path}: No space"),
-        atomic_files.unfinished(path) as made,
+        atomic_files.unfinished(path) as temporary,
     ):
-        fill(made)
+        fail_halfway(temporary)
     assert path.read_bytes() == b"old"
-    with atomic_files.unfinished(path) as made:
-        assert made.suffix == ".nc"
-        made.write_bytes(b"new")
+    with atomic_files.unfinished(path) as temporary:
+        assert temporary.suffix == ".nc"
+        temporary.write_bytes(b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
+def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "config.json"
     atomic_files.write(path, b"old")
 
@@ -459,7 +459,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_files_have_the_usual_permissions(tmp_path):
+def test_files_have_default_permissions(tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("")
     atomic_files.write(tmp_path / "file", b"")
@@ -469,7 +469,7 @@ def test_files_have_the_usual_permissions(tmp_path):
     assert (tmp_path / "folder").stat().st_mode == (tmp_path / "plain_folder").stat().st_mode
 
 
-def test_a_checkpoint_is_never_written_over(run):
+def test_a_checkpoint_is_never_overwritten(run):
     before = (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes()
     with pytest.raises(CrlvizError, match=r"not empty|exists"):
         run_directory.write(run, 1000, 1, {"actor": {"x": np.ones(3)}})
@@ -481,7 +481,7 @@ def test_a_checkpoint_is_never_written_over(run):
     ("most", "chosen"),
     [(1, [900]), (2, [100, 900]), (3, [100, 500, 900]), (9, range(100, 901, 100)), (50, range(100, 901, 100))],
 )
-def test_through_training(tmp_path, most, chosen):
+def test_through_training_spaces_checkpoints_evenly(tmp_path, most, chosen):
     run_directory.write_config(tmp_path, {"algorithm": "crl", "config": {}})
     paths = {steps: run_directory.write(tmp_path, steps, 0, {}) for steps in range(100, 901, 100)}
     assert run_directory.through_training(tmp_path, most) == [paths[steps] for steps in chosen]

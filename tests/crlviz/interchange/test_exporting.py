@@ -1,4 +1,4 @@
-"""Exports against the agent they came from, run by another runtime."""
+"""Exported networks, run by another runtime and compared with the agent."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def _run(path, **inputs):
     ],
     ids=["depth 64", "ablations", "tails"],
 )
-def test_onnx_gives_the_same(tmp_path, changes):
+def test_onnx_gives_the_same_outputs(tmp_path, changes):
     agent = _agent(tmp_path, **changes)
     files = export(agent, tmp_path / "agent.onnx")
     assert [path.name for path in files] == ["agent.onnx", "agent.phi.onnx", "agent.psi.onnx"]
@@ -68,7 +68,7 @@ def test_safetensors_hold_every_array_and_the_config(tmp_path):
     assert sum(a.size for a in arrays.values()) == sum(a.size for a in jax.tree.leaves(agent.params))
 
 
-def test_mistakes(tmp_path, toy_agent, monkeypatch):
+def test_user_errors(tmp_path, toy_agent, monkeypatch):
     for out, words in (("agent.pt", "end it in .safetensors or .onnx"), ("no/agent.onnx", "there is no directory")):
         with pytest.raises(UsageError, match=words):
             export(toy_agent, tmp_path / out)

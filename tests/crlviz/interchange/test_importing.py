@@ -1,4 +1,4 @@
-"""Runs of the paper's code, recorded, and of JaxGCRL, written here as its code does: what becomes of them."""
+"""Importing recorded runs of the paper's code, and runs of JaxGCRL that are written here as its code writes them."""
 
 import dataclasses
 import pickle
@@ -32,33 +32,33 @@ RUNS = {
 
 @pytest.fixture(scope="module", params=RUNS)
 def imported(request, data, tmp_path_factory):
-    """A recorded run as ours, and the outputs that its own code gave."""
+    """A recorded run, imported, and the outputs that the paper's code gave for it."""
     (run,) = import_runs([data / "runs" / RUNS[request.param]], tmp_path_factory.mktemp("imported") / "run")
     with np.load(data / "networks" / request.param / "golden.npz") as golden:
         return request.param, run, dict(golden)
 
 
-def test_outputs_are_the_recorded_ones(imported):
+def test_outputs_equal_the_recorded_ones(imported):
     _, run, golden = imported
     agent = crlviz.load(run)
     state, action, goal = (golden[name] for name in ("state", "action", "goal"))
     observation = np.concatenate([state, goal], -1)
     mean, log_std = agent.actor.distribution(agent.params["actor"], observation)
-    found = {
+    outputs = {
         "phi": agent.embed(state, action),
         "psi": agent.embed_goal(goal),
         "Q": agent.q(state, action, goal),
         "actor_mean": mean,
         "actor_log_std": log_std,
     }
-    for name, value in found.items():
+    for name, value in outputs.items():
         np.testing.assert_allclose(value, golden[name], rtol=1e-5, atol=1e-5, err_msg=name)
     np.testing.assert_allclose(agent.act(observation), np.tanh(golden["actor_mean"]), atol=1e-5)
     (log_alpha,) = run_directory.read(run_directory.find(run), "temperature").values()
     assert log_alpha.item() == float(golden["log_alpha"])
 
 
-def test_the_config_is_theirs(imported):
+def test_the_config_is_imported(imported):
     name, run, _ = imported
     agent = crlviz.load(run)
     expected = {
@@ -80,7 +80,7 @@ def test_the_config_is_theirs(imported):
     assert all(not fault for _, fault in inspection.check(run))
 
 
-def test_the_humanoid_steps_as_it_did_there(imported):
+def test_the_environment_is_the_one_trained_in(imported):
     name, run, _ = imported
     agent = crlviz.load(run)
     assert agent.env.dt == pytest.approx({ANT: 0.05, BIG: 0.05, HUMANOID: 0.03}[name])
@@ -89,14 +89,14 @@ def test_the_humanoid_steps_as_it_did_there(imported):
         assert agent.config["env_options"] == {"normalize_quaternion": False}
 
 
-def test_without_settings_the_directory_and_the_shapes_tell(data, tmp_path):
+def test_without_settings_the_directory_name_and_array_shapes_are_used(data, tmp_path):
     source = Path(shutil.copytree(data / "runs" / RUNS[BIG], tmp_path / RUNS[BIG]))
     whole = crlviz.load(import_runs([source], tmp_path / "whole")[0])
     (source / "args.pkl").unlink()
     agent = crlviz.load(import_runs([source], tmp_path / "shapes")[0])
     for name in datasets.FACTS:
         assert agent.facts[name] == (0 if name == "batch_size" else whole.facts[name])
-    # What nobody knows is not made up: it tells these two apart only because nothing else does.
+    # Unknown settings are left out, not guessed.
     assert "gamma" in whole.facts
     assert "gamma" not in agent.facts
     assert agent.gradient_steps is None
@@ -107,7 +107,7 @@ def test_without_settings_the_directory_and_the_shapes_tell(data, tmp_path):
     assert "without args.pkl" in text
 
 
-def test_files_alone(data, tmp_path):
+def test_importing_a_single_file(data, tmp_path):
     step = shutil.copy(data / "runs" / RUNS[HUMANOID] / "step_2400.pkl", tmp_path)
     (run,) = import_runs([Path(step)], tmp_path / "run", env="humanoid_u_maze")
     assert crlviz.load(run).env.id == "humanoid_u_maze"
@@ -121,7 +121,7 @@ def test_files_alone(data, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_the_final_step_alone_is_counted_from_the_settings(data, tmp_path):
+def test_env_steps_of_final_pkl_follow_from_the_settings(data, tmp_path):
     source = Path(shutil.copytree(data / "runs" / RUNS[BIG], tmp_path / "theirs"))
     for step in source.glob("step_*"):
         step.unlink()
@@ -129,14 +129,14 @@ def test_the_final_step_alone_is_counted_from_the_settings(data, tmp_path):
     assert run_directory.all_steps(run) == [3200]
 
 
-def test_several_runs(data, tmp_path):
+def test_importing_several_runs(data, tmp_path):
     runs = import_runs([data / "runs" / RUNS[BIG], data / "runs" / RUNS[HUMANOID]], tmp_path / "runs")
     assert [run.name for run in runs] == [RUNS[BIG], RUNS[HUMANOID]]
     with pytest.raises(UsageError, match="exists already"):
         import_runs([data / "runs" / RUNS[BIG]], runs[0])
 
 
-def test_what_is_no_run(data, tmp_path):
+def test_missing_and_damaged_runs_are_refused(data, tmp_path):
     with pytest.raises(CrlvizError, match="there is no"):
         import_runs([tmp_path / "nowhere"], tmp_path / "run")
     with pytest.raises(CrlvizError, match="holds no step_"):
@@ -145,7 +145,7 @@ def test_what_is_no_run(data, tmp_path):
     (broken / "step_3200.pkl").write_bytes((broken / "step_3200.pkl").read_bytes()[:5000])
     with pytest.raises(CrlvizError, match=r"step_3200.pkl is damaged"):
         import_runs([broken], tmp_path / "run")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [RUNS[BIG]]  # nothing half made
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RUNS[BIG]]  # no partial output
 
 
 def _saved(path: Path, change) -> Path:
@@ -160,25 +160,25 @@ def _saved(path: Path, change) -> Path:
         (lambda a, b, c: None, "does not hold a temperature"),
         (lambda a, b, c: (a, b), "does not hold a temperature"),
         (lambda a, b, c: ({"log_alpha": np.ones(3)}, b, c), "does not hold a temperature"),
-        (lambda a, b, c: (a, {"params": {"Dense_0": 5}}, c), "its actor is no network"),
-        (lambda a, b, c: (a, {"params": {**b["params"], "x": {}}}, c), "its actor is no network"),
-        (lambda a, b, c: (a, c["sa_encoder"], c), "its actor is no network"),
+        (lambda a, b, c: (a, {"params": {"Dense_0": 5}}, c), "its actor is not a network"),
+        (lambda a, b, c: (a, {"params": {**b["params"], "x": {}}}, c), "its actor is not a network"),
+        (lambda a, b, c: (a, c["sa_encoder"], c), "its actor is not a network"),
         (lambda a, b, c: (a, b, {**c, "sa_encoder": c["g_encoder"]}), "do not fit each other|more than once"),
         (lambda a, b, c: (a, b, {"sa_encoder": c["g_encoder"], "g_encoder": c["g_encoder"]}), "more than once"),
         (lambda a, b, c: (a, jax.tree.map(lambda x: x * np.float32("nan"), b), c), "not finite"),
-        (lambda a, b, c: (a, jax.tree.map(lambda x: x.astype(int), b), c), "its actor is no network"),
+        (lambda a, b, c: (a, jax.tree.map(lambda x: x.astype(int), b), c), "its actor is not a network"),
     ],
 )
-def test_networks_that_are_none(tmp_path, change, words):
+def test_invalid_networks_are_refused(tmp_path, change, words):
     with pytest.raises(CrlvizError, match=words):
         paper_format.read_parameters(_saved(tmp_path / "step_1.pkl", change))
 
 
-# ---- JaxGCRL: written here as its code writes it, for lack of a recorded run
+# ---- JaxGCRL: there is no recorded run, so runs are written here as its code writes them
 
 
 class Plain(nn.Module):
-    """JaxGCRL's network: hidden layers, and from the second block on the one before added every so many layers."""
+    """JaxGCRL's network: Dense layers with a skip connection every ``skip`` layers after the first (0: none)."""
 
     hidden: int
     outputs: tuple[int, ...]
@@ -199,13 +199,13 @@ class Plain(nn.Module):
 
 
 def _jaxgcrl(hidden, skip, sizes):
-    """What it saves: temperature, actor, critic; its actor has no LayerNorm even where the critic has."""
+    """JaxGCRL's checkpoint: temperature, actor, critic. Its actor has no LayerNorm even if the critic has."""
     state, goal, action = sizes
     keys = iter(jax.random.split(jax.random.key(3), 300))
 
     def init(inputs, outputs, norm):
         params = Plain(hidden, outputs, skip, norm).init(next(keys), jnp.zeros(inputs))
-        # Biases and scales of their own, so that a mistaken place shows.
+        # Random biases and scales, so that swapped layers change the outputs.
         return jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), params)
 
     critic = {"sa_encoder": init(state + action, (64,), True), "g_encoder": init(goal, (64,), True)}
@@ -213,7 +213,7 @@ def _jaxgcrl(hidden, skip, sizes):
 
 
 def _settings(monkeypatch, **changes):
-    """Its args.pkl: a dict of two objects of its own classes, which are not here; stand-ins carry their names."""
+    """JaxGCRL's args.pkl: a dict of objects of two of its classes, replaced here by stand-ins of the same names."""
     run = {"env": "ant_u_maze", "eval_env": None, "seed": 3, "num_envs": 256, "total_env_steps": 10_000_000}
     run |= {"num_evals": 50, "num_eval_envs": 128, "episode_length": 1001, "backend": None, "log_wandb": True}
     agent = {"policy_lr": 3e-4, "alpha_lr": 1e-4, "batch_size": 256, "discounting": 0.97, "unroll_length": 62}
@@ -259,13 +259,13 @@ def test_jaxgcrl_gives_the_same_outputs(monkeypatch, tmp_path, hidden, skip):
     ("hidden", "changes", "words"),
     [
         (5, {"skip_connections": 2}, "skip connections every 2 layers"),
-        (2, {"energy_fn": "dot"}, "the critic 'dot'"),
-        (2, {"env": "ant_random_start"}, "names 'ant_random_start', which crlviz has not; name one with --env: ant or"),
-        (2, {"seed": "3"}, "seed is not a number"),
+        (2, {"energy_fn": "dot"}, "the energy function 'dot'"),
+        (2, {"env": "ant_random_start"}, "'ant_random_start', which crlviz does not have; name one with --env: ant or"),
+        (2, {"seed": "3"}, "seed is not a valid number"),
         (2, {"num_envs": 0}, "num_envs is 0"),
     ],
 )
-def test_jaxgcrl_that_crlviz_cannot_be(monkeypatch, tmp_path, hidden, changes, words):
+def test_unsupported_jaxgcrl_runs_are_refused(monkeypatch, tmp_path, hidden, changes, words):
     (tmp_path / "args.pkl").write_bytes(_settings(monkeypatch, **changes))
     (tmp_path / "step_9.pkl").write_bytes(pickle.dumps(_jaxgcrl(hidden, 4, (29, 2, 8))))
     with pytest.raises(CrlvizError, match=words):

@@ -1,4 +1,4 @@
-"""What ``crlviz inspect`` says of runs, against what their config.json holds; and what it checks."""
+"""``crlviz inspect``: its text compared with config.json, and its checks."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def _faults(path: Path) -> dict[str, str]:
 
 
 def _save_state(run: Path, env_steps: int = 95) -> Path:
-    """A saved state as far as ``inspect`` looks: its checksums are true."""
+    """A saved state with valid checksums; ``inspect`` checks nothing else."""
     path = run / "state" / str(env_steps)
     path.mkdir(parents=True)
     (path / "state.safetensors").write_bytes(b"arrays")
@@ -47,7 +47,7 @@ def _save_state(run: Path, env_steps: int = 95) -> Path:
     return path
 
 
-def test_where_a_run_comes_from(run):
+def test_provenance_is_printed(run):
     change_config(run, lambda content: content.update(ORIGIN))
     lines = inspection.describe(run).splitlines()
     assert "made with   crlviz 0.1.0, jax 0.10.2, brax 0.14.2" in lines
@@ -57,13 +57,13 @@ def test_where_a_run_comes_from(run):
     assert lines[-1] == "2 checkpoints in this run: 90 to 1,000 environment steps"
 
 
-def test_how_it_went_on(run):
+def test_changes_on_resuming_are_printed(run):
     elsewhere = {"device": "cpu", "versions": ORIGIN["versions"] | {"jax": "0.11.0"}, "git": {}}
     resumed = [AGAIN, AGAIN | elsewhere | {"env_steps": 95}, AGAIN | {"env_steps": 98, "devices": 4}]
     change_config(run, lambda content: content.update(ORIGIN, resumed=resumed))
     lines = inspection.describe(run / "checkpoints" / "90").splitlines()
     first = lines.index("resumed     at environment step 90: crlviz train --resume run")
-    # The first time nothing had changed; the second and third time this had.
+    # Nothing had changed at the first resumption; these changed at the second and third.
     assert lines[first + 1 : -1] == [
         "resumed     at environment step 95: crlviz train --resume run",
         "            made with jax 0.11.0",
@@ -83,7 +83,7 @@ def test_an_unfinished_run_says_so(run):
     assert last == f"unfinished: saved at environment step 95; go on with: crlviz train --resume {run}"
 
 
-def test_what_a_config_says_cannot_write_to_the_terminal(run):
+def test_control_characters_in_a_config_are_escaped(run):
     change_config(run, lambda content: content.update(command=["\x1b[2J", "a\nmade with   crlviz 9"], device="\r\x07"))
     text = inspection.describe(run)
     assert not {c for c in text if not c.isprintable()} - {"\n"}
@@ -97,7 +97,7 @@ def test_every_file_is_checked(run):
     assert set(one.values()) == {""}
     path = run / "checkpoints" / "1000" / "actor.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    assert set(_faults(run / "checkpoints" / "90").values()) == {""}  # it is another's
+    assert set(_faults(run / "checkpoints" / "90").values()) == {""}  # the damaged file belongs to the other checkpoint
     faults = [fault for fault in _faults(run).values() if fault]
     assert faults == [f"{path} is damaged: its checksum is not the one in manifest.json"]
 
@@ -109,7 +109,7 @@ def test_every_file_is_checked(run):
             lambda path: (path / "state.safetensors").write_bytes(b"Arrays"),
             "state.safetensors is damaged: its checksum",
         ),
-        (lambda path: (path / "state.safetensors").write_bytes(b"array"), "are not as many as manifest.json says"),
+        (lambda path: (path / "state.safetensors").write_bytes(b"array"), "but manifest.json gives another size"),
         (lambda path: (path / "state.safetensors").unlink(), "state.safetensors cannot be read: No such file"),
         (lambda path: (path / "manifest.json").write_text("[" * 100_000), "manifest.json is damaged"),
         (lambda path: _by_hand(path, counters={"step": 0}), "manifest.json was changed since it was written"),
@@ -143,7 +143,7 @@ def _of_another_run(path: Path) -> None:
     config.write_bytes(before)
 
 
-def test_a_run_with_nothing_to_check(run):
+def test_a_run_without_a_checkpoint(run):
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(CrlvizError, match="holds no checkpoint yet"):
         list(inspection.check(run))

@@ -1,4 +1,4 @@
-"""Pickles as data: what python wrote comes back, and what asks for more is refused by name."""
+"""Restricted pickles: plain data and arrays round-trip, and anything else is refused by name."""
 
 import argparse
 import collections
@@ -38,13 +38,13 @@ def folder(tmp_path_factory):
 
 
 @given(PLAIN, st.integers(2, 5))
-def test_plain_values_come_back(folder, value, protocol):
+def test_plain_values_round_trip(folder, value, protocol):
     assert _read(folder, value, protocol) == value
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
 @pytest.mark.parametrize("dtype", ["f4", "<f8", ">f4", "i4", "u1", "?", "f2"])
-def test_arrays_come_back(tmp_path, dtype, protocol):
+def test_arrays_round_trip(tmp_path, dtype, protocol):
     rng = np.random.default_rng(0)
     for shape in ((), (3,), (2, 3), (0, 4), (2, 1, 3)):
         array = np.asarray(rng.normal(size=shape) * 50).astype(dtype)
@@ -56,7 +56,7 @@ def test_arrays_come_back(tmp_path, dtype, protocol):
     np.testing.assert_array_equal(_read(tmp_path, columns_first, protocol), columns_first)
 
 
-def test_jax_arrays_and_numpy_numbers_come_back(tmp_path):
+def test_jax_arrays_and_numpy_scalars_are_read(tmp_path):
     value = {"a": jnp.arange(6.0).reshape(2, 3), "b": np.float64(1.5), "c": [np.int32(7)], "d": jnp.float32(2)}
     back = _read(tmp_path, value)
     np.testing.assert_array_equal(back["a"], value["a"])
@@ -83,43 +83,39 @@ def test_jax_arrays_and_numpy_numbers_come_back(tmp_path):
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_is_more_is_refused_by_name(tmp_path, value, words):
+def test_other_objects_are_refused_by_name(tmp_path, value, words):
     with pytest.raises(CrlvizError) as error:
         _read(tmp_path, value, 5 if isinstance(value, bytearray) else 4)
     assert words in str(error.value)
     assert "x.pkl" in str(error.value)
 
 
-def test_too_large_or_no_file(tmp_path):
+def test_large_files_and_paths_that_are_not_files_are_refused(tmp_path):
     path = tmp_path / "x.pkl"
     path.write_bytes(pickle.dumps("x" * 100))
-    with pytest.raises(CrlvizError, match="no pickle"):
+    with pytest.raises(CrlvizError, match="not a pickle that can be read"):
         restricted_pickle.read(path, 50)
     for place in (tmp_path, tmp_path / "none"):
         with pytest.raises(CrlvizError):
             restricted_pickle.read(place, 50)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CrlvizError, match="no pickle"):
+    with pytest.raises(CrlvizError, match="not a pickle that can be read"):
         restricted_pickle.read(tmp_path / "pipe", 50)
 
 
 def _nested(depth: int) -> bytes:
-    """A pickle of tuples that hold the one before them twice: two to the depth of values in four bytes a level."""
+    """A pickle of tuples that each hold the previous one twice: 2**depth values in four bytes per level."""
     return b"\x80\x04N" + b"".join(b"\x94h%c\x86" % index for index in range(depth)) + b"."
 
 
 def _settings(count: int) -> bytes:
-    """Objects of settings, all with the fields of one dict: each has a copy."""
+    """Settings objects that all take their fields from one dict, so that each holds a copy."""
     fields = b"\x80\x04}(" + b"".join(b"\x8c\x05%05dN" % index for index in range(count)) + b"u\x94"
     kind = b"\x8c\x08__main__\x8c\x04Args\x93\x94"
     return fields + kind + b"](" + b"h\x01)\x81h\x00b" * count + b"e\x86\x86."
 
 
-def _itself() -> bytes:
-    return pickle.dumps(_loop())
-
-
-def _loop() -> list:
+def _self_containing() -> list:
     value: list = []
     value.append([value])
     return value
@@ -127,36 +123,36 @@ def _loop() -> list:
 
 @pytest.mark.parametrize("key", ["alone", "log_alpha"])
 @pytest.mark.parametrize("depth", [20, 30, 60, 250])
-def test_what_doubles_is_refused_at_once(tmp_path, depth, key):
+def test_exponential_nesting_is_refused_quickly(tmp_path, depth, key):
     path = tmp_path / "step_100.pkl"
     inner = _nested(depth)[2:-1]
     path.write_bytes(
         b"\x80\x04" + inner + b"." if key == "alone" else b"\x80\x04}\x8c\x09log_alpha" + inner + b"s}}\x87."
     )
-    _refused_at_once(path, paper_format.read_parameters, "written out it would be more than 1,000,000 values")
+    _refused_quickly(path, paper_format.read_parameters, "written out it would be more than 1,000,000 values")
 
 
-def test_what_copies_or_holds_itself_is_refused_at_once(tmp_path):
+def test_many_copies_and_cycles_are_refused_quickly(tmp_path):
     path = tmp_path / "args.pkl"
     path.write_bytes(_settings(20_000))
-    _refused_at_once(path, paper_format.read_settings, "more than 1,000,000 values")
-    path.write_bytes(_itself())
-    _refused_at_once(path, paper_format.read_settings, "holds itself")
+    _refused_quickly(path, paper_format.read_settings, "more than 1,000,000 values")
+    path.write_bytes(pickle.dumps(_self_containing()))
+    _refused_quickly(path, paper_format.read_settings, "holds itself")
 
 
-def _refused_at_once(path, read, words):
+def _refused_quickly(path, read, words):
     tracemalloc.start()
     began = time.perf_counter()
     with pytest.raises(CrlvizError, match=words) as error:
         read(path)
-    seconds, (_, most) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    seconds, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert "\n" not in str(error.value)
     assert seconds < 1 + 0.5 * path.stat().st_size / 1e5
-    assert most < 1e6 + 200 * path.stat().st_size
+    assert peak < 1e6 + 200 * path.stat().st_size
 
 
-def test_what_is_shared_within_reason_comes_back(tmp_path):
+def test_moderate_sharing_is_read(tmp_path):
     shape = (3, 4)
     value = {"a": [shape] * 1000, "b": {"c": shape}}
     assert _read(tmp_path, value) == value

@@ -1,4 +1,4 @@
-"""Commands in processes of their own: the cheapest there are, and some that sleep in their place."""
+"""The process pool, with cheap crlviz commands and with processes that sleep in their place."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from tests.helpers import ROOT
 
 
 def finish(jobs, at_once):
-    """Run all; exit codes by job, and the most that ran together."""
+    """Run all jobs; return exit codes by job and the highest number of concurrent jobs."""
     codes, most = {}, 0
     for running, ended in process_pool.run(jobs, at_once, poll=0.05):
         most = max(most, len(running))
@@ -24,18 +24,18 @@ def finish(jobs, at_once):
     return codes, most
 
 
-def test_one_that_fails_loses_no_other(tmp_path):
+def test_a_failing_job_does_not_affect_the_others(tmp_path):
     good = Job(("--version",), tmp_path / "logs" / "good.txt")
     bad = Job(("no-such-verb",), tmp_path / "logs" / "bad.txt")
     last = Job(("--help",), tmp_path / "logs" / "last.txt")
     codes, most = finish([bad, good, last], at_once=2)
     assert (codes[good], codes[bad], codes[last]) == (0, 2, 0)
     assert most <= 2
-    assert bad.last_words == "No such command 'no-such-verb'."
+    assert bad.last_words == "no verb is called 'no-such-verb'; crlviz --help lists them"
     assert "version" in good.log.read_text()
 
 
-def test_last_words_have_nothing_that_a_terminal_obeys(tmp_path):
+def test_control_characters_are_removed_from_last_words(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text("first\nError: \x1b[31mred\x1b[0m \u202ekcab\n", encoding="utf-8")
     assert Job((), log).last_words == "?[31mred?[0m ?kcab"
@@ -43,7 +43,7 @@ def test_last_words_have_nothing_that_a_terminal_obeys(tmp_path):
 
 @pytest.fixture
 def sleepers(monkeypatch):
-    """Jobs that tell their cores and sleep until interrupted, in place of the command."""
+    """Replace the command by processes that print their cores and sleep until interrupted."""
     code = "import os, signal, time\nsignal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})\n"
     code += "try:\n print(sorted(os.sched_getaffinity(0)), flush=True); time.sleep(60)\n"
     code += "except KeyboardInterrupt: print('interrupted')"
@@ -59,7 +59,7 @@ def sleepers(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_what_still_runs_is_interrupted_and_kept_apart(tmp_path, sleepers):
+def test_running_jobs_get_disjoint_cores_and_are_interrupted_on_close(tmp_path, sleepers):
     jobs = [Job((), tmp_path / f"{n}.txt") for n in range(3)]
     with contextlib.closing(process_pool.run(jobs, 2, poll=0.05)) as ticks:
         for running, _ in ticks:
@@ -73,8 +73,8 @@ def test_what_still_runs_is_interrupted_and_kept_apart(tmp_path, sleepers):
         assert first[0] != second[0]
 
 
-def test_terminated_as_if_by_ctrl_c(tmp_path, sleepers):
-    """A scheduler ends a sweep by SIGTERM; its runs must not go on behind its back."""
+def test_sigterm_stops_jobs_like_ctrl_c(tmp_path, sleepers):
+    """A scheduler ends a sweep by SIGTERM; its runs must stop too."""
 
     def until_terminated():
         with contextlib.closing(process_pool.run([Job((), tmp_path / "0.txt")], 1, poll=0.05)) as ticks:
@@ -92,17 +92,17 @@ def test_terminated_as_if_by_ctrl_c(tmp_path, sleepers):
     assert sleepers[0].poll() == 0
 
 
-def test_a_job_ends_with_whoever_started_it(tmp_path):
-    """However that ended: a run that went on would hold its lock."""
+def test_a_job_ends_when_its_parent_is_killed(tmp_path):
+    """A run that went on would hold its lock."""
     job = "from crlviz.child import tie; tie(); import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     code = f"""
 import subprocess, sys
 from pathlib import Path
-from crlviz import processes
+from crlviz.processes import process_pool
 
 popen = subprocess.Popen
 subprocess.Popen = lambda arguments, **options: popen([sys.executable, "-c", {job!r}], **options)
-list(processes.run([processes.Job((), Path("log.txt"))], 1))
+list(process_pool.run([process_pool.Job((), Path("log.txt"))], 1))
 """
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     log = tmp_path / "log.txt"
@@ -112,15 +112,15 @@ list(processes.run([processes.Job((), Path("log.txt"))], 1))
     assert eventually(lambda: ended(int(log.read_text())))
 
 
-def eventually(truth):
+def eventually(condition):
     end = time.monotonic() + 30
-    while not truth() and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         time.sleep(0.02)
-    return truth()
+    return condition()
 
 
 def ended(pid):
-    """Or waits for a parent that does not ask after it."""
+    """Whether a process has ended; a zombie counts, as its new parent may never reap it."""
     try:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Pictures of environments: what is in them, and the command that writes them."""
+"""Pictures of environments, and the command that writes them."""
 
 import imageio.v3 as imageio
 import numpy as np
@@ -11,8 +11,8 @@ from crlviz.rendering.renderers import FOVY, open_renderer
 
 
 @pytest.mark.parametrize("layout", ["u4_maze", "hardest_maze"])
-def test_walls_are_where_they_are(layout):
-    """From above, every cell's middle has the color of a wall or that of the floor, whatever the shadows."""
+def test_walls_are_drawn_in_their_cells(layout):
+    """Seen from above, the center of every cell has the color of a wall or of the floor, also in a shadow."""
     env = envs.make(f"point_{layout}")
     away = np.full(4, 1e3)  # point and goal out of sight
     height, width = 240, 320
@@ -34,7 +34,7 @@ def test_start_and_goal_are_in_the_picture():
     assert ((red > 1.3 * green) & (green > 1.3 * blue)).sum() > 10
 
 
-def test_a_grid_has_a_tile_for_each(tmp_path):
+def test_a_grid_has_one_tile_per_environment(tmp_path):
     draw(["point_u_maze"], tmp_path / "one.png", (80, 60))
     draw(
         ["point_u_maze", "point_u2_maze", "point_u3_maze", "point_u4_maze", "point_u5_maze"],
@@ -53,7 +53,7 @@ def test_a_grid_has_a_tile_for_each(tmp_path):
     [
         (["ant_u44_maze", "--out", "a.png"], "ant_u4_maze"),
         (["--out", "a.png"], "name the environments"),
-        (["point_u_maze", "--out", "a.doc"], "no picture"),
+        (["point_u_maze", "--out", "a.doc"], "not a picture"),
         (["point_u_maze", "--out", "a.png", "--size", "2x2"], "2x2"),
     ],
 )
@@ -67,7 +67,7 @@ def test_mistakes(arguments, sentence, monkeypatch, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_of_one(monkeypatch, capsys):
+def test_the_table_of_one_environment(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["crlviz", "envs", "ant_u4_maze"])
     cli.main()
     lines = capsys.readouterr().out.strip().splitlines()
@@ -82,4 +82,4 @@ def test_every_body_can_be_drawn(id):
     image, _ = picture(id, (160, 120))
     assert image.std() > 10
     red, green, blue = np.moveaxis(image.astype(int), -1, 0)
-    assert ((green > 1.3 * red) & (green > 1.2 * blue)).any() or id == "arm_grasp"  # the goal is seen
+    assert ((green > 1.3 * red) & (green > 1.2 * blue)).any() or id == "arm_grasp"  # the goal is visible

@@ -1,4 +1,4 @@
-"""The table of environments says what ``make`` builds."""
+"""The table of environments agrees with what ``make`` builds."""
 
 import pytest
 
@@ -24,12 +24,12 @@ def test_rows_agree_with_what_is_built():
             "goals": len(env.maze.goals) if env.maze else None,
             "paper": env.id in envs.PAPER,
         }
-        # The arms move four joints, and both fingers by one number; every other actuator has a number of its own.
+        # The arms' two fingers share one action; every other actuator has its own.
         if isinstance(env, PhysicsEnv) and not env.id.startswith("arm_"):
             assert len(env.control_range) == env.action_size
 
 
-def test_the_table_builds_nothing(monkeypatch):
+def test_the_table_builds_no_environment(monkeypatch):
     def build(*_, **__):
         pytest.fail("an environment was built")
 
@@ -40,6 +40,6 @@ def test_the_table_builds_nothing(monkeypatch):
     assert len(table()) == len(envs.ids())
 
 
-def test_the_papers_tasks_are_there():
+def test_the_papers_tasks_are_listed():
     assert len(envs.PAPER) == 10
     assert set(envs.ids()) >= envs.PAPER

@@ -1,4 +1,4 @@
-"""The moving picture: right size, right length, the points where they are."""
+"""Maze GIFs: size, number of frames, and positions of the points."""
 
 import imageio.v3 as imageio
 import numpy as np
@@ -27,7 +27,7 @@ def test_frames_show_the_points(tmp_path):
         steps,
         160 + 44,
         400,
-    )  # 4 rows of 5 columns and a strip of words; the rest at the end is one long frame
+    )  # 4 rows of 5 columns and a strip of text; the pause at the end is one long frame
     for step in (0, 4):
         for panel, channel in ((0, 0), (1, 2)):
             row, column = (path[step] - maze.origin + 0.5) * 40

@@ -1,4 +1,4 @@
-"""The renderers: against pinhole geometry, against MuJoCo's one-ray casting, and against each other."""
+"""Renderers and cameras, compared with pinhole geometry, MuJoCo's single-ray casting, and each other."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ BALL = mujoco.MjModel.from_xml_string(
 
 @pytest.fixture(scope="module")
 def gl():
-    """The way to OpenGL on this machine."""
+    """The OpenGL platform that works on this machine."""
     platform = renderers.working_platform()
     if platform is None:
         pytest.skip("no OpenGL works here")
@@ -30,7 +30,7 @@ def gl():
 
 
 def _project(point, camera, width, height):
-    """Pixel (right, down) of a point [3]: the textbook's pinhole."""
+    """Pixel (right, down) of a point [3] in a pinhole camera."""
     forward, right, up = camera.axes
     way = np.asarray(point) - camera.eye
     scale = height / 2 / np.tan(np.radians(FOVY / 2)) / (way @ forward)
@@ -44,7 +44,7 @@ def _red(picture):
 
 @pytest.mark.parametrize("kind", ["rays", "gl"])
 @pytest.mark.parametrize(("azimuth", "elevation"), [(0, 0), (90, -30), (200, -89), (-45, 20)])
-def test_a_ball_is_where_a_pinhole_sees_it(kind, azimuth, elevation, request):
+def test_a_ball_is_where_a_pinhole_camera_projects_it(kind, azimuth, elevation, request):
     width, height, distance = 120, 90, 4.0
     camera = Camera(np.array([1.2, 2.1, 2.9]), distance, azimuth, elevation)
     if kind == "gl":
@@ -63,7 +63,7 @@ def test_a_ball_is_where_a_pinhole_sees_it(kind, azimuth, elevation, request):
     assert np.sqrt(len(rows) / np.pi) == pytest.approx(radius, rel=0.06)
 
 
-def test_axes_are_mujocos():
+def test_camera_axes_follow_mujocos_convention():
     for azimuth, elevation in [(0, 0), (90, 0), (37, -64)]:
         forward, right, up = Camera(np.zeros(3), 1.0, azimuth, elevation).axes
         np.testing.assert_allclose(
@@ -74,7 +74,7 @@ def test_axes_are_mujocos():
     np.testing.assert_allclose(Camera(np.zeros(3), 1.0, 90, 0).axes[0], [0, 1, 0], atol=1e-9)
 
 
-def _first(id):
+def _first_state(id):
     env = envs.make(id)
     state = jax.jit(env.reset)(jax.random.key(0))
     return env, np.asarray(env.pose(state)), np.asarray(state.obs[env.state_dim :])
@@ -82,10 +82,10 @@ def _first(id):
 
 @pytest.fixture(scope="module")
 def ant():
-    return _first("ant_u_maze")
+    return _first_state("ant_u_maze")
 
 
-def test_rays_find_geoms_that_are_there_to_be_seen_alone(ant):
+def test_rays_hit_geoms_that_do_not_collide(ant):
     env, pose, _ = ant
     renderer = RayRenderer(env.model, 16, 16)
     renderer.render(pose, Camera(np.zeros(3), 5.0, 0, -30))
@@ -108,17 +108,17 @@ def test_rays_find_geoms_that_are_there_to_be_seen_alone(ant):
 
 
 @pytest.mark.parametrize("camera", ["follow", "top"])
-def test_both_renderers_make_the_same_picture(gl, ant, camera):
+def test_both_renderers_agree(gl, ant, camera):
     env, pose, goal = ant
     shot = Cameraman(env, pose, goal, camera, 4 / 3).shot(pose, 0.0)
     pictures = []
     for renderer in (GLRenderer(env.model, 160, 120, gl, fine=True), RayRenderer(env.model, 160, 120)):
         pictures.append(renderer.render(pose, shot).astype(int))
         renderer.close()
-    apart = np.abs(pictures[0] - pictures[1]).mean(axis=-1)
-    assert np.median(apart) < 8
-    assert (apart < 40).mean() > 0.93  # edges, and the borders of shadows
-    assert np.abs(pictures[0] - pictures[0].mean((0, 1))).mean() > 15  # neither is blank
+    difference = np.abs(pictures[0] - pictures[1]).mean(axis=-1)
+    assert np.median(difference) < 8
+    assert (difference < 40).mean() > 0.93  # the rest are edges and borders of shadows
+    assert np.abs(pictures[0] - pictures[0].mean((0, 1))).mean() > 15  # not blank
 
 
 def test_without_opengl_rays_are_cast(monkeypatch):
@@ -130,7 +130,7 @@ def test_without_opengl_rays_are_cast(monkeypatch):
     assert "without OpenGL" in renderer.name
 
 
-def test_two_renderers_take_turns(gl):
+def test_two_opengl_renderers_can_alternate(gl):
     env = envs.make("point_u_maze")
     pose = np.array([-1.0, -1.0, 1.0, 1.0])
     camera = overview(env, pose, pose[2:], 1.0)
@@ -148,7 +148,7 @@ def test_impossible_sizes(size):
         open_renderer(BALL, *size)
 
 
-def test_the_top_camera_sees_the_whole_maze_as_maps_have_it():
+def test_the_top_camera_shows_the_whole_maze_oriented_like_a_map():
     env = envs.make("point_hardest_maze")
     pose = np.array([*env.maze.xy((1, 1)), *env.maze.xy((7, 10))])
     for aspect in (2.0, 0.5):
@@ -179,42 +179,42 @@ def test_the_following_camera_shows_body_and_goal():
             assert _project([*goal, 0.1], camera, 320, 240)[1] < _project([*start, 0.1], camera, 320, 240)[1]
 
 
-def test_the_camera_lags_and_arrives():
+def test_the_camera_lags_and_converges():
     env = envs.make("point_u_maze")
-    man = Cameraman(env, np.zeros(4), np.array([9.0, 0.0]), "side", 4 / 3)
-    man.shot(np.zeros(4), 0.0)
+    cameraman = Cameraman(env, np.zeros(4), np.array([9.0, 0.0]), "side", 4 / 3)
+    cameraman.shot(np.zeros(4), 0.0)
     moved = np.array([1.0, 0, 9, 0])
-    ways = [man.shot(moved, 0.1).lookat[0] for _ in range(40)]
-    assert 0.1 < ways[0] < 0.5
-    assert (np.diff(ways) > 0).all()
-    assert ways[-1] == pytest.approx(1, abs=1e-3)
+    positions = [cameraman.shot(moved, 0.1).lookat[0] for _ in range(40)]
+    assert 0.1 < positions[0] < 0.5
+    assert (np.diff(positions) > 0).all()
+    assert positions[-1] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("camera", ["side", "follow"])
 @pytest.mark.parametrize("env_id", ["point_u4_maze", "point_hardest_maze"])
 def test_no_wall_hides_the_body(camera, env_id):
-    """Along every corridor, in its middle and beside its walls, the first thing on the way to the body is the body."""
+    """A ray from the camera hits the body first, at the center of every corridor and beside its walls."""
     env = envs.make(env_id)
     data, ball = mujoco.MjData(env.model), env.model.body("point").id
     path = env.maze.xy(sorted(env.maze.free))
     goal = env.maze.xy(env.maze.goals[-1])
-    man, hidden, elevations = Cameraman(env, np.append(path[0], goal), goal, camera, 4 / 3), [], []
+    cameraman, hidden, elevations = Cameraman(env, np.append(path[0], goal), goal, camera, 4 / 3), [], []
     for aside in (0, 0.3, -0.3):
         for place in path:
             pose = np.array([*(place + aside), *goal])
-            shot = man.shot(pose, 0.3)
+            shot = cameraman.shot(pose, 0.3)
             data.qpos[:] = pose
             mujoco.mj_kinematics(env.model, data)
-            way = data.body("point").xpos - shot.eye
-            # No goal's ball, which is glass, in the way: it has a body of its own.
+            ray = data.body("point").xpos - shot.eye
+            # The goal's ball is transparent, so its body is excluded.
             hit = np.array([-1], np.int32)
             target = env.model.body("target").id
-            mujoco.mj_ray(env.model, data, shot.eye, way / np.linalg.norm(way), None, 1, target, hit)
+            mujoco.mj_ray(env.model, data, shot.eye, ray / np.linalg.norm(ray), None, 1, target, hit)
             elevations.append(shot.elevation)
             if env.model.geom_bodyid[hit[0]] != ball:
                 hidden.append(place + aside)
     assert not hidden
-    assert max(elevations) > (-50 if camera == "side" else -65)  # where nothing is in the way it stays down
+    assert max(elevations) > (-50 if camera == "side" else -65)  # where nothing blocks the view it stays low
 
 
 def test_unknown_camera():
@@ -222,30 +222,31 @@ def test_unknown_camera():
         Cameraman(envs.make("point_u_maze"), np.zeros(4), np.zeros(2), "drone", 1.0)
 
 
-DRAWS_NOTHING = """
+STEP_THEN_RENDER = """
 import os
 before = dict(os.environ)
-from crlviz import cli, envs, rendering
+from crlviz import cli, envs
+from crlviz.rendering import renderers
 env = envs.make("ant")
-rendering.mujoco.mj_step(env.model, rendering.mujoco.MjData(env.model))
+renderers.mujoco.mj_step(env.model, renderers.mujoco.MjData(env.model))
 assert dict(os.environ) == before
 import warnings
-with warnings.catch_warnings(record=True) as said:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    drawn = rendering.open_renderer(env.model, 32, 32).name
-print(drawn, *[each.message for each in said if "MUJOCO_GL" in str(each.message)], sep="; ")
+    name = renderers.open_renderer(env.model, 32, 32).name
+print(name, *[warning.message for warning in caught if "MUJOCO_GL" in str(warning.message)], sep="; ")
 """
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "warning"),
     [
         ("nonsense", "MUJOCO_GL=nonsense is none of egl, osmesa, cgl, glfw and disable; pictures are drawn by casting"),
-        ("cgl", "MUJOCO_GL=cgl does not work here; pictures are drawn by casting rays"),  # of another system
+        ("cgl", "MUJOCO_GL=cgl does not work here; pictures are drawn by casting rays"),  # macOS only
     ],
 )
-def test_a_way_to_opengl_that_is_not_there_matters_only_to_pictures(value, said):
-    code = [sys.executable, "-c", DRAWS_NOTHING]
+def test_an_unusable_mujoco_gl_affects_only_rendering(value, warning):
+    code = [sys.executable, "-c", STEP_THEN_RENDER]
     done = subprocess.run(code, capture_output=True, text=True, env={**os.environ, "MUJOCO_GL": value}, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith(f"ray casting, without OpenGL; {said}")
+    assert done.stdout.splitlines()[-1].startswith(f"ray casting, without OpenGL; {warning}")

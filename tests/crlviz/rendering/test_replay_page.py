@@ -1,4 +1,4 @@
-"""The 3-D replay: MuJoCo's own positions as the truth of its data, and the page in a real browser."""
+"""The 3-D replay: its data compared with MuJoCo's own positions, and the page in a real browser."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ STEPS = 12
 
 
 def _episode(env, seed=0, fell=None):
-    """One episode of poses drawn at random: what ``rollout`` keeps, without a policy."""
+    """An episode of random poses with the variables that ``rollout`` saves."""
     model, rng = env.model, np.random.default_rng(seed)
     data, pose = mujoco.MjData(model), np.empty((STEPS, model.nq), np.float32)
     for row in pose:
@@ -52,7 +52,7 @@ def env(request):
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_every_geom_lies_where_mujoco_puts_it(env, every):
+def test_geom_poses_are_mujocos(env, every):
     episode = _episode(env)
     page = json.loads(json.dumps(replay_page.page_data(env, {"a": episode}, every=every), allow_nan=False))
     standing = _floats(page["standing"], -1, 7)
@@ -63,45 +63,45 @@ def test_every_geom_lies_where_mujoco_puts_it(env, every):
     for frame in (0, 1, 3):
         data.qpos[:] = episode.pose[frame * every]
         mujoco.mj_forward(model, data)
-        # Geoms need have no name: each is looked for by its place, sizes and color, and found once.
-        left = list(zip(page["geoms"], [*standing, *places[frame]], strict=True))
+        # Geoms may have no name, so each is identified by pose, size and color, and must match exactly one.
+        remaining = list(zip(page["geoms"], [*standing, *places[frame]], strict=True))
         for geom in shown:
-            found = []
-            for k, (drawn, place) in enumerate(left):
+            matches = []
+            for k, (drawn, place) in enumerate(remaining):
                 mujoco.mju_quat2Mat(turned, place[3:].astype(float))
                 same = np.allclose(place[:3], data.geom_xpos[geom], atol=1e-5)
                 same &= np.allclose(turned, data.geom_xmat[geom], atol=1e-5)
                 if same and np.allclose(drawn["rgba"], model.geom_rgba[geom]):
-                    found.append(k)
-            assert found, f"geom {geom} {model.geom(geom).name} is not where it should be in frame {frame}"
-            drawn, _ = left.pop(found[0])
+                    matches.append(k)
+            assert matches, f"geom {geom} {model.geom(geom).name} is not where it should be in frame {frame}"
+            drawn, _ = remaining.pop(matches[0])
             kind = mujoco.mjtGeom(int(model.geom_type[geom])).name
             radius, length, _ = model.geom_size[geom]
             if kind == "mjGEOM_CAPSULE":
                 assert (drawn["mesh"], drawn["size"], drawn["end"]) == ("round", [radius] * 3, length)
             elif kind == "mjGEOM_BOX":
                 assert (drawn["mesh"], drawn["size"]) == ("box", model.geom_size[geom].tolist())
-        assert not left
+        assert not remaining
         if env.view.body:
             at = data.body(env.view.body).xpos + env.view.lookat
             np.testing.assert_allclose(focus[frame, :2], at[:2], atol=1e-5)
 
 
-def test_the_camera_counts_its_angle_from_the_way_to_the_goal(point):
+def test_the_cameras_azimuth_is_relative_to_the_direction_of_the_goal(point):
     episode = _episode(point)
-    ahead = episode.goal.values - episode.pose.values[0, :2]
+    to_goal = episode.goal.values - episode.pose.values[0, :2]
     turn = replay_page.page_data(point, {"a": episode})["panels"][0]["turn"]
-    np.testing.assert_allclose([np.cos(turn), np.sin(turn)], ahead / np.linalg.norm(ahead), atol=1e-6)
+    np.testing.assert_allclose([np.cos(turn), np.sin(turn)], to_goal / np.linalg.norm(to_goal), atol=1e-6)
 
 
-def test_a_thousand_steps_of_two_humanoids_stay_small(tmp_path):
+def test_a_page_of_a_thousand_steps_of_two_humanoids_is_small(tmp_path):
     env = envs.make("humanoid")
     long = _episode(env).isel(time=np.arange(1000) % STEPS)
     replay_page.write(tmp_path / "long.html", env, {"a": long, "b": long})
     assert (tmp_path / "long.html").stat().st_size < 2e6
 
 
-def test_what_cannot_be_shown_is_refused(tmp_path, point):
+def test_invalid_episodes_and_paths_are_refused(tmp_path, point):
     episode, path = _episode(point), tmp_path / "page.html"
     with pytest.raises(UsageError, match="no episode"):
         replay_page.write(path, point, {})
@@ -119,7 +119,7 @@ def test_what_cannot_be_shown_is_refused(tmp_path, point):
         replay_page.write(path, point, {"a": episode})
 
 
-# The picture of each panel, as the sum of its pixels and the number of colors in it.
+# For each panel, a hash of its pixels and its number of colors.
 PIXELS = """() => panels.map(({canvas}) => {
   const pixels = new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer);
   return [pixels.reduce((sum, pixel) => (sum * 31 + pixel) >>> 0, 0), new Set(pixels).size];
@@ -138,7 +138,7 @@ def _pixels(page):
     return page.evaluate(PIXELS)
 
 
-def test_the_page_moves_in_a_browser(tmp_path, point, open_page):
+def test_the_page_works_in_a_browser(tmp_path, point, open_page):
     path = tmp_path / "page.html"
     captions = ("</script><b>depth 4</b>", "depth 64 & more")
     replay_page.write(path, point, dict(zip(captions, (_episode(point, 0, fell=5), _episode(point, 1)), strict=True)))
@@ -188,7 +188,7 @@ def test_the_page_moves_in_a_browser(tmp_path, point, open_page):
     assert page.locator("#slider").input_value() == str(STEPS - 1)
 
 
-def test_a_browser_without_webgl_is_told_so(tmp_path, point, browser):
+def test_a_browser_without_webgl_shows_a_message(tmp_path, point, browser):
     path = tmp_path / "page.html"
     replay_page.write(path, point, {"a": _episode(point)})
     page = browser.new_page()

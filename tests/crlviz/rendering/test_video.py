@@ -1,4 +1,4 @@
-"""Videos: time, panels and captions, streamed, whole or not at all; and the rollout command."""
+"""Videos (timing, panels, captions, streaming, atomic writing) and the rollout command."""
 
 import json
 import weakref
@@ -23,7 +23,7 @@ def env():
 
 
 def _episode(env, steps, fell=None):
-    """A point that walks along x, and falls at a step (counted from 1) if asked to."""
+    """A point that walks along x, and falls at step ``fell`` (counted from 1) if given."""
     x = np.linspace(-1, 1, steps)
     pose = np.stack([x, np.full(steps, -1.0), np.full(steps, 1.0), np.full(steps, -1.0)], axis=1)
     return xr.Dataset(
@@ -39,7 +39,7 @@ def _episode(env, steps, fell=None):
     )
 
 
-def test_it_plays_in_real_time(env, tmp_path):
+def test_video_plays_in_real_time(env, tmp_path):
     panel = Panel("alone", env, _episode(env, 31))  # steps of 0.1 s
     assert (
         "EGL" in (name := video.write(tmp_path / "a.mp4", [[panel]], size=(64, 48)))
@@ -56,7 +56,7 @@ def test_it_plays_in_real_time(env, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
 
 
-def test_panels_stand_in_rows_and_in_step(env, tmp_path):
+def test_panels_are_arranged_in_rows_and_in_sync(env, tmp_path):
     one = Panel("one", env, _episode(env, 12))
     video.write(tmp_path / "grid.gif", [[one, one, one], [one, one, one]], size=(60, 40))
     frames = imageio.imread(tmp_path / "grid.gif").astype(int)
@@ -70,7 +70,7 @@ def test_panels_stand_in_rows_and_in_step(env, tmp_path):
     assert np.abs(frames[0] - frames[11]).max() > 50  # the point has moved
 
 
-def test_steps_of_a_time(env):
+def test_step_shown_at_a_time(env):
     panel = Panel("", env, _episode(env, 50))
     assert [panel.step(t) for t in (0, 0.1, 0.26, 4.9, 99)] == [0, 1, 3, 49, 49]
     assert panel.fell is None
@@ -86,42 +86,42 @@ def test_frame_rates():
     assert video._frame_rate(0.1) == pytest.approx(10)
 
 
-def test_captions_say_what_happens(env):
+def test_captions_show_success_and_falls(env):
     def caption(episode, step):
         return video._caption(Panel("depth 4", env, episode), step, 300).astype(int)
 
-    walking, there = caption(_episode(env, 50), 3), caption(_episode(env, 50), 49)
+    walking, at_goal = caption(_episode(env, 50), 3), caption(_episode(env, 50), 49)
     fallen = caption(_episode(env, 50, fell=20), 30)
 
     def hue(strip, channel):
         others = [k for k in range(3) if k != channel]
         return (strip[..., channel] - strip[..., others].max(-1)).max()
 
-    assert walking.shape == there.shape == fallen.shape
+    assert walking.shape == at_goal.shape == fallen.shape
     assert hue(walking, 0) < 10
     assert hue(walking, 1) < 10
-    assert hue(there, 1) > 40  # green
+    assert hue(at_goal, 1) > 40  # green
     assert hue(fallen, 0) > 80  # red
     np.testing.assert_array_equal(fallen, caption(_episode(env, 50, fell=20), 40))
 
 
-def test_frames_stream(tmp_path):
-    made, most = [], []
+def test_frames_are_streamed(tmp_path):
+    references, alive = [], []
 
     class Frame(np.ndarray):
-        """One that can be pointed to weakly."""
+        """A subclass, as weak references to plain arrays are not possible."""
 
     def frames():
         for _ in range(60):
             frame = np.zeros((32, 32, 3), np.uint8).view(Frame)
-            made.append(weakref.ref(frame))
-            most.append(sum(one() is not None for one in made))
+            references.append(weakref.ref(frame))
+            alive.append(sum(reference() is not None for reference in references))
             yield frame
             del frame
 
     video._encode(tmp_path / "long.mp4", frames(), 30)
-    assert len(most) == 60
-    assert max(most) <= 3
+    assert len(alive) == 60
+    assert max(alive) <= 3
 
 
 def test_a_failing_frame_leaves_no_file(tmp_path):
@@ -156,18 +156,18 @@ def test_a_rollout_can_be_filmed(tmp_path):
     assert (tmp_path / "fall.mp4").stat().st_size > 500
 
 
-def test_the_command(toy_run, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_every_format(toy_run, tmp_path, monkeypatch, capsys):
     outs = [tmp_path / name for name in ("v.mp4", "v.gif", "v.html", "v.nc")]
     arguments = [part for out in outs for part in ("--out", str(out))]
     run = ["crlviz", "rollout", str(toy_run), "--episodes", "2", "--steps", "12", "--size", "64x48", "--goal", "1,1"]
     monkeypatch.setattr("sys.argv", [*run, *arguments])
     main()
-    said = capsys.readouterr().out
-    assert "depth 4, seed 0: reached the goal in" in said
-    assert "drawn by" in said
+    printed = capsys.readouterr().out
+    assert "depth 4, seed 0: reached the goal in" in printed
+    assert "drawn by" in printed
     assert all(out.stat().st_size > 500 for out in outs)
     frames = imageio.imread(outs[0], plugin="FFMPEG")
-    assert frames.shape[2] == 64  # episodes one under the other
+    assert frames.shape[2] == 64  # episodes one below the other
     with xr.open_dataset(outs[3]) as data:
         assert data.sizes["episode"] == 2
         np.testing.assert_allclose(data.goal.values.reshape(2, 2), 1)
@@ -176,7 +176,7 @@ def test_the_command(toy_run, tmp_path, monkeypatch, capsys):
     assert json.dumps("depth 4, seed 0, episode 2")[1:-1] in outs[2].read_text()
 
 
-def test_several_goals_are_several_episodes(toy_run, tmp_path, monkeypatch):
+def test_each_goal_gets_an_episode(toy_run, tmp_path, monkeypatch):
     out = tmp_path / "v.nc"
     for more, expected in (([], [(1, 1), (-1, 1)]), (["--episodes", "3"], [(1, 1), (-1, 1), (1, 1)])):
         goals = ["--goal", "1,1", "--goal", "-1,1"]

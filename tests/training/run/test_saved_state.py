@@ -143,8 +143,11 @@ def _flip(path):
         (_edit(counters={"step": "3"}), "of another config .step is '3'"),
         (_edit(counters={"sums": []}), "of another config .sums is "),
         (_edit(counters={"more": 1}), "of another config"),
-        (lambda path: os.truncate(path / "state.safetensors", 10), "its 10 bytes are not as many"),
-        (lambda path: ((path / "state.safetensors").unlink(), os.mkfifo(path / "state.safetensors")), "is no file"),
+        (lambda path: os.truncate(path / "state.safetensors", 10), "it has 10 bytes, but"),
+        (
+            lambda path: ((path / "state.safetensors").unlink(), os.mkfifo(path / "state.safetensors")),
+            "is not a regular file",
+        ),
     ],
 )
 def test_a_damaged_state_is_refused_by_name(loop, state, run, damage, words):
