@@ -243,6 +243,6 @@ def test_a_config_comes_back_from_json():
     ],
 )
 def test_a_config_of_other_fields_or_types_is_refused(settings, words):
-    with pytest.raises(CrlvizError, match=r"config\.json is damaged or of another crlviz") as error:
+    with pytest.raises(CrlvizError, match=r"config\.json is damaged or from another version of crlviz") as error:
         load(settings)
     assert words in str(error.value)

@@ -9,7 +9,7 @@ import pytest
 
 from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
 from crlviz.envs import make
-from crlviz.networks.fused_layers import chain
+from crlviz.networks.fused_layers import dense_norm_swish
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from crlviz.precision import EXACT, within
 from tests.helpers.rounded import MANTISSA, rounded
@@ -69,7 +69,7 @@ def test_sums_of_layer_norm_are_those_of_float64(precision):
     with jax.enable_x64(True):
         truth = jax.jit(jax.grad(lambda layers, x: (plain(layers, x) * weight).sum(), argnums=(0, 1)))(layers, x)
     with within(precision):
-        gradient = jax.grad(lambda layers, x: (chain(layers, x, EXACT) * weight).sum(), argnums=(0, 1))
+        gradient = jax.grad(lambda layers, x: (dense_norm_swish(layers, x, EXACT) * weight).sum(), argnums=(0, 1))
         single = jax.tree.map(np.float32, (layers, x))
         ours = jax.jit(rounded(gradient, MANTISSA[precision]))(*single)
     for a, b in zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (ours, truth)), strict=True):

@@ -149,6 +149,7 @@ def test_a_run_ends_on_the_epochs_it_had(env_steps, evaluations):
 def test_what_is_rounded_is_said():
     assert rounded(toy_config()) == ""
     assert rounded(toy_config(env_steps=10)) == (
-        "env_steps 10 is rounded up to 160: 120 fill replay, then come whole training steps of 40, 1 to an evaluation; "
+        "env_steps 10 is rounded up to 160: 120 to fill the buffer, then whole training steps of 40, 1 for each "
+        "evaluation; "
         "evaluations 2 become 1"
     )

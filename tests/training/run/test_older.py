@@ -138,7 +138,7 @@ def test_what_a_newer_crlviz_says_beside_the_settings_is_no_obstacle(begun):
 def test_a_setting_of_a_newer_crlviz_is_not_trained_past(begun):
     change_config(begun, lambda content: content["config"].update(curriculum="near first"))
     assert crlviz.load(begun).env_steps == 200  # the networks are what they are
-    with pytest.raises(CrlvizError, match=r"config.json is damaged or of another .*'curriculum'.* upgrade"):
+    with pytest.raises(CrlvizError, match=r"config.json is damaged or from another .*'curriculum'.* upgrade"):
         trainer.resume(begun, progress=False)
 
 

@@ -342,8 +342,8 @@ def test_the_command_trains_and_resumes_seeds(tmp_path, monkeypatch, capsys, int
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--seed", "1", "--seeds", "0-1"], "--seed trains one and --seeds several; give one of the two"),
-        (["--seeds", "a,b"], "--seeds takes whole numbers with commas between, or a range as 0-4, not 'a,b'"),
+        (["--seed", "1", "--seeds", "0-1"], "--seed trains one run and --seeds several; give one of the two"),
+        (["--seeds", "a,b"], "--seeds takes whole numbers separated by commas, or a range such as 0-4, not 'a,b'"),
         (["--seeds", "0,,1"], "--seeds takes values with commas between"),
         (["--seeds", "0-1", "--watch"], "--watch keeps the page of one run"),
     ],
