@@ -38,7 +38,7 @@ class Devices:
         """Number of devices."""
         return self.mesh.size if self.mesh else 1
 
-    def sharding(self, axis: int | None = None) -> NamedSharding | None:
+    def sharding(self, axis: int | None = None) -> Any:
         """Sharding of an array that is split along ``axis``, or replicated if that is None. None for one device."""
         if self.mesh is None:
             return None

@@ -22,18 +22,18 @@ def work() -> int:
     with hosts.worker(), signals.heard(lambda _: None):
         while True:
             match hosts.receive():
-                case {"order": "compile", "members": members, "config": config}:
-                    programs[members] = compiled.compiled(configs.load(config), members, devices)
-                case {"order": "start", "members": members, "seeds": seeds, "rewinds": rewinds}:
-                    state = programs[members].start(seeds, rewinds)
-                case {"order": "load", "members": members, "paths": paths, "replay": replay, "rewinds": rewinds}:
+                case {"order": "compile", "slots": slots, "config": config}:
+                    programs[slots] = compiled.compiled(configs.load(config), slots, devices)
+                case {"order": "start", "slots": slots, "seeds": seeds, "rewinds": rewinds}:
+                    state = programs[slots].start(seeds, rewinds)
+                case {"order": "load", "slots": slots, "paths": paths, "replay": replay, "rewinds": rewinds}:
                     saved = [Saved(Path(path), Counters(), replay) for path in paths]
-                    state = programs[members].load(saved, rewinds)
-                case {"order": "advance", "members": members}:
-                    state, *_ = programs[members].advance(state)
-                case {"order": "evaluate", "members": members, "seeds": seeds, "index": index}:
-                    programs[members].evaluate(state, seeds, index)
-                case {"order": "copy", "members": members, "replay": replay}:
-                    programs[members].copy(state, replay=replay)
+                    state = programs[slots].load(saved, rewinds)
+                case {"order": "advance", "slots": slots}:
+                    state, *_ = programs[slots].advance(state)
+                case {"order": "evaluate", "slots": slots, "seeds": seeds, "index": index}:
+                    programs[slots].evaluate(state, seeds, index)
+                case {"order": "copy", "slots": slots, "replay": replay}:
+                    programs[slots].copy(state, replay=replay)
                 case {"order": "end", "code": code}:
                     return code

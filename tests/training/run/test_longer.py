@@ -110,7 +110,7 @@ def test_set_reaches_all_that_may_change(run, monkeypatch, capsys):
 
 
 def test_less_than_it_has_done_is_refused(run):
-    with pytest.raises(UsageError, match=r"has done 280 environment steps; env_steps 150 would end it at 200"):
+    with pytest.raises(UsageError, match=r"has already done 280 environment steps; env_steps 150 would end it at 200"):
         trainer.resume(run, {"env_steps": 150}, progress=False)
     with pytest.raises(UsageError, match="env_steps is 0; it must be at least 1"):
         trainer.resume(run, {"env_steps": 0}, progress=False)
@@ -119,7 +119,7 @@ def test_less_than_it_has_done_is_refused(run):
 
 def test_without_a_state_it_is_told_why(run, tmp_path):
     shutil.rmtree(run / "state")  # as an older crlviz left it
-    with pytest.raises(CrlvizError, match=r"is finished and kept no state to train it longer from"):
+    with pytest.raises(CrlvizError, match=r"is finished and has no saved state to continue from"):
         trainer.resume(run, {"env_steps": 360}, progress=False)
     assert trainer.finished(trainer.resume(run, progress=False))
     small = trainer.train(toy_config(keep_state=False), tmp_path / "small", progress=False)

@@ -208,7 +208,7 @@ def test_without_replay_a_run_goes_on_with_a_new_one(toy_run, tmp_path, at_step)
 
 def test_what_may_change_on_resuming(tmp_path, at_step):
     run = _killed(tmp_path / "run", at_step, 2)
-    with pytest.raises(UsageError, match="gamma is fixed once a run has begun"):
+    with pytest.raises(UsageError, match="gamma is fixed once a run has started"):
         trainer.resume(run, {"gamma": 0.9})
     trainer.resume(run, {"keep": 1}, command=["crlviz", "again"], progress=False)
     content = run_directory.read_config(run)
@@ -221,14 +221,14 @@ def test_elsewhere_is_said(tmp_path, at_step, capsys):
     run = _killed(tmp_path / "run", at_step, 2)
     change_config(run, lambda content: content["versions"].update(jax="0.0.1"))
     trainer.resume(run, progress=False)
-    assert "began with jax 0.0.1, which is not what is here" in capsys.readouterr().err
+    assert "was started with jax 0.0.1, which differs from this machine" in capsys.readouterr().err
 
 
 def test_a_version_that_was_not_recorded_is_not_another(tmp_path, at_step, capsys):
     run = _killed(tmp_path / "run", at_step, 2)
     change_config(run, lambda content: content["versions"].update(crlviz=None))
     trainer.resume(run, progress=False)
-    assert "began with" not in capsys.readouterr().err
+    assert "was started with" not in capsys.readouterr().err
 
 
 def test_checkpoints_without_a_state_are_not_written_over(toy_run, tmp_path):
@@ -236,7 +236,7 @@ def test_checkpoints_without_a_state_are_not_written_over(toy_run, tmp_path):
     shutil.copytree(toy_run, run)
     (run / "metrics.csv").unlink()
     shutil.rmtree(run / "state")
-    with pytest.raises(CrlvizError, match="checkpoints but no state"):
+    with pytest.raises(CrlvizError, match="checkpoints but no saved state"):
         trainer.resume(run)
     assert run_directory.all_steps(run) == [200, 280]
 
@@ -294,7 +294,7 @@ def test_a_lost_permission_ends_the_run_with_a_sentence(toy_run, tmp_path, at_st
     *_, said = capsys.readouterr().err.strip().splitlines()
     assert said.startswith(f"Error: cannot write {run}/")
     assert "Not a directory" in said or "File exists" in said or "Operation not permitted" in said
-    assert said.endswith(f"what was saved before is whole: mend that, then crlviz train --resume {run}")
+    assert said.endswith(f"what was saved before is intact; fix the cause, then run crlviz train --resume {run}")
     assert not list(run.rglob("*.part"))
     if forbid is _may_not_write:
         (run / "checkpoints").unlink()
