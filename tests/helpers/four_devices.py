@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
         "collectives": collectives(four.collect.as_text()) + collectives(four.learn.as_text()),
         "flops": {
             name: [getattr(made, name).cost_analysis()["flops"] for made in (one, four)]
-            for name in ("collect", "learn", "measure")
+            for name in ("collect", "learn", "evaluate_policy")
         },
         "memory": [one.memory, four.memory],
     }

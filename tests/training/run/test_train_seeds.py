@@ -30,7 +30,7 @@ REAL = compiled.compiled
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compiled():
+def compile_once():
     """Compile programs once for all tests; yields the cached function, which counts its misses."""
     with pytest.MonkeyPatch.context() as patch:
         cached = functools.cache(REAL)
@@ -89,11 +89,11 @@ def parameters(run):
 # ---- one after the other, as on a CPU
 
 
-def test_in_turn_each_run_equals_the_one_trained_alone_bit_for_bit(toy_run, tmp_path, compiled):
+def test_in_turn_each_run_equals_the_one_trained_alone_bit_for_bit(toy_run, tmp_path, compile_once):
     alone = trainer.train(toy_config(seed=5), tmp_path / "alone", progress=False)
-    before = compiled.cache_info().misses
+    before = compile_once.cache_info().misses
     train(tmp_path / "both", (0, 5))
-    assert compiled.cache_info().misses - before <= 1  # one program for both
+    assert compile_once.cache_info().misses - before <= 1  # one program for both
     assert differences(tmp_path / "both" / "seed0", toy_run) == []
     assert differences(tmp_path / "both" / "seed5", alone) == []
     content = run_directory.read_config(tmp_path / "both" / "seed5")
