@@ -90,7 +90,7 @@ def train_seeds(
     Raises:
       CrlvizError: an error of ``train``; if some of several runs fail, it is raised after the others have finished.
     """
-    began, runs = time.perf_counter(), list(outs.values())
+    start_time, runs = time.perf_counter(), list(outs.values())
     for out in runs:
         _refuse_existing(out)
     if progress is not False and (change := configs.rounded(config)):
@@ -113,7 +113,7 @@ def train_seeds(
             for seed_run in group:
                 own = {"config": dataclasses.asdict(seed_run.config), "together": _seeds(group)}
                 run_directory.write_config(seed_run.path, shared | own)
-        Run(seed_runs, compile_slots, began, again or runs, progress).go()
+        Run(seed_runs, compile_slots, start_time, again or runs, progress).go()
         _report(seed_runs, len(runs))
     return runs
 
@@ -173,7 +173,7 @@ def resume_seeds(
       UsageError: an error of ``resume``, or the runs differ in more than their seed.
       CrlvizError: an error of ``resume``; if some of several runs fail, it is raised after the others have finished.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     contents = {run: run_directory.read_config(run) for run in runs}
     changes = dict(changes or {})
     fixed = [name for name in changes if name not in (*run_directory.KEEPING, "env_steps")]
@@ -213,7 +213,7 @@ def resume_seeds(
                         "together": _seeds(group),
                     }
                     _note_resumed(seed_run, contents[seed_run.path], changes, note)
-            Run(seed_runs, compile_slots, began, again or runs, progress).go()
+            Run(seed_runs, compile_slots, start_time, again or runs, progress).go()
         _report(seed_runs, len(runs), failed)
     return runs
 

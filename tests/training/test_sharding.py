@@ -59,9 +59,9 @@ def test_any_number_of_devices_gives_the_result_of_one(four, name):
 @pytest.mark.slow
 def test_a_run_resumes_bit_for_bit_on_as_many_devices_and_warns_on_others(four):
     assert differences(four / "from4to4", four / "on4") == []
-    said = (four / "stderr.txt").read_text()
-    assert f"{four / 'from1to4'} was started with devices 1, which differs from this machine" in said
-    assert "from4to4 was started" not in said
+    output = (four / "stderr.txt").read_text()
+    assert f"{four / 'from1to4'} was started with devices 1, which differs from this machine" in output
+    assert "from4to4 was started" not in output
     content = run_directory.read_config(four / "from1to4")
     assert (content["devices"], content["resumed"][0]["devices"]) == (1, 4)
     assert content["config"] == run_directory.read_config(four / "on4")["config"]

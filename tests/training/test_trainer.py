@@ -178,8 +178,8 @@ def test_it_learns(tmp_path):
 
 def test_without_a_terminal_every_evaluation_prints_a_line(tmp_path, capsys):
     trainer.train(toy_config(), tmp_path / "run")
-    said = capsys.readouterr().err.splitlines()
-    lines = [re.sub(r"\d+(\.\d+)?(?= updates)|\d\d:\d\d", "_", line) for line in said]
+    printed = capsys.readouterr().err.splitlines()
+    lines = [re.sub(r"\d+(\.\d+)?(?= updates)|\d\d:\d\d", "_", line) for line in printed]
     assert [line.partition(", success")[0] for line in lines] == [
         "120 of 280 environment steps",
         "200 of 280 environment steps (_ left), _ updates/s",

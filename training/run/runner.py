@@ -29,7 +29,7 @@ class Run:
     Args:
       seed_runs: the runs.
       compile_slots: result of ``compiled.compile_for`` for their config.
-      began: ``time.perf_counter`` when work on them began.
+      start_time: ``time.perf_counter`` at the start of work on them.
       again: paths for the ``crlviz train --resume`` command that resumes them, which a message shows.
       progress: True: show a progress bar; False: show nothing; None: a bar in a terminal, else a line for each
         evaluation.
@@ -39,12 +39,12 @@ class Run:
         self,
         seed_runs: Sequence[SeedRun],
         compile_slots: CompileSlots,
-        began: float,
+        start_time: float,
         again: Sequence[Path],
         progress: bool | None = None,
     ):
         self.seed_runs = seed_runs
-        self._compile_slots, self._began, self._again = compile_slots, began, again
+        self._compile_slots, self._start_time, self._again = compile_slots, start_time, again
         self._slots: Sequence[SeedRun] = ()
         self._state: Any = None
         self._step_seconds = 0.0
@@ -73,7 +73,7 @@ class Run:
                 self._slots = next(groups(waiting, self._compile_slots))
                 waiting = [seed_run for seed_run in waiting if seed_run not in self._slots]
                 self._train(heard)
-                self._began = time.perf_counter()
+                self._start_time = time.perf_counter()
                 waiting += [seed_run for seed_run in self._slots if self._continues(seed_run)]
 
     @property
@@ -119,7 +119,7 @@ class Run:
         seed_runs = self._slots
         self._programs = self._compile_slots(len(seed_runs))
         for seed_run in seed_runs:
-            seed_run.begin(self._began)
+            seed_run.start_clock(self._start_time)
         saved = [seed_run.saved for seed_run in seed_runs if seed_run.saved]
         if saved:
             rewinds = [seed_run.counters.rewinds if seed_run.rewound else 0 for seed_run in seed_runs]
@@ -205,7 +205,7 @@ class Run:
         except CrlvizError as error:
             seed_run.error = error
             if self.training:
-                self._say(f"{seed_run.path}: {printable(error)}; the others go on without it")
+                self._say(f"{seed_run.path}: {printable(error)}; the others continue without it")
 
     def _each(self, seed_runs: Sequence[SeedRun]) -> list[tuple[int, SeedRun]]:
         """(Slot, run) of the given runs of the current group."""

@@ -43,7 +43,7 @@ class SeedRun:
         self.saved: states.Saved | None = None
         self.counters = Counters()
         self._rows: list[metrics_table.Row] = []
-        self._began = math.nan
+        self._start_time = math.nan
         self._restore()
 
     @property
@@ -73,9 +73,9 @@ class SeedRun:
         wanted = epoch == self.schedule.epochs or (epoch > 0 and epoch % self.config.save_every == 0)
         return wanted and self.env_steps not in run_directory.all_steps(self.path)
 
-    def begin(self, began: float) -> None:
-        """Start the clock; ``began`` is the ``time.perf_counter`` at which work on the run began."""
-        self._began = began - self.counters.wall_seconds
+    def start_clock(self, start_time: float) -> None:
+        """Start the clock; ``start_time`` is the ``time.perf_counter`` at the start of work on the run."""
+        self._start_time = start_time - self.counters.wall_seconds
 
     def advance(self, losses: Mapping[str, float], diverged: Divergence, seconds: float) -> None:
         """Count a training step.
@@ -206,4 +206,4 @@ class SeedRun:
         metrics_table.write(self.path, self._rows)
 
     def _wall_seconds(self) -> float:
-        return time.perf_counter() - self._began
+        return time.perf_counter() - self._start_time

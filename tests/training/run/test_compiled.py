@@ -28,8 +28,8 @@ def test_control_c_while_programs_compile(tmp_path):
     )
     assert process.stdout.readline() == "compiling\n"
     began = time.monotonic()
-    _, said = process.communicate(timeout=50)
+    _, output = process.communicate(timeout=50)
     assert time.monotonic() - began < 30  # before the compiler is done
     assert process.returncode == 128 + signal.SIGINT
-    assert said.rstrip().endswith("Interrupted.")
+    assert output.rstrip().endswith("Interrupted.")
     assert not (tmp_path / "run").exists()

@@ -115,8 +115,8 @@ def under_slurm(arguments: Sequence[str]) -> list[subprocess.Popen]:
 
 def ended(processes: Sequence[subprocess.Popen]) -> list[tuple[int, str, str]]:
     """Wait for the processes; exit code, stdout and stderr of each."""
-    said = [process.communicate(timeout=PATIENCE) for process in processes]
-    return [(process.returncode, *words) for process, words in zip(processes, said, strict=True)]
+    output = [process.communicate(timeout=PATIENCE) for process in processes]
+    return [(process.returncode, *words) for process, words in zip(processes, output, strict=True)]
 
 
 def wait_for(path: Path, processes: Sequence[subprocess.Popen]) -> None:
@@ -198,15 +198,15 @@ def test_an_error_in_the_coordinator_ends_all_processes(alone):
     ],
 )
 def test_mistakes_with_distributed(tmp_path, arguments, words):
-    ((code, _, said),) = ended([begin(["point_u_maze", "--out", tmp_path / "run", *arguments])])
+    ((code, _, output),) = ended([begin(["point_u_maze", "--out", tmp_path / "run", *arguments])])
     assert code == 2
-    assert said.startswith("Error: ")
-    assert words in said
+    assert output.startswith("Error: ")
+    assert words in output
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_each_process_can_trace_the_physics():
     """MJX would put its model on the first device of all, which the other process cannot read."""
-    for code, said, words in ended(by_hand([], TRACED)):
-        assert (code, said) == (0, "traced\n"), words
+    for code, output, words in ended(by_hand([], TRACED)):
+        assert (code, output) == (0, "traced\n"), words

@@ -82,9 +82,9 @@ def test_an_unfinished_run_can_be_shortened(toy_run, longer, tmp_path, monkeypat
 def test_the_command(run, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run), "--env-steps", "281"])
     cli.main()
-    told = capsys.readouterr()
-    assert told.out == f"wrote {run}\n"
-    assert "env_steps 281 is rounded up to 360" in told.err
+    captured = capsys.readouterr()
+    assert captured.out == f"wrote {run}\n"
+    assert "env_steps 281 is rounded up to 360" in captured.err
     cli.main()
     assert capsys.readouterr().out == f"{run} is finished already\n"
 
@@ -127,9 +127,9 @@ def test_a_finished_run_without_a_state_is_refused(run, tmp_path):
 
 
 def test_inspect_shows_the_command_that_extends_a_run(run):
-    told = inspection.describe(run)
-    assert f"finished; to train longer: crlviz train --resume {run} --env-steps N" in told
-    assert "unfinished" not in told
+    description = inspection.describe(run)
+    assert f"finished; to train longer: crlviz train --resume {run} --env-steps N" in description
+    assert "unfinished" not in description
 
 
 @pytest.mark.parametrize("env_steps", [100, 280, 281, 641])

@@ -291,10 +291,10 @@ def test_a_lost_permission_ends_the_run_with_a_sentence(toy_run, tmp_path, at_st
         if forbid is _immutable:
             subprocess.run(["chattr", "-i", str(run), str(run / "state")], check=True)
     assert left.value.code == 1
-    *_, said = capsys.readouterr().err.strip().splitlines()
-    assert said.startswith(f"Error: cannot write {run}/")
-    assert "Not a directory" in said or "File exists" in said or "Operation not permitted" in said
-    assert said.endswith(f"what was saved before is intact; fix the cause, then run crlviz train --resume {run}")
+    *_, output = capsys.readouterr().err.strip().splitlines()
+    assert output.startswith(f"Error: cannot write {run}/")
+    assert "Not a directory" in output or "File exists" in output or "Operation not permitted" in output
+    assert output.endswith(f"what was saved before is intact; fix the cause, then run crlviz train --resume {run}")
     assert not list(run.rglob("*.part"))
     if forbid is _may_not_write:
         (run / "checkpoints").unlink()
@@ -378,24 +378,24 @@ def test_rewinding_tries_other_keys_and_stops_after_the_last_rewind(tmp_path, po
     poison(AlwaysPoisoned)
     with pytest.raises(divergence.DivergenceError, match="stops after 2 rewinds"):
         trainer.train(toy_config(on_nan="rewind", rewinds=2), tmp_path / "run", progress=False)
-    said = capsys.readouterr().err
-    assert said.count("going back to environment step 200 with another key") == 2
+    output = capsys.readouterr().err
+    assert output.count("going back to environment step 200 with another key") == 2
 
 
 def test_rewinding_passes_a_divergence_that_another_key_avoids(tmp_path, poison, capsys, at_step):
     poison(Poisoned)
     # Each of five updates diverges with probability 1/2: many rewinds, and the same ones every time.
     config = {"on_nan": "rewind", "rewinds": 1000}
-    whole = trainer.train(toy_config(**config), tmp_path / "whole", progress=False)
+    complete = trainer.train(toy_config(**config), tmp_path / "complete", progress=False)
     rewinds = capsys.readouterr().err.count("with another key")
     assert rewinds > 0
-    assert trainer.finished(whole)
-    with open(whole / "metrics.csv", newline="", encoding="utf-8") as file:
+    assert trainer.finished(complete)
+    with open(complete / "metrics.csv", newline="", encoding="utf-8") as file:
         assert [int(row["env_steps"]) for row in csv.DictReader(file)] == [120, 200, 280]
     # Killed after a rewind, it does the same rewinds again.
     run = _killed(tmp_path / "run", at_step, 3, **config)
     trainer.resume(run, progress=False)
-    assert differences(run, whole) == []
+    assert differences(run, complete) == []
 
 
 def test_divergence_before_the_first_state_restarts_the_run(tmp_path, poison, monkeypatch, capsys):

@@ -33,13 +33,13 @@ def _wait(what) -> None:
 
 
 def test_a_signal_is_recorded_and_handlers_are_restored():
-    before, said = [signal.getsignal(number) for number in interrupts.SIGNALS], []
-    with signals.heard(said.append) as first:
+    before, names = [signal.getsignal(number) for number in interrupts.SIGNALS], []
+    with signals.heard(names.append) as first:
         assert first() is None
         os.kill(os.getpid(), signal.SIGTERM)
         _wait(first)
         assert first() == signal.SIGTERM
-    assert said == ["SIGTERM"]
+    assert names == ["SIGTERM"]
     assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
 
 

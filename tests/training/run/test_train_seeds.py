@@ -222,8 +222,8 @@ def test_at_once_runs_resume_with_those_at_the_same_step(group, tmp_path, at_onc
     trainer.resume_seeds(runs, progress=False)
     together = [run_directory.read_config(run)["resumed"][0]["together"] for run in runs]
     assert together == [[0, 2], [1], [0, 2]]
-    said = capsys.readouterr().err
-    assert f"{runs[1]} was trained in a group of 3 and continues in a group of 1" in said
+    output = capsys.readouterr().err
+    assert f"{runs[1]} was trained in a group of 3 and continues in a group of 1" in output
     for run in runs:
         for mine, other in zip(parameters(run), parameters(group / run.name), strict=True):
             np.testing.assert_allclose(mine, other, atol=1e-4)
@@ -234,7 +234,7 @@ def test_at_once_a_diverged_run_drops_out(group, tmp_path, at_once, monkeypatch,
     plant(monkeypatch, seed=1)
     with pytest.raises(CrlvizError, match="1 of 3 runs failed"):
         train(tmp_path, range(3))
-    assert f"{tmp_path / 'seed1'}: critic_loss became nan in update 1; the others go on" in capsys.readouterr().err
+    assert f"{tmp_path / 'seed1'}: critic_loss became nan in update 1; the others continue" in capsys.readouterr().err
     assert run_directory.all_steps(tmp_path / "seed1") == []
     for seed in (0, 2):
         assert differences(tmp_path / f"seed{seed}", group / f"seed{seed}") == []
@@ -335,8 +335,8 @@ def test_the_command_trains_and_resumes_seeds(tmp_path, monkeypatch, capsys, int
     assert config["config"]["seed"] == 9
     assert config["command"][:3] == ["crlviz", "train", "point_u_maze"]
     named = [tmp_path / f"mine-{seed}-run" for seed in (0, 1)]
-    said = crlviz_train("point_u_maze", *TYPED, "--seeds", "0,1", "--out", tmp_path / "mine-{seed}-run")
-    assert said == f"wrote {named[0]}, {named[1]}\n"
+    output = crlviz_train("point_u_maze", *TYPED, "--seeds", "0,1", "--out", tmp_path / "mine-{seed}-run")
+    assert output == f"wrote {named[0]}, {named[1]}\n"
 
 
 @pytest.mark.parametrize(
