@@ -1,4 +1,4 @@
-"""Everything a run is told, typed, with the paper's values as defaults; and the named presets."""
+"""The typed config of a run, with the paper's values as defaults; the named presets; and the schedule of a config."""
 
 import contextlib
 import dataclasses
@@ -21,45 +21,47 @@ from crlviz.precision import PRECISIONS
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. Defaults are the paper's (section 4 and appendix); presets change them.
+    """The config of one run. Defaults are the paper's (section 4 and appendix); presets change them.
 
     Attributes:
-      env: environment id to collect in.
-      layout: rows of a maze of your own, with env ``point_maze`` or another body's ``..._maze``.
-      env_options: further options of ``crlviz.envs.make``, by name; they hold for ``eval_env`` too.
-      eval_env: environment id to evaluate in; empty: the same.
-      seed: of everything random.
+      env: id of the training environment.
+      layout: rows of a custom maze, for env ``point_maze`` or another body's ``..._maze``.
+      env_options: further options of ``crlviz.envs.make``, by name; they apply to ``eval_env`` too.
+      eval_env: id of the evaluation environment; empty: the same as ``env``.
+      seed: seed of all random keys.
       actor, critic: network shapes; phi and psi share the critic's.
       crl: settings of the update.
       num_envs: environments stepped in parallel.
       unroll: steps of each environment in a training step.
       updates: gradient updates in a training step.
-      batch_size: rows of an update.
+      batch_size: rows in a batch.
       gamma: discount of the hindsight goals.
-      replay_steps: steps of each environment that replay keeps, at least; rounded up to whole unrolls.
-      window: steps of each environment that a training step samples from, all collected before the first update.
-      precision: of the networks' matrix products in training, but for those that ``crlviz.precision`` keeps exact:
-        float32, tf32 or bfloat16, which sum in float32. Accelerators are quicker with less; a CPU computes float32
-        whatever this says.
+      replay_steps: steps of each environment that the buffer keeps, at least; rounded up to whole unrolls.
+      window: steps of each environment that a training step samples from; this many are collected before the first
+        update.
+      precision: precision of the networks' matrix products in training: float32, tf32 or bfloat16, all accumulated in
+        float32. The products that ``crlviz.precision`` keeps exact are excepted. Lower precision is faster on
+        accelerators; a CPU always computes in float32.
       env_steps: steps in total over all environments, prefill included; rounded up to whole epochs.
-      evaluations: how often to evaluate and save, besides the start.
-      eval_episodes: episodes of an evaluation.
-      episode_length: steps of an episode; 0: the environment's own.
-      redraw_goals: draw a new start and goal for each environment once a training step, from which its next episodes
-        begin: all that begin within one unroll, where they are that short. The paper's code draws them once for each
-        environment and keeps them for the whole run.
-      loss_bound: an absolute loss beyond which a run counts as blown up. Healthy losses start near 1e4 at depth 1,024
-        and near 10 at depth 4, and fall; logits squared, which the critic's loss holds, reach 1e6 only when lost.
-      on_nan: what a blow-up does: stop, or rewind to the last saved state and go on with another key.
-      rewinds: how often a run may rewind.
-      save_every: evaluations between two saves of a checkpoint and the state that resumes; the last is always saved.
-      keep: newest checkpoints to keep; 0: all.
-      save_replay: save replay with the state. Without it a resumed run collects replay anew, a window of each
-        environment, so its numbers differ from those of a run that was never stopped.
+      evaluations: number of evaluations, besides the one at the start.
+      eval_episodes: episodes in an evaluation.
+      episode_length: steps in an episode; 0: the environment's own.
+      redraw_goals: once a training step, draw a new start and goal for each environment. All episodes that begin in
+        that step's unroll use them. The paper's code draws them once for each environment and keeps them for the whole
+        run.
+      loss_bound: absolute loss above which a run counts as diverged. Healthy losses start near 1e4 at depth 1,024 and
+        near 10 at depth 4, and fall; the critic's loss contains squared logits, and these reach 1e6 only after
+        divergence.
+      on_nan: what to do on divergence: stop, or rewind to the last saved state and continue with another key.
+      rewinds: maximum number of rewinds.
+      save_every: save a checkpoint and the state every this many evaluations; the last evaluation is always saved.
+      keep: number of newest checkpoints to keep; 0: all.
+      save_replay: save the buffer with the state. Without it a resumed run fills a new buffer with a window of each
+        environment, so its results differ from those of an uninterrupted run.
       keep_state: keep the last state of a finished run, so that it can be trained longer.
 
-    A setting added later gets a default that computes what was computed before it: a run on disk that lacks it goes on
-    as it began.
+    The default of a setting that is added later must reproduce the old behavior: a run on disk that lacks the setting
+    resumes unchanged.
     """
 
     env: str
@@ -92,11 +94,11 @@ class TrainConfig:
     keep_state: bool = True
 
 
-# What each preset changes, by dotted field name.
+# The settings that each preset changes, by dotted field name.
 PRESETS: dict[str, dict[str, Any]] = {
-    # The paper's own values are the defaults; its code also keeps each environment's first start and goal.
+    # The defaults are the paper's values; its code also keeps each environment's first start and goal.
     "paper": {"redraw_goals": False},
-    # The whole way in a few thousand steps, to see that a body trains at all.
+    # A complete run in a few thousand steps, to check that a body trains at all.
     "smoke": {
         "actor.width": 32,
         "critic.width": 32,
@@ -111,7 +113,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "eval_episodes": 4,
         "episode_length": 50,
     },
-    # A point mass in a maze learns with these in a minute on a core; ``envs.BODIES`` says what other light bodies need.
+    # A point mass in a maze learns with these in a minute on one core; ``envs.BODIES`` adapts them to other bodies.
     "laptop": {
         "actor.width": 64,
         "critic.width": 64,
@@ -130,18 +132,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: str, env: str = "") -> dict[str, Any]:
-    """What the preset of that name changes, for a body's environment if one is named.
+    """The settings that a preset changes, adapted to the body of ``env`` if that is given.
 
     Raises:
-      UsageError: no such preset, or no such environment.
+      UsageError: unknown preset or environment.
     """
     if name not in PRESETS:
         raise UsageError(f"no preset is called {name!r}; take {' or '.join(PRESETS)}")
-    suited = envs.laptop_settings(env) if name == "laptop" and env else None
-    return PRESETS[name] | (suited or {})
+    own = envs.laptop_settings(env) if name == "laptop" and env else None
+    return PRESETS[name] | (own or {})
 
 
-# The settings that an option of ``crlviz train`` and ``crlviz sweep`` changes, where they are not called like it.
+# The settings that an option of ``crlviz train`` and ``crlviz sweep`` changes, if its name differs from theirs.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "depth": ("actor.depth", "critic.depth"),
     "width": ("actor.width", "critic.width"),
@@ -151,7 +153,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 def preset_of(name: str | None, env: str) -> str:
-    """The preset that a run starts from, where none may be named."""
+    """The preset that a run starts from: ``name``, or the default of the environment if that is empty."""
     return name or ("paper" if envs.laptop_settings(env) is None else "laptop")
 
 
@@ -162,17 +164,17 @@ def from_options(
     settings: Sequence[str] = (),
     layout: Path | None = None,
 ) -> TrainConfig:
-    """The config that a command's options ask for.
+    """The config for a command's options.
 
     Args:
       env: environment id.
-      preset_name: None: ``laptop`` for light bodies, ``paper`` for others.
-      options: by name (``depth``, ``seed``, ...), later ones over earlier ones; None: not given.
-      settings: ``NAME=VALUE``, any other field as text.
-      layout: the file of a maze of one's own.
+      preset_name: preset to start from. None: ``laptop`` for light bodies, ``paper`` for others.
+      options: values by option name (``depth``, ``seed``, ...); later ones override earlier ones. None: not given.
+      settings: any other field, as text ``NAME=VALUE``.
+      layout: file of a custom maze.
 
     Raises:
-      UsageError: unknown preset, environment or field, or a value that is not of its type.
+      UsageError: unknown preset, environment or field, or a value of the wrong type.
     """
     preset_name = preset_of(preset_name, env)
     changes = preset(preset_name, env) | {"env": env}
@@ -188,10 +190,10 @@ def from_options(
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, str]:
-    """The texts of ``--set NAME=VALUE``, by name; of one given twice the last.
+    """Parse ``--set NAME=VALUE`` into text values by name; the last of a repeated name wins.
 
     Raises:
-      UsageError: no equals sign.
+      UsageError: a setting without an equals sign.
     """
     changes = {}
     for setting in settings:
@@ -203,16 +205,18 @@ def read_settings(settings: Sequence[str]) -> dict[str, str]:
 
 
 def replace(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """The config with some fields changed, named as ``gamma`` or ``critic.depth``; text is read as the field's type.
+    """Return the config with some fields changed, named like ``gamma`` or ``critic.depth``.
+
+    Text is parsed as the field's type.
 
     Raises:
-      UsageError: unknown field, or a value that is not of its type.
+      UsageError: unknown field, or a value of the wrong type.
     """
     return _replace(config, changes, "", names(config))
 
 
 def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]) -> Any:
-    """All changes at once: some are valid only together, as a depth of 5 and a tail of 1."""
+    """Make all changes at once: some are valid only together, such as a depth of 5 and a tail of 1."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     inner: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
@@ -235,29 +239,33 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
 
 
 def _literal(value: Any) -> Any:
-    """An option of an environment: true, false or a number where the text is one."""
+    """Parse the value of an environment option: true, false or a number if possible, else the text itself."""
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         return json.loads(value)
     return value
 
 
 def load(settings: Mapping[str, Any], source: str | Path = "config.json") -> TrainConfig:
-    """The config that ``dataclasses.asdict`` gave and config.json holds; settings it lacks take their defaults.
+    """The config in ``settings``, as config.json stores it (``dataclasses.asdict``); missing settings get defaults.
+
+    Args:
+      settings: the settings by name.
+      source: file to name in errors.
 
     Raises:
-      CrlvizError: a setting of a newer crlviz, which nobody here knows to follow; or a value that is not of its type.
+      CrlvizError: an unknown setting, as of a newer crlviz, or a value of the wrong type.
     """
     try:
         return _load(TrainConfig(env=""), settings, "")
     except UsageError as error:
-        raise CrlvizError(f"{source} is damaged or of another crlviz: {error}") from None
+        raise CrlvizError(f"{source} is damaged or from another version of crlviz: {error}") from None
 
 
 def of_run(run: Path) -> TrainConfig:
     """The config of a run directory.
 
     Raises:
-      CrlvizError: its config.json cannot be read, or as ``load``.
+      CrlvizError: its config.json cannot be read, or an error of ``load``.
     """
     return load(run_directory.read_config(run)["config"], run / "config.json")
 
@@ -266,7 +274,7 @@ def _load(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
     fields, changes = {f.name for f in dataclasses.fields(config)}, {}
     for name, value in settings.items():
         if name not in fields:
-            raise UsageError(f"no setting is called {prefix + name!r} in this one; if a newer one wrote it, upgrade")
+            raise UsageError(f"no setting is called {prefix + name!r} here; if a newer crlviz wrote it, upgrade")
         default = getattr(config, name)
         if dataclasses.is_dataclass(default) and isinstance(value, Mapping):
             value = _load(default, value, f"{prefix}{name}.")
@@ -281,7 +289,7 @@ def _load(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
 
 
 def names(config: Any) -> list[str]:
-    """Every setting's dotted name."""
+    """The dotted names of all settings of a config dataclass."""
     result = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
@@ -290,6 +298,7 @@ def names(config: Any) -> list[str]:
 
 
 def _read(name: str, text: str, kind: type) -> Any:
+    """Parse the text of a setting as its type."""
     if kind is bool:
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
@@ -297,7 +306,7 @@ def _read(name: str, text: str, kind: type) -> Any:
         try:
             return kind(text)
         except ValueError:
-            # 1e6 is a fine way to write a whole number.
+            # Integers may be written like 1e6.
             with contextlib.suppress(ValueError, OverflowError):
                 if kind is int and float(text) == int(float(text)):
                     return int(float(text))
@@ -308,9 +317,15 @@ def _read(name: str, text: str, kind: type) -> Any:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Counts that follow from a config.
+    """The counts that follow from a config.
 
-    A training step is one collect and its updates; an epoch is the training steps between two evaluations.
+    A training step is one unroll and its updates; an epoch is the training steps between two evaluations.
+
+    Attributes:
+      prefill_unrolls: unrolls before the first update, which fill the first window.
+      epochs: number of evaluations after the start.
+      steps_per_epoch: training steps in an epoch.
+      replay_capacity: steps of each environment that the buffer holds.
     """
 
     prefill_unrolls: int
@@ -320,23 +335,23 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Training steps of the whole run."""
+        """Training steps in the whole run."""
         return self.epochs * self.steps_per_epoch
 
     def env_steps(self, config: TrainConfig, step: int) -> int:
-        """Environment steps taken after that many training steps, the first window included."""
+        """Environment steps after ``step`` training steps, prefill included."""
         return (self.prefill_unrolls + step) * config.unroll * config.num_envs
 
     def gradient_steps(self, config: TrainConfig, step: int) -> int:
-        """Updates done after that many training steps."""
+        """Updates after ``step`` training steps."""
         return step * config.updates
 
 
 def schedule(config: TrainConfig) -> Schedule:
-    """Check a config and count.
+    """Check a config and return its schedule.
 
     Raises:
-      UsageError: a setting out of range, or settings that do not fit each other.
+      UsageError: a setting out of range, or settings that contradict each other.
     """
     at_least_one = ("num_envs", "unroll", "updates", "env_steps", "evaluations", "eval_episodes", "window")
     for name in (*at_least_one, "save_every"):
@@ -359,18 +374,19 @@ def schedule(config: TrainConfig) -> Schedule:
         if not 0 < getattr(config.crl, name) < math.inf:
             raise UsageError(f"crl.{name} is {getattr(config.crl, name)}; it must be positive and finite")
     if config.batch_size < 2:
-        raise UsageError(f"batch_size is {config.batch_size}; InfoNCE needs at least 2 rows to tell one from another")
+        raise UsageError(f"batch_size is {config.batch_size}; InfoNCE needs at least 2 rows, one of them as a negative")
     if not 0 < config.gamma <= 1:
-        raise UsageError(f"gamma is {config.gamma}; it must lie above 0 and at most at 1")
+        raise UsageError(f"gamma is {config.gamma}; it must be above 0 and at most 1")
     prefill = -(-config.window // config.unroll)
     capacity = -(-config.replay_steps // config.unroll) * config.unroll
     if config.window > capacity:
-        raise UsageError(f"window is {config.window} steps but replay keeps {capacity}; raise replay_steps")
+        raise UsageError(f"window is {config.window} steps but the buffer holds {capacity}; raise replay_steps")
     held = config.window * config.num_envs
     if config.batch_size > held:
         raise UsageError(
-            f"batch_size is {config.batch_size:,} but replay gives {held:,} rows ({config.num_envs} environments, "
-            f"windows of {config.window} steps); lower batch_size, or raise num_envs or window"
+            f"batch_size is {config.batch_size:,} but the buffer provides {held:,} rows "
+            f"({config.num_envs} environments, windows of {config.window} steps); lower batch_size or raise num_envs "
+            "or window"
         )
     steps = _steps(config, config.env_steps, prefill)
     per_epoch = -(-steps // config.evaluations)
@@ -378,32 +394,32 @@ def schedule(config: TrainConfig) -> Schedule:
 
 
 def _steps(config: TrainConfig, env_steps: int, prefill: int) -> int:
-    """Training steps that reach so many environment steps."""
+    """Training steps needed to reach ``env_steps``, rounded up."""
     return max(1, -(-env_steps // (config.unroll * config.num_envs)) - prefill)
 
 
 def rounded(config: TrainConfig) -> str:
-    """What a run does otherwise than it is told, to be made of whole training steps and epochs; empty if nothing."""
+    """A sentence on what is rounded to whole training steps and epochs; empty if nothing is."""
     counts = schedule(config)
     total, per_step = counts.env_steps(config, counts.steps), config.unroll * config.num_envs
-    said = []
+    changes = []
     if total != config.env_steps:
-        said.append(
-            f"env_steps {config.env_steps:,} is rounded up to {total:,}: {counts.prefill_unrolls * per_step:,} fill "
-            f"replay, then come whole training steps of {per_step:,}, {counts.steps_per_epoch} to an evaluation"
+        changes.append(
+            f"env_steps {config.env_steps:,} is rounded up to {total:,}: {counts.prefill_unrolls * per_step:,} to fill "
+            f"the buffer, then whole training steps of {per_step:,}, {counts.steps_per_epoch} for each evaluation"
         )
     if counts.epochs != config.evaluations:
-        said.append(f"evaluations {config.evaluations:,} become {counts.epochs:,}")
-    return "; ".join(said)
+        changes.append(f"evaluations {config.evaluations:,} become {counts.epochs:,}")
+    return "; ".join(changes)
 
 
 def extended(config: TrainConfig, env_steps: int) -> TrainConfig:
-    """The run trained for other environment steps, rounded up so that it is evaluated as often as before.
+    """Return the config with another total of environment steps, rounded up to epochs of the same length as before.
 
-    Up to where the shorter of the two ends, both compute the same.
+    Both configs compute the same up to the end of the shorter run.
 
     Raises:
-      UsageError: no positive number.
+      UsageError: ``env_steps`` is not positive.
     """
     schedule(dataclasses.replace(config, env_steps=env_steps))
     before = schedule(config)

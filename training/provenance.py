@@ -1,4 +1,4 @@
-"""Where a run was made: package versions, device, and the state of the git checkouts it came from."""
+"""Provenance of a run: package versions, device, and the state of the git checkouts."""
 
 import importlib.metadata
 import shutil
@@ -13,17 +13,19 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx", "
 
 
 def collect(devices: int = 1) -> dict[str, Any]:
-    """For config.json: ``versions``, ``device``, and ``git`` of crlviz's own checkout and of the working directory.
+    """The provenance for config.json: ``versions``, ``device``, ``devices`` and ``git``.
+
+    ``git`` describes crlviz's own checkout and that of the working directory.
 
     Args:
-      devices: how many train together.
+      devices: number of devices that train the run.
     """
     import jax
 
     checkouts = {"crlviz": git(Path(__file__).parent), "directory": git(Path.cwd())}
     return {
         "versions": {
-            "crlviz": crlviz.__version__,  # which a checkout that nobody installed has too
+            "crlviz": crlviz.__version__,  # known even in a checkout that is not installed
             **{name: _version(name) for name in _PACKAGES},
             "python": sys.version.split()[0],
         },
@@ -34,12 +36,12 @@ def collect(devices: int = 1) -> dict[str, Any]:
 
 
 def git(path: Path) -> dict[str, Any] | None:
-    """The commit that is checked out around a path, read from the files of git.
+    """The state of the git checkout that contains a path, read from git's files.
 
     Returns:
-      ``commit``, ``branch`` (None where the head is detached), and ``changed``: whether tracked files differ from the
-      commit, which only git itself can tell (None where it is not installed). None outside a checkout, and for an
-      installed package, whose surroundings are somebody else's.
+      ``commit``; ``branch``, None if the head is detached; and ``changed``: whether tracked files differ from the
+      commit. Only git itself can tell the last; None if it is not installed. None in place of all three outside a
+      checkout, and for an installed package, which may lie in a checkout of another project.
     """
     if "site-packages" in path.parts:
         return None
@@ -59,14 +61,14 @@ def git(path: Path) -> dict[str, Any] | None:
 
 
 def _reference(folder: Path, name: str) -> str | None:
-    """The commit of a branch: a file of its own, or a line of packed-refs; for a worktree in the common folder."""
+    """The commit of a branch, from its own file or packed-refs; a worktree keeps these in the common folder."""
     common = folder / "commondir"
     folders = [folder, folder / common.read_text(encoding="utf-8").strip()] if common.is_file() else [folder]
-    for place in folders:
-        if (place / name).is_file():
-            return (place / name).read_text(encoding="utf-8").strip()
-        if (place / "packed-refs").is_file():
-            for line in (place / "packed-refs").read_text(encoding="utf-8").splitlines():
+    for root in folders:
+        if (root / name).is_file():
+            return (root / name).read_text(encoding="utf-8").strip()
+        if (root / "packed-refs").is_file():
+            for line in (root / "packed-refs").read_text(encoding="utf-8").splitlines():
                 commit, _, reference = line.partition(" ")
                 if reference == name:
                     return commit
@@ -77,9 +79,9 @@ def _changed(top: Path) -> bool | None:
     program = shutil.which("git")
     if not program:
         return None
-    asked = [program, "-C", str(top), "--no-optional-locks", "diff", "--quiet", "--no-ext-diff", "HEAD"]
+    arguments = [program, "-C", str(top), "--no-optional-locks", "diff", "--quiet", "--no-ext-diff", "HEAD"]
     try:
-        code = subprocess.run(asked, capture_output=True, timeout=10, check=False).returncode
+        code = subprocess.run(arguments, capture_output=True, timeout=10, check=False).returncode
     except (OSError, subprocess.SubprocessError):
         return None
     return {0: False, 1: True}.get(code)

@@ -1,12 +1,11 @@
-"""Which devices train a run together, and what of it does each one hold?
+"""Data-parallel training over several devices: which arrays are sharded and which are replicated.
 
-Environments, their part of replay and the rows of every batch are shared out evenly; networks, optimizers and random
-keys are whole on each. The functions of a run skip what they are: it is said where arrays lie, and jax's partitioner
-splits the programs accordingly and adds what devices must tell each other, so InfoNCE has the goals of the whole batch
-as its negatives and a gradient is that of the whole batch. The numbers are those of one device but for the order in
-which sums are added up.
+Environments, their part of the buffer and the rows of every batch are sharded evenly; networks, optimizers and random
+keys are replicated. The training functions do not change: they declare the shardings of their arrays, and jax's
+partitioner splits the programs and inserts the collectives. So InfoNCE uses the goals of the whole batch as negatives,
+and each gradient is that of the whole batch. Results equal those of one device up to the order of summation.
 
-How many devices there are is the machine's affair, not a setting of the run: a run goes on with any number of them.
+The number of devices belongs to the machine and is no setting of the run: a run resumes on any number of them.
 """
 
 import os
@@ -26,63 +25,65 @@ _AXIS = "data"
 
 @dataclass(frozen=True)
 class Devices:
-    """Devices that train together, those of other processes included.
+    """The devices that train a run, including those of other processes.
 
     Attributes:
-      mesh: of several; None: one device, where every function here leaves programs and arrays as they are.
+      mesh: mesh of several devices. None: one device, where every method leaves programs and arrays unchanged.
     """
 
     mesh: Mesh | None = None
 
     @property
     def count(self) -> int:
+        """Number of devices."""
         return self.mesh.size if self.mesh else 1
 
     def sharding(self, axis: int | None = None) -> Any:
-        """The sharding of an array that is shared out along an axis, or whole on each device; None of one device."""
+        """Sharding of an array that is split along ``axis``, or replicated if that is None. None for one device."""
         if self.mesh is None:
             return None
         return NamedSharding(self.mesh, PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, _AXIS))
 
     def shard_rows(self, tree: Any) -> Any:
-        """Inside a program: arrays [rows, ...] with their rows shared out, where these divide evenly."""
+        """Inside jit: shard arrays [rows, ...] by rows; unchanged if their number does not divide evenly."""
         if self.mesh is None or any(leaf.shape[0] % self.count for leaf in jax.tree.leaves(tree)):
             return tree
         return jax.lax.with_sharding_constraint(tree, self.sharding(0))
 
     def replicate(self, tree: Any) -> Any:
-        """Inside a program: arrays that each device needs whole."""
+        """Inside jit: replicate arrays on all devices."""
         return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.sharding())
 
     def per_device(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Inside a program: a function of arrays [rows, ...] that does each row by itself, done by each device for its
-        own rows. The partitioner would see to most of that, but has devices talk in the midst of some physics.
+        """Inside jit: have each device apply a row-wise function of arrays [rows, ...] to its own rows.
+
+        The partitioner would do most of this by itself, but it inserts communication inside some physics steps.
         """
         if self.mesh is None:
             return function
         rows = PartitionSpec(_AXIS)
         return jax.shard_map(function, mesh=self.mesh, in_specs=rows, out_specs=rows, check_vma=False)
 
-    def device_put(self, value: np.ndarray, place: NamedSharding | None) -> jax.Array:
-        """An array of the host's, which nobody changes from here on, on the devices, as ``sharding`` says.
+    def device_put(self, value: np.ndarray, sharding: NamedSharding | None) -> jax.Array:
+        """Copy a host array to the devices with a sharding of ``Devices.sharding``. Do not change the array afterwards.
 
-        Of several processes each has the same array and puts what its own devices hold.
+        With several processes each has the same array and puts the shards of its own devices.
         """
-        if place is None:
-            return jnp.array(value)  # a copy of jax's own, which training may write in
-        return jax.make_array_from_callback(value.shape, place, lambda index: value[index])
+        if sharding is None:
+            return jnp.array(value)  # jax's own copy, which training may donate
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
     def device_put_keys(self, keys: jax.Array) -> jax.Array:
-        """Random keys, whole on each device."""
+        """Random keys, replicated on all devices."""
         if self.mesh is None:
             return keys
         return jax.random.wrap_key_data(self.device_put(np.asarray(jax.random.key_data(keys)), self.sharding()))
 
     def check(self, num_envs: int, batch_size: int) -> None:
-        """Whether so many environments and rows of a batch can be shared out.
+        """Check that the devices can share the environments and the rows of a batch evenly.
 
         Raises:
-          UsageError: they do not divide evenly.
+          UsageError: one of the two is no multiple of the number of devices.
         """
         for name, value in {"num_envs": num_envs, "batch_size": batch_size}.items():
             if value % self.count:
@@ -96,43 +97,43 @@ ONE = Devices()
 
 
 def chosen(count: str) -> Devices:
-    """The devices of ``--devices``.
+    """The devices that ``--devices`` selects.
 
     Args:
-      count: how many of those there are, or ``all``: those of every process.
+      count: a number of devices as text, or ``all`` for those of every process.
 
     Raises:
-      UsageError: no such number, or more than there are.
+      UsageError: not a positive number, or more than there are.
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         widen()
-    found = jax.devices()
+    available = jax.devices()
     if count != "all" and not (count.isdecimal() and int(count)):
         raise UsageError(f"--devices takes a number from 1 on, or all, not {count!r}")
-    wanted = len(found) if count == "all" else int(count)
-    if wanted > len(found):
-        sentence = f"--devices {wanted}: jax finds {len(found)} here ({found[0].device_kind})"
-        if found[0].platform == "cpu":
+    wanted = len(available) if count == "all" else int(count)
+    if wanted > len(available):
+        sentence = f"--devices {wanted}: jax finds {len(available)} here ({available[0].device_kind})"
+        if available[0].platform == "cpu":
             sentence += f"; to try several on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count={wanted}"
         raise UsageError(sentence)
-    return Devices(Mesh(np.array(found[:wanted]), (_AXIS,)) if wanted > 1 else None)
+    return Devices(Mesh(np.array(available[:wanted]), (_AXIS,)) if wanted > 1 else None)
 
 
 def widen() -> None:
-    """Have jax's CPU devices wait for each other in more threads than there are cores; jax reads it when it starts.
+    """Give jax's CPU devices more threads than cores for their collectives. Call it before jax starts.
 
-    Of several things that devices tell each other in a program, each begins with whichever comes first. With a thread
-    for each device they can all wait for ever, each for what another has not begun.
+    A program's collectives may start in a different order on each device. With only one thread for each device they can
+    deadlock, each waiting for a collective that another has not started.
     """
     os.environ.setdefault("NPROC", "64")
 
 
 def gathered(leaf: jax.Array) -> jax.Array:
-    """An array whose whole this process can read: of one shared out over processes, a copy whole on each device."""
+    """The array in a form that this process can read in full: replicated first if it is sharded over processes."""
     if leaf.is_fully_addressable or leaf.is_fully_replicated:
         return leaf
-    return jax.jit(_same, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)  # type: ignore[attr-defined]
+    return jax.jit(_identity, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)  # type: ignore[attr-defined]
 
 
-def _same(leaf: jax.Array) -> jax.Array:
+def _identity(leaf: jax.Array) -> jax.Array:
     return leaf

@@ -14,7 +14,7 @@ import click
 from crlviz.escaping import printable
 from training.options import of_a_run
 
-_SEED = "{seed}"  # in --out: the seed takes its place
+_SEED = "{seed}"  # placeholder for the seed in --out
 
 
 @click.command()
@@ -22,45 +22,45 @@ _SEED = "{seed}"  # in --out: the seed takes its place
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="The run directory to make; of --seeds, one that holds them.  [default: runs/ENV-depth16-...-seed0]",
+    help="Run directory to create; with --seeds, the folder of all runs.  [default: runs/ENV-depth16-...-seed0]",
 )
 @click.option(
     "--resume",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Go on with this run instead, or those in it.",
+    help="Resume this run instead, or all runs in this folder.",
 )
 @of_a_run
-@click.option("--seed", type=int, help="Of everything random.")
+@click.option("--seed", type=int, help="Random seed.")
 @click.option("--seeds", metavar="0-4", help="Several seeds, as OUT/seed0, OUT/seed1, ...")
 @click.option("--eval-env", help="Evaluate in another environment.")
-@click.option("--watch", is_flag=True, help="Keep a page in RUN/watch/index.html, fresh after evaluations.")
-@click.option("--max-pair-distance", type=int, help="Train on starts and goals at most so many cells apart.")
-@click.option("--save-every", type=int, help="Evaluations between two saves.  [default: 1]")
-@click.option("--keep", type=int, help="Newest checkpoints to keep, 0 for all.  [default: 0]")
+@click.option("--watch", is_flag=True, help="Keep the page RUN/watch/index.html up to date while training.")
+@click.option("--max-pair-distance", type=int, help="Train on starts and goals at most this many cells apart.")
+@click.option("--save-every", type=int, help="Save every this many evaluations.  [default: 1]")
+@click.option("--keep", type=int, help="Number of newest checkpoints to keep; 0 keeps all.  [default: 0]")
 @click.option(
     "--save-replay/--no-save-replay",
     default=None,
-    help="Without replay a saved state is small, but a resumed run collects its replay anew, so its numbers are not "
-    "those of a run that was never stopped.  [default: with]",
+    help="Save the replay buffer with the state. Without it a saved state is small, but a resumed run fills a new "
+    "buffer, so its results differ from those of an uninterrupted run.  [default: save]",
 )
 @click.option(
     "--keep-state/--no-keep-state",
     default=None,
     help="Keep the last state of a finished run, so that --resume RUN --env-steps N trains it longer.  [default: keep]",
 )
-@click.option("--on-nan", type=click.Choice(["stop", "rewind"]), help="When an update blows up.  [default: stop]")
-@click.option("--rewinds", type=int, help="How often to rewind, at most.  [default: 3]")
+@click.option("--on-nan", type=click.Choice(["stop", "rewind"]), help="What to do on divergence.  [default: stop]")
+@click.option("--rewinds", type=int, help="Maximum number of rewinds.  [default: 3]")
 @click.option(
     "--devices",
     metavar="N|all",
-    help="Share environments and batches out over so many.  [default: 1; with --distributed all]",
+    help="Number of devices to split environments and batches over.  [default: 1; with --distributed all]",
 )
 @click.option(
     "--distributed",
     metavar="auto|I/N@HOST:PORT",
-    help="This is one of several processes that train the run together: auto under SLURM's srun and the like, or which "
-    "one of how many, and where the first listens.",
+    help="Train with several processes, of which this is one. auto: a cluster such as SLURM tells which; by hand: "
+    "process I of N, and the address of process 0.",
 )
 def command(
     env: str | None,
@@ -71,16 +71,16 @@ def command(
     distributed: str | None,
     **options: Any,
 ) -> None:
-    """Train an agent in ENV and write a run directory; or go on with one.
+    """Train an agent in ENV and write a run directory; or resume a run.
 
-    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save before they stop the run, which --resume takes to where it would have
-    ended. A saved state holds the replay: gigabytes at the paper's size, and two of them while one is replaced.
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save the run and stop it; --resume then finishes it with the same results. A
+    saved state holds the replay buffer: gigabytes at the paper's size, twice that while one replaces another.
 
-    With --seeds several runs start and compile once. A GPU trains them at once, as many as its memory holds; on a CPU
-    they take turns. One that fails loses no other. OUT may have {seed} in its name: runs/d16-seed{seed}.
+    With --seeds several runs start and compile once. A GPU trains as many at once as fit its memory; a CPU trains them
+    one after the other. If one fails, the others continue. OUT may contain {seed}: runs/d16-seed{seed}.
 
-    With --devices the numbers are those of one device but for rounding, and a run goes on with any number of them. With
-    --distributed every process is given the same command, and OUT is on a disk that all of them see.
+    With --devices the results are those of one device up to rounding, and a run resumes on any number of devices. With
+    --distributed give every process the same command, and OUT on a disk that all of them share.
 
     \b
     Example: crlviz train point_big_maze --depth 16 --seed 1 --out runs/d16
@@ -92,12 +92,12 @@ def command(
     from training.run.signals import Stopped
 
     try:
-        # Until it trains, and then training.run.signals hears what is sent.
-        with interrupts.nothing_begun(), _processes(devices, distributed) as sharing:
+        # Handles signals until training starts; from then on training.run.signals does.
+        with interrupts.nothing_begun(), _processes(devices, distributed) as count:
             if resume:
-                _resume(resume, env, out, watch, sharing, options)
+                _resume(resume, env, out, watch, count, options)
             else:
-                _train(env, out, watch, sharing, options)
+                _train(env, out, watch, count, options)
     except Stopped as stopped:
         click.echo(stopped, err=True)
         sys.exit(stopped.exit_code)
@@ -105,7 +105,7 @@ def command(
 
 @contextlib.contextmanager
 def _processes(devices: str | None, distributed: str | None) -> Iterator[str]:
-    """Gives the number of devices. Of several processes only the first comes by; the others follow it, and leave."""
+    """Yield the number of devices as text. A worker process never gets there: it works, then exits."""
     if not distributed:
         yield devices or "1"
         return
@@ -131,67 +131,69 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
 
     if not env:
         raise UsageError("train takes ENV, or --resume RUN")
-    seeds, near = options.pop("seeds"), options.pop("max_pair_distance")
+    seeds, max_distance = options.pop("seeds"), options.pop("max_pair_distance")
     if watch and seeds is not None:
-        raise UsageError("--watch keeps the page of one run; crlviz watch RUN does it for each of --seeds")
-    id = env if near is None else mazes.within(env, near)
+        raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for each of --seeds")
+    id = env if max_distance is None else mazes.within(env, max_distance)
     start = {name: options.pop(name) for name in ("preset", "layout", "settings")}
     config = from_options(id, start["preset"], options, start["settings"], start["layout"])
-    # All that can be told before brax is imported, which takes a second, and before anything is compiled.
+    # Check what can be checked before importing brax, which takes a second, and before compiling.
     envs.check(id, config.layout or None)
     if config.eval_env:
         envs.check(config.eval_env)
     schedule(config)
     if out is None:
-        given = {name: value for name, value in (options | {"max_pair_distance": near}).items() if value is not None}
-        named = f"{grid.name(config, env=env, options=given, **start)}-seed"
-        out = Path("runs") / (named + (str(config.seed) if seeds is None else _SEED))
+        given = {
+            name: value for name, value in (options | {"max_pair_distance": max_distance}).items() if value is not None
+        }
+        name = f"{grid.name(config, env=env, options=given, **start)}-seed"
+        out = Path("runs") / (name + (str(config.seed) if seeds is None else _SEED))
     outs = _directories(seeds, options["seed"], out)
     from training import trainer
     from training.sharding import chosen
 
-    here, typed = chosen(devices), ["crlviz", *sys.argv[1:]]
-    _say_if_slow(start["preset"], env)
+    selected, argv = chosen(devices), ["crlviz", *sys.argv[1:]]
+    _warn_if_slow(start["preset"], env)
     if outs:
         again = [] if _SEED in str(out) else [out]
-        runs = trainer.train_seeds(config, outs, again=again, command=typed, devices=here)
+        runs = trainer.train_seeds(config, outs, again=again, command=argv, devices=selected)
         click.echo(f"wrote {', '.join(map(str, runs))}")
         return
-    # A directory that holds something already will be refused; there is nothing of this run's to watch in it.
+    # A directory that is not empty will be refused, so there is nothing to watch in it.
     fresh = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     with _watching(out) if watch and fresh else contextlib.nullcontext():
-        run = trainer.train(config, out, command=typed, devices=here)
+        run = trainer.train(config, out, command=argv, devices=selected)
     click.echo(f"wrote {run}")
 
 
-def _say_if_slow(preset: str | None, env: str) -> None:
-    """Settings made for a GPU take a CPU weeks; who has named the CPU knows."""
+def _warn_if_slow(preset: str | None, env: str) -> None:
+    """Warn about GPU settings on a CPU, which take weeks; not if JAX_PLATFORMS chose the CPU."""
     import jax
 
     from training.config import preset_of
 
     if preset_of(preset, env) == "paper" and jax.default_backend() == "cpu" and not os.environ.get("JAX_PLATFORMS"):
         click.echo(
-            "jax finds no GPU here, and on a CPU the paper's settings take weeks: crlviz plan tells how long; --preset "
-            "laptop trains less, and a GPU needs jax[cuda12] or jax[cuda13]",
+            "jax finds no GPU here, and on a CPU the paper's settings take weeks. crlviz plan estimates how long; "
+            "--preset laptop trains less; a GPU needs jax[cuda12] or jax[cuda13]",
             err=True,
         )
 
 
 def _directories(seeds: str | None, seed: int | None, out: Path) -> dict[int, Path]:
-    """The run directory of each of ``--seeds``; none where that is not given."""
+    """The run directory of each seed of ``--seeds``; empty if that is not given."""
     from crlviz.errors import UsageError
     from crlviz.options import read_values
 
     if seeds is None:
         return {}
     if seed is not None:
-        raise UsageError("--seed trains one and --seeds several; give one of the two")
+        raise UsageError("--seed trains one run and --seeds several; give one of the two")
     values = read_values("--seeds", seeds)
     if not all(value.isdecimal() for value in values):
-        raise UsageError(f"--seeds takes whole numbers with commas between, or a range as 0-4, not {seeds!r}")
-    named = str(out if _SEED in str(out) else out / f"seed{_SEED}")
-    return {int(value): Path(named.replace(_SEED, value)) for value in values}
+        raise UsageError(f"--seeds takes whole numbers separated by commas, or a range such as 0-4, not {seeds!r}")
+    pattern = str(out if _SEED in str(out) else out / f"seed{_SEED}")
+    return {int(value): Path(pattern.replace(_SEED, value)) for value in values}
 
 
 def _resume(
@@ -202,53 +204,53 @@ def _resume(
     from training import config as configs
 
     settings = configs.read_settings(options.pop("settings"))
-    read = configs.replace(configs.TrainConfig(env=""), settings)
+    parsed = configs.replace(configs.TrainConfig(env=""), settings)
     given = {name: value for name, value in options.items() if value is not None}
     fixed = [f"--{name.replace('_', '-')}" for name in given if name not in (*KEEPING, "env_steps")]
     fixed += [f"--set {name}" for name in settings if name not in (*KEEPING, "env_steps")]
     if env or out or fixed:
         what = "an ENV" if env else "--out" if out else fixed[0]
         raise UsageError(
-            f"--resume goes on with a run as it was begun; {what} cannot be given beside it, and --set may change "
+            f"--resume continues a run with its own settings; {what} cannot be given beside it, and --set may change "
             f"{', '.join((*KEEPING, 'env_steps'))}"
         )
-    given = {name: getattr(read, name) for name in settings} | given
+    given = {name: getattr(parsed, name) for name in settings} | given
     runs = list(dict.fromkeys(run for place in places for run in _runs(place)))
     if watch and len(runs) > 1:
-        raise UsageError("--watch keeps the page of one run; crlviz watch RUN does it for each of several")
+        raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for each of several")
     from training import trainer
     from training.sharding import chosen
 
-    here, done = chosen(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
+    selected, done = chosen(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
     with _watching(runs[0]) if watch and not done else contextlib.nullcontext():
-        trainer.resume_seeds(runs, given, again=places, command=["crlviz", *sys.argv[1:]], devices=here)
+        trainer.resume_seeds(runs, given, again=places, command=["crlviz", *sys.argv[1:]], devices=selected)
     for run in runs:
         click.echo(f"{run} is finished already" if run in done else f"wrote {run}")
 
 
 def _runs(place: Path) -> list[Path]:
-    """The run at a place, or those in it: what ``--seeds`` made."""
+    """The run at a path, or the runs inside it, as ``--seeds`` makes them."""
     inside = [] if (place / "config.json").exists() else [config.parent for config in place.glob("*/config.json")]
-    return sorted(inside, key=lambda run: (len(run.name), run.name)) or [place]  # seed10 comes after seed9
+    return sorted(inside, key=lambda run: (len(run.name), run.name)) or [place]  # seed10 after seed9
 
 
 @contextlib.contextmanager
 def _watching(run: Path) -> Iterator[None]:
-    """``crlviz watch`` beside the training, in a process of its own that ends when the run or this process does."""
+    """Run ``crlviz watch`` in a process of its own; it ends when the run or this process does."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115
     watcher = subprocess.Popen(
         [sys.executable, "-P", "-m", "crlviz", "watch", str(run), "--trainer", str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
-        start_new_session=True,  # so that Ctrl-C stops the training alone, and the page still shows where it stopped
+        start_new_session=True,  # Ctrl-C stops only the training, so the page still shows where it stopped
     )
     with errors:
         yield
-        # It draws the finished run once more.
+        # It draws the finished run one last time.
         with contextlib.suppress(subprocess.TimeoutExpired):
             if watcher.wait(timeout=60):
                 errors.seek(0)
-                words = errors.read().decode(errors="replace").strip().splitlines()
-                why = printable(words[-1]) if words else "no reason"
-                click.echo(f"Warning: the page of --watch was not kept: {why}", err=True)
+                lines = errors.read().decode(errors="replace").strip().splitlines()
+                reason = printable(lines[-1]) if lines else "no reason given"
+                click.echo(f"Warning: the page of --watch was not updated: {reason}", err=True)

@@ -213,7 +213,7 @@ def test_behavior_writes_a_video(crlviz, toy_run, tmp_path):
             ["point_u_maze", "--depth", "6"],
             "depth 6 is not a positive multiple of 4 (a block has 4 layers); take 4 or 8",
         ),
-        (["point_u_maze", "--batch-size", "10000000"], "but replay gives"),
+        (["point_u_maze", "--batch-size", "10000000"], "but the buffer provides"),
         (["point_u_maze", "--batch-size", "1"], "needs at least 2"),
         (["point_u_maze", "--eval-env", "nowhere"], "no environment is called 'nowhere'"),
         (["point_u_maze", "--preset", "huge"], "no preset is called 'huge'; take paper or smoke or laptop"),

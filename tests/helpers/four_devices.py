@@ -71,8 +71,8 @@ def main(folder: Path) -> None:
         "rows": config.num_envs * config.replay_steps,
         "collectives": collectives(four.collect.as_text()) + collectives(four.learn.as_text()),
         "flops": {
-            name: [getattr(programs, name).cost_analysis()["flops"] for programs in (one, four)]
-            for name in ("collect", "learn", "measure")
+            name: [getattr(made, name).cost_analysis()["flops"] for made in (one, four)]
+            for name in ("collect", "learn", "evaluate_policy")
         },
         "memory": [one.memory, four.memory],
     }

@@ -1,4 +1,4 @@
-"""Settings: reading them, changing them, refusing them, and the counts that follow."""
+"""Configs: parsing, changing and refusing settings, and the schedule that follows from them."""
 
 import dataclasses
 import json
@@ -26,14 +26,14 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_runs(name):
+def test_presets_give_valid_configs(name):
     config = replace(CONFIG, configs.preset(name))
     assert schedule(config).epochs > 1
     for setting, value in PRESETS[name].items():
         assert _get(config, setting) == value
 
 
-def test_light_bodies_begin_with_the_laptop_preset_and_what_they_need_beside_it():
+def test_light_bodies_start_from_the_laptop_preset_with_their_own_settings():
     assert from_options("point_u_maze") == replace(CONFIG, PRESETS["laptop"])
     swimmer = from_options("swimmer_u_maze")
     assert swimmer == from_options("swimmer_u_maze", "laptop")
@@ -59,7 +59,7 @@ def test_options_of_the_environment():
         replace(CONFIG, {"env_options": "spring"})
 
 
-def test_an_unknown_preset_names_the_known():
+def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(UsageError) as error:
         configs.preset("papr")
     assert all(name in str(error.value) for name in ("'papr'", *PRESETS))
@@ -89,14 +89,14 @@ def _get(config, name):
         ("crl.learning_rate", "1e-3", 1e-3),
     ],
 )
-def test_text_is_read_as_the_settings_type(name, text, value):
+def test_text_is_parsed_as_the_settings_type(name, text, value):
     changed = _get(replace(CONFIG, {name: text}), name)
     assert changed == value
     assert type(changed) is type(_get(CONFIG, name))
 
 
 @pytest.mark.parametrize("names", [("actor.depth", "actor.tail"), ("actor.tail", "actor.depth")])
-def test_settings_are_held_to_each_other_once_all_are_known(names):
+def test_settings_are_checked_together_after_all_are_set(names):
     texts = {"actor.depth": "5", "actor.tail": "1"}
     changed = replace(CONFIG, {name: texts[name] for name in names})
     assert (changed.actor.depth, changed.actor.tail) == (5, 1)
@@ -133,7 +133,7 @@ def test_bad_settings_get_one_sentence(name, text, words):
     assert "\n" not in str(error.value)
 
 
-def test_names_are_all_that_can_be_set():
+def test_names_lists_every_setting():
     names = configs.names(CONFIG)
     assert {"env", "gamma", "actor.depth", "critic.residual", "crl.learning_rate"} <= set(names)
     assert not {"actor", "critic", "crl"} & set(names)
@@ -141,14 +141,14 @@ def test_names_are_all_that_can_be_set():
         assert replace(CONFIG, {name: _get(CONFIG, name)}) == CONFIG
 
 
-def test_replace_leaves_the_original():
+def test_replace_does_not_change_the_original():
     changed = replace(CONFIG, {"critic.depth": 8, "actor.width": 32, "seed": 5})
     assert (changed.critic.depth, changed.actor.depth, changed.actor.width, changed.seed) == (8, 4, 32, 5)
     assert TrainConfig(env="point_u_maze") == CONFIG
     assert dataclasses.replace(changed.critic, depth=4) == CONFIG.critic
 
 
-# ---- the counts
+# ---- the schedule
 
 
 def test_the_toy_schedule_by_hand():
@@ -191,7 +191,7 @@ def test_schedules_cover_what_was_asked(num_envs, unroll, window, replay_steps, 
     assert 1 <= plan.epochs <= evaluations
     total = plan.env_steps(config, plan.steps)
     assert total >= env_steps
-    # Less than an epoch too much, unless the prefill alone is more than was asked for.
+    # Less than an epoch more than asked for, unless the prefill alone is more.
     step = num_envs * unroll
     least = (plan.prefill_unrolls + 1) * step
     assert total <= max(least, env_steps + plan.steps_per_epoch * step)
@@ -217,17 +217,17 @@ def test_schedules_cover_what_was_asked(num_envs, unroll, window, replay_steps, 
         ({"replay_steps": -5}, ["replay"]),
     ],
 )
-def test_settings_that_make_no_run(changes, words):
+def test_invalid_settings_are_refused(changes, words):
     with pytest.raises(UsageError) as error:
         schedule(toy_config(**changes))
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_config_comes_back_from_json():
+def test_a_config_survives_json():
     config = toy_config(layout=("###", "#r#"), crl__learning_rate=1, save_replay=False)
     assert load(json.loads(json.dumps(dataclasses.asdict(config)))) == config
-    assert load({"env": "humanoid"}) == TrainConfig(env="humanoid")  # of an older crlviz
+    assert load({"env": "humanoid"}) == TrainConfig(env="humanoid")  # as an older crlviz wrote it
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_config_comes_back_from_json():
         ({"env": "a", "actor": {"depth": 6}}, "depth 6 is not"),
     ],
 )
-def test_a_config_of_other_fields_or_types_is_refused(settings, words):
-    with pytest.raises(CrlvizError, match=r"config\.json is damaged or of another crlviz") as error:
+def test_a_config_with_other_fields_or_types_is_refused(settings, words):
+    with pytest.raises(CrlvizError, match=r"config\.json is damaged or from another version of crlviz") as error:
         load(settings)
     assert words in str(error.value)

@@ -1,4 +1,4 @@
-"""The same numbers under every switch of jax, in a program of the user's and in the command."""
+"""Results do not depend on the user's jax configuration, in a program or in the command."""
 
 import contextlib
 import os
@@ -20,21 +20,23 @@ from tests.helpers.toys import toy_config
 from tests.torture.runs import differences
 from training import trainer
 
-TURNED = {"jax_enable_x64": True, "jax_default_prng_impl": "rbg", "jax_threefry_partitionable": False}
+SWITCHED = {"jax_enable_x64": True, "jax_default_prng_impl": "rbg", "jax_threefry_partitionable": False}
 
 
 @pytest.fixture
-def turned():
-    """A context in which every switch is as crlviz does not need it."""
+def switched():
+    """A context in which each of these options of jax differs from what crlviz needs."""
 
     @contextlib.contextmanager
     def within():
-        before = {name: getattr(jax.config, name) for name in TURNED}
+        before = {name: getattr(jax.config, name) for name in SWITCHED}
         try:
-            for name, value in TURNED.items():
+            for name, value in SWITCHED.items():
                 jax.config.update(name, value)
             yield
-            assert {name: getattr(jax.config, name) for name in TURNED} == TURNED  # left as the user has them
+            assert {
+                name: getattr(jax.config, name) for name in SWITCHED
+            } == SWITCHED  # crlviz restores the user's values
         finally:
             for name, value in before.items():
                 jax.config.update(name, value)
@@ -42,13 +44,13 @@ def turned():
     return within
 
 
-def test_a_run_is_the_same_to_the_bit(turned, toy_run, tmp_path):
-    with turned():
+def test_a_run_is_the_same_bit_for_bit(switched, toy_run, tmp_path):
+    with switched():
         trainer.train(toy_config(), tmp_path / "run", command=["crlviz", "train"], progress=False)
     assert differences(tmp_path / "run", toy_run) == []
 
 
-def test_what_is_computed_of_an_agent_is_the_same(turned, toy_run, tmp_path, data):
+def test_results_of_an_agent_are_the_same(switched, toy_run, tmp_path, data):
     def computed(folder):
         agent = crlviz.load(toy_run)
         goal = np.zeros((3, agent.env.goal_dim))
@@ -68,8 +70,8 @@ def test_what_is_computed_of_an_agent_is_the_same(turned, toy_run, tmp_path, dat
         )
 
     usual = computed(tmp_path / "usual")
-    with turned():
-        arrays, datasets, files = computed(tmp_path / "turned")
+    with switched():
+        arrays, datasets, files = computed(tmp_path / "switched")
         made_of_float64 = crlviz.load(toy_run).embed_goal(jax.numpy.zeros((3, 2)))
     for got, wanted in zip(arrays, usual[0], strict=True):
         assert got.dtype == wanted.dtype == np.float32
@@ -82,14 +84,14 @@ def test_what_is_computed_of_an_agent_is_the_same(turned, toy_run, tmp_path, dat
     assert made_of_float64.dtype == np.float32
 
 
-def test_an_environment_is_of_float32(turned):
-    with turned():
+def test_an_environment_uses_float32(switched):
+    with switched():
         env = envs.make("point_u_maze")
     state = jax.jit(env.reset)(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.dtype.kind == "f"} == {np.dtype("float32")}
 
 
-def test_the_command_clears_the_variables(toy_run, tmp_path):
+def test_the_command_ignores_the_variables(toy_run, tmp_path):
     variables = {"JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_THREEFRY_PARTITIONABLE": "0"}
     out = tmp_path / "map.json"
     command = [sys.executable, "-m", "crlviz", "heatmap", toy_run, "--resolution", "2", "--no-coverage", "--out", out]

@@ -1,4 +1,4 @@
-"""Git's state as read from its files, against git itself and against folders made by hand."""
+"""The state of git checkouts, against git itself and against folders made by hand."""
 
 import shutil
 import subprocess
@@ -49,7 +49,7 @@ def test_a_worktree(tmp_path):
     assert provenance.git(tmp_path / "side") == {"commit": COMMIT, "branch": "side", "changed": None}
 
 
-def test_no_checkout_no_state(tmp_path):
+def test_outside_a_checkout_there_is_no_state(tmp_path):
     assert provenance.git(tmp_path) is None
     _make(tmp_path, {".git/HEAD": "ref: refs/heads/main\n"})  # nothing committed yet
     assert provenance.git(tmp_path) is None
@@ -58,7 +58,7 @@ def test_no_checkout_no_state(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
-def test_as_real_git_says(tmp_path):
+def test_the_state_equals_that_of_real_git(tmp_path):
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
         return subprocess.run(
@@ -76,8 +76,8 @@ def test_as_real_git_says(tmp_path):
     assert provenance.git(tmp_path) == {"commit": commit, "branch": "trunk", "changed": True}
 
 
-def test_the_version_of_a_checkout_that_nobody_installed(monkeypatch):
-    """No package has metadata here; crlviz knows its own version, and of the others nothing is said."""
+def test_the_version_of_a_checkout_that_is_not_installed(monkeypatch):
+    """Without package metadata crlviz still knows its own version; the others are None."""
 
     def none(name):
         raise provenance.importlib.metadata.PackageNotFoundError(name)

@@ -1,4 +1,4 @@
-"""Four devices do what one does, and share the work; a CPU that is told to be four stands for them."""
+"""Four devices give the results of one and split the work; a CPU configured as four devices stands in for them."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from training.run import metrics_table
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory) -> Path:
-    """The run directories that ``four`` made, and what it told."""
+    """The folder of runs and measurements that ``tests.helpers.four_devices`` makes."""
     folder = tmp_path_factory.mktemp("four")
     done = subprocess.run(
         [sys.executable, "-m", "tests.helpers.four_devices", folder],
@@ -36,12 +36,13 @@ def four(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(four):
+def measured(four):
+    """The measurements of its compiled programs."""
     return json.loads((four / "told.json").read_text())
 
 
 def same(run: Path, other: Path) -> None:
-    """Evaluations, losses and parameters of two runs are the same to 1e-4."""
+    """Check that scores, losses and parameters of two runs agree to 1e-4."""
     for mine, theirs in zip(*(metrics_table.read(each, 10**9) for each in (run, other)), strict=True):
         for name in set(mine) - set(TIMES):
             assert mine[name] == theirs[name] or float(mine[name]) == pytest.approx(float(theirs[name]), 1e-4, 1e-4)
@@ -51,48 +52,48 @@ def same(run: Path, other: Path) -> None:
 
 @pytest.mark.slow  # compiles for two numbers of devices
 @pytest.mark.parametrize("name", ["on4", "from1to4", "from4to1", "from4to4"])
-def test_any_number_of_devices_gives_the_numbers_of_one(four, name):
+def test_any_number_of_devices_gives_the_result_of_one(four, name):
     same(four / name, four / "on1")
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_bit_for_bit_on_as_many_devices_and_says_so_on_others(four):
+def test_a_run_resumes_bit_for_bit_on_as_many_devices_and_warns_on_others(four):
     assert differences(four / "from4to4", four / "on4") == []
-    said = (four / "stderr.txt").read_text()
-    assert f"{four / 'from1to4'} began with devices 1, which is not what is here" in said
-    assert "from4to4 began" not in said
+    output = (four / "stderr.txt").read_text()
+    assert f"{four / 'from1to4'} was started with devices 1, which differs from this machine" in output
+    assert "from4to4 was started" not in output
     content = run_directory.read_config(four / "from1to4")
     assert (content["devices"], content["resumed"][0]["devices"]) == (1, 4)
     assert content["config"] == run_directory.read_config(four / "on4")["config"]
 
 
 @pytest.mark.slow
-def test_several_seeds_at_once_share_the_devices_too(four):
+def test_several_seeds_at_once_use_all_devices(four):
     same(four / "together3", four / "on1")
     assert run_directory.read_config(four / "together3")["together"] == [3, 4]
 
 
 @pytest.mark.slow
-def test_the_ring_stays_where_it_is(told):
-    """Rows of a batch, indices and gradients go from device to device; each of them is far smaller than replay."""
-    assert {name for name, _ in told["collectives"]} <= {"all-reduce", "all-gather"}
-    assert 0 < max(max(sizes) for _, sizes in told["collectives"]) < told["rows"] / 4
+def test_the_buffer_is_not_moved_between_devices(measured):
+    """Only rows of a batch, indices and gradients are communicated; each is far smaller than the buffer."""
+    assert {name for name, _ in measured["collectives"]} <= {"all-reduce", "all-gather"}
+    assert 0 < max(max(sizes) for _, sizes in measured["collectives"]) < measured["rows"] / 4
 
 
 @pytest.mark.slow
-def test_each_device_has_a_quarter_of_the_environments_and_all_of_the_networks(told):
-    for name, (shape, part) in told["lies"].items():
+def test_environments_are_sharded_and_networks_replicated(measured):
+    for name, (shape, part) in measured["lies"].items():
         axis = 2 if ".replay.rows" in name else 1 if ".collector" in name else None
-        assert part == [size // 4 if place == axis else size for place, size in enumerate(shape)], name
-    one, four = told["memory"]
+        assert part == [size // 4 if index == axis else size for index, size in enumerate(shape)], name
+    one, four = measured["memory"]
     assert four < 0.6 * one
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["collect", "learn", "measure"])
-def test_each_device_does_a_quarter_of_the_arithmetic(told, program):
-    """But for Adam, which each does for all parameters: with this batch a tenth of an update."""
-    one, four = told["flops"][program]
+@pytest.mark.parametrize("program", ["collect", "learn", "evaluate_policy"])
+def test_each_device_does_a_quarter_of_the_arithmetic(measured, program):
+    """Except Adam, which each device runs for all parameters: with this batch a tenth of an update."""
+    one, four = measured["flops"][program]
     assert 0.25 <= four / one < (0.36 if program == "learn" else 0.26)
 
 
@@ -112,7 +113,7 @@ def test_one_device_changes_nothing():
         ("some", "--devices takes a number from 1 on, or all, not 'some'"),
     ],
 )
-def test_mistakes_with_devices(tmp_path, monkeypatch, capsys, count, words):
+def test_wrong_devices_are_refused(tmp_path, monkeypatch, capsys, count, words):
     with pytest.raises(UsageError, match=words):
         sharding.chosen(count)
     out = str(tmp_path / "run")
@@ -124,7 +125,7 @@ def test_mistakes_with_devices(tmp_path, monkeypatch, capsys, count, words):
     assert not os.path.exists(out)
 
 
-def test_what_cannot_be_shared_evenly_is_refused():
+def test_counts_that_do_not_divide_evenly_are_refused():
     mesh = jax.sharding.AbstractMesh((4,), ("data",))
     four = sharding.Devices(mesh)
     four.check(8, 512)

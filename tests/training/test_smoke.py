@@ -1,7 +1,7 @@
-"""Every body trains: the smoke preset goes the whole way, from the first step to a checkpoint that loads and acts.
+"""Every body trains with the smoke preset, from the first step to a checkpoint that loads and acts.
 
-Most of that is compiling, so the other ids are traced and no more: mazes differ in their walls alone, and the harder
-twin of a task runs the very program of the easier one, which a test holds.
+Most of that time is compiling, so all other ids are only traced: mazes differ only in their walls, and the harder
+variant of a task has the same program as the easier one, which a test checks.
 """
 
 import csv
@@ -36,17 +36,17 @@ TRAINED = [
     "arm_push_easy",
     "arm_binpick_easy",
 ]
-QUICK = "point_u_maze"  # it needs no physics engine; the others take a minute or some
-TWINS = {"pusher_hard": "pusher_easy", "arm_push_hard": "arm_push_easy", "arm_binpick_hard": "arm_binpick_easy"}
+QUICK = "point_u_maze"  # it needs no physics engine; the others take a minute or more
+VARIANTS = {"pusher_hard": "pusher_easy", "arm_push_hard": "arm_push_easy", "arm_binpick_hard": "arm_binpick_easy"}
 TRACED = [id for id in envs.ids() if id not in TRAINED]
-# Tracing an ant or a humanoid among walls takes a second, and there are some fifty: only the paper's are quick tests.
+# Tracing an ant or a humanoid in a maze takes a second, and there are about fifty: only the paper's are quick tests.
 SLOW = {id for id in TRACED if re.match(r"(ant|humanoid)_.*maze", id)} - envs.PAPER
 ROWS = {row["id"]: row for row in table()}
 
 
 def test_every_body_is_trained():
     for name, body in envs.BODIES.items():
-        assert not body.open or name in TRAINED or TWINS[name] in TRAINED
+        assert not body.open or name in TRAINED or VARIANTS[name] in TRAINED
         assert not body.cell_size or f"{name}_u_maze" in TRAINED
 
 
@@ -69,8 +69,8 @@ def test_smoke(id, tmp_path):
 
 
 @pytest.mark.parametrize("id", [pytest.param(id, marks=[pytest.mark.slow] * (id in SLOW)) for id in TRACED])
-def test_parts_fit(id):
-    """Without compiling: a step gives what it takes, so that a scan can carry it, and the sizes are as told."""
+def test_reset_and_step_have_matching_shapes(id):
+    """By tracing only: a step keeps shapes and types, so that a scan can carry the state, and sizes are as listed."""
     env, row = envs.make(id), ROWS[id]
     first = jax.eval_shape(env.reset, jax.random.key(0))
     after = jax.eval_shape(env.step, first, jnp.zeros(row["action"]))
@@ -83,13 +83,13 @@ def _kind(leaf: jax.ShapeDtypeStruct) -> tuple:
     return leaf.shape, leaf.dtype
 
 
-@pytest.mark.parametrize(("id", "twin"), TWINS.items())
-def test_twins_run_one_program(id, twin):
-    """Training one shows that the other compiles: their steps differ in the arrays they hold, not in an operation."""
+@pytest.mark.parametrize(("id", "easier"), VARIANTS.items())
+def test_variants_of_a_task_have_the_same_program(id, easier):
+    """Training one then shows that the other compiles: their steps differ in constants, not in operations."""
     programs = []
-    for name in (id, twin):
+    for name in (id, easier):
         env = envs.make(name)
         state = jax.eval_shape(env.reset, jax.random.key(0))
         program = str(jax.make_jaxpr(env.step)(state, jnp.zeros(env.action_size)))
-        programs.append(re.sub(r"0x[0-9a-f]+", "", program))  # addresses of functions
+        programs.append(re.sub(r"0x[0-9a-f]+", "", program))  # without addresses of functions
     assert programs[0] == programs[1]

@@ -1,4 +1,4 @@
-"""Runs from a config to a directory: counts, repeatability, refusals, and that training learns."""
+"""Training a config into a run directory: counts, reproducibility, refusals, and that training learns."""
 
 import csv
 import dataclasses
@@ -35,7 +35,7 @@ def _parameters(run: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(crlviz.load(run).params)]
 
 
-def test_metrics_are_complete_and_count_up(toy_run):
+def test_metrics_are_complete_and_increase(toy_run):
     rows, config = _metrics(toy_run), toy_config()
     assert tuple(rows[0]) == metrics_table.METRICS
     plan = schedule(config)
@@ -55,7 +55,7 @@ def test_metrics_are_complete_and_count_up(toy_run):
     assert rows[0]["critic_loss"] == ""  # nothing was learned yet
 
 
-def test_run_directory_tells_how_it_was_made(toy_run):
+def test_the_run_directory_records_its_provenance(toy_run):
     config = json.loads((toy_run / "config.json").read_text())
     assert config["algorithm"] == "crl"
     assert config["command"] == ["crlviz", "train"]
@@ -68,7 +68,7 @@ def test_run_directory_tells_how_it_was_made(toy_run):
     assert (agent.env_steps, agent.gradient_steps) == (280, 12)
 
 
-def test_the_same_seed_is_the_same_run_to_the_bit(toy_run, tmp_path):
+def test_the_same_seed_gives_the_same_run_bit_for_bit(toy_run, tmp_path):
     again = trainer.train(toy_config(), tmp_path, progress=False)  # an empty directory is fine
     for a, b in zip(_parameters(toy_run), _parameters(again), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -80,7 +80,7 @@ def test_the_same_seed_is_the_same_run_to_the_bit(toy_run, tmp_path):
     assert all((a != b).mean() > 0.9 for a, b in kernels)
 
 
-def test_evaluation_is_by_the_mean_action_in_its_own_environment(tmp_path, monkeypatch):
+def test_evaluation_uses_the_mean_action_and_its_own_environment(tmp_path, monkeypatch):
     seen = []
 
     def spy(env, policy, key, episodes, length):
@@ -88,7 +88,9 @@ def test_evaluation_is_by_the_mean_action_in_its_own_environment(tmp_path, monke
         actions = [policy(observation, jax.random.key(k)) for k in (0, 1)]
         seen.append((env.id, episodes, length))
         scores = evaluate(env, policy, key, episodes, length)
-        return scores | {"distance": jnp.abs(actions[0] - actions[1]).max()}  # written where we can read it
+        return scores | {
+            "distance": jnp.abs(actions[0] - actions[1]).max()
+        }  # recorded in metrics.csv, where the test reads it
 
     monkeypatch.setattr(compiled, "evaluate", spy)
     run = trainer.train(toy_config(eval_env="point_u_maze_eval"), tmp_path / "run", progress=False)
@@ -134,8 +136,8 @@ def test_a_wrong_setting_leaves_no_run_behind(tmp_path, changes, word):
     assert time.perf_counter() - started < 2  # nothing was compiled
 
 
-def test_a_run_that_explodes_keeps_nothing_broken(tmp_path):
-    """With a single update an epoch, the loss is finite once more after the parameters are already useless."""
+def test_a_diverged_run_keeps_no_bad_checkpoint(tmp_path):
+    """With one update in an epoch, the loss is finite once more after the parameters have already diverged."""
     config = toy_config(crl__learning_rate=1e30, updates=1, evaluations=4)
     run = tmp_path / "run"
     with pytest.raises(CrlvizError, match="became"):
@@ -150,9 +152,9 @@ def test_a_run_that_explodes_keeps_nothing_broken(tmp_path):
 
 
 def test_it_learns(tmp_path):
-    """From never reaching a goal to what random actions do not reach, over all goals of the U maze.
+    """Success over all goals of the U maze rises from that of an untrained agent to well above that of random actions.
 
-    Measured: seeds 0 to 2 reach a success of 0.80, 0.60 and 0.75 and are at the goal for 106, 69 and 105 of 150 steps;
+    Measured: seeds 0 to 2 reach a success of 0.80, 0.60 and 0.75 and a time at goal of 106, 69 and 105 of 150 steps;
     random actions reach 0.24 and 2 steps.
     """
     changes = configs.preset("laptop") | {"env_steps": 1_152_000, "evaluations": 8}
@@ -174,10 +176,10 @@ def test_it_learns(tmp_path):
     assert time_at_goal > 50
 
 
-def test_without_a_terminal_every_evaluation_is_a_line(tmp_path, capsys):
+def test_without_a_terminal_every_evaluation_prints_a_line(tmp_path, capsys):
     trainer.train(toy_config(), tmp_path / "run")
-    said = capsys.readouterr().err.splitlines()
-    lines = [re.sub(r"\d+(\.\d+)?(?= updates)|\d\d:\d\d", "_", line) for line in said]
+    printed = capsys.readouterr().err.splitlines()
+    lines = [re.sub(r"\d+(\.\d+)?(?= updates)|\d\d:\d\d", "_", line) for line in printed]
     assert [line.partition(", success")[0] for line in lines] == [
         "120 of 280 environment steps",
         "200 of 280 environment steps (_ left), _ updates/s",

@@ -1,1 +1,1 @@
-"""The training step: collect, insert, sample, update."""
+"""One training step: collect, insert, sample, update."""

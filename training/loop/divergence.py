@@ -1,4 +1,4 @@
-"""When has an update gone wrong? Asked inside the jitted training step, update by update."""
+"""Detection of divergence inside the jitted training step, update by update."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from flax import struct
 from crlviz.algorithms.optimizer import norm
 from crlviz.errors import CrlvizError
 
-# What is watched, the likeliest cause first: where several are bad in one update, the first is named.
+# The watched quantities, the likeliest cause first: if several are bad in one update, the first is reported.
 LOSSES = ("critic_loss", "actor_loss", "alpha_loss")
 WATCHED = (*LOSSES, "critic_gradient", "actor_gradient", "parameter_norm")
-ACTOR_LIMIT = 512  # depth beyond which the paper saw the actor explode: encoders of 1,024 got an actor of 512
+ACTOR_LIMIT = 512  # at greater depth the paper saw the actor diverge; it used an actor of 512 with encoders of 1,024
 
 
 class Divergence(struct.PyTreeNode):
@@ -21,9 +21,9 @@ class Divergence(struct.PyTreeNode):
 
     Attributes:
       found: whether there was one.
-      update: its number among those watched, from 0.
-      quantity: index into ``WATCHED``.
-      value: what that was.
+      update: its number within the training step, from 0.
+      quantity: index of the bad quantity in ``WATCHED``.
+      value: value of that quantity.
     """
 
     found: jax.Array
@@ -33,21 +33,21 @@ class Divergence(struct.PyTreeNode):
 
 
 def none() -> Divergence:
-    """No trouble so far."""
+    """No divergence."""
     return Divergence(jnp.array(False), jnp.zeros((), int), jnp.zeros((), int), jnp.zeros(()))
 
 
 def watch(
     before: Divergence, update: jax.Array, metrics: Mapping[str, jax.Array], params: Any, bound: float
 ) -> Divergence:
-    """Look at one update.
+    """Check one update. Returns the first divergence so far, this update's included.
 
     Args:
-      before: of the updates so far.
-      update: number of this one.
-      metrics: its losses and gradient norms.
-      params: every parameter, before or after it.
-      bound: absolute loss that counts as a blow-up.
+      before: result for the updates before this one.
+      update: number of this update.
+      metrics: its losses and gradient norms, by name.
+      params: all parameters, before or after the update.
+      bound: absolute loss above which an update counts as diverged.
     """
     values = jnp.stack([*(metrics[name] for name in WATCHED[:-1]), norm(params)])
     bad = ~jnp.isfinite(values)
@@ -58,22 +58,22 @@ def watch(
 
 
 class DivergenceError(CrlvizError):
-    """An update went wrong: a number is no longer finite, or a loss beyond its bound."""
+    """Training diverged: a number is not finite, or a loss exceeds its bound."""
 
 
-def divergence_error(trouble: Divergence, first_update: int, actor_depth: int) -> DivergenceError:
-    """Which update, which quantity and its value, and what the paper did about it.
+def divergence_error(first: Divergence, updates_before: int, actor_depth: int) -> DivergenceError:
+    """An error that names the update, the quantity and its value, and the paper's remedy for a deep actor.
 
     Args:
-      trouble: found in a training step.
-      first_update: updates of the run before that training step.
-      actor_depth: of the actor that was trained.
+      first: the divergence of a training step.
+      updates_before: updates of the run before that training step.
+      actor_depth: depth of the trained actor.
     """
-    name = WATCHED[int(trouble.quantity)]
-    sentence = f"{name} became {float(trouble.value):.6g} in update {first_update + int(trouble.update) + 1:,}"
+    name = WATCHED[int(first.quantity)]
+    sentence = f"{name} became {float(first.value):.6g} in update {updates_before + int(first.update) + 1:,}"
     if name.startswith("actor") and actor_depth > ACTOR_LIMIT:
         sentence += (
-            f" (with an actor of depth {actor_depth:,}: the paper saw this too and kept the actor shallower than the "
-            f"encoders, --actor-depth {ACTOR_LIMIT})"
+            f" (the actor has depth {actor_depth:,}; the paper saw this too and kept the actor shallower than the "
+            f"encoders: --actor-depth {ACTOR_LIMIT})"
         )
     return DivergenceError(sentence)

@@ -1,7 +1,7 @@
-"""The loop as pure functions: reset_envs, collect, insert, sample, update. Each method is a program of its own.
+"""The training loop as pure functions: init, reset_envs, collect, learn. Each is compiled as a separate program.
 
-Of an environment's functions its reset is in ``reset_envs`` alone and its step in ``collect`` alone: those of a physics
-engine take longer to compile than all else.
+Only ``reset_envs`` contains the environment's reset, and only ``collect`` its step: with a physics engine these two
+take longer to compile than everything else.
 """
 
 from contextlib import AbstractContextManager
@@ -22,13 +22,14 @@ from training.sharding import ONE, Devices
 
 
 class Collector(struct.PyTreeNode):
-    """The environments being stepped.
+    """The state of the environments.
 
     Attributes:
-      states: their brax states, [environments, ...].
-      first: the states that a finished episode goes back to, unless goals are redrawn.
-      steps: steps taken in the running episode, [environments].
-      trajectory: number of the running episode, [environments].
+      states: brax states [environments, ...].
+      first: initial states [environments, ...], which an environment returns to after an episode unless goals are
+        redrawn.
+      steps: steps taken in the current episode, [environments].
+      trajectory: number of the current episode, [environments].
     """
 
     states: Any
@@ -38,39 +39,49 @@ class Collector(struct.PyTreeNode):
 
 
 class TrainState(struct.PyTreeNode):
-    """All that a run is at one moment; what follows is a function of this and the config."""
+    """The complete state of a run: it and the config determine everything that follows."""
 
     learner: Learner
-    replay: Any  # a Replay; None where it was not saved
+    replay: Any  # Replay; None if it was not saved
     collector: Collector
     key: jax.Array
 
 
 def shardings(devices: Devices) -> TrainState:
-    """How states [members, ...] lie on devices: for each part of a TrainState, ``Devices.lie``."""
-    whole = devices.sharding()
-    ring = replays.Replay(
-        rows=devices.sharding(2), head=whole, size=whole
-    )  # rows are [members, time, environments, ...]
-    return TrainState(learner=whole, replay=ring, collector=devices.sharding(1), key=whole)
+    """Shardings of a TrainState [slots, ...]: one of ``Devices.sharding`` for each part, a prefix of its tree."""
+    replicated = devices.sharding()
+    # Rows are [slots, time, environments, ...].
+    replay = replays.Replay(rows=devices.sharding(2), head=replicated, size=replicated)
+    return TrainState(learner=replicated, replay=replay, collector=devices.sharding(1), key=replicated)
 
 
 def update_or_skip(
     algorithm: CRL, loss_bound: float, carry: tuple[Learner, divergence.Divergence], index: jax.Array, *batch: jax.Array
 ) -> tuple[tuple[Learner, divergence.Divergence], dict[str, jax.Array]]:
-    """``algorithm.update`` on a batch, undone if this or an earlier update of the carry was bad (``guard.watch``)."""
-    learner, trouble = carry
+    """One update, skipped if it or an earlier update of the carry diverged (``divergence.watch``).
+
+    Args:
+      algorithm: computes gradients and applies them.
+      loss_bound: absolute loss above which an update counts as diverged.
+      carry: the learner, and the first divergence so far.
+      index: number of this update.
+      batch: further arguments of ``algorithm.gradients``.
+
+    Returns:
+      The new carry, and the update's metrics.
+    """
+    learner, diverged = carry
     gradients, metrics = algorithm.gradients(learner, *batch)
-    # Of the parameters before the step: Adam turns finite gradients into finite parameters, and whether to skip is then
-    # known before it runs, so that staying is part of its pass over memory.
+    # Check the parameters before the step. Adam turns finite gradients into finite parameters, so this is enough; and
+    # whether to skip is then known before Adam runs, so that skipping needs no second pass over memory.
     params = learner.actor, learner.critic, learner.log_alpha
-    trouble = divergence.watch(trouble, index, metrics, params, loss_bound)
-    return (algorithm.step(learner, gradients, trouble.found), trouble), metrics
+    diverged = divergence.watch(diverged, index, metrics, params, loss_bound)
+    return (algorithm.step(learner, gradients, diverged.found), diverged), metrics
 
 
 @dataclass(frozen=True)
 class Loop:
-    """The parts of a run that do not change, and the functions that move a TrainState on."""
+    """The fixed parts of a run, and the pure functions that advance a TrainState."""
 
     config: TrainConfig
     schedule: Schedule
@@ -80,15 +91,15 @@ class Loop:
     devices: Devices = ONE
 
     def init(self, key: jax.Array, states: Any) -> TrainState:
-        """A new run without its buffer: new networks, and the states of ``reset_envs`` for the same key."""
+        """The first TrainState, without a buffer: new networks, and the environment states of ``reset_envs(key)``."""
         learner_key, _, key = jax.random.split(key, 3)
         count = self.config.num_envs
-        first = jax.tree.map(jnp.copy, states)  # of its own, since the other is given away to be written over
+        first = jax.tree.map(jnp.copy, states)  # a copy, because training donates ``states``
         collector = Collector(states, first, jnp.zeros(count, int), jnp.zeros(count, int))
         return TrainState(self.algorithm.init(learner_key), None, collector, key)
 
     def empty_buffer(self) -> replays.Replay:
-        """An empty replay. A run first fills it with a window of each environment: ``Schedule.prefill_unrolls``."""
+        """An empty buffer. A run first fills one window of it, in ``Schedule.prefill_unrolls`` unrolls."""
         count = self.config.num_envs
         example = replays.Transitions(
             state=jnp.zeros((count, self.env.state_dim)),
@@ -99,15 +110,16 @@ class Loop:
         return replays.create(self.schedule.replay_capacity, example)
 
     def reset_envs(self, key: jax.Array) -> Any:
-        """States of new episodes, a state for each environment, from the part of a state's key that is theirs."""
+        """Initial states of new episodes, [environments, ...], from the key of a TrainState."""
         _, key, _ = jax.random.split(key, 3)
         return self.devices.per_device(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
 
     def collect(self, state: TrainState, fresh: Any) -> TrainState:
-        """Step every environment ``unroll`` times by the sampled policy and store what happened.
+        """Step every environment ``unroll`` times with sampled actions and insert the steps into the buffer.
 
-        An episode that is over goes on from the environment's state in ``fresh``, or, where that is None, from its
-        first one.
+        Args:
+          state: the state before.
+          fresh: states [environments, ...] in which new episodes start; None: each environment's first state.
         """
         key, _, noise_key = jax.random.split(state.key, 3)
         if fresh is None:
@@ -128,26 +140,27 @@ class Loop:
                 trajectory=collector.trajectory,
             )
             steps = collector.steps + 1
-            over = (after.done > 0) | (steps >= self.episode_length)
-            following = jax.tree.map(
-                lambda new, old: jnp.where(over.reshape(over.shape + (1,) * (old.ndim - 1)), new, old), fresh, after
+            done = (after.done > 0) | (steps >= self.episode_length)
+            states = jax.tree.map(
+                lambda new, old: jnp.where(done.reshape(done.shape + (1,) * (old.ndim - 1)), new, old), fresh, after
             )
-            return Collector(following, collector.first, jnp.where(over, 0, steps), collector.trajectory + over), row
+            return Collector(states, collector.first, jnp.where(done, 0, steps), collector.trajectory + done), row
 
         collector, rows = jax.lax.scan(step, state.collector, jax.random.split(noise_key, self.config.unroll))
         return state.replace(collector=collector, replay=replays.insert(state.replay, rows), key=key)
 
     def learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], divergence.Divergence]:
-        """Sample once, then update on batch after batch of the sample: the state after it, the mean of each loss, and
-        whether an update went wrong.
+        """Sample once, then do ``updates`` updates on batches of the sample.
 
-        From a bad update on the learner stays what it was before it.
+        Returns:
+          The state after the updates, the mean of each metric, and the first divergence. From a diverged update on,
+          all updates are skipped.
         """
         with self.precision():
             return self._learn(state)
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Within it, the networks' matrix products have the precision of the config, but for those always exact."""
+        """Context in which the networks' matrix products have the config's precision, except those always exact."""
         return within(self.config.precision)
 
     def _learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], divergence.Divergence]:
@@ -159,11 +172,11 @@ class Loop:
 
         def update(carry, batch):
             index, indices, key = batch
-            # Shared out, or each device would compute the whole update. Of a ring that is shared out along its
-            # environments each device gives the rows it has: the ring itself never moves.
+            # Without sharding, each device would compute the whole update. The buffer is sharded by environment:
+            # each device contributes its own rows, and the buffer itself never moves.
             rows, goals = self.devices.shard_rows(replays.gather(state.replay, indices))
             return update_or_skip(self.algorithm, config.loss_bound, carry, index, key, rows.state, rows.action, goals)
 
-        each = (jnp.arange(config.updates), batches, jax.random.split(update_key, config.updates))
-        (learner, trouble), metrics = jax.lax.scan(update, (state.learner, divergence.none()), each)
-        return state.replace(learner=learner, key=key), jax.tree.map(jnp.mean, metrics), trouble
+        inputs = (jnp.arange(config.updates), batches, jax.random.split(update_key, config.updates))
+        (learner, diverged), metrics = jax.lax.scan(update, (state.learner, divergence.none()), inputs)
+        return state.replace(learner=learner, key=key), jax.tree.map(jnp.mean, metrics), diverged

@@ -1,1 +1,1 @@
-"""Runs under way: compiled programs, evaluation, saving, several processes."""
+"""Running a training: compiled programs, evaluation, saving and resuming, several processes."""

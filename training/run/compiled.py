@@ -1,7 +1,7 @@
-"""From a config to what runs it: environments, networks and algorithm, and the compiled programs of a run.
+"""Build the environment, networks and algorithm of a config, and compile the programs of a run.
 
-On an accelerator, runs that differ in their seed alone can share a program: they are its members, and every array it
-takes and gives has a leading axis for them. A CPU is busy with one run, so there a program has one member.
+On an accelerator, runs that differ only in their seed share a program: each takes one of its slots, a leading axis of
+every argument and result. On a CPU one run keeps all cores busy, so a program has one slot.
 """
 
 import dataclasses
@@ -32,10 +32,10 @@ from training.sharding import ONE, Devices
 
 
 def build(config: TrainConfig, devices: Devices = ONE) -> Loop:
-    """The loop of a config: environment, networks and algorithm, checked and ready to compile.
+    """Check a config and build its loop: environment, networks and algorithm. Compiles nothing.
 
     Raises:
-      UsageError: unknown environment, settings that do not fit each other, or that the devices cannot share.
+      UsageError: unknown environment, settings that contradict each other, or that do not divide over the devices.
     """
     counts = schedule(config)
     devices.check(config.num_envs, config.batch_size)
@@ -45,7 +45,7 @@ def build(config: TrainConfig, devices: Devices = ONE) -> Loop:
 
 
 def algorithm(config: TrainConfig, env: GoalEnv, devices: Devices = ONE) -> CRL:
-    """The networks and the update of a config in its environment."""
+    """The algorithm of a config, with networks of the environment's sizes."""
     actor = Actor(config.actor, env.observation_size, env.action_size)
     critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim)
     return CRL(config.crl, actor, critic, devices.replicate)
@@ -53,22 +53,22 @@ def algorithm(config: TrainConfig, env: GoalEnv, devices: Devices = ONE) -> CRL:
 
 @dataclass(frozen=True)
 class Programs:
-    """The compiled parts of a run, or of several that differ in their seed alone and go in lockstep.
+    """The compiled programs of a run, or of several that differ only in their seed and train in lockstep.
 
-    Where several processes train a run, each has these; what the first calls of the functions below, the others hear
-    of (``hosts.broadcast``) and call too.
+    With several processes each has these programs. The coordinator broadcasts every call of a public method below
+    (``hosts.broadcast``), and the workers repeat it.
 
     Attributes:
-      loop: what they are of; the seed in its config means nothing here.
-      members: how many train together.
-      example: the shapes of one member's TrainState.
-      empty_buffer, init, reset_envs, collect, learn: those of the loop, with arguments and results [members, ...];
-        ``collect`` and ``learn`` donate the states they are given.
-      evaluate_policy: (actors' parameters, keys) to the scores of an evaluation by the mean action, [members].
+      loop: the loop they are compiled from; the seed in its config is not used.
+      slots: number of runs that train together.
+      example: shapes of the TrainState of one slot.
+      empty_buffer, init, reset_envs, collect, learn: methods of the loop, with arguments and results [slots, ...];
+        ``collect`` and ``learn`` donate the state.
+      evaluate_policy: maps (actor parameters, keys) to the scores [slots] of an evaluation with the mean action.
     """
 
     loop: Loop
-    members: int
+    slots: int
     example: TrainState
     empty_buffer: Callable[[], Any]
     init: jax.stages.Compiled
@@ -79,117 +79,124 @@ class Programs:
 
     @property
     def memory(self) -> int:
-        """Bytes that training and evaluating take, the states included; of several devices, on each."""
-        return max(_memory(self.collect), _memory(self.learn), _held(self.learn) + _memory(self.evaluate_policy))
+        """Bytes that training and evaluation take on each device, states included."""
+        return max(
+            _memory(self.collect), _memory(self.learn), _argument_memory(self.learn) + _memory(self.evaluate_policy)
+        )
 
     def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> TrainState:
-        """The states that runs of these seeds begin with; other ones after each rewind."""
-        hosts.broadcast("start", members=self.members, seeds=seeds, rewinds=rewinds)
+        """The first states [slots, ...] of runs with these seeds; a different number of rewinds gives another key."""
+        hosts.broadcast("start", slots=self.slots, seeds=seeds, rewinds=rewinds)
         keys = self._rewound([_keys(seed)[0] for seed in seeds], rewinds)
         return self._fill(self.init(keys, self.reset_envs(keys)))
 
     def load(self, saved: Sequence[Saved], rewinds: Sequence[int]) -> TrainState:
-        """The saved states to go on from, with another key after a rewind; with a new replay where they have none.
+        """Read saved states [slots, ...], with another key after a rewind; without a saved buffer, fill a new one.
 
         Raises:
-          CrlvizError: a state cannot be read, or is of another config.
+          CrlvizError: a state cannot be read, or belongs to another config.
         """
         paths, replay = [str(each.path.absolute()) for each in saved], saved[0].replay
-        hosts.broadcast("load", members=self.members, paths=paths, replay=replay, rewinds=rewinds)
+        hosts.broadcast("load", slots=self.slots, paths=paths, replay=replay, rewinds=rewinds)
         state = states.read(saved, self.example, self.loop.devices)
         state = state.replace(key=self._rewound(state.key, rewinds))
         return state if replay else self._fill(state)
 
     def _fill(self, state: TrainState) -> TrainState:
-        """With a new replay, filled with a window of each environment by the present policy."""
+        """Add a new buffer, filled with a window of each environment by the current policy."""
         state = state.replace(replay=self.empty_buffer())
         for _ in range(self.loop.schedule.prefill_unrolls):
             state = self._collected(state)
         return state
 
     def _collected(self, state: TrainState) -> TrainState:
-        # One reset an unroll rather than one a step: a reset of a physics engine costs as much as a step.
+        # One reset for each unroll, not for each step: a reset of a physics engine costs as much as a step.
         return self.collect(state, self.reset_envs(state.key) if self.loop.config.redraw_goals else None)
 
     def _rewound(self, keys: Iterable[jax.Array], rewinds: Sequence[int]) -> jax.Array:
-        """The keys [members] of runs that were rewound so often."""
+        """Keys [slots] after the given numbers of rewinds; unchanged for 0."""
         pairs = zip(keys, rewinds, strict=True)
-        drawn = [jax.random.fold_in(key, count) if count else key for key, count in pairs]
-        return self.loop.devices.device_put_keys(jnp.stack(drawn))
+        folded = [jax.random.fold_in(key, count) if count else key for key, count in pairs]
+        return self.loop.devices.device_put_keys(jnp.stack(folded))
 
     def advance(self, state: TrainState) -> tuple[TrainState, Any, Any]:
-        """A training step: the states after it, and of each member the losses and the trouble; what it is given is
-        used up."""
-        hosts.broadcast("advance", members=self.members)
+        """Do a training step; donates the state. Returns the new state, the losses and the Divergence, [slots, ...]."""
+        hosts.broadcast("advance", slots=self.slots)
         return self.learn(self._collected(state))
 
     def evaluate(self, state: TrainState, seeds: Sequence[int], index: int) -> list[dict[str, float]]:
-        """The scores of each member in the evaluation of that number."""
-        hosts.broadcast("evaluate", members=self.members, seeds=seeds, index=index)
+        """Scores of each slot in evaluation number ``index``, by name."""
+        hosts.broadcast("evaluate", slots=self.slots, seeds=seeds, index=index)
         keys = jnp.stack([jax.random.fold_in(_keys(seed)[1], index) for seed in seeds])
         scores = jax.device_get(self.evaluate_policy(state.learner.actor, self.loop.devices.device_put_keys(keys)))
-        return [{name: float(values[slot]) for name, values in scores.items()} for slot in range(self.members)]
+        return [{name: float(values[slot]) for name, values in scores.items()} for slot in range(self.slots)]
 
     def copy(self, state: TrainState, *, replay: bool) -> TrainState:
-        """The states in host memory (``state.snapshot``), with or without their replay."""
-        hosts.broadcast("copy", members=self.members, replay=replay)
+        """Copy the states to host memory (``saved_state.snapshot``), with or without the buffer."""
+        hosts.broadcast("copy", slots=self.slots, replay=replay)
         return states.snapshot(state if replay else state.replace(replay=None))
 
 
-def compiled(config: TrainConfig, members: int = 1, devices: Devices = ONE) -> Programs:
-    """Build and compile, from shapes alone: so a run and its resumption have the very same programs.
+def compiled(config: TrainConfig, slots: int = 1, devices: Devices = ONE) -> Programs:
+    """Build and compile the programs of a config, from shapes alone, so a resumed run has exactly the same programs.
 
     Raises:
-      UsageError: as ``build``; or an evaluation environment of another body.
+      UsageError: an error of ``build``, or the evaluation environment has another body.
     """
     loop = build(config, devices)
     eval_env = _evaluation_env(config, loop)
-    hosts.broadcast("compile", members=members, config=dataclasses.asdict(config))
+    hosts.broadcast("compile", slots=slots, config=dataclasses.asdict(config))
 
     def evaluate_policy(params, key):
         def policy(observation, _):
-            # Which shares out the episodes: all else in them follows.
+            # Sharding the observations shards the episodes; everything else follows.
             with loop.precision():
                 return loop.algorithm.actor.mean_action(params, devices.shard_rows(observation))
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
-    whole, lies = devices.sharding(), shardings(devices)
-    reset_envs = jax.jit(_each(loop.reset_envs, members), in_shardings=(whole,), out_shardings=lies.collector)
+    replicated, sharded = devices.sharding(), shardings(devices)
+    reset_envs = jax.jit(_vmapped(loop.reset_envs, slots), in_shardings=(replicated,), out_shardings=sharded.collector)
     init = jax.jit(
-        _each(loop.init, members),
-        in_shardings=(whole, lies.collector),
-        out_shardings=lies.replace(replay=None),
+        _vmapped(loop.init, slots),
+        in_shardings=(replicated, sharded.collector),
+        out_shardings=sharded.replace(replay=None),
     )
-    ring = jax.jit(
-        lambda: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), loop.empty_buffer()),
-        out_shardings=lies.replay,
+    empty_buffer = jax.jit(
+        lambda: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (slots, *leaf.shape)), loop.empty_buffer()),
+        out_shardings=sharded.replay,
     )
     collect = jax.jit(
-        _each(loop.collect, members), donate_argnums=0, in_shardings=(lies, lies.collector), out_shardings=lies
+        _vmapped(loop.collect, slots),
+        donate_argnums=0,
+        in_shardings=(sharded, sharded.collector),
+        out_shardings=sharded,
     )
     learn = jax.jit(
-        _each(loop.learn, members), donate_argnums=0, in_shardings=(lies,), out_shardings=(lies, whole, whole)
+        _vmapped(loop.learn, slots),
+        donate_argnums=0,
+        in_shardings=(sharded,),
+        out_shardings=(sharded, replicated, replicated),
     )
-    score = jax.jit(_each(evaluate_policy, members), in_shardings=(whole, whole), out_shardings=whole)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
+    score = jax.jit(_vmapped(evaluate_policy, slots), in_shardings=(replicated, replicated), out_shardings=replicated)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), slots))
     fresh = jax.eval_shape(reset_envs, keys)
-    stacked = jax.eval_shape(init, keys, fresh).replace(replay=jax.eval_shape(ring))
+    stacked = jax.eval_shape(init, keys, fresh).replace(replay=jax.eval_shape(empty_buffer))
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
     fresh = fresh if config.redraw_goals else None
-    made = _compiled(
+    programs = _compiled(
         collect=(collect, stacked, fresh),
         evaluate_policy=(score, stacked.learner.actor, keys),
         learn=(learn, stacked),
         reset_envs=(reset_envs, keys),
         init=(init, keys, fresh),
     )
-    return Programs(loop, members, example, ring, **made)
+    return Programs(loop, slots, example, empty_buffer, **programs)
 
 
 def _compiled(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
-    """Jitted functions, each compiled for the shapes that stand behind it."""
-    # One is traced while others are compiled. XLA keeps about two cores busy with one, and needs memory for each.
+    """Compile jitted functions, each given as (function, *argument shapes)."""
+    # Trace one program while others compile. XLA keeps about two cores busy with each, and each needs memory.
     pool = ThreadPoolExecutor(max(1, len(process_pool.cores()) // 2))
     try:
         compiling = {
@@ -197,15 +204,15 @@ def _compiled(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
         }
         return {name: program.result() for name, program in compiling.items()}
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody wants the others
+        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C the others are not needed
 
 
-def _each(function: Callable[..., Any], members: int) -> Callable[..., Any]:
-    """A function of one member as a function of all, whose arguments and results have a leading axis [members]."""
-    if members > 1:
+def _vmapped(function: Callable[..., Any], slots: int) -> Callable[..., Any]:
+    """Vectorize a function of one slot: arguments and results get a leading axis [slots]."""
+    if slots > 1:
         return jax.vmap(function)
 
-    def of_one(*arguments):  # nothing but the axis differs from the function itself
+    def of_one(*arguments):  # adds only the axis, so the program is that of the function itself
         result = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
         return jax.tree.map(lambda leaf: leaf[None], result)
 
@@ -213,65 +220,67 @@ def _each(function: Callable[..., Any], members: int) -> Callable[..., Any]:
 
 
 def compile_for(config: TrainConfig, devices: Devices = ONE) -> Callable[[int], Programs]:
-    """A function that compiles programs for that many members, or for fewer: what trains them soonest here.
+    """Return a function that compiles programs for up to a number of slots: as many as train fastest on this device.
 
-    An accelerator does all at once, or as many of them as its memory holds: half, and half again. A CPU is no faster
-    with several at once, so they take turns there, and each has the numbers, to the bit, that it has alone. What was
-    compiled is kept for the next turn.
+    An accelerator trains all at once if they fit its memory; else their number is halved until they do. A CPU is no
+    faster with several at once, so there they take turns in one slot, each bit for bit what it is alone. Programs are
+    compiled once for each number of slots.
     """
 
     @functools.cache
-    def fit(members: int) -> Programs:
-        if members > 1 and not at_once():
-            return fit(1)
-        made, room = compiled(config, members, devices), memory()
-        if members == 1 or room is None or made.memory <= room:
-            return made
-        half = -(-members // 2)
+    def compile_slots(slots: int) -> Programs:
+        if slots > 1 and not at_once():
+            return compile_slots(1)
+        programs, limit = compiled(config, slots, devices), memory()
+        if slots == 1 or limit is None or programs.memory <= limit:
+            return programs
+        half = -(-slots // 2)
         tqdm.write(
-            f"{members} seeds at once take {made.memory / 1e9:.2g} GB, of which the device has {room / 1e9:.2g}; they "
-            f"train by {half}",
+            f"{slots} seeds at once take {programs.memory / 1e9:.2g} GB, but the device has {limit / 1e9:.2g}; "
+            f"training {half} at once",
             file=sys.stderr,
         )
-        return fit(half)
+        return compile_slots(half)
 
-    return fit
+    return compile_slots
 
 
 def at_once() -> bool:
-    """Whether this device trains several runs sooner at once than one after the other."""
+    """Whether this device trains several runs faster at once than one after the other."""
     return jax.default_backend() != "cpu"
 
 
 def memory() -> int | None:
-    """Bytes of the device's memory that this process may take; None where the device does not tell."""
+    """Bytes of device memory that this process may use; None if the device does not report it."""
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
-def _memory(program: Any) -> int:
-    told = program.memory_analysis()
-    if told is None:  # some devices do not say
+def _memory(program: jax.stages.Compiled) -> int:
+    """Bytes that a program takes; 0 if the device does not report it."""
+    stats = program.memory_analysis()
+    if stats is None:
         return 0
-    taken = told.argument_size_in_bytes + told.output_size_in_bytes + told.temp_size_in_bytes
-    return taken - told.alias_size_in_bytes
+    taken = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
+    return taken - stats.alias_size_in_bytes
 
 
-def _held(program: Any) -> int:
-    told = program.memory_analysis()
-    return told.argument_size_in_bytes if told else 0
+def _argument_memory(program: jax.stages.Compiled) -> int:
+    """Bytes of a program's arguments; 0 if the device does not report it."""
+    stats = program.memory_analysis()
+    return stats.argument_size_in_bytes if stats else 0
 
 
 def _keys(seed: int) -> jax.Array:
-    """Of the first state, and of the evaluations."""
+    """The two keys of a seed: for the first state, and for the evaluations."""
     return jax.random.split(jax.random.key(seed))
 
 
-def _evaluation_env(config: TrainConfig, loop: Loop) -> Any:
+def _evaluation_env(config: TrainConfig, loop: Loop) -> GoalEnv:
     if not config.eval_env or config.eval_env == config.env:
         return loop.env
     env = envs.make(config.eval_env, **config.env_options)
     if (env.state_dim, env.goal_dim, env.action_size) != (loop.env.state_dim, loop.env.goal_dim, loop.env.action_size):
         raise UsageError(
-            f"{config.eval_env} has other observations or actions than {config.env}; evaluate on a like body"
+            f"{config.eval_env} differs from {config.env} in its observations or actions; evaluate with the same body"
         )
     return env

@@ -1,8 +1,8 @@
-"""Several processes that train one run: how do they skip in step?
+"""Coordination of several processes that train one run.
 
-Each must begin the same programs in the same order, or all wait for each other for ever. So the first process alone
-decides: it has the run directory, hears signals, and knows of trouble. Before each program it tells the others which
-one is next (``training.run.worker``), and at the end that it is over.
+All must start the same programs in the same order, or they deadlock. So the first process, the coordinator, decides
+alone: it owns the run directory, handles signals, and sees errors. Before each program it broadcasts the program's name
+to the workers (``training.run.worker``), and at the end it broadcasts that.
 """
 
 import contextlib
@@ -24,30 +24,30 @@ from crlviz.escaping import printable
 from crlviz.processes import interrupts
 from training import sharding
 
-_LINE = 4096  # bytes that an order is padded to a multiple of, so that most have one program
+_BLOCK = 4096  # orders are padded to a multiple of this many bytes, so that most share one compiled broadcast
 _BY_HAND = re.compile(r"(\d+)/([1-9]\d*)@(.+:\d+)")
 
 
 def join(where: str) -> None:
-    """Become one of the processes of a run; before anything else is asked of jax.
+    """Join the processes of a run. Call it before any other use of jax.
 
     Args:
-      where: ``auto``, where a cluster says who is who (SLURM, Open MPI, Kubernetes: jax knows them); or by hand
-        ``I/N@HOST:PORT``: process I, from 0, of N, and where process 0 listens.
+      where: ``auto`` on a cluster that jax knows (SLURM, Open MPI, Kubernetes); or by hand ``I/N@HOST:PORT``: process
+        I, from 0, of N, with the address on which process 0 listens.
 
     Raises:
-      UsageError: neither of these, or no cluster says anything.
-      CrlvizError: jax cannot begin, as where the port is taken. Where the others do not come within five minutes jax
-        itself ends the process.
+      UsageError: ``where`` is neither, or there is no such cluster.
+      CrlvizError: jax cannot start, for example because the port is taken. If the others do not join within five
+        minutes, jax itself ends the process.
     """
     by_hand = _BY_HAND.fullmatch(where)
-    place: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if by_hand:
         number, count, address = int(by_hand[1]), int(by_hand[2]), by_hand[3]
         if number >= count:
             raise UsageError(f"--distributed {where}: {count} processes are numbered 0 to {count - 1}")
-        place = {"process_id": number, "num_processes": count, "coordinator_address": address}
-        place["cluster_detection_method"] = "deactivate"
+        options = {"process_id": number, "num_processes": count, "coordinator_address": address}
+        options["cluster_detection_method"] = "deactivate"
         print(f"process {number} of {count} waits for the others at {address}", file=sys.stderr, flush=True)
     elif where != "auto":
         raise UsageError(
@@ -56,69 +56,73 @@ def join(where: str) -> None:
     sharding.widen()
     terminated = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
-        jax.distributed.initialize(**place)
+        jax.distributed.initialize(**options)
     except ValueError:
         raise UsageError(
-            "--distributed auto finds no cluster around this process (SLURM's srun, Open MPI, Kubernetes); tell each "
-            "process by hand which it is: --distributed 0/2@HOST:PORT, 1/2@HOST:PORT"
+            "--distributed auto finds no cluster around this process (SLURM's srun, Open MPI, Kubernetes); give "
+            "each process its number by hand: --distributed 0/2@HOST:PORT, 1/2@HOST:PORT"
         ) from None
     except RuntimeError as error:
-        raise CrlvizError(f"the processes of --distributed {where} cannot begin: {error}") from None
-    signal.signal(signal.SIGTERM, terminated)  # jax has it noted where nobody looks
+        raise CrlvizError(f"the processes of --distributed {where} cannot start: {error}") from None
+    signal.signal(signal.SIGTERM, terminated)  # jax replaces the handler by one whose result nothing reads
 
 
 def is_coordinator() -> bool:
-    """Whether this process decides: the first, or the only one."""
+    """Whether this process is the coordinator: the first, or the only one."""
     return jax.process_index() == 0
 
 
 class ProcessLost(CrlvizError):
-    """The processes cannot go on together: one is gone, or a program of theirs failed."""
+    """The processes cannot continue: one is gone, or a program that they share failed."""
 
     def __init__(self, cause: Exception):
-        why = sentence(cause)
+        reason = sentence(cause)
         super().__init__(
-            f"the processes of this run lost each other ({why}); begin all of them again with --resume, which goes on "
-            "from the last saved state"
+            f"the processes of this run lost each other ({reason}); start all of them again with --resume, which "
+            "continues from the last saved state"
         )
 
 
 def broadcast(order: str, **arguments: Any) -> None:
-    """Tell the others what comes next, if there are others and this is the first.
+    """Send an order to the workers; does nothing in a worker, or if there are none.
+
+    Args:
+      order: name of the program to run next, or ``end``.
+      arguments: its arguments, as JSON values.
 
     Raises:
-      ProcessLost: one of them is gone.
+      ProcessLost: a process is gone.
     """
     if jax.process_count() == 1 or not is_coordinator():
         return
     text = json.dumps({"order": order, **arguments}).encode()
-    text += b" " * (-len(text) % _LINE)
-    _shared(np.array(len(text)))
-    _shared(np.frombuffer(text, np.uint8))
+    text += b" " * (-len(text) % _BLOCK)
+    _from_coordinator(np.array(len(text)))
+    _from_coordinator(np.frombuffer(text, np.uint8))
 
 
 def receive() -> dict[str, Any]:
-    """Wait for what the first process tells next.
+    """Wait for the coordinator's next order; returns its name as ``order``, and its arguments.
 
     Raises:
-      ProcessLost: one of the processes is gone.
+      ProcessLost: a process is gone.
     """
-    size = int(_shared(np.array(0)))
-    return json.loads(_shared(np.zeros(size, np.uint8)).tobytes())
+    size = int(_from_coordinator(np.array(0)))
+    return json.loads(_from_coordinator(np.zeros(size, np.uint8)).tobytes())
 
 
-def _shared(value: np.ndarray) -> np.ndarray:
-    """What the first process has here."""
+def _from_coordinator(value: np.ndarray) -> np.ndarray:
+    """The coordinator's value, in every process."""
     try:
         return multihost_utils.broadcast_one_to_all(value)
-    except (RuntimeError, ValueError) as error:  # jax raises either
+    except (RuntimeError, ValueError) as error:  # jax raises both
         raise ProcessLost(error) from error
 
 
 @contextlib.contextmanager
 def coordinator() -> Iterator[None]:
-    """What the first process does; at the end of it the others hear that it is over, and with which exit code."""
-    with _leaving(ProcessLost):
+    """Context of the coordinator's work; at its end broadcast ``end`` and the exit code to the workers."""
+    with _exit_on(ProcessLost):
         try:
             yield
         except ProcessLost:
@@ -130,29 +134,30 @@ def coordinator() -> Iterator[None]:
             code = interrupts.exit_code() if interrupted else getattr(error, "exit_code", 1)
             try:
                 broadcast("end", code=code)
-            except ProcessLost:  # the others are gone, but what went wrong first is what the user is to know
-                _leave(error)
+            except ProcessLost:  # the workers are gone; report the first error, which is the cause
+                _exit(error)
             raise
         broadcast("end", code=0)
 
 
 @contextlib.contextmanager
 def worker() -> Iterator[None]:
-    """What another process does; whatever goes wrong with it is the end of the run."""
-    with _leaving(Exception):
+    """Context of a worker's work; any error ends the process, and with it the run."""
+    with _exit_on(Exception):
         yield
 
 
 @contextlib.contextmanager
-def _leaving(kind: type[Exception]) -> Iterator[None]:
-    """After such an error end this process without jax's farewell, which waits minutes for processes that are gone."""
+def _exit_on(kind: type[Exception]) -> Iterator[None]:
+    """On such an error exit at once, without jax's shutdown, which waits minutes for processes that are gone."""
     try:
         yield
     except kind as error:
-        _leave(error)
+        _exit(error)
 
 
-def _leave(error: BaseException) -> NoReturn:
+def _exit(error: BaseException) -> NoReturn:
+    """Print the error and end the process, without cleanup."""
     if "--debug" in sys.argv:
         traceback.print_exc()
     print(f"Error: {printable(sentence(error))}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""metrics.csv: a row an evaluation, written whole each time so that no row is ever torn."""
+"""metrics.csv: one row for each evaluation. The file is rewritten atomically, so no row is ever cut off."""
 
 import csv
 import io
@@ -9,11 +9,11 @@ from typing import Any
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import CrlvizError
 
-# Losses and gradient norms are means over the updates since the row before.
+# Losses and gradient norms are means over the updates since the previous row.
 #
-# ``train_seconds`` is the time of collecting and updating; the speeds are by it. Of seeds that an accelerator trains at
-# once each counts an equal share, the group's seconds over its members: what a seed cost there, which is less than
-# alone. ``together`` in config.json tells which they were. ``wall_seconds`` is the clock and is not shared.
+# ``train_seconds`` is the time spent on collecting and updating; both throughputs are computed from it. Seeds that an
+# accelerator trains at once share it equally: each counts the group's seconds divided by its size, which is less than
+# the seed would take alone. ``together`` in config.json lists them. ``wall_seconds`` is clock time and is not shared.
 METRICS = (
     "env_steps",
     "gradient_steps",
@@ -42,10 +42,10 @@ Row = Mapping[str, Any]
 
 
 def read(run: Path, last: int) -> list[Row]:
-    """The rows up to that many environment steps, as text; none where there is no table.
+    """The rows up to ``last`` environment steps, values as text; empty if there is no file.
 
     Raises:
-      CrlvizError: not a table of evaluations.
+      CrlvizError: the file cannot be read or is not a table of evaluations.
     """
     path = run / "metrics.csv"
     if not path.exists():
@@ -58,7 +58,7 @@ def read(run: Path, last: int) -> list[Row]:
 
 
 def write(run: Path, rows: Sequence[Row]) -> None:
-    """Replace the table.
+    """Write the table in place of the old one.
 
     Raises:
       CrlvizError: it cannot be written.

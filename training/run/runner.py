@@ -1,4 +1,4 @@
-"""Runs under way: training steps, evaluations, saving beside them, and what happens when something goes wrong."""
+"""The training of one or several runs: steps, evaluations, saving in the background, errors and signals."""
 
 import contextlib
 import sys
@@ -19,26 +19,32 @@ from training.run import signals
 from training.run.compiled import Programs
 from training.run.seed_run import SeedRun
 
-Fit = Callable[[int], Programs]  # programs for so many seed_runs, or for fewer where memory holds no more
+# Programs for a number of slots, or for fewer if memory holds no more: a result of ``compiled.compile_for``.
+CompileSlots = Callable[[int], Programs]
 
 
 class Run:
-    """One run, or several that differ in their seed alone: group after group, each in lockstep on a program's slots.
+    """One run, or several that differ only in their seed, trained group by group; a group trains in lockstep.
 
     Args:
       seed_runs: the runs.
-      fit: of ``programs.compile_for``, for their config.
-      began: ``time.perf_counter`` when work on them began.
-      again: what ``crlviz train --resume`` takes to go on with them.
-      progress: show a bar over all; None: where there is a terminal, and elsewhere a line an evaluation; False:
-        neither.
+      compile_slots: result of ``compiled.compile_for`` for their config.
+      start_time: ``time.perf_counter`` at the start of work on them.
+      again: paths for the ``crlviz train --resume`` command that resumes them, which a message shows.
+      progress: True: show a progress bar; False: show nothing; None: a bar in a terminal, else a line for each
+        evaluation.
     """
 
     def __init__(
-        self, seed_runs: Sequence[SeedRun], fit: Fit, began: float, again: Sequence[Path], progress: bool | None = None
+        self,
+        seed_runs: Sequence[SeedRun],
+        compile_slots: CompileSlots,
+        start_time: float,
+        again: Sequence[Path],
+        progress: bool | None = None,
     ):
         self.seed_runs = seed_runs
-        self._fit, self._began, self._again = fit, began, again
+        self._compile_slots, self._start_time, self._again = compile_slots, start_time, again
         self._slots: Sequence[SeedRun] = ()
         self._state: Any = None
         self._step_seconds = 0.0
@@ -53,40 +59,40 @@ class Run:
         )
 
     def go(self) -> None:
-        """Train all to the end.
+        """Train all runs to the end.
 
-        A seed_run with which something goes wrong drops out of its group, and the others go on without it. One that may
-        rewind goes on after them; of another, ``trouble`` tells what it was.
+        A run that fails drops out of its group, and the others continue. If it may rewind, it continues after them;
+        otherwise its ``error`` says what happened.
 
         Raises:
-          Stopped: by a signal, after saving the group that was training.
+          Stopped: a signal was received; the group that was training is saved.
         """
         waiting = list(self.seed_runs)
         with self._bar, ThreadPoolExecutor(1) as self._saver, signals.heard(self._answer) as heard:
             while waiting:
-                self._slots = next(groups(waiting, self._fit))
+                self._slots = next(groups(waiting, self._compile_slots))
                 waiting = [seed_run for seed_run in waiting if seed_run not in self._slots]
                 self._train(heard)
-                self._began = time.perf_counter()
-                waiting += [seed_run for seed_run in self._slots if self._goes_on(seed_run)]
+                self._start_time = time.perf_counter()
+                waiting += [seed_run for seed_run in self._slots if self._continues(seed_run)]
 
     @property
     def training(self) -> list[SeedRun]:
-        """Members of the present group with which nothing went wrong."""
-        return [seed_run for seed_run in self._slots if not seed_run.trouble]
+        """Runs of the current group that have not failed."""
+        return [seed_run for seed_run in self._slots if not seed_run.error]
 
     @property
     def step(self) -> int:
-        """Training steps that the present group has done."""
+        """Training steps done by the current group."""
         return self.training[0].counters.step
 
     def _train(self, heard: Callable[[], int | None]) -> None:
-        """The group to its last evaluation, that included, or until it has lost all seed_runs."""
+        """Train the current group to its last evaluation, or until all its runs have failed."""
         try:
             self._load()
         except CrlvizError as error:
             for seed_run in self._slots:
-                seed_run.trouble = error
+                seed_run.error = error
         counts = self._slots[0].schedule
         while self.training:
             if self.step % counts.steps_per_epoch == 0:
@@ -109,57 +115,55 @@ class Run:
         self._state = None
 
     def _load(self) -> None:
-        """The states of the group, [seed_runs, ...]."""
+        """Load or create the states [slots, ...] of the current group."""
         seed_runs = self._slots
-        self._programs = self._fit(len(seed_runs))
+        self._programs = self._compile_slots(len(seed_runs))
         for seed_run in seed_runs:
-            seed_run.begin(self._began)
+            seed_run.start_clock(self._start_time)
         saved = [seed_run.saved for seed_run in seed_runs if seed_run.saved]
         if saved:
-            again = [seed_run.counters.rewinds if seed_run.rewound else 0 for seed_run in seed_runs]
-            self._state = self._programs.load(saved, again)
+            rewinds = [seed_run.counters.rewinds if seed_run.rewound else 0 for seed_run in seed_runs]
+            self._state = self._programs.load(saved, rewinds)
         else:
-            seeds, rewinds = zip(
-                *((seed_run.config.seed, seed_run.counters.rewinds) for seed_run in seed_runs), strict=True
-            )
+            seeds = [seed_run.config.seed for seed_run in seed_runs]
+            rewinds = [seed_run.counters.rewinds for seed_run in seed_runs]
             self._state = self._programs.start(seeds, rewinds)
 
     def _step(self) -> None:
+        """Do a training step of the group, and count it in each run."""
         start = time.perf_counter()
-        self._state, losses, troubles = self._programs.advance(self._state)
-        losses, troubles = jax.device_get((losses, troubles))
+        self._state, losses, diverged = self._programs.advance(self._state)
+        losses, diverged = jax.device_get((losses, diverged))
         self._step_seconds = time.perf_counter() - start
-        share = self._step_seconds / len(self.training)  # a seed_run that dropped out takes no part of it
+        share = self._step_seconds / len(self.training)  # a run that dropped out gets no share
         for slot, seed_run in self._each(self.training):
-            with self._apart(seed_run):
+            with self._isolated(seed_run):
                 own = {name: float(values[slot]) for name, values in losses.items()}
-                seed_run.advance(own, jax.tree.map(lambda leaf, slot=slot: leaf[slot], troubles), share)
+                seed_run.advance(own, jax.tree.map(lambda leaf, slot=slot: leaf[slot], diverged), share)
         self._show()
 
     def _evaluate(self) -> None:
-        """A row in the table of each seed_run that has none for this moment."""
+        """Evaluate the group; add a row to the metrics table of each run that has none for this step."""
         lacking = [seed_run for seed_run in self.training if not seed_run.evaluated]
         if not lacking:
             return
-        seeds, index = (
-            [seed_run.config.seed for seed_run in self._slots],
-            self.step // lacking[0].schedule.steps_per_epoch,
-        )
+        seeds = [seed_run.config.seed for seed_run in self._slots]
+        index = self.step // lacking[0].schedule.steps_per_epoch
         scores = self._programs.evaluate(self._state, seeds, index)
         rows = []
         for slot, seed_run in self._each(lacking):
-            with self._apart(seed_run):
+            with self._isolated(seed_run):
                 rows.append(seed_run.record(scores[slot]))
         if rows:
             speed = f"{rows[0]['updates_per_second']:.0f} updates/s, " if "updates_per_second" in rows[0] else ""
             success, at_goal = (sum(row[name] for row in rows) / len(rows) for name in ("success", "time_at_goal"))
-            said = f"{speed}success {success:.2f}, time at goal {at_goal:.0f}"
-            self._bar.set_postfix_str(said)
+            scores_text = f"{speed}success {success:.2f}, time at goal {at_goal:.0f}"
+            self._bar.set_postfix_str(scores_text)
             if self._lines:
-                self._say(f"{self._progress(lacking[0])}, {said}")
+                self._say(f"{self._progress(lacking[0])}, {scores_text}")
 
     def _save(self, seed_runs: Sequence[SeedRun], *, checkpoint: bool) -> None:
-        """Copy the states and write those of some seed_runs, and maybe their checkpoints, beside training."""
+        """Copy the states, and write those of ``seed_runs`` in the background, with checkpoints if asked for."""
         if not seed_runs:
             return
         self._finish_saving()
@@ -167,72 +171,76 @@ class Run:
         resumes = first.config.keep_state or first.counters.step != first.schedule.steps
         copied = self._programs.copy(self._state, replay=resumes and first.config.save_replay)
         for slot, seed_run in self._each(seed_runs):
-            if not seed_run.trouble:
+            if not seed_run.error:
                 own = jax.tree.map(lambda leaf, slot=slot: leaf[slot, ...], copied)
                 self._saving[seed_run] = self._saver.submit(
                     seed_run.write, own, seed_run.counted(), checkpoint=checkpoint
                 )
 
     def _finish_saving(self) -> None:
-        """Wait for what is being written."""
+        """Wait until everything is written."""
         saving, self._saving = self._saving, {}
         for seed_run, written in saving.items():
-            with self._apart(seed_run):
+            with self._isolated(seed_run):
                 written.result()
 
-    def _goes_on(self, seed_run: SeedRun) -> bool:
-        """Clear up after a seed_run that has left its slot; whether it takes another, after a rewind."""
+    def _continues(self, seed_run: SeedRun) -> bool:
+        """Finish a run that has left its slot; returns whether it was rewound and needs another slot."""
         try:
-            if isinstance(seed_run.trouble, DivergenceError):
-                self._say(seed_run.rewind(seed_run.trouble))
+            if isinstance(seed_run.error, DivergenceError):
+                self._say(seed_run.rewind(seed_run.error))
                 self._show()
                 return True
-            if not seed_run.trouble and not seed_run.config.keep_state:
+            if not seed_run.error and not seed_run.config.keep_state:
                 states.remove(seed_run.path)
         except CrlvizError as error:
-            seed_run.trouble = error
+            seed_run.error = error
         return False
 
     @contextlib.contextmanager
-    def _apart(self, seed_run: SeedRun) -> Iterator[None]:
-        """What goes wrong with a seed_run is its own trouble."""
+    def _isolated(self, seed_run: SeedRun) -> Iterator[None]:
+        """Record an error of one run in its ``error``, so that the others continue."""
         try:
             yield
         except CrlvizError as error:
-            seed_run.trouble = error
+            seed_run.error = error
             if self.training:
-                self._say(f"{seed_run.path}: {printable(error)}; the others go on without it")
+                self._say(f"{seed_run.path}: {printable(error)}; the others continue without it")
 
     def _each(self, seed_runs: Sequence[SeedRun]) -> list[tuple[int, SeedRun]]:
-        """Some seed_runs of the group and their slots."""
+        """(Slot, run) of the given runs of the current group."""
         return [(slot, seed_run) for slot, seed_run in enumerate(self._slots) if seed_run in seed_runs]
 
     def _progress(self, seed_run: SeedRun) -> str:
-        """Where a seed_run's group stands, and how long all will take yet at the rate since it began to train."""
+        """Progress of a run's group, and the time left for all runs at the average rate so far."""
         whose = f"{len(self._slots)} of {len(self.seed_runs)} runs: " if len(self.seed_runs) > 1 else ""
         done, total = (sum(getattr(each, name) for each in self.seed_runs) for name in ("env_steps", "all_env_steps"))
-        fresh, elapsed = done - self._done_before, time.perf_counter() - self._started
-        left = f" ({tqdm.format_interval(elapsed * (total - done) / fresh)} left)" if total > done and fresh > 0 else ""
+        gained, elapsed = done - self._done_before, time.perf_counter() - self._started
+        left = (
+            f" ({tqdm.format_interval(elapsed * (total - done) / gained)} left)" if total > done and gained > 0 else ""
+        )
         return f"{whose}{seed_run.env_steps:,} of {seed_run.all_env_steps:,} environment steps{left}"
 
     def _show(self) -> None:
+        """Update the progress bar."""
         self._bar.update(sum(seed_run.env_steps for seed_run in self.seed_runs) - self._bar.n)
 
     def _answer(self, name: str) -> None:
+        """Tell the user that a signal was received."""
         self._say(
             f"{name}: stopping after this training step (one takes about {self._step_seconds:.1f} s), then "
-            f"saving; once more to leave at once"
+            "saving; send it again to exit at once"
         )
 
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
-def groups(seed_runs: Sequence[SeedRun], fit: Fit) -> Iterator[list[SeedRun]]:
-    """The seed_runs in groups that can train in lockstep: those at one place, as many as memory holds."""
+def groups(seed_runs: Sequence[SeedRun], compile_slots: CompileSlots) -> Iterator[list[SeedRun]]:
+    """Split runs into groups that can train in lockstep: with equal ``resume_point``, as many as memory holds."""
     waiting = list(seed_runs)
     while waiting:
-        alike = [seed_run for seed_run in waiting if seed_run.place == waiting[0].place]
-        group = alike[: fit(len(alike)).members]
+        matching = [seed_run for seed_run in waiting if seed_run.resume_point == waiting[0].resume_point]
+        group = matching[: compile_slots(len(matching)).slots]
         yield group
         waiting = [seed_run for seed_run in waiting if seed_run not in group]

@@ -1,9 +1,9 @@
-"""All that a run is at one moment, on disk: what resuming needs and a checkpoint does not hold.
+"""The saved state of a run: everything that resuming needs, unlike a checkpoint, which holds only the networks.
 
-    RUN/state/<env_steps>/state.safetensors    every array of the TrainState, named by its place in the tree
-    RUN/state/<env_steps>/manifest.json        its checksum, the counters, and checksums of both and of the settings
+    RUN/state/<env_steps>/state.safetensors    every array of the TrainState, named by its path in the tree
+    RUN/state/<env_steps>/manifest.json        checksum of the arrays, counters, digest of the settings, own checksum
 
-Random keys are kept as their data. Only the newest state stays: it can be many gigabytes, nearly all of them replay.
+Random keys are stored as their data. Only the newest state is kept: it can be many gigabytes, nearly all of it buffer.
 """
 
 import contextlib
@@ -24,18 +24,20 @@ from training.loop.train_loop import TrainState, shardings
 from training.run import hosts
 from training.sharding import ONE, Devices, gathered
 
+_ADVICE = "train again in another directory"
+
 
 @dataclass(frozen=True)
 class Counters:
-    """What the host counts beside a TrainState.
+    """Counters of a run that the host keeps beside the TrainState.
 
     Attributes:
       step: training steps done.
-      train_seconds: spent in them; of a group in lockstep, this member's equal share.
-      wall_seconds: by the clock, evaluations and saving included.
+      train_seconds: seconds spent in them; of runs in lockstep, an equal share of the group's.
+      wall_seconds: clock seconds, evaluations and saving included.
       evaluated_seconds: ``train_seconds`` at the last evaluation.
-      rewinds: how often the run went back after a blow-up.
-      sums: of each loss over the training steps since the last evaluation.
+      rewinds: number of rewinds after divergence.
+      sums: sum of each metric over the training steps since the last evaluation.
     """
 
     step: int = 0
@@ -47,19 +49,19 @@ class Counters:
 
 
 def size(example: TrainState, *, replay: bool) -> int:
-    """Bytes of a saved state that looks like the example."""
+    """Bytes of a saved state with the shapes of the example, with or without its buffer."""
     example = example if replay else example.replace(replay=None)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(_plain, example)))
 
 
 def snapshot(state: TrainState) -> TrainState:
-    """A true copy in host memory, which later training steps cannot change; keys become their data.
+    """Copy a state, or several on a leading axis, to host memory; random keys become their data.
 
-    Of one state, or of several on a leading axis. Of several processes all call this, the first gets the copy, and
-    the others None for every array; an array of which each has a part is whole on each device while it is copied.
+    With several processes all must call this: the coordinator gets the copy, the workers None for every array. An array
+    that is sharded over processes is replicated on each device while it is copied.
 
-    The one extra copy there ever is: on a CPU numpy would only look at the buffer that the next training step is given
-    to write in; elsewhere reading it is the copy.
+    The copy is needed on a CPU, where numpy would only get a view of memory that the next training step is donated.
+    On other devices reading the array already copies it.
     """
 
     def copy(leaf: jax.Array) -> np.ndarray | None:
@@ -73,20 +75,20 @@ def snapshot(state: TrainState) -> TrainState:
 
 
 def write(run: Path, env_steps: int, copied: TrainState, counters: Counters) -> None:
-    """Save a snapshot as the run's only state; the one before is removed once this one is in place.
+    """Save a snapshot as the run's only state; the previous state is removed once this one is complete.
 
     Args:
       run: the run directory.
-      env_steps: names the state.
-      copied: of ``snapshot``; without replay if its replay is None.
-      counters: of the same moment.
+      env_steps: environment steps so far, the name of the state.
+      copied: result of ``snapshot``; saved without a buffer if its replay is None.
+      counters: counters at the time of the snapshot.
 
     Raises:
-      CrlvizError: it cannot be written; the state before is whole.
+      CrlvizError: it cannot be written; the previous state is intact.
     """
     path = run / "state" / str(env_steps)
     before = run_directory.numbered(run / "state")
-    if path not in before:  # a run that was stopped where it had just saved
+    if path not in before:  # it exists if the run stops where it has just saved
         with atomic_files.directory(path) as folder:
             entry = run_directory.write_arrays(folder / "state.safetensors", _named(copied))
             more = {"counters": dataclasses.asdict(counters), "replay": copied.replay is not None}
@@ -97,20 +99,26 @@ def write(run: Path, env_steps: int, copied: TrainState, counters: Counters) -> 
 
 
 def newest(run: Path) -> Path | None:
-    """The state to resume from, if there is one."""
-    found = run_directory.numbered(run / "state")
-    return found[-1] if found else None
+    """Path of the newest saved state, or None."""
+    paths = run_directory.numbered(run / "state")
+    return paths[-1] if paths else None
 
 
 def remove(run: Path) -> None:
-    """Remove a finished run's state."""
+    """Remove the saved states of a run."""
     if (run / "state").exists():
         atomic_files.remove_directory(run / "state")
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A state on disk that is whole: where, its counters, and whether it holds replay."""
+    """A verified state on disk.
+
+    Attributes:
+      path: its folder.
+      counters: its counters.
+      replay: whether it includes the buffer.
+    """
 
     path: Path
     counters: Counters
@@ -118,63 +126,63 @@ class Saved:
 
 
 def look(path: Path) -> Saved:
-    """What a saved state is, its checksum checked, without its arrays.
+    """Verify the checksums of a saved state and describe it, without reading its arrays.
 
     Args:
-      path: of ``newest``.
+      path: folder of the state, from ``newest``.
 
     Raises:
-      CrlvizError: missing, or changed since it was written.
+      CrlvizError: a file is missing, or was changed since it was written.
     """
-    run, advice = path.parent.parent, "train anew in another directory"
+    run = path.parent.parent
     manifest = run_directory.read_manifest(path, run, run_directory.read_config(run), {"counters": dict})
     try:
         run_directory.check_file(path, manifest, "state.safetensors")
         counters = _counters(manifest["counters"])
     except CrlvizError as error:
-        raise CrlvizError(f"{error}; {advice}") from None
+        raise CrlvizError(f"{error}; {_ADVICE}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise CrlvizError(f"{path} is damaged or of another config ({error}); {advice}") from None
+        raise CrlvizError(f"{path} is damaged or from another config ({error}); {_ADVICE}") from None
     return Saved(path, counters, manifest["replay"])
 
 
 def read(saved: Sequence[Saved], example: TrainState, devices: Devices = ONE) -> TrainState:
-    """Saved states of as many members, [members, ...].
+    """Read saved states into one TrainState [slots, ...], one slot for each.
 
     Args:
-      saved: of ``look``; all with replay or all without.
+      saved: results of ``look``; all with a buffer or all without.
       example: a state of their config, or its shapes (``jax.eval_shape``).
-      devices: where to put them. It makes no difference how many there were when the states were saved.
+      devices: devices to put them on; their number may differ from that at saving.
 
     Returns:
-      The states, with replay None if they were saved without.
+      The states; replay is None if they were saved without.
 
     Raises:
-      CrlvizError: a state cannot be read, or is of another config.
+      CrlvizError: a state cannot be read, or belongs to another config.
     """
-    wanted, lies = example, shardings(devices)
+    placement = shardings(devices)
     if not saved[0].replay:
-        wanted, lies = wanted.replace(replay=None), lies.replace(replay=None)
+        example, placement = example.replace(replay=None), placement.replace(replay=None)
     with contextlib.ExitStack() as stack:
-        opened = {}
+        files = {}
         for each in saved:
             with _naming(each.path):
                 file = safetensors.safe_open(each.path / "state.safetensors", framework="numpy")
-                opened[each.path] = stack.enter_context(file)
-        return _restored(wanted, lies, devices, opened)
+                files[each.path] = stack.enter_context(file)
+        return _restored(example, placement, devices, files)
 
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """What is wrong with the arrays of a state as one sentence that names it."""
+    """Turn errors about the arrays of a state into one sentence that names it."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        advice = "train anew in another directory"
-        raise CrlvizError(f"{path} is damaged or of another config ({error}); {advice}") from None
+        raise CrlvizError(f"{path} is damaged or from another config ({error}); {_ADVICE}") from None
 
 
 def _counters(values: Mapping[str, Any]) -> Counters:
+    """Counters from a manifest. Raises ``TypeError`` or ``ValueError`` for other fields or types."""
     counters = Counters(**values)
     for each in dataclasses.fields(Counters):
         if type(getattr(counters, each.name)) is not type(getattr(Counters(), each.name)):
@@ -187,40 +195,43 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _plain(tree: Any) -> Any:
-    """The tree with the data of each random key in its place."""
+    """The tree with each random key replaced by its data."""
     return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
 
 
 def _named(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their paths."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def _today(name: str) -> str:
-    """The name of an array that an older crlviz may have spelled otherwise."""
+def _current_name(name: str) -> str:
+    """The current name of an array; an older crlviz spelled some differently."""
     return name.replace("optimiser", "optimizer")
 
 
-def _restored(example: TrainState, lies: TrainState, devices: Devices, opened: Mapping[Path, Any]) -> TrainState:
-    """The arrays of open files in the example's tree, [files, ...], one after the other: replay is large."""
-    each = jax.tree.map(lambda lie, part: jax.tree.map(lambda _: lie, part), lies, example, is_leaf=lambda x: x is None)
+def _restored(example: TrainState, placement: TrainState, devices: Devices, files: Mapping[Path, Any]) -> TrainState:
+    """Read open files into the example's tree [files, ...], array by array, because the buffer is large."""
+    leaf_shardings = jax.tree.map(
+        lambda sharding, part: jax.tree.map(lambda _: sharding, part), placement, example, is_leaf=lambda x: x is None
+    )
     shapes = _named(jax.eval_shape(_plain, example))
-    for path, arrays in opened.items():
+    for path, arrays in files.items():
         with _naming(path):
-            if set(shapes) != set(map(_today, arrays.keys())):
+            if set(shapes) != set(map(_current_name, arrays.keys())):
                 raise ValueError("it holds other arrays")
-    then = {path: {_today(name): name for name in list(arrays.keys())} for path, arrays in opened.items()}
+    stored = {path: {_current_name(name): name for name in list(arrays.keys())} for path, arrays in files.items()}
 
-    def restore(place, leaf, lie):
-        name = jax.tree_util.keystr(place)
-        shape, values = shapes[name], []
-        for path, arrays in opened.items():
+    def restore(position, leaf, sharding):
+        name = jax.tree_util.keystr(position)
+        expected, values = shapes[name], []
+        for path, arrays in files.items():
             with _naming(path):
-                value = arrays.get_tensor(then[path][name])
-                if (value.shape, value.dtype) != (shape.shape, shape.dtype):
-                    here, there = f"{value.dtype}{list(value.shape)}", f"{shape.dtype}{list(shape.shape)}"
-                    raise ValueError(f"{name} is {here}, not {there}")
+                value = arrays.get_tensor(stored[path][name])
+                if (value.shape, value.dtype) != (expected.shape, expected.dtype):
+                    found, wanted = f"{value.dtype}{list(value.shape)}", f"{expected.dtype}{list(expected.shape)}"
+                    raise ValueError(f"{name} is {found}, not {wanted}")
                 values.append(value)
-        whole = devices.device_put(np.stack(values) if len(values) > 1 else values[0][None], lie)
-        return jax.random.wrap_key_data(whole) if _is_key(leaf) else whole
+        array = devices.device_put(np.stack(values) if len(values) > 1 else values[0][None], sharding)
+        return jax.random.wrap_key_data(array) if _is_key(leaf) else array
 
-    return jax.tree_util.tree_map_with_path(restore, example, each)
+    return jax.tree_util.tree_map_with_path(restore, example, leaf_shardings)

@@ -1,4 +1,4 @@
-"""One run among those that train in lockstep: its directory, table and counters, and what it saves."""
+"""One seed's run: its directory, metrics table and counters, and how it saves and rewinds."""
 
 import dataclasses
 import math
@@ -19,31 +19,31 @@ from training.run.saved_state import Counters
 
 
 class SeedRun:
-    """A run in the directory ``path``, at its newest saved state, or at its beginning.
+    """The run in directory ``path``, at its newest saved state, or at its start if there is none.
 
-    What it computes is on a slot of the group's program; here is all that is its own.
+    The arrays of the run occupy a slot of the group's TrainState; this class holds everything else.
 
     Attributes:
-      path: the run directory, which nobody else writes in.
-      config: its own, seed and all.
-      schedule: of its config.
-      counters: at this moment.
-      saved: the state on disk that it goes on from; None: from the beginning.
-      rewound: whether it goes on with another key than that state's.
-      trouble: why it goes on no longer.
+      path: the run directory; only this process writes in it.
+      config: the run's config, with its own seed.
+      schedule: schedule of the config.
+      counters: current counters.
+      saved: state on disk to resume from; None: start from the beginning.
+      rewound: whether it continues with another key than the saved state's.
+      error: why the run has stopped; None while it trains.
 
     Raises:
-      CrlvizError: the saved state or the table of evaluations is damaged.
+      CrlvizError: the saved state or the metrics table is damaged.
     """
 
     def __init__(self, path: Path, config: TrainConfig):
         self.path, self.config, self.schedule = path, config, schedule(config)
-        self.trouble: CrlvizError | None = None
+        self.error: CrlvizError | None = None
         self.rewound = False
         self.saved: states.Saved | None = None
         self.counters = Counters()
         self._rows: list[metrics_table.Row] = []
-        self._began = math.nan
+        self._start_time = math.nan
         self._restore()
 
     @property
@@ -57,36 +57,41 @@ class SeedRun:
         return self.schedule.env_steps(self.config, self.schedule.steps)
 
     @property
-    def place(self) -> tuple[int, bool, bool]:
-        """Members at one place can go on in lockstep: the step, and what is loaded to go on from there."""
+    def resume_point(self) -> tuple[int, bool, bool]:
+        """The step, whether a state is loaded, and whether with its buffer. Equal ones can train in lockstep."""
         return self.counters.step, self.saved is not None, self.saved is not None and self.saved.replay
 
     @property
     def evaluated(self) -> bool:
-        """Whether the table has a row for the present moment."""
+        """Whether the metrics table has a row for the current step."""
         return bool(self._rows) and int(self._rows[-1]["env_steps"]) == self.env_steps
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether this evaluation's checkpoint is wanted and not there (it may be, in a run resumed from here)."""
+        """Whether a checkpoint is due at this evaluation and not yet there (after resuming from here it may be)."""
         epoch = self.counters.step // self.schedule.steps_per_epoch
         wanted = epoch == self.schedule.epochs or (epoch > 0 and epoch % self.config.save_every == 0)
         return wanted and self.env_steps not in run_directory.all_steps(self.path)
 
-    def begin(self, began: float) -> None:
-        """Start its clock: work on it began at that ``time.perf_counter``."""
-        self._began = began - self.counters.wall_seconds
+    def start_clock(self, start_time: float) -> None:
+        """Start the clock; ``start_time`` is the ``time.perf_counter`` at the start of work on the run."""
+        self._start_time = start_time - self.counters.wall_seconds
 
-    def advance(self, losses: Mapping[str, float], trouble: Divergence, seconds: float) -> None:
-        """Count a training step, which took so many seconds of this seed_run.
+    def advance(self, losses: Mapping[str, float], diverged: Divergence, seconds: float) -> None:
+        """Count a training step.
+
+        Args:
+          losses: its mean metrics, by name.
+          diverged: the first divergence of its updates.
+          seconds: this run's share of its time.
 
         Raises:
-          DivergenceError: one of its updates went wrong.
+          DivergenceError: one of its updates diverged.
         """
         counters = self.counters
-        if trouble.found:
+        if diverged.found:
             done = self.schedule.gradient_steps(self.config, counters.step)
-            raise divergence.divergence_error(trouble, done, self.config.actor.depth)
+            raise divergence.divergence_error(diverged, done, self.config.actor.depth)
         self.counters = dataclasses.replace(
             counters,
             step=counters.step + 1,
@@ -95,11 +100,14 @@ class SeedRun:
         )
 
     def record(self, scores: Mapping[str, float]) -> metrics_table.Row:
-        """Write the evaluation of the present moment into the table.
+        """Add a row for the current step to the metrics table and return it.
+
+        Args:
+          scores: scores of the evaluation, by name.
 
         Raises:
-          DivergenceError: a number in it is not finite.
-          WriteError: it cannot be written.
+          DivergenceError: a value is not finite.
+          WriteError: the table cannot be written.
         """
         counters, config, per_epoch = self.counters, self.config, self.schedule.steps_per_epoch
         row: dict[str, Any] = {name: total / per_epoch for name, total in counters.sums.items()}
@@ -125,18 +133,23 @@ class SeedRun:
         return row
 
     def counted(self) -> Counters:
-        """The counters of this moment, to be saved."""
+        """The current counters with the clock time, for saving."""
         return dataclasses.replace(self.counters, wall_seconds=self._wall_seconds())
 
     def write(self, copied: TrainState, counters: Counters, *, checkpoint: bool) -> None:
-        """Save a state of its own (``state.snapshot``) with the counters of its moment, and maybe a checkpoint.
+        """Save this run's state, and a checkpoint if ``checkpoint`` is true.
+
+        Args:
+          copied: snapshot of the state (``saved_state.snapshot``), without the slot axis.
+          counters: counters at the time of the snapshot.
+          checkpoint: whether to write a checkpoint too.
 
         Raises:
-          WriteError: it cannot be written.
+          WriteError: something cannot be written.
         """
         counts, config, step = self.schedule, self.config, counters.step
         env_steps, updates = counts.env_steps(config, step), counts.gradient_steps(config, step)
-        # The state first: a checkpoint without its state could be trained past but not gone on from.
+        # Write the state first: a checkpoint without its state could not be resumed from.
         if step != counts.steps or config.keep_state:
             states.write(self.path, env_steps, copied, counters)
         if checkpoint:
@@ -145,27 +158,35 @@ class SeedRun:
             for old in run_directory.all_steps(self.path)[: -config.keep] if config.keep else []:
                 atomic_files.remove_directory(self.path / "checkpoints" / str(old))
 
-    def rewind(self, trouble: divergence.DivergenceError) -> str:
-        """Go back to the last saved state with another key, and say so; or, if not wanted or no longer, raise."""
+    def rewind(self, error: divergence.DivergenceError) -> str:
+        """Go back to the last saved state with another key; returns a message about it.
+
+        Args:
+          error: the divergence.
+
+        Raises:
+          DivergenceError: the config says to stop, or the run has used all its rewinds.
+        """
         done, config = self.counters.rewinds, self.config
         if config.on_nan == "stop" or done == config.rewinds:
             steps = run_directory.all_steps(self.path)
             last = self.path / "checkpoints" / str(steps[-1]) if steps else "none yet"
             if config.on_nan == "stop":
-                what = f"the run stops (crlviz train --resume {self.path} --on-nan rewind goes on with another key)"
+                outcome = f"the run stops (crlviz train --resume {self.path} --on-nan rewind tries another key)"
             else:
-                what = f"the run stops after {done} rewinds"
-            raise divergence.DivergenceError(f"{trouble}; {what}; last good checkpoint: {last}")
+                outcome = f"the run stops after {done} rewinds"
+            raise divergence.DivergenceError(f"{error}; {outcome}; last good checkpoint: {last}")
         seconds = self._wall_seconds()
         self._restore()
         self.counters = dataclasses.replace(self.counters, rewinds=done + 1, wall_seconds=seconds)
-        self.rewound, self.trouble = True, None
+        self.rewound, self.error = True, None
         return (
-            f"{trouble}; going back to environment step {self.env_steps:,} with another key "
+            f"{error}; going back to environment step {self.env_steps:,} with another key "
             f"({done + 1} of {config.rewinds})"
         )
 
     def _restore(self) -> None:
+        """Load the counters and the metrics table of the newest saved state."""
         newest = states.newest(self.path)
         self.saved = states.look(newest) if newest else None
         self.counters = self.saved.counters if self.saved else Counters()
@@ -173,14 +194,16 @@ class SeedRun:
         if not self.saved:
             return
         if self.env_steps != int(self.saved.path.name):
-            raise CrlvizError(f"{self.saved.path / 'manifest.json'} counts other environment steps than it is named by")
+            raise CrlvizError(
+                f"{self.saved.path / 'manifest.json'} does not match the environment steps in its folder's name"
+            )
         self._rows = metrics_table.read(self.path, self.env_steps)
         if len(self._rows) <= self.counters.step // self.schedule.steps_per_epoch:
             raise CrlvizError(
                 f"{self.path / 'metrics.csv'} lacks evaluations from before environment step {self.env_steps:,}; "
-                "put it back, or train anew in another directory"
+                "restore them, or train again in another directory"
             )
         metrics_table.write(self.path, self._rows)
 
     def _wall_seconds(self) -> float:
-        return time.perf_counter() - self._began
+        return time.perf_counter() - self._start_time

@@ -1,4 +1,4 @@
-"""What the other processes of a run do: what the first one says, program by program, until it is over."""
+"""The worker processes of a run: they run each program that the coordinator broadcasts, until it broadcasts the end."""
 
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,28 @@ from training.run.saved_state import Counters, Saved
 
 @jax_config.as_usual
 def work() -> int:
-    """Compute this process's part of what the first process trains; its exit code.
+    """Run this process's part of the coordinator's programs until the end; returns the exit code.
 
-    Signals are left to the first process, which decides when all stop; a second one ends this process at once.
+    The first signal is ignored, because the coordinator decides when all stop. A second one ends this process at once.
     """
-    here = sharding.chosen("all")
-    made: dict[int, compiled.Programs] = {}
+    devices = sharding.chosen("all")
+    programs: dict[int, compiled.Programs] = {}
     state: Any = None
     with hosts.worker(), signals.heard(lambda _: None):
         while True:
             match hosts.receive():
-                case {"order": "compile", "members": members, "config": config}:
-                    made[members] = compiled.compiled(configs.load(config), members, here)
-                case {"order": "start", "members": members, "seeds": seeds, "rewinds": rewinds}:
-                    state = made[members].start(seeds, rewinds)
-                case {"order": "load", "members": members, "paths": paths, "replay": replay, "rewinds": rewinds}:
+                case {"order": "compile", "slots": slots, "config": config}:
+                    programs[slots] = compiled.compiled(configs.load(config), slots, devices)
+                case {"order": "start", "slots": slots, "seeds": seeds, "rewinds": rewinds}:
+                    state = programs[slots].start(seeds, rewinds)
+                case {"order": "load", "slots": slots, "paths": paths, "replay": replay, "rewinds": rewinds}:
                     saved = [Saved(Path(path), Counters(), replay) for path in paths]
-                    state = made[members].load(saved, rewinds)
-                case {"order": "advance", "members": members}:
-                    state, *_ = made[members].advance(state)
-                case {"order": "evaluate", "members": members, "seeds": seeds, "index": index}:
-                    made[members].evaluate(state, seeds, index)
-                case {"order": "copy", "members": members, "replay": replay}:
-                    made[members].copy(state, replay=replay)
+                    state = programs[slots].load(saved, rewinds)
+                case {"order": "advance", "slots": slots}:
+                    state, *_ = programs[slots].advance(state)
+                case {"order": "evaluate", "slots": slots, "seeds": seeds, "index": index}:
+                    programs[slots].evaluate(state, seeds, index)
+                case {"order": "copy", "slots": slots, "replay": replay}:
+                    programs[slots].copy(state, replay=replay)
                 case {"order": "end", "code": code}:
                     return code

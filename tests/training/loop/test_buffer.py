@@ -1,4 +1,4 @@
-"""Replay against a plain list, and hindsight goals against the distribution written out."""
+"""The ring buffer against a plain list, and hindsight goals against the enumerated distribution."""
 
 import functools
 
@@ -14,7 +14,7 @@ from training.loop import buffer as replays
 
 
 def _rows(times: np.ndarray, trajectory: np.ndarray) -> replays.Transitions:
-    """Steps that carry their own time and environment, so that a picked row tells where it was: [T, E]."""
+    """Steps [T, E] that hold their own time and environment, so that a sampled row shows where it was."""
     environment = np.broadcast_to(np.arange(trajectory.shape[1]), trajectory.shape)
     label = np.stack([np.broadcast_to(times[:, None], trajectory.shape), environment], -1).astype(np.float32)
     return replays.Transitions(
@@ -31,7 +31,7 @@ def _empty(capacity: int, environments: int) -> replays.Replay:
 
 
 def _filled(trajectory: np.ndarray, capacity: int, unroll: int) -> replays.Replay:
-    """A ring after all rows of trajectory [T, E] went in, an unroll at a time."""
+    """A buffer after inserting all rows of trajectory [T, E], one unroll at a time."""
     ring = _empty(capacity, trajectory.shape[1])
     for first in range(0, len(trajectory), unroll):
         times = np.arange(first, first + unroll)
@@ -43,24 +43,24 @@ insert = jax.jit(replays.insert)
 sample = jax.jit(replays.sample, static_argnums=(2, 3, 4))
 
 
-# ---- the ring
+# ---- the ring buffer
 
 
 @settings(max_examples=25)
 @given(unroll=st.integers(1, 4), turns=st.integers(1, 4), environments=st.integers(1, 3), inserts=st.integers(0, 10))
-def test_ring_holds_the_newest_rows(unroll, turns, environments, inserts):
+def test_the_buffer_holds_the_newest_rows(unroll, turns, environments, inserts):
     capacity = unroll * turns
     trajectory = np.arange(inserts * unroll)[:, None] // 3 + np.zeros((1, environments), int)
     ring = _filled(trajectory, capacity, unroll)
-    twin = list(range(inserts * unroll))[-capacity:]
+    expected = list(range(inserts * unroll))[-capacity:]
     assert ring.capacity == capacity
-    assert int(ring.size) == len(twin)
-    order = (int(ring.head) - int(ring.size) + np.arange(len(twin))) % capacity  # oldest first
+    assert int(ring.size) == len(expected)
+    order = (int(ring.head) - int(ring.size) + np.arange(len(expected))) % capacity  # oldest first
     state = np.asarray(ring.rows.state)[order]
-    np.testing.assert_array_equal(state[..., 0], np.array(twin).reshape(-1, 1) + np.zeros(environments))
-    np.testing.assert_array_equal(state[..., 1], np.arange(environments) + np.zeros((len(twin), 1)))
+    np.testing.assert_array_equal(state[..., 0], np.array(expected).reshape(-1, 1) + np.zeros(environments))
+    np.testing.assert_array_equal(state[..., 1], np.arange(environments) + np.zeros((len(expected), 1)))
     np.testing.assert_array_equal(np.asarray(ring.rows.action)[order], -state)
-    np.testing.assert_array_equal(np.asarray(ring.rows.trajectory)[order], trajectory[np.array(twin, int)])
+    np.testing.assert_array_equal(np.asarray(ring.rows.trajectory)[order], trajectory[np.array(expected, int)])
 
 
 # ---- offsets
@@ -76,8 +76,8 @@ def _truncated_geometric(remaining: int, gamma: float) -> np.ndarray:
     remaining=st.integers(1, 400),
     gamma=st.one_of(st.sampled_from([1.0, 0.999999, 0.99, 0.5, 0.01]), st.floats(0.1, 1)),
 )
-def test_offsets_follow_the_truncated_geometric_law(remaining, gamma):
-    """The inverse of a distribution function, on an even grid, gives every value its share to within a point."""
+def test_offsets_follow_the_truncated_geometric_distribution(remaining, gamma):
+    """On an even grid, the inverse distribution function gives every value its probability to within a grid point."""
     count = 20_000
     uniform = (np.arange(count, dtype=np.float32)) / count
     offset = np.asarray(replays.future_offset(jnp.asarray(uniform), jnp.full(count, remaining), gamma))
@@ -85,7 +85,7 @@ def test_offsets_follow_the_truncated_geometric_law(remaining, gamma):
     assert share[0] == 0
     assert len(share) == remaining + 1
     assert (np.diff(offset) >= 0).all()
-    # The numbers are float32, which moves a border of the law by up to a few grid points.
+    # In float32 the borders between values move by up to a few grid points.
     np.testing.assert_allclose(share[1:], _truncated_geometric(remaining, gamma), atol=4 / count)
 
 
@@ -104,7 +104,7 @@ def test_offsets_at_the_edges():
 
 
 def _episodes(steps: int, environments: int, lengths: list[int]) -> np.ndarray:
-    """Trajectory numbers [T, E] of episodes that end early, each environment at other times."""
+    """Trajectory numbers [T, E] of episodes that end early, at different times in each environment."""
     columns = []
     for environment in range(environments):
         numbers, episode = [], 0
@@ -126,7 +126,7 @@ def test_goals_come_later_in_the_same_episode_and_window(inserts, lengths, gamma
     unroll, capacity, environments, window = 5, 25, 3, 15
     trajectory = _episodes(inserts * unroll, environments, lengths)
     ring = _filled(trajectory, capacity, unroll)
-    count = 600  # 45 rows with replacement: each is as good as certain to come up
+    count = 600  # of 45 rows with replacement: each is almost certain to occur
     indices = sample(ring, jax.random.key(seed), count, window, gamma)
     rows, goals = jax.jit(replays.gather)(ring, indices)
     time, environment = np.asarray(rows.state, int).T
@@ -135,21 +135,21 @@ def test_goals_come_later_in_the_same_episode_and_window(inserts, lengths, gamma
     np.testing.assert_array_equal(environment, goal_environment)
     np.testing.assert_array_equal(trajectory[time, environment], trajectory[goal_time, environment])
     np.testing.assert_array_equal(rows.trajectory, trajectory[time, environment])
-    # "achieved" is told after the step, so a step's own outcome lies one step in its future.
+    # ``achieved`` is recorded after the step, so the row's own one lies one step in its future.
     assert (goal_time >= time).all()
     assert time.max() < inserts * unroll
     assert time.min() >= max(0, inserts * unroll - capacity)
     for e in range(environments):
         mine = np.unique(time[environment == e])
-        np.testing.assert_array_equal(np.diff(mine), 1)  # one window without a gap, all of it reached
+        np.testing.assert_array_equal(np.diff(mine), 1)  # one window without a gap, and every row of it occurs
         assert len(mine) == window
         assert goal_time[environment == e].max() <= mine[-1]
 
 
-@pytest.mark.parametrize("inserts", [6, 11])  # the ring just full, and wrapped around
+@pytest.mark.parametrize("inserts", [6, 11])  # the buffer just full, and wrapped around
 @pytest.mark.parametrize("gamma", [0.8, 1.0])
-def test_windows_rows_and_goals_are_drawn_by_the_law(inserts, gamma):
-    """Count many samples against every (row, goal) enumerated: starts even, rows even, goals by gamma^k."""
+def test_windows_rows_and_goals_follow_the_exact_distribution(inserts, gamma):
+    """Many samples against all (row, goal) enumerated: windows and rows uniform, goals weighted by gamma^k."""
     unroll, capacity, environments, window, count, draws = 2, 12, 2, 5, 4, 6000
     trajectory = _episodes(inserts * unroll, environments, [3, 1, 4, 2])
     ring = _filled(trajectory, capacity, unroll)
@@ -179,22 +179,22 @@ def test_windows_rows_and_goals_are_drawn_by_the_law(inserts, gamma):
                     expected[key] = expected.get(key, 0) + share / len(starts) / window / environments
     found = dict.fromkeys(expected, 0)
     for (time, environment), (goal, _) in zip(rows.tolist(), goals.tolist(), strict=True):
-        found[environment, time, goal] += 1  # a KeyError is a pair that must never be drawn
+        found[environment, time, goal] += 1  # a KeyError means a pair that must never be drawn
     frequency = np.array(list(found.values()))
-    law = np.array(list(expected.values()))
-    assert law.sum() == pytest.approx(1)
-    # Rows of one sample share their windows, which leaves the mean exact and the spread near the multinomial one.
-    assert chisquare(frequency, law * frequency.sum()).pvalue > 1e-3
+    probability = np.array(list(expected.values()))
+    assert probability.sum() == pytest.approx(1)
+    # Rows of one sample share their windows: the mean stays exact, the variance is close to the multinomial one.
+    assert chisquare(frequency, probability * frequency.sum()).pvalue > 1e-3
     assert frequency.min() > 0
 
 
-def test_a_window_of_a_ring_not_yet_full_reads_no_unwritten_row():
+def test_a_buffer_not_yet_full_gives_no_unwritten_row():
     trajectory = np.zeros((6, 2), int)
     ring = _filled(trajectory, 30, 2)
     draw = functools.partial(replays.sample, ring, count=8, window=4, gamma=0.9)
     indices = jax.jit(jax.vmap(lambda key: draw(key)))(jax.random.split(jax.random.key(0), 200))
     for times in (indices.time, indices.goal_time):
-        assert int(times.max()) == 5  # the newest row is reached
+        assert int(times.max()) == 5  # the newest row occurs
         assert int(times.min()) == 0
 
 

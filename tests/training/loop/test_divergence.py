@@ -1,4 +1,4 @@
-"""The guard: which update is the first bad one, and that nothing after it counts."""
+"""Detection of divergence: the first bad update is found, and it and all later ones are skipped."""
 
 import dataclasses
 from functools import cache, partial
@@ -14,11 +14,11 @@ from training.loop import divergence
 from training.run.compiled import build
 
 GOOD = {name: jnp.array(1.0) for name in divergence.WATCHED[:-1]}
-LATE = 4  # the toy does 3 updates a training step: the second step's second one
+LATE = 4  # with 3 updates in a training step: the second update of the second step
 
 
 class Poisoned(CRL):
-    """Its update number ``LATE`` (from 0) has a quantity that is not as it should be; later ones are good again."""
+    """Update number ``LATE`` (from 0) has a bad value of one quantity; later updates are good again."""
 
     quantity = "actor_loss"
     value = jnp.nan
@@ -31,7 +31,7 @@ class Poisoned(CRL):
 
 
 class Frozen(CRL):
-    """From update ``LATE`` on it changes nothing: what the guard must make of ``Poisoned``."""
+    """Does nothing from update ``LATE`` on: the expected result of ``Poisoned``."""
 
     def step(self, learner, gradients, skip):
         new = super().step(learner, gradients)
@@ -41,14 +41,14 @@ class Frozen(CRL):
 
 @cache
 def _begun():
-    """A loop, and the state that its run begins with."""
+    """A loop and its first state."""
     loop = build(toy_config())
     return loop, jax.jit(partial(begun, loop))(jax.random.key(0))
 
 
 @cache
 def _after(algorithm: type[CRL], steps: int, **attributes):
-    """The state and what the guard found after some training steps."""
+    """The state after some training steps, and the divergence of each step."""
     loop, state = _begun()
     own = algorithm(*(getattr(loop.algorithm, field.name) for field in dataclasses.fields(CRL)))
     for name, value in attributes.items():
@@ -57,34 +57,34 @@ def _after(algorithm: type[CRL], steps: int, **attributes):
     step = jax.jit(partial(stepped, loop))
     found = []
     for _ in range(steps):
-        state, _, trouble = step(state)
-        found.append(trouble)
+        state, _, diverged = step(state)
+        found.append(diverged)
     return state, found
 
 
 @pytest.mark.parametrize(
     ("quantity", "value"), [("actor_loss", np.nan), ("critic_gradient", np.inf), ("critic_loss", -2e6)]
 )
-def test_the_first_bad_update_is_told_and_nothing_after_it_counts(quantity, value):
-    state, (before, trouble) = _after(Poisoned, 2, quantity=quantity, value=value)
+def test_the_first_bad_update_is_found_and_all_from_it_on_are_skipped(quantity, value):
+    state, (before, diverged) = _after(Poisoned, 2, quantity=quantity, value=value)
     assert not before.found
-    assert trouble.found
-    assert (int(trouble.update), divergence.WATCHED[int(trouble.quantity)]) == (LATE - 3, quantity)
-    np.testing.assert_equal(float(trouble.value), value)
+    assert diverged.found
+    assert (int(diverged.update), divergence.WATCHED[int(diverged.quantity)]) == (LATE - 3, quantity)
+    np.testing.assert_equal(float(diverged.value), value)
     expected = _after(Frozen, 2)[0].learner
     assert int(expected.actor_optimizer[0].count) == LATE
     for a, b in zip(jax.tree.leaves(state.learner), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # one update more moves a parameter by 3e-4
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # one more update would move a parameter by 3e-4
 
 
-def test_a_loss_within_its_bound_and_a_large_gradient_are_no_trouble():
+def test_a_loss_within_its_bound_and_a_large_gradient_are_no_divergence():
     for changes in ({"critic_loss": 9e5}, {"critic_gradient": 1e18}, {"actor_loss": -9e5}):
         metrics = GOOD | {name: jnp.array(value) for name, value in changes.items()}
         assert not divergence.watch(divergence.none(), jnp.array(0), metrics, jnp.ones(3), 1e6).found
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_parameter_that_is_not_finite_is_found_and_the_first_trouble_stays(value):
+def test_a_parameter_that_is_not_finite_is_found_and_the_first_divergence_stays(value):
     params = {"a": jnp.ones(3), "b": jnp.array([[0.0, value]])}
     first = divergence.watch(divergence.none(), jnp.array(7), GOOD, params, 1e6)
     assert first.found
@@ -93,7 +93,7 @@ def test_a_parameter_that_is_not_finite_is_found_and_the_first_trouble_stays(val
     assert (int(later.update), int(later.quantity)) == (7, int(first.quantity))
 
 
-def test_the_message_names_update_quantity_and_value_and_the_papers_remedy_where_it_helps():
+def test_the_message_names_update_quantity_value_and_the_papers_remedy_for_a_deep_actor():
     def message(name: str, depth: int) -> str:
         index = jnp.array(divergence.WATCHED.index(name))
         return str(

@@ -1,4 +1,4 @@
-"""With ``--precision``: what is shortened, and what that costs where nothing may be lost, against float64."""
+"""``--precision``: which products are rounded, and the error of those that must stay exact, against float64."""
 
 import re
 
@@ -19,8 +19,8 @@ SHORT = pytest.mark.parametrize("precision", MANTISSA)
 BATCH, WIDTH, DEPTH, STATE, ACTION, GOAL = 7, 24, 8, 5, 3, 2
 
 
-def _slopes(phi: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The gradient of the critic's loss to phi and psi, term by term."""
+def _gradients(phi: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients of the critic's loss for phi and psi, written out term by term."""
     count = len(phi)
     difference = phi[:, None] - psi[None]
     logits = -np.linalg.norm(difference, axis=-1)
@@ -35,20 +35,20 @@ def _slopes(phi: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("spread", [1, 10], ids=["early", "late"])
 def test_the_gradient_of_the_logits_is_that_of_float64(precision, spread):
     rng = np.random.default_rng(0)
-    psi = spread * rng.normal(size=(64, 64)) + 5 * rng.normal(size=64)  # far from the origin, as embeddings get
+    psi = spread * rng.normal(size=(64, 64)) + 5 * rng.normal(size=64)  # far from the origin, as trained embeddings are
     phi = psi + 0.1 * spread * rng.normal(size=psi.shape)
     phi, psi = phi.astype(np.float32), psi.astype(np.float32)
     with within(precision):
         gradient = jax.grad(lambda phi, psi: info_nce(pairwise_logits(phi, psi), PENALTY)[0], argnums=(0, 1))
         ours = rounded(gradient, MANTISSA[precision])(phi, psi)
-    for found, truth in zip(ours, _slopes(phi.astype(float), psi.astype(float)), strict=True):
+    for found, truth in zip(ours, _gradients(phi.astype(float), psi.astype(float)), strict=True):
         assert np.linalg.norm(found - truth) < 1e-5 * np.linalg.norm(truth)
         assert np.median(np.abs(found - truth) / np.abs(truth)) < 1e-5
 
 
 @SHORT
 def test_sums_of_layer_norm_are_those_of_float64(precision):
-    """The products with kernels exact here, so that what errs is the rest."""
+    """Products with kernels are exact here, so all error comes from the rest."""
     rng = np.random.default_rng(1)
     layers = [
         {
@@ -80,7 +80,7 @@ def test_sums_of_layer_norm_are_those_of_float64(precision):
 @pytest.mark.parametrize(
     ("precision", "shape"), [("tf32", {}), ("bfloat16", {"activation": "relu"})], ids=["by hand", "by flax"]
 )
-def test_the_compiled_update_shortens_the_products_of_blocks_alone(precision, shape):
+def test_the_compiled_update_rounds_only_the_products_of_blocks(precision, shape):
     network = NetworkConfig(DEPTH, WIDTH, **shape)
     crl = CRL(CRLConfig(), Actor(network, STATE + GOAL, ACTION), Critic(network, STATE, ACTION, GOAL))
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -89,8 +89,8 @@ def test_the_compiled_update_shortens_the_products_of_blocks_alone(precision, sh
         program = jax.jit(crl.gradients).lower(jax.eval_shape(crl.init, key), key, *batch).compile()
     lines = [line for line in program.as_text().splitlines() if re.search(r" dot\(", line)]
     short = [line for line in lines if "operand_precision={highest,highest}" not in line]
-    # Forward through actor, phi twice and psi; back to the inputs of each, but to the kernels of phi once only: a
-    # scan's body is there once, whatever the depth.
+    # Forward through the actor, phi (twice) and psi; backward to the inputs of each, to the kernels of phi only once.
+    # The body of a scan occurs once, whatever the depth.
     assert len(short) == 11 * 4
     assert all("/blocks/" in line for line in short)
     # Nine products of stems and heads forward, thirteen back, and two of the logits; the others are sums of LayerNorm.
@@ -103,7 +103,7 @@ def test_physics_and_agents_are_exact(toy_agent):
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(env.reset, key)
     action, observation = np.zeros(env.action_size), np.zeros((1, toy_agent.env.observation_size))
-    asked = (env.reset, key), (env.step, state, action), (toy_agent.act, observation)
-    for function, *arguments in asked:
-        told = re.findall(r"precision=\(?([\w.]+)", str(jax.make_jaxpr(function)(*arguments)))
-        assert set(told) == {"Precision.HIGHEST"}, function
+    calls = (env.reset, key), (env.step, state, action), (toy_agent.act, observation)
+    for function, *arguments in calls:
+        found = re.findall(r"precision=\(?([\w.]+)", str(jax.make_jaxpr(function)(*arguments)))
+        assert set(found) == {"Precision.HIGHEST"}, function

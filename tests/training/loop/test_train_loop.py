@@ -1,4 +1,4 @@
-"""The loop: what it steps, stores and counts, read off the state it returns."""
+"""The training loop: what it steps, stores and counts, checked on the states it returns."""
 
 import dataclasses
 import re
@@ -14,14 +14,14 @@ from tests.helpers.toys import FallingPoint, begun, stepped, toy_config
 from training.run.compiled import compiled
 from training.trainer import build
 
-# Episodes of 20 steps and 20 steps of prefill: after init, and after every 2 training steps of 10, every slot was just
-# reset.
+# Episodes of 20 steps and 20 steps of prefill: after init, and after every 2 training steps of 10, every environment
+# was just reset.
 PREFILL = {"window": 20, "env_steps": 4 * 10 * 6}
 
 
 @pytest.fixture(scope="module")
 def run():
-    """A loop, its states after init and after every other training step, and the last one's losses."""
+    """A loop, its states after init and after every second training step, and the metrics of the last step."""
     loop = build(toy_config(**PREFILL))
     init, step = jax.jit(partial(begun, loop)), jax.jit(partial(stepped, loop))
     states = [init(jax.random.key(0))]
@@ -31,7 +31,7 @@ def run():
     return loop, states[::2], metrics
 
 
-def test_counts_are_what_was_stepped(run):
+def test_counters_match_the_steps_taken(run):
     loop, states, _ = run
     for pair, state in enumerate(states):
         collector = state.collector
@@ -45,7 +45,7 @@ def test_counts_are_what_was_stepped(run):
 
 @pytest.mark.parametrize("redraw", [True, False], ids=["redrawn", "kept"])
 def test_goals_are_redrawn_or_kept(redraw):
-    # The prefill alone is three whole episodes of each slot.
+    # The prefill alone is three whole episodes of each environment.
     loop = build(toy_config(window=60, redraw_goals=redraw))
     state = jax.jit(partial(begun, loop))(jax.random.key(0))
     collector, rows = state.collector, jax.tree.map(np.asarray, state.replay.rows)
@@ -66,23 +66,23 @@ def test_goals_are_redrawn_or_kept(redraw):
         np.testing.assert_array_equal(now.goal, first.goal)
 
 
-def test_replay_holds_what_happened(run):
+def test_the_buffer_holds_the_steps_taken(run):
     loop, states, _ = run
     state = states[-1]
     rows = jax.tree.map(np.asarray, state.replay.rows)
     assert int(state.replay.size) == 60
-    assert int(state.replay.head) == 0  # 60 rows in a ring of 60: reading order is time order
+    assert int(state.replay.head) == 0  # 60 rows in a buffer of 60: rows are in order of time
     np.testing.assert_array_equal(rows.trajectory, np.repeat([0, 1, 2], 20)[:, None] + np.zeros((1, 4), int))
     same = rows.trajectory[1:] == rows.trajectory[:-1]
-    # What is achieved after a step is where the next step of the episode begins.
+    # The achieved goal of a step is the position at the next step of the episode.
     np.testing.assert_array_equal(rows.achieved[:-1][same], rows.state[1:, :, :2][same])
-    # An episode's first row is a start, and its last outcome is still its own, not the next one's start.
+    # An episode's first row is a start, and its last achieved goal is its own, not the start of the next episode.
     starts = loop.env.maze.cell(rows.state[[0, 20, 40], :, :2])
     assert (starts == (1, 1)).all()
     assert np.abs(rows.achieved - rows.state[..., :2]).max() <= 0.3 + 1e-5
     assert np.abs(rows.action).max() <= 1
     assert len(np.unique(rows.action)) > 400  # every environment and step has its own noise
-    # The law of motion, where no wall was met.
+    # The equation of motion, where no wall was in the way.
     before, move = rows.state[..., :2], 0.5 * rows.state[..., 2:] + 0.15 * rows.action
     way = before + np.linspace(0, 1, 50)[:, None, None, None] * move
     free = loop.env.maze.is_free(way).all(0)
@@ -97,9 +97,9 @@ def test_losses_are_means_and_finite(run):
     assert np.log(8) * 0.5 < float(metrics["critic_loss"]) < np.log(8) * 3  # near chance, for 8 rows
 
 
-def test_an_episode_that_ends_early_begins_anew():
+def test_an_episode_that_ends_early_starts_again():
     loop = build(toy_config(window=60))
-    # The line runs through the middle of the start cell: about every other episode is over after a step.
+    # The line runs through the middle of the start cell: about half of the episodes end after one step.
     env = FallingPoint("falling", mazes.get("u_maze", centered=True))
     env.line = -1.0
     loop = dataclasses.replace(loop, env=env)
@@ -116,8 +116,8 @@ def test_an_episode_that_ends_early_begins_anew():
     np.testing.assert_array_equal(np.diff(rows.trajectory, axis=0)[changed], 1)
 
 
-def test_the_ring_is_never_copied():
-    """A training step takes as much memory beside a long ring as beside a short one."""
+def test_the_buffer_is_never_copied():
+    """A training step takes no more temporary memory with a long buffer than with a short one."""
 
     def memory(replay_steps):
         programs = compiled(toy_config(replay_steps=replay_steps))
@@ -128,33 +128,33 @@ def test_the_ring_is_never_copied():
     assert many - few > 1e6
     for short, long in zip(shorts, longs, strict=True):
         assert long.temp_size_in_bytes - short.temp_size_in_bytes < 0.01 * (many - few)
-        assert long.alias_size_in_bytes - short.alias_size_in_bytes == many - few  # written where it stands
+        assert long.alias_size_in_bytes - short.alias_size_in_bytes == many - few  # updated in place
 
 
 def _precisions(function, *shapes):
-    """How many matrix products of a function have which precision."""
+    """The number of matrix products of a function at each precision."""
     products = str(jax.make_jaxpr(function)(*shapes)).split("dot_general[")[1:]
     return Counter(re.search(r"precision=(\S+)", product)[1].strip("(,") for product in products)
 
 
-@pytest.mark.parametrize(("precision", "told"), [("float32", "Precision.HIGHEST"), ("bfloat16", "BF16_BF16_F32")])
-def test_every_product_of_a_block_has_the_precision_asked_for(precision, told):
-    """Of the others ``test_precision.py`` tells."""
+@pytest.mark.parametrize(("precision", "expected"), [("float32", "Precision.HIGHEST"), ("bfloat16", "BF16_BF16_F32")])
+def test_every_product_of_a_block_has_the_configured_precision(precision, expected):
+    """``test_precision.py`` covers the other products."""
     loop = build(toy_config(precision=precision))
     found = _precisions(partial(stepped, loop), jax.eval_shape(partial(begun, loop), jax.random.key(0)))
-    assert found.keys() == {told, "Precision.HIGHEST"}
-    assert found[told] >= 11 * 4
+    assert found.keys() == {expected, "Precision.HIGHEST"}
+    assert found[expected] >= 11 * 4
 
 
 def test_physics_is_exact_whatever_the_precision():
     exact, short = (build(toy_config(env="reacher", precision=name)) for name in ("float32", "bfloat16"))
     key = jax.eval_shape(lambda: jax.random.key(0))
     fresh = jax.eval_shape(exact.reset_envs, key)
-    state = jax.eval_shape(exact.begin, key, fresh).replace(replay=jax.eval_shape(exact.ring))
-    (told,) = _precisions(short.reset_envs, key)
+    state = jax.eval_shape(exact.init, key, fresh).replace(replay=jax.eval_shape(exact.empty_buffer))
+    (highest,) = _precisions(short.reset_envs, key)
     before, after = (_precisions(loop.collect, state, fresh) for loop in (exact, short))
-    assert set(before) == {told}
+    assert set(before) == {highest}
     assert before.total() == after.total()
-    block = 4  # of its policy; told once
-    assert after[told] == before.total() - block
+    block = 4  # products in the block of the policy, which the scan contains once
+    assert after[highest] == before.total() - block
     assert after["BF16_BF16_F32"] == block

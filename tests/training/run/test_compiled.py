@@ -1,11 +1,11 @@
-"""Compiling: what is stopped in the midst of it is stopped at once."""
+"""An interrupt while programs compile takes effect at once."""
 
 import signal
 import subprocess
 import sys
 import time
 
-# The command with a compiler that takes a minute, and Ctrl-C a second after it began.
+# The command with a compiler that takes a minute, and Ctrl-C a second after it starts.
 STOPPED = """
 import os, signal, threading, time
 import jax
@@ -28,8 +28,8 @@ def test_control_c_while_programs_compile(tmp_path):
     )
     assert process.stdout.readline() == "compiling\n"
     began = time.monotonic()
-    _, said = process.communicate(timeout=50)
-    assert time.monotonic() - began < 30  # which the compiler is not done by
+    _, output = process.communicate(timeout=50)
+    assert time.monotonic() - began < 30  # before the compiler is done
     assert process.returncode == 128 + signal.SIGINT
-    assert said.rstrip().endswith("Interrupted.")
+    assert output.rstrip().endswith("Interrupted.")
     assert not (tmp_path / "run").exists()

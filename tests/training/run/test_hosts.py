@@ -1,4 +1,4 @@
-"""Two processes that train one run, on loopback: their numbers are those of one, and they end together."""
+"""Two processes that train one run, over loopback: the result is that of one process, and they end together."""
 
 import os
 import signal
@@ -16,13 +16,13 @@ from tests.torture.runs import PATIENCE, ROOT, wait_until_training
 from tests.training.test_sharding import same
 from training import trainer
 
-# Eight training steps. With many more, differences in the last digits grow beyond what is compared.
+# Eight training steps. With many more, rounding differences grow beyond the tolerance of the comparison.
 SETTINGS = TOY | {"env_steps": 4 * 10 * 11, "updates": 1}
 TRAIN = ["point_u_maze", "--preset=paper", "--set=redraw_goals=true"]
 TRAIN += [f"--set={name}={value}" for name, value in SETTINGS.items()]
 
 
-# The command, and the first process is terminated before its fourth training step.
+# The command; the coordinator is terminated before its fourth training step.
 TERMINATED = """
 import os, signal, time
 from crlviz import cli
@@ -37,29 +37,30 @@ Run._step = step
 cli.main()
 """
 
-# The command, and in the first process the first try at the sixth training step goes wrong.
-BLOWN_UP = """
+# The command; in the coordinator the first try of the sixth training step diverges.
+DIVERGED = """
 from crlviz import cli
-from training import guard
+from training.loop import divergence
 from training.run.seed_run import SeedRun
 real, done = SeedRun.advance, []
 def advance(self, *arguments):
     if self.counters.step == 5 and not done:
         done.append(self)
-        raise guard.DivergenceError("planted")
+        raise divergence.DivergenceError("planted")
     real(self, *arguments)
 SeedRun.advance = advance
 cli.main()
 """
 
-# Traces the programs of an environment with a physics engine.
+# Traces a program of an environment with a physics engine.
 TRACED = """
 import sys, jax
 from tests.helpers.toys import toy_config
-from training import devices, hosts
+from training import sharding
+from training.run import hosts
 from training.run.compiled import build
 hosts.join(sys.argv[-1])
-loop = build(toy_config(env="ant"), devices.chosen("all"))
+loop = build(toy_config(env="ant"), sharding.chosen("all"))
 key = jax.eval_shape(lambda: jax.random.key(0))
 fresh = jax.eval_shape(loop.reset_envs, key)
 state = jax.eval_shape(loop.init, key, fresh).replace(replay=jax.eval_shape(loop.empty_buffer))
@@ -72,14 +73,14 @@ _begun: list[subprocess.Popen] = []
 
 @pytest.fixture(autouse=True)
 def _cleared():
-    """A test that fails leaves no process that waits for another."""
+    """Kill the processes of a failed test, which would wait for each other."""
     yield
     while _begun:
         _begun.pop().kill()
 
 
 def begin(arguments: Sequence[str], code: str = "from crlviz import cli; cli.main()", **environment: str):
-    """``crlviz train`` in a process of its own."""
+    """Start ``crlviz train`` in a process of its own."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, "train", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -92,7 +93,7 @@ def begin(arguments: Sequence[str], code: str = "from crlviz import cli; cli.mai
 
 
 def free_port() -> int:
-    """Among those that jax takes for SLURM jobs."""
+    """A free port in the range that jax uses for SLURM jobs."""
     for port in range(61440 + os.getpid() % 4000, 65535):
         with socket.socket() as trial:
             if trial.connect_ex(("127.0.0.1", port)):
@@ -106,16 +107,16 @@ def by_hand(arguments: Sequence[str], *code: str) -> list[subprocess.Popen]:
 
 
 def under_slurm(arguments: Sequence[str]) -> list[subprocess.Popen]:
-    """What srun --ntasks 2 tells each of its tasks."""
+    """Start two processes with the variables that ``srun --ntasks 2`` sets."""
     job = {"SLURM_JOB_ID": str(free_port() - 61440), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
     each = [job | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)} for number in (0, 1)]
     return [begin([*arguments, "--distributed", "auto"], **own) for own in each]
 
 
 def ended(processes: Sequence[subprocess.Popen]) -> list[tuple[int, str, str]]:
-    """Of each process its exit code and what it said."""
-    said = [process.communicate(timeout=PATIENCE) for process in processes]
-    return [(process.returncode, *words) for process, words in zip(processes, said, strict=True)]
+    """Wait for the processes; exit code, stdout and stderr of each."""
+    output = [process.communicate(timeout=PATIENCE) for process in processes]
+    return [(process.returncode, *words) for process, words in zip(processes, output, strict=True)]
 
 
 def wait_for(path: Path, processes: Sequence[subprocess.Popen]) -> None:
@@ -133,11 +134,11 @@ def alone(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def stopped(tmp_path) -> Path:
-    """A run of two processes that both were terminated while they trained."""
+    """A run of two processes, both terminated while they trained."""
     run = tmp_path / "run"
     both = by_hand([*TRAIN, "--out", run], TERMINATED)
     wait_for(run / "metrics.csv", both)
-    both[1].send_signal(signal.SIGTERM)  # which waits for what the first one says
+    both[1].send_signal(signal.SIGTERM)  # a worker waits for the coordinator's order
     (code, _, words), (other_code, _, other_words) = ended(both)
     assert (code, other_code) == (143, 143), words + other_words
     assert words.endswith(f"go on with: crlviz train --resume {run}\n")
@@ -146,7 +147,7 @@ def stopped(tmp_path) -> Path:
 
 
 @pytest.mark.slow  # eight starts of jax
-def test_two_processes_give_the_numbers_of_one_and_stop_and_go_on_together(alone, stopped):
+def test_two_processes_give_the_result_of_one_after_stopping_and_resuming(alone, stopped):
     (code, out, words), (other_code, other_out, other_words) = ended(under_slurm(["--resume", stopped]))
     assert (code, other_code) == (0, 0), words + other_words
     assert out.endswith(f"wrote {stopped}\n")
@@ -156,7 +157,7 @@ def test_two_processes_give_the_numbers_of_one_and_stop_and_go_on_together(alone
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gone", [0, 1])
-def test_when_one_is_killed_the_other_ends_and_one_goes_on_alone(alone, stopped, gone):
+def test_if_one_process_is_killed_the_other_ends_and_one_process_can_resume(alone, stopped, gone):
     before = (stopped / "config.json").stat().st_mtime
     both = by_hand(["--resume", stopped])
     assert wait_until_training(both[0], stopped, before)
@@ -169,9 +170,9 @@ def test_when_one_is_killed_the_other_ends_and_one_goes_on_alone(alone, stopped,
 
 
 @pytest.mark.slow
-def test_trouble_that_only_the_first_knows_of_takes_all_back(tmp_path):
-    processes = by_hand([*TRAIN, "--on-nan", "rewind", "--out", tmp_path / "two"], BLOWN_UP)
-    processes.append(begin([*TRAIN, "--on-nan", "rewind", "--out", tmp_path / "one"], BLOWN_UP))
+def test_divergence_in_the_coordinator_rewinds_all_processes(tmp_path):
+    processes = by_hand([*TRAIN, "--on-nan", "rewind", "--out", tmp_path / "two"], DIVERGED)
+    processes.append(begin([*TRAIN, "--on-nan", "rewind", "--out", tmp_path / "one"], DIVERGED))
     for (code, _, words), says in zip(ended(processes), (True, False, True), strict=True):
         assert code == 0, words
         assert ("going back to environment step 280 with another key (1 of 3)" in words) == says
@@ -179,7 +180,7 @@ def test_trouble_that_only_the_first_knows_of_takes_all_back(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_the_first_refuses_ends_all(alone):
+def test_an_error_in_the_coordinator_ends_all_processes(alone):
     (code, _, words), (other_code, _, other_words) = ended(by_hand([*TRAIN, "--out", alone]))
     assert (code, other_code) == (2, 2)
     assert f"{alone} exists already" in words
@@ -197,15 +198,15 @@ def test_what_the_first_refuses_ends_all(alone):
     ],
 )
 def test_mistakes_with_distributed(tmp_path, arguments, words):
-    ((code, _, said),) = ended([begin(["point_u_maze", "--out", tmp_path / "run", *arguments])])
+    ((code, _, output),) = ended([begin(["point_u_maze", "--out", tmp_path / "run", *arguments])])
     assert code == 2
-    assert said.startswith("Error: ")
-    assert words in said
+    assert output.startswith("Error: ")
+    assert words in output
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_each_process_has_the_physics_at_hand():
-    """MJX would put its model on the first device of all, and programs hold only what their process can read."""
-    for code, said, words in ended(by_hand([], TRACED)):
-        assert (code, said) == (0, "traced\n"), words
+def test_each_process_can_trace_the_physics():
+    """MJX would put its model on the first device of all, which the other process cannot read."""
+    for code, output, words in ended(by_hand([], TRACED)):
+        assert (code, output) == (0, "traced\n"), words

@@ -1,4 +1,4 @@
-"""Runs that are trained longer than they were begun for, against runs that were told so at the start."""
+"""Runs that are extended with ``env_steps``, against runs started with that value."""
 
 import functools
 import shutil
@@ -27,7 +27,7 @@ def _compiled_once():
 
 @pytest.fixture(scope="module")
 def longer(tmp_path_factory):
-    """The toy run with a third epoch."""
+    """The toy run, started with a third epoch."""
     config = toy_config(env_steps=360, evaluations=3)
     return trainer.train(config, tmp_path_factory.mktemp("longer") / "run", progress=False)
 
@@ -39,7 +39,7 @@ def run(toy_run, tmp_path):
 
 
 @pytest.mark.parametrize("wanted", [360, 281])
-def test_a_finished_run_goes_on_to_where_it_would_have_ended(run, longer, wanted):
+def test_an_extended_run_equals_one_started_with_its_length(run, longer, wanted):
     trainer.resume(run, {"env_steps": wanted}, command=["crlviz", "on"], progress=False)
     assert differences(run, longer) == []
     content = run_directory.read_config(run)
@@ -49,7 +49,7 @@ def test_a_finished_run_goes_on_to_where_it_would_have_ended(run, longer, wanted
     assert not [fault for _, fault in inspection.check(run) if fault]
 
 
-def test_a_kill_on_the_way_loses_nothing(run, longer, monkeypatch):
+def test_an_extended_run_that_is_killed_loses_nothing(run, longer, monkeypatch):
     def die(self):
         raise MemoryError("as if killed")
 
@@ -62,7 +62,7 @@ def test_a_kill_on_the_way_loses_nothing(run, longer, monkeypatch):
     assert differences(run, longer) == []
 
 
-def test_one_that_was_stopped_too(toy_run, longer, tmp_path, monkeypatch):
+def test_an_unfinished_run_can_be_shortened(toy_run, longer, tmp_path, monkeypatch):
     real = Run._step
 
     def step(self):
@@ -75,22 +75,22 @@ def test_one_that_was_stopped_too(toy_run, longer, tmp_path, monkeypatch):
         patch.setattr(Run, "_step", step)
         with pytest.raises(MemoryError):
             trainer.train(toy_config(env_steps=440, evaluations=4), run, progress=False)
-    trainer.resume(run, {"env_steps": 360}, progress=False)  # less long than it was begun for
+    trainer.resume(run, {"env_steps": 360}, progress=False)  # less than it was started with
     assert differences(run, longer) == []
 
 
 def test_the_command(run, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run), "--env-steps", "281"])
     cli.main()
-    told = capsys.readouterr()
-    assert told.out == f"wrote {run}\n"
-    assert "env_steps 281 is rounded up to 360" in told.err
+    captured = capsys.readouterr()
+    assert captured.out == f"wrote {run}\n"
+    assert "env_steps 281 is rounded up to 360" in captured.err
     cli.main()
     assert capsys.readouterr().out == f"{run} is finished already\n"
 
 
-def test_set_reaches_all_that_may_change(run, monkeypatch, capsys):
-    """As text of ``--set``, read as the setting's type; an option of its own comes before it."""
+def test_set_changes_every_setting_that_may_change(run, monkeypatch, capsys):
+    """``--set`` parses text as the setting's type; the setting's own option has precedence."""
     values = {"loss_bound": "2e6", "keep": "1", "save_replay": "false", "on_nan": "rewind", "rewinds": "5"}
     values |= {"save_every": "2", "keep_state": "true", "env_steps": "281"}
     assert set(values) == {*run_directory.KEEPING, "env_steps"}
@@ -109,46 +109,47 @@ def test_set_reaches_all_that_may_change(run, monkeypatch, capsys):
     assert run_directory.all_steps(run)[-1] == 360
 
 
-def test_less_than_it_has_done_is_refused(run):
-    with pytest.raises(UsageError, match=r"has done 280 environment steps; env_steps 150 would end it at 200"):
+def test_fewer_steps_than_already_done_are_refused(run):
+    with pytest.raises(UsageError, match=r"has already done 280 environment steps; env_steps 150 would end it at 200"):
         trainer.resume(run, {"env_steps": 150}, progress=False)
     with pytest.raises(UsageError, match="env_steps is 0; it must be at least 1"):
         trainer.resume(run, {"env_steps": 0}, progress=False)
     assert run_directory.read_config(run)["config"]["env_steps"] == 280
 
 
-def test_without_a_state_it_is_told_why(run, tmp_path):
+def test_a_finished_run_without_a_state_is_refused(run, tmp_path):
     shutil.rmtree(run / "state")  # as an older crlviz left it
-    with pytest.raises(CrlvizError, match=r"is finished and kept no state to train it longer from"):
+    with pytest.raises(CrlvizError, match=r"is finished and has no saved state to continue from"):
         trainer.resume(run, {"env_steps": 360}, progress=False)
     assert trainer.finished(trainer.resume(run, progress=False))
     small = trainer.train(toy_config(keep_state=False), tmp_path / "small", progress=False)
     assert states.newest(small) is None
 
 
-def test_inspect_tells_how(run):
-    told = inspection.describe(run)
-    assert f"finished; to train longer: crlviz train --resume {run} --env-steps N" in told
-    assert "unfinished" not in told
+def test_inspect_shows_the_command_that_extends_a_run(run):
+    description = inspection.describe(run)
+    assert f"finished; to train longer: crlviz train --resume {run} --env-steps N" in description
+    assert "unfinished" not in description
 
 
 @pytest.mark.parametrize("env_steps", [100, 280, 281, 641])
 @pytest.mark.parametrize("evaluations", [1, 2, 7])
-def test_a_run_ends_on_the_epochs_it_had(env_steps, evaluations):
+def test_an_extended_config_keeps_the_length_of_epochs(env_steps, evaluations):
     before = toy_config(env_steps=env_steps, evaluations=evaluations)
     config = extended(before, 1000)
     old, new = schedule(before), schedule(config)
     assert new.steps_per_epoch == old.steps_per_epoch
     assert 1000 <= config.env_steps == new.env_steps(config, new.steps) < 1000 + 40 * old.steps_per_epoch
     assert config.evaluations == new.epochs
-    # What tells a page that no more will come: the last evaluation alone is at env_steps or beyond.
+    # Only the last evaluation is at env_steps or beyond; crlviz watch relies on it to know the end.
     ends = [old.env_steps(before, epoch * old.steps_per_epoch) for epoch in range(1, old.epochs + 1)]
     assert [end >= env_steps for end in ends] == [False] * (old.epochs - 1) + [True]
 
 
-def test_what_is_rounded_is_said():
+def test_rounding_is_reported():
     assert rounded(toy_config()) == ""
     assert rounded(toy_config(env_steps=10)) == (
-        "env_steps 10 is rounded up to 160: 120 fill replay, then come whole training steps of 40, 1 to an evaluation; "
+        "env_steps 10 is rounded up to 160: 120 to fill the buffer, then whole training steps of 40, 1 for each "
+        "evaluation; "
         "evaluations 2 become 1"
     )

@@ -1,4 +1,4 @@
-"""Runs that an older crlviz began, and what a newer one may write: what is read, gone on with, or refused."""
+"""Compatibility: runs of older versions are read and resumed; what a newer version adds is ignored or refused."""
 
 import dataclasses
 import functools
@@ -23,8 +23,8 @@ from training import trainer
 from training.run import compiled
 from training.run.runner import Run
 
-# Recorded by the crlviz of their time: the toy run, killed in its last epoch. The first format had no checksum of
-# config.json and manifests; of the second, one lacks the settings that came with several devices.
+# The toy run, killed in its last epoch, recorded with the version of the time. The first format has no checksum of
+# config.json and manifests; one run of the second lacks the settings that came with several devices.
 BEGUN = ["format1", "format2-without-remat", "format2-with-precision"]
 EXAMPLE = ROOT / "examples" / "depth4"
 
@@ -44,7 +44,7 @@ def begun(request, data, tmp_path):
 
 
 def _as_today(begun: Path, run: Path) -> Path:
-    """The same run as if this crlviz had begun it: all of today's settings, all of today's checksums."""
+    """The same run as this version would have started it, with all current settings and checksums."""
     shutil.copytree(begun, run)
     content = run_directory.read_config(run) | {
         "config": dataclasses.asdict(toy_config()),
@@ -59,8 +59,8 @@ def _as_today(begun: Path, run: Path) -> Path:
     return run
 
 
-def test_it_goes_on_as_itself(begun, tmp_path):
-    """To the bit where today's crlviz would end from that state, and nothing in it becomes another run's."""
+def test_an_older_run_resumes_as_itself(begun, tmp_path):
+    """It ends bit for bit as a run of this version from the same state, and its digest does not change."""
     before, agent = run_directory.read_config(begun), crlviz.load(begun)
     reference = trainer.resume(_as_today(begun, tmp_path / "reference"), progress=False)
     assert trainer.resume(begun, progress=False) == begun
@@ -74,7 +74,7 @@ def test_it_goes_on_as_itself(begun, tmp_path):
     assert crlviz.load(begun).env_steps == 280
 
 
-def test_a_kill_while_it_goes_on_loses_nothing(begun, tmp_path, monkeypatch):
+def test_an_older_run_that_is_killed_after_resuming_loses_nothing(begun, tmp_path, monkeypatch):
     shutil.copytree(begun, tmp_path / "reference")
     reference = trainer.resume(tmp_path / "reference", progress=False)
 
@@ -90,8 +90,8 @@ def test_a_kill_while_it_goes_on_loses_nothing(begun, tmp_path, monkeypatch):
     assert differences(begun, reference) == []
 
 
-def test_numbers_are_those_of_a_run_that_was_never_stopped(data, toy_run, tmp_path):
-    """Recorded on another machine, perhaps, whose sums differ in their last digits."""
+def test_an_older_run_ends_like_an_uninterrupted_run(data, toy_run, tmp_path):
+    """To 1e-4: the recording may come from another machine, whose sums differ in their last digits."""
     run = tmp_path / "run"
     shutil.copytree(data / "unfinished" / "format2-with-precision", run)
     trainer.resume(run, progress=False)
@@ -103,8 +103,8 @@ def test_numbers_are_those_of_a_run_that_was_never_stopped(data, toy_run, tmp_pa
             np.testing.assert_allclose(mine[key], value, atol=1e-4)
 
 
-def test_the_settings_of_the_shipped_examples_are_enough(data, tmp_path):
-    """They were written before runs could be resumed."""
+def test_a_config_with_only_the_settings_of_the_examples_resumes(data, tmp_path):
+    """The examples were written before runs could be resumed."""
     run = tmp_path / "run"
     shutil.copytree(data / "unfinished" / "format1", run)
     content = json.loads((run / "config.json").read_text())
@@ -117,7 +117,7 @@ def test_the_settings_of_the_shipped_examples_are_enough(data, tmp_path):
     assert crlviz.load(run).env_steps == 280
 
 
-def test_the_first_format_is_said_to_be_unchecked(data):
+def test_the_first_format_gives_a_warning(data):
     from crlviz import agent
 
     agent._warn_once.cache_clear()
@@ -128,17 +128,17 @@ def test_the_first_format_is_said_to_be_unchecked(data):
 # ---- newer ones
 
 
-def test_what_a_newer_crlviz_says_beside_the_settings_is_no_obstacle(begun):
+def test_unknown_entries_beside_the_settings_are_ignored_and_kept(begun):
     change_config(begun, lambda content: content.update(license="MIT"))
     assert crlviz.load(begun).env_steps == 200
     trainer.resume(begun, progress=False)
     assert run_directory.read_config(begun)["license"] == "MIT"
 
 
-def test_a_setting_of_a_newer_crlviz_is_not_trained_past(begun):
+def test_an_unknown_setting_is_not_trained_with(begun):
     change_config(begun, lambda content: content["config"].update(curriculum="near first"))
-    assert crlviz.load(begun).env_steps == 200  # the networks are what they are
-    with pytest.raises(CrlvizError, match=r"config.json is damaged or of another .*'curriculum'.* upgrade"):
+    assert crlviz.load(begun).env_steps == 200  # its networks can still be loaded
+    with pytest.raises(CrlvizError, match=r"config.json is damaged or from another .*'curriculum'.* upgrade"):
         trainer.resume(begun, progress=False)
 
 
@@ -152,7 +152,7 @@ def test_a_network_of_a_newer_crlviz_is_refused(toy_run, tmp_path):
         crlviz.load(run)
 
 
-def test_an_unknown_algorithm_is_no_crl(begun):
+def test_an_unknown_algorithm_is_refused(begun):
     change_config(begun, lambda content: content.update(algorithm="sac"))
     for read in (crlviz.load, trainer.resume, trainer.finished, inspection.describe):
         with pytest.raises(
@@ -161,8 +161,8 @@ def test_an_unknown_algorithm_is_no_crl(begun):
             read(begun)
 
 
-def test_settings_that_are_fixed_are_all_written_or_read_as_they_were():
-    """The identity of a run must not change with what this crlviz adds: see ``checkpoints.settings_digest``."""
+def test_the_digest_of_settings_does_not_change_between_versions():
+    """New settings of this version must not change the digest of an older run (``run_directory.settings_digest``)."""
     content = {"algorithm": "crl", "config": {"env": "point_u_maze", "seed": 3, "gamma": 0.9}}
     assert run_directory.settings_digest(content) == "8a744a995787795030e8027cdb6b47b9928eeb77db481711c9c3c5a54cf0d54f"
     assert configs.load(content["config"]).gamma == 0.9

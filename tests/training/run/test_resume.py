@@ -1,4 +1,4 @@
-"""Runs that are stopped and go on: they end where a run that was never stopped ends, bit for bit."""
+"""Runs that are stopped and resumed: they end as an uninterrupted run does, bit for bit."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ STEPS = [120, 160, 200, 240, 280]  # environment steps of the toy run after each
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_once():
-    """The programs of a config are compiled once for all tests; that each process makes its own, the torture tests."""
+    """Compile each config once for all tests; the torture tests cover processes that compile their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "compiled", functools.cache(compiled.compiled))
         yield
@@ -40,7 +40,7 @@ def _compiled_once():
 
 @pytest.fixture
 def at_step(monkeypatch):
-    """Have something happen when a run is about to do its training step of that number (from 0)."""
+    """Call a function right before the given training step (from 0)."""
 
     def arrange(number, act):
         real = Run._step
@@ -106,7 +106,7 @@ def test_the_command_exits_with_the_signals_code(tmp_path, at_step, monkeypatch,
     assert capsys.readouterr().out == f"wrote {run}\n"
 
 
-def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_mended(toy_run, tmp_path, at_step):
+def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_repaired(toy_run, tmp_path, at_step):
     run = _killed(tmp_path / "run", at_step, 2)
     shutil.rmtree(run / "checkpoints" / "200")  # as if killed between state and checkpoint
     for name in ("checkpoints/.280-x.part", "state/.240-x.part"):
@@ -117,7 +117,7 @@ def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_mended(toy_run,
     assert differences(run, toy_run) == []
 
 
-def test_a_state_of_another_run_is_told(tmp_path, at_step):
+def test_a_state_of_another_run_is_refused(tmp_path, at_step):
     run, other = (_killed(tmp_path / name, at_step, 2, seed=seed) for name, seed in (("run", 0), ("other", 5)))
     shutil.rmtree(run / "state")
     shutil.copytree(other / "state", run / "state")
@@ -125,7 +125,7 @@ def test_a_state_of_another_run_is_told(tmp_path, at_step):
         trainer.resume(run, progress=False)
 
 
-def test_lost_evaluations_are_told(tmp_path, at_step):
+def test_lost_evaluations_are_refused(tmp_path, at_step):
     run = _killed(tmp_path / "run", at_step, 2)
     rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
     (run / "metrics.csv").write_text("".join(rows[:-1]))
@@ -135,7 +135,7 @@ def test_lost_evaluations_are_told(tmp_path, at_step):
     assert trainer.finished(trainer.resume(run, progress=False))
 
 
-def test_a_finished_run_is_left_alone(toy_run, tmp_path, monkeypatch, capsys):
+def test_a_finished_run_is_left_unchanged(toy_run, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
     monkeypatch.setattr(compiled, "compiled", None)
@@ -150,7 +150,7 @@ def test_a_finished_run_is_left_alone(toy_run, tmp_path, monkeypatch, capsys):
     assert not (run / "state").exists()
 
 
-def test_a_run_killed_before_its_config_begins_anew(tmp_path):
+def test_a_run_killed_before_its_config_was_written_starts_again(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / ".config.json-x.part").touch()
     with pytest.raises(CrlvizError, match=r"config.json cannot be read"):
@@ -159,7 +159,7 @@ def test_a_run_killed_before_its_config_begins_anew(tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_two_trainers_are_one_too_many(tmp_path, at_step):
+def test_a_run_that_another_process_trains_is_refused(tmp_path, at_step):
     run = tmp_path / "run"
     refusals = []
 
@@ -175,7 +175,7 @@ def test_two_trainers_are_one_too_many(tmp_path, at_step):
     assert f"{run} exists already" in refusals[1]
 
 
-def test_saving_runs_beside_training(tmp_path, at_step, monkeypatch):
+def test_saving_does_not_block_training(tmp_path, at_step, monkeypatch):
     trained_on, real = threading.Event(), states.write
 
     def slow(*arguments):
@@ -188,14 +188,14 @@ def test_saving_runs_beside_training(tmp_path, at_step, monkeypatch):
 
 
 def test_save_every_and_keep(tmp_path):
-    """Of evaluations 1 to 4 the second and the last are saved, the toy's training steps one an epoch."""
+    """Of four evaluations ``save_every=3`` saves the third and the last, and ``keep=2`` keeps the last two."""
     sparse = trainer.train(toy_config(evaluations=4, save_every=3), tmp_path / "sparse", progress=False)
     assert run_directory.all_steps(sparse) == [240, 280]
     few = trainer.train(toy_config(evaluations=4, keep=2), tmp_path / "few", progress=False)
     assert run_directory.all_steps(few) == [240, 280]
 
 
-def test_without_replay_a_run_goes_on_with_a_new_one(toy_run, tmp_path, at_step):
+def test_without_a_saved_buffer_a_run_resumes_with_a_new_one(toy_run, tmp_path, at_step):
     run = _killed(tmp_path / "run", at_step, 3, save_replay=False)
     manifest = json.loads((run / "state" / "200" / "manifest.json").read_text())
     assert manifest["replay"] is False
@@ -208,7 +208,7 @@ def test_without_replay_a_run_goes_on_with_a_new_one(toy_run, tmp_path, at_step)
 
 def test_what_may_change_on_resuming(tmp_path, at_step):
     run = _killed(tmp_path / "run", at_step, 2)
-    with pytest.raises(UsageError, match="gamma is fixed once a run has begun"):
+    with pytest.raises(UsageError, match="gamma is fixed once a run has started"):
         trainer.resume(run, {"gamma": 0.9})
     trainer.resume(run, {"keep": 1}, command=["crlviz", "again"], progress=False)
     content = run_directory.read_config(run)
@@ -217,26 +217,26 @@ def test_what_may_change_on_resuming(tmp_path, at_step):
     assert run_directory.all_steps(run) == [280]
 
 
-def test_elsewhere_is_said(tmp_path, at_step, capsys):
+def test_other_versions_give_a_warning(tmp_path, at_step, capsys):
     run = _killed(tmp_path / "run", at_step, 2)
     change_config(run, lambda content: content["versions"].update(jax="0.0.1"))
     trainer.resume(run, progress=False)
-    assert "began with jax 0.0.1, which is not what is here" in capsys.readouterr().err
+    assert "was started with jax 0.0.1, which differs from this machine" in capsys.readouterr().err
 
 
-def test_a_version_that_was_not_recorded_is_not_another(tmp_path, at_step, capsys):
+def test_a_version_that_was_not_recorded_gives_no_warning(tmp_path, at_step, capsys):
     run = _killed(tmp_path / "run", at_step, 2)
     change_config(run, lambda content: content["versions"].update(crlviz=None))
     trainer.resume(run, progress=False)
-    assert "began with" not in capsys.readouterr().err
+    assert "was started with" not in capsys.readouterr().err
 
 
-def test_checkpoints_without_a_state_are_not_written_over(toy_run, tmp_path):
+def test_checkpoints_without_a_state_are_not_overwritten(toy_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
     (run / "metrics.csv").unlink()
     shutil.rmtree(run / "state")
-    with pytest.raises(CrlvizError, match="checkpoints but no state"):
+    with pytest.raises(CrlvizError, match="checkpoints but no saved state"):
         trainer.resume(run)
     assert run_directory.all_steps(run) == [200, 280]
 
@@ -245,7 +245,7 @@ def test_checkpoints_without_a_state_are_not_written_over(toy_run, tmp_path):
 
 
 @pytest.mark.parametrize("fails_at", range(0, 22, 3))  # the toy run flushes 22 times
-def test_a_disk_that_is_full_at_any_moment_loses_nothing(toy_run, tmp_path, monkeypatch, fails_at):
+def test_a_full_disk_at_any_time_loses_nothing(toy_run, tmp_path, monkeypatch, fails_at):
     run, calls, real = tmp_path / "run", [], os.fsync
 
     def fsync(handle):
@@ -268,7 +268,7 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(toy_run, tmp_path, monk
 
 
 def _may_not_write(run):
-    """Whoever may all, root too, cannot write where a file stands in the place of a directory."""
+    """Put a file in place of the directory: even root cannot write in it then."""
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").write_text("")
 
@@ -291,10 +291,10 @@ def test_a_lost_permission_ends_the_run_with_a_sentence(toy_run, tmp_path, at_st
         if forbid is _immutable:
             subprocess.run(["chattr", "-i", str(run), str(run / "state")], check=True)
     assert left.value.code == 1
-    *_, said = capsys.readouterr().err.strip().splitlines()
-    assert said.startswith(f"Error: cannot write {run}/")
-    assert "Not a directory" in said or "File exists" in said or "Operation not permitted" in said
-    assert said.endswith(f"what was saved before is whole: mend that, then crlviz train --resume {run}")
+    *_, output = capsys.readouterr().err.strip().splitlines()
+    assert output.startswith(f"Error: cannot write {run}/")
+    assert "Not a directory" in output or "File exists" in output or "Operation not permitted" in output
+    assert output.endswith(f"what was saved before is intact; fix the cause, then run crlviz train --resume {run}")
     assert not list(run.rglob("*.part"))
     if forbid is _may_not_write:
         (run / "checkpoints").unlink()
@@ -305,7 +305,7 @@ def test_a_lost_permission_ends_the_run_with_a_sentence(toy_run, tmp_path, at_st
     assert differences(run, toy_run) == []
 
 
-def test_a_run_whose_directory_goes_ends_with_a_sentence(tmp_path, at_step):
+def test_a_run_whose_directory_is_removed_ends_with_a_sentence(tmp_path, at_step):
     run = tmp_path / "run"
 
     def remove():
@@ -326,11 +326,11 @@ def test_a_disk_too_small_is_refused_before_training(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-# ---- the guard
+# ---- divergence
 
 
 class Poisoned(CRL):
-    """From its eighth update on, about every second key gives a loss that is not a number."""
+    """From its eighth update on, about half of the keys give a NaN loss."""
 
     always = False
 
@@ -361,7 +361,7 @@ def poison(monkeypatch):
     return arrange
 
 
-def test_a_blow_up_stops_and_names_the_last_good_checkpoint(toy_run, tmp_path, poison):
+def test_divergence_stops_the_run_and_names_the_last_good_checkpoint(toy_run, tmp_path, poison):
     poison(AlwaysPoisoned)
     run = tmp_path / "run"
     with pytest.raises(divergence.DivergenceError, match="critic_loss became nan in update 8; the run stops") as error:
@@ -374,31 +374,31 @@ def test_a_blow_up_stops_and_names_the_last_good_checkpoint(toy_run, tmp_path, p
         assert good.stat().st_size == mine.stat().st_size
 
 
-def test_rewinding_tries_other_keys_and_gives_up_in_the_end(tmp_path, poison, capsys):
+def test_rewinding_tries_other_keys_and_stops_after_the_last_rewind(tmp_path, poison, capsys):
     poison(AlwaysPoisoned)
     with pytest.raises(divergence.DivergenceError, match="stops after 2 rewinds"):
         trainer.train(toy_config(on_nan="rewind", rewinds=2), tmp_path / "run", progress=False)
-    said = capsys.readouterr().err
-    assert said.count("going back to environment step 200 with another key") == 2
+    output = capsys.readouterr().err
+    assert output.count("going back to environment step 200 with another key") == 2
 
 
-def test_rewinding_gets_past_what_another_key_avoids(tmp_path, poison, capsys, at_step):
+def test_rewinding_passes_a_divergence_that_another_key_avoids(tmp_path, poison, capsys, at_step):
     poison(Poisoned)
-    # Five updates can go wrong, each with a chance of a half: the rewinds are many, and the same every time.
+    # Each of five updates diverges with probability 1/2: many rewinds, and the same ones every time.
     config = {"on_nan": "rewind", "rewinds": 1000}
-    whole = trainer.train(toy_config(**config), tmp_path / "whole", progress=False)
+    complete = trainer.train(toy_config(**config), tmp_path / "complete", progress=False)
     rewinds = capsys.readouterr().err.count("with another key")
     assert rewinds > 0
-    assert trainer.finished(whole)
-    with open(whole / "metrics.csv", newline="", encoding="utf-8") as file:
+    assert trainer.finished(complete)
+    with open(complete / "metrics.csv", newline="", encoding="utf-8") as file:
         assert [int(row["env_steps"]) for row in csv.DictReader(file)] == [120, 200, 280]
-    # Killed after rewinding, it rewinds the same way again.
+    # Killed after a rewind, it does the same rewinds again.
     run = _killed(tmp_path / "run", at_step, 3, **config)
     trainer.resume(run, progress=False)
-    assert differences(run, whole) == []
+    assert differences(run, complete) == []
 
 
-def test_a_blow_up_before_the_first_state_begins_anew(tmp_path, poison, monkeypatch, capsys):
+def test_divergence_before_the_first_state_restarts_the_run(tmp_path, poison, monkeypatch, capsys):
     poison(AlwaysPoisoned)
     with pytest.raises(divergence.DivergenceError, match="last good checkpoint: none yet"):
         trainer.train(toy_config(on_nan="rewind", rewinds=1, evaluations=1), tmp_path / "run", progress=False)

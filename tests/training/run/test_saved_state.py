@@ -1,4 +1,4 @@
-"""Saved states: true copies, back to the bit, checked, and only the newest kept."""
+"""Saved states: snapshots are copies, read back bit for bit, verified, and only the newest is kept."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def _example(loop):
 
 
 def _read(run, example):
-    """The only state of a run, without the axis of members, and its counters."""
+    """The only state of a run, without the slot axis, and its counters."""
     saved = states.look(states.newest(run))
     return jax.tree.map(lambda leaf: leaf[0], states.read([saved], example)), saved.counters
 
@@ -58,19 +58,19 @@ def _assert_equal(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def test_what_is_read_is_what_was_written(loop, step, state, run):
+def test_a_state_is_read_as_it_was_written(loop, step, state, run):
     state = step(state)[0]
     states.write(run, 160, states.snapshot(state), COUNTERS)
     again, counters = _read(run, _example(loop))
     _assert_equal(again, state)
     assert counters == COUNTERS
-    # And what follows from it is the same, random keys and all.
+    # The next training step is the same too, so the random keys were restored.
     _assert_equal(step(again)[0], step(state)[0])
 
 
-def test_a_snapshot_is_a_copy_that_training_cannot_reach(step, state):
+def test_a_snapshot_does_not_change_with_training(step, state):
     leaves = [leaf for leaf in jax.tree.leaves(state) if not jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
-    # On a CPU numpy sees jax's own memory, which the next training step is given to write in: the trap this avoids.
+    # On a CPU numpy would get a view of jax's memory, which the next training step overwrites.
     assert any(np.shares_memory(np.asarray(leaf), np.asarray(leaf)) for leaf in leaves)
     addresses = {leaf.unsafe_buffer_pointer() for leaf in leaves}
     copied = states.snapshot(state)
@@ -83,7 +83,7 @@ def test_a_snapshot_is_a_copy_that_training_cannot_reach(step, state):
     assert sum(a != b for a, b in zip(before, changed, strict=True)) > len(before) / 2
 
 
-def test_only_the_newest_stays_and_only_once_it_is_there(state, run, monkeypatch):
+def test_the_previous_state_is_removed_once_the_new_one_is_complete(state, run, monkeypatch):
     copied = states.snapshot(state)
     states.write(run, 80, copied, COUNTERS)
     states.write(run, 160, copied, COUNTERS)
@@ -98,7 +98,7 @@ def test_only_the_newest_stays_and_only_once_it_is_there(state, run, monkeypatch
     assert [path.name for path in (run / "state").iterdir()] == ["160"]
 
 
-def test_size_is_what_is_written(loop, state, run):
+def test_size_matches_the_file(loop, state, run):
     states.write(run, 80, states.snapshot(state), COUNTERS)
     written = (run / "state" / "80" / "state.safetensors").stat().st_size
     assert 0 < written - states.size(_example(loop), replay=True) < 50_000  # the names of the arrays
@@ -140,9 +140,9 @@ def _flip(path):
         (_edit(env_steps=81), "of another checkpoint, at 81 environment steps"),
         (_edit(settings="0" * 64), "of another run"),
         (_edit(files={}), "does not describe state.safetensors"),
-        (_edit(counters={"step": "3"}), "of another config .step is '3'"),
-        (_edit(counters={"sums": []}), "of another config .sums is "),
-        (_edit(counters={"more": 1}), "of another config"),
+        (_edit(counters={"step": "3"}), "from another config .step is '3'"),
+        (_edit(counters={"sums": []}), "from another config .sums is "),
+        (_edit(counters={"more": 1}), "from another config"),
         (lambda path: os.truncate(path / "state.safetensors", 10), "it has 10 bytes, but"),
         (
             lambda path: ((path / "state.safetensors").unlink(), os.mkfifo(path / "state.safetensors")),
@@ -150,7 +150,7 @@ def _flip(path):
         ),
     ],
 )
-def test_a_damaged_state_is_refused_by_name(loop, state, run, damage, words):
+def test_a_damaged_state_is_refused_and_named(loop, state, run, damage, words):
     states.write(run, 80, states.snapshot(state), COUNTERS)
     damage(run / "state" / "80")
     with pytest.raises(CrlvizError, match=words) as error:

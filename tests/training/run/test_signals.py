@@ -1,4 +1,4 @@
-"""Signals: noted at once, obeyed the second time, and nothing changed afterwards."""
+"""Signals: the first is recorded at once, the second ends the process, and the handlers are restored."""
 
 import os
 import select
@@ -15,10 +15,10 @@ from tests.torture import runs
 from training.run import saved_state as states
 from training.run import signals
 
-# The main thread is busy in C for half a minute, as in a long jitted program: Python's own handlers would wait for it.
+# The main thread is busy in C for half a minute, as in a long jitted program, and Python's own handlers do not run.
 BUSY = """
 import hashlib, sys
-from training import signals
+from training.run import signals
 with signals.heard(lambda name: print(name, flush=True)):
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 30_000_000)
@@ -32,14 +32,14 @@ def _wait(what) -> None:
     assert what()
 
 
-def test_a_signal_is_noted_and_handlers_come_back():
-    before, said = [signal.getsignal(number) for number in interrupts.SIGNALS], []
-    with signals.heard(said.append) as first:
+def test_a_signal_is_recorded_and_handlers_are_restored():
+    before, names = [signal.getsignal(number) for number in interrupts.SIGNALS], []
+    with signals.heard(names.append) as first:
         assert first() is None
         os.kill(os.getpid(), signal.SIGTERM)
         _wait(first)
         assert first() == signal.SIGTERM
-    assert said == ["SIGTERM"]
+    assert names == ["SIGTERM"]
     assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
 
 
@@ -77,14 +77,14 @@ def busy():
 def test_the_second_signal_ends_a_busy_process_at_once(busy):
     started = time.monotonic()
     busy.send_signal(signal.SIGINT)
-    assert busy.stdout.readline() == "SIGINT\n"  # said while the main thread is busy
+    assert busy.stdout.readline() == "SIGINT\n"  # written while the main thread is busy
     busy.send_signal(signal.SIGINT)
     assert busy.wait(timeout=20) == 128 + signal.SIGINT
     assert time.monotonic() - started < 5
 
 
-def test_what_is_sent_twice_by_no_person_is_waited_for(busy):
-    """A shell and the system both tell of a closed terminal; SLURM signals a sweep and its runs, and ends all."""
+def test_repeated_signals_of_the_system_do_not_end_the_process(busy):
+    """Shell and kernel both send SIGHUP for a closed terminal; SLURM signals a sweep and its runs, then ends all."""
     for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
         busy.send_signal(number)
         time.sleep(0.05)
@@ -104,11 +104,11 @@ def test_a_handler_of_the_caller_stays():
         signal.signal(signal.SIGUSR1, before)
 
 
-LONG = ["--env-steps=64000000", "--set=evaluations=25000"]  # with an evaluation every fourth step
+LONG = ["--env-steps=64000000", "--set=evaluations=25000"]  # an evaluation every fourth training step
 
 
-def test_a_closed_terminal_saves(tmp_path):
-    """A real terminal that goes away while a run writes its bar there."""
+def test_a_closed_terminal_saves_the_run(tmp_path):
+    """Close a real terminal while a run writes its progress bar there."""
     run = tmp_path / "run"
     pid, terminal = os.forkpty()
     if pid == 0:

@@ -1,4 +1,4 @@
-"""Several seeds of one config: each run is what it is alone, whatever becomes of the others."""
+"""Several seeds of one config: each run equals the one trained alone, whatever happens to the others."""
 
 import csv
 import dataclasses
@@ -30,18 +30,18 @@ REAL = compiled.compiled
 
 
 @pytest.fixture(autouse=True, scope="module")
-def compiled():
-    """Programs are compiled once for all tests; gives how often that was."""
+def compile_once():
+    """Compile programs once for all tests; yields the cached function, which counts its misses."""
     with pytest.MonkeyPatch.context() as patch:
         cached = functools.cache(REAL)
-        # What a blow-up does is no part of a program.
+        # ``on_nan`` is not part of a program.
         patch.setattr(compiled, "compiled", lambda config, *on: cached(dataclasses.replace(config, on_nan="stop"), *on))
         yield cached
 
 
 @pytest.fixture
 def at_once(monkeypatch):
-    """Have this CPU train several runs at once, as an accelerator does."""
+    """Make this CPU train several runs at once, as an accelerator does."""
     monkeypatch.setattr(compiled, "at_once", lambda: True)
 
 
@@ -55,7 +55,7 @@ def group(tmp_path_factory):
 
 @pytest.fixture
 def interrupted(monkeypatch):
-    """Have SIGTERM sent when the run is about to do the training step of that number, counted over all groups."""
+    """Send SIGTERM right before the given training step, counted over all groups."""
 
     def arrange(number):
         real, done = Run._step, []
@@ -86,19 +86,19 @@ def parameters(run):
     return jax.tree.leaves(crlviz.load(run).params)
 
 
-# ---- in turn, as on a CPU
+# ---- one after the other, as on a CPU
 
 
-def test_in_turn_each_is_bit_for_bit_what_it_is_alone(toy_run, tmp_path, compiled):
+def test_in_turn_each_run_equals_the_one_trained_alone_bit_for_bit(toy_run, tmp_path, compile_once):
     alone = trainer.train(toy_config(seed=5), tmp_path / "alone", progress=False)
-    before = compiled.cache_info().misses
+    before = compile_once.cache_info().misses
     train(tmp_path / "both", (0, 5))
-    assert compiled.cache_info().misses - before <= 1  # for both
+    assert compile_once.cache_info().misses - before <= 1  # one program for both
     assert differences(tmp_path / "both" / "seed0", toy_run) == []
     assert differences(tmp_path / "both" / "seed5", alone) == []
     content = run_directory.read_config(tmp_path / "both" / "seed5")
     assert content["config"] == run_directory.read_config(alone)["config"]
-    assert content["together"] == [5]  # one program trained it, and nothing else at the time
+    assert content["together"] == [5]  # nothing else was trained at the same time
 
 
 def test_in_turn_a_signal_loses_nothing(toy_run, tmp_path, interrupted, capsys):
@@ -117,7 +117,7 @@ def test_in_turn_a_signal_loses_nothing(toy_run, tmp_path, interrupted, capsys):
     assert (runs[0] / "metrics.csv").stat().st_mtime_ns == first
 
 
-def test_in_turn_one_that_fails_loses_no_other(toy_run, tmp_path, monkeypatch, capsys):
+def test_in_turn_a_failed_run_does_not_affect_the_others(toy_run, tmp_path, monkeypatch, capsys):
     plant(monkeypatch, seed=3)
     with pytest.raises(CrlvizError) as error:
         train(tmp_path, (3, 0))
@@ -132,38 +132,38 @@ def test_in_turn_one_that_fails_loses_no_other(toy_run, tmp_path, monkeypatch, c
 
 @dataclass(eq=False)
 class Counted:
-    """A member as far as ``Run`` looks when it steps; which blows up in the training step of that number."""
+    """Stands in for a ``SeedRun`` in ``Run._step``; diverges in the given training step."""
 
-    blows_up_in: int | None = None
-    trouble: CrlvizError | None = None
+    diverges_in: int | None = None
+    error: CrlvizError | None = None
     env_steps, all_env_steps, path = 0, 100, "here"
     shares: list[float] = field(default_factory=list)
 
-    def advance(self, losses, trouble, seconds):
-        if len(self.shares) == self.blows_up_in:
+    def advance(self, losses, diverged, seconds):
+        if len(self.shares) == self.diverges_in:
             raise CrlvizError("not finite")
         self.shares.append(seconds)
 
 
-def test_at_once_one_that_dropped_out_takes_no_time_from_the_others(monkeypatch):
-    members = [Counted(), Counted(blows_up_in=1), Counted()]
-    run = Run(members, None, 0.0, [], progress=False)
-    run._slots = members
+def test_at_once_a_diverged_run_gets_no_share_of_the_time(monkeypatch):
+    seed_runs = [Counted(), Counted(diverges_in=1), Counted()]
+    run = Run(seed_runs, None, 0.0, [], progress=False)
+    run._slots = seed_runs
     run._programs = SimpleNamespace(advance=lambda state: (state, {}, ()))
     clock = itertools.count(step=6.0)  # each training step takes six seconds
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     for _ in range(3):
         run._step()
-    assert [member.shares for member in members] == [[2.0, 2.0, 3.0], [2.0], [2.0, 2.0, 3.0]]
+    assert [seed_run.shares for seed_run in seed_runs] == [[2.0, 2.0, 3.0], [2.0], [2.0, 2.0, 3.0]]
 
 
 def plant(monkeypatch, seed, times=1):
-    """Have the critic of one seed begin with a parameter that is not a number."""
+    """Start the critic of one seed with NaN parameters."""
     real, done = Run._load, []
 
     def load(self):
         real(self)
-        slot = next((slot for slot, member in enumerate(self._slots) if member.config.seed == seed), None)
+        slot = next((slot for slot, seed_run in enumerate(self._slots) if seed_run.config.seed == seed), None)
         if slot is not None and len(done) < times:
             done.append(slot)
             critic = jax.tree.map(lambda leaf: leaf.at[slot].set(jnp.nan), self._state.learner.critic)
@@ -173,7 +173,7 @@ def plant(monkeypatch, seed, times=1):
 
 
 @pytest.mark.slow
-def test_at_once_each_is_nearly_what_it_is_alone(group, toy_run):
+def test_at_once_each_run_is_close_to_the_one_trained_alone(group, toy_run):
     for mine, other in zip(parameters(group / "seed0"), parameters(toy_run), strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-4)
     for mine, other in zip(rows(group / "seed0"), rows(toy_run), strict=True):
@@ -187,7 +187,7 @@ def test_at_once_each_is_nearly_what_it_is_alone(group, toy_run):
 
 
 @pytest.mark.slow
-def test_at_once_each_counts_its_share_of_the_seconds(group):
+def test_at_once_each_run_counts_an_equal_share_of_the_seconds(group):
     seconds = []
     for seed in range(3):
         with open(group / f"seed{seed}" / "metrics.csv", newline="", encoding="utf-8") as file:
@@ -211,8 +211,8 @@ def test_at_once_a_signal_saves_all(group, tmp_path, at_once, interrupted, numbe
 
 
 @pytest.mark.slow
-def test_at_once_members_go_on_with_those_at_their_step(group, tmp_path, at_once, interrupted, capsys):
-    """Seeds 0 and 2 stand at one step and seed 1 has not begun: two groups, and a word about it."""
+def test_at_once_runs_resume_with_those_at_the_same_step(group, tmp_path, at_once, interrupted, capsys):
+    """Seeds 0 and 2 are at the same step and seed 1 has not started: two groups, and a warning."""
     interrupted(2)
     with pytest.raises(signals.Stopped):
         train(tmp_path, range(3))
@@ -222,26 +222,26 @@ def test_at_once_members_go_on_with_those_at_their_step(group, tmp_path, at_once
     trainer.resume_seeds(runs, progress=False)
     together = [run_directory.read_config(run)["resumed"][0]["together"] for run in runs]
     assert together == [[0, 2], [1], [0, 2]]
-    said = capsys.readouterr().err
-    assert f"{runs[1]} trained in a group of 3 and goes on in one of 1" in said
+    output = capsys.readouterr().err
+    assert f"{runs[1]} was trained in a group of 3 and continues in a group of 1" in output
     for run in runs:
         for mine, other in zip(parameters(run), parameters(group / run.name), strict=True):
             np.testing.assert_allclose(mine, other, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_at_once_one_that_blows_up_drops_out(group, tmp_path, at_once, monkeypatch, capsys):
+def test_at_once_a_diverged_run_drops_out(group, tmp_path, at_once, monkeypatch, capsys):
     plant(monkeypatch, seed=1)
     with pytest.raises(CrlvizError, match="1 of 3 runs failed"):
         train(tmp_path, range(3))
-    assert f"{tmp_path / 'seed1'}: critic_loss became nan in update 1; the others go on" in capsys.readouterr().err
+    assert f"{tmp_path / 'seed1'}: critic_loss became nan in update 1; the others continue" in capsys.readouterr().err
     assert run_directory.all_steps(tmp_path / "seed1") == []
     for seed in (0, 2):
         assert differences(tmp_path / f"seed{seed}", group / f"seed{seed}") == []
 
 
 @pytest.mark.slow
-def test_at_once_one_that_rewinds_goes_on_after_the_others(group, tmp_path, at_once, monkeypatch, capsys):
+def test_at_once_a_rewound_run_continues_after_the_others(group, tmp_path, at_once, monkeypatch, capsys):
     plant(monkeypatch, seed=1)
     train(tmp_path, range(3), toy_config(on_nan="rewind"))
     assert "going back to environment step 120 with another key (1 of 3)" in capsys.readouterr().err
@@ -252,7 +252,7 @@ def test_at_once_one_that_rewinds_goes_on_after_the_others(group, tmp_path, at_o
 
 
 @pytest.mark.slow
-def test_at_once_a_directory_that_goes_loses_no_other(group, tmp_path, at_once, monkeypatch):
+def test_at_once_a_removed_directory_does_not_affect_the_others(group, tmp_path, at_once, monkeypatch):
     real = Run._step
 
     def step(self):
@@ -268,19 +268,19 @@ def test_at_once_a_directory_that_goes_loses_no_other(group, tmp_path, at_once, 
 
 
 @pytest.mark.slow
-def test_a_group_that_memory_does_not_hold_is_halved_until_it_fits(at_once, monkeypatch, capsys):
-    sizes = {members: compiled.compiled(toy_config(), members).memory for members in (1, 3)}
-    # A member's state is a good part of what it takes.
+def test_a_group_too_large_for_the_memory_is_halved_until_it_fits(at_once, monkeypatch, capsys):
+    sizes = {slots: compiled.compiled(toy_config(), slots).memory for slots in (1, 3)}
+    # The state of a slot is a good part of its memory.
     assert 1.5 * sizes[1] < sizes[3] < 6 * sizes[1]
     monkeypatch.setattr(compiled, "memory", lambda: sizes[3] - 1)
-    fit = compiled.compile_for(toy_config())
-    assert fit(3).members == 2
+    compile_slots = compiled.compile_for(toy_config())
+    assert compile_slots(3).slots == 2
     assert "3 seeds at once take" in capsys.readouterr().err
     monkeypatch.setattr(compiled, "memory", lambda: 1)
-    assert compiled.compile_for(toy_config())(3).members == 1
-    assert capsys.readouterr().err.count("they train by") == 2
+    assert compiled.compile_for(toy_config())(3).slots == 1
+    assert capsys.readouterr().err.count("; training") == 2
     monkeypatch.setattr(compiled, "memory", lambda: None)
-    assert compiled.compile_for(toy_config())(3).members == 3
+    assert compiled.compile_for(toy_config())(3).slots == 3
 
 
 # ---- refusals, and the command
@@ -293,7 +293,7 @@ def test_an_existing_run_refuses_the_whole_group(toy_run, tmp_path):
     assert not (tmp_path / "seed0").exists()
 
 
-def test_runs_of_different_settings_do_not_go_on_together(tmp_path):
+def test_runs_with_different_settings_are_not_resumed_together(tmp_path):
     runs = [tmp_path / "a", tmp_path / "b"]
     for run, config in zip(runs, (toy_config(), toy_config(gamma=0.9, seed=1)), strict=True):
         run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
@@ -301,7 +301,7 @@ def test_runs_of_different_settings_do_not_go_on_together(tmp_path):
         trainer.resume_seeds(runs, progress=False)
 
 
-def test_a_damaged_state_loses_no_other(toy_run, tmp_path, interrupted):
+def test_a_damaged_state_does_not_affect_the_others(toy_run, tmp_path, interrupted):
     runs = [tmp_path / "seed0", tmp_path / "seed1"]
     for seed in (0, 1):
         interrupted(0)
@@ -313,7 +313,7 @@ def test_a_damaged_state_loses_no_other(toy_run, tmp_path, interrupted):
     assert differences(runs[0], toy_run) == []
 
 
-# The toy config, whose programs are compiled already.
+# The options of the toy config, whose programs are already compiled.
 TYPED = ["--preset=paper", "--set=redraw_goals=true", *(f"--set={name}={value}" for name, value in TOY.items())]
 
 
@@ -335,15 +335,15 @@ def test_the_command_trains_and_resumes_seeds(tmp_path, monkeypatch, capsys, int
     assert config["config"]["seed"] == 9
     assert config["command"][:3] == ["crlviz", "train", "point_u_maze"]
     named = [tmp_path / f"mine-{seed}-run" for seed in (0, 1)]
-    said = crlviz_train("point_u_maze", *TYPED, "--seeds", "0,1", "--out", tmp_path / "mine-{seed}-run")
-    assert said == f"wrote {named[0]}, {named[1]}\n"
+    output = crlviz_train("point_u_maze", *TYPED, "--seeds", "0,1", "--out", tmp_path / "mine-{seed}-run")
+    assert output == f"wrote {named[0]}, {named[1]}\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--seed", "1", "--seeds", "0-1"], "--seed trains one and --seeds several; give one of the two"),
-        (["--seeds", "a,b"], "--seeds takes whole numbers with commas between, or a range as 0-4, not 'a,b'"),
+        (["--seed", "1", "--seeds", "0-1"], "--seed trains one run and --seeds several; give one of the two"),
+        (["--seeds", "a,b"], "--seeds takes whole numbers separated by commas, or a range such as 0-4, not 'a,b'"),
         (["--seeds", "0,,1"], "--seeds takes values with commas between"),
         (["--seeds", "0-1", "--watch"], "--watch keeps the page of one run"),
     ],
