@@ -61,6 +61,7 @@ class Run:
 
     @property
     def out(self) -> Path:
+        """Path of its run directory."""
         return self.runs / f"{self.kind.name}-seed{self.seed}"
 
     @property
@@ -195,17 +196,7 @@ def _seconds(runs: Sequence[Run], kind: Kind) -> float:
 
 
 def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path:
-    """Write pictures, tables and the page for finished runs.
-
-    Args:
-      runs: runs of the shallow kind first, then of the deep one, then of the two controls.
-      out: directory to write to.
-      quick: whether this is the quick demo, which the page says.
-      began: ``time.perf_counter()`` at the start of the demo.
-
-    Returns:
-      Path of the page.
-    """
+    """Write pictures, tables and the page for finished runs, shallow and deep first; returns the path of the page."""
     import altair as alt
     import jinja2
 

@@ -49,6 +49,7 @@ class Runs:
 
     @property
     def env(self) -> Any:
+        """Their environment."""
         return self.agents[0].env
 
     @cached_property

@@ -73,12 +73,7 @@ class Case:
 class Updates:
     """A compiled loop of updates on one fixed batch, as in a training step.
 
-    Args:
-      algorithm: implementation to run.
-      sizes: dimensions of states, actions and goals.
-      batch_size: rows in the batch.
-      seeds: learners to update in parallel, each with its own batch.
-      precision: precision of matrix products.
+    With several ``seeds``, as many learners update in parallel, each with its own batch. ``sizes`` as in ``Case``.
     """
 
     def __init__(
@@ -225,11 +220,9 @@ class Sampling:
 
 
 def _sampler(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], Any], Any, int]:
-    """Build one implementation of sampling.
+    """Build a compiled function of (buffer, key) that samples the rows of a training step and reads each once.
 
-    Returns:
-      A compiled function of (buffer, key) that samples the rows of a training step and reads each once; a full buffer;
-      the number of rows.
+    Returns the function, a full buffer and the number of rows.
     """
     environments = min(case.num_envs, REFERENCE_WINDOWS) if kind == "twin" else case.num_envs
     state, action, goal = (jnp.ones((environments, size)) for size in case.sizes)
@@ -300,9 +293,7 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
     ``products`` is the time of the updates' matrix products at the roofline rate; ``rest of the updates`` is their
     remaining time. ``physics`` includes resetting the environments at the start of an unroll.
 
-    Args:
-      config: settings of the run.
-      seconds: minimum duration of the measurement.
+    The measurement runs for at least ``seconds``.
     """
     loop = build(config)
     env, actor, steps = loop.env, loop.algorithm.actor, min(config.unroll, 5)

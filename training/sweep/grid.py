@@ -21,7 +21,7 @@ from training.config import TrainConfig, from_options, schedule
 
 # For each value of --ablate, the field of the actor and critic configs that it sets (paper figures 5 and 16).
 ABLATIONS = {"residual": ("residual", "false"), "layer-norm": ("layer_norm", "false"), "swish": ("activation", "relu")}
-_PAIR_DISTANCE = "max_pair_distance"
+_PAIRS = "max_pair_distance"
 
 
 @dataclass(frozen=True)
@@ -139,16 +139,14 @@ def grid(
     cells: dict[str, Cell] = {}
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
-        pair_distance = chosen.get(_PAIR_DISTANCE, "none")
-        given = {name: value for name, value in chosen.items() if name in (*options, "seed") and name != _PAIR_DISTANCE}
-        assignments = [
-            name + value for name, value in chosen.items() if name not in (*given, "env", "ablate", _PAIR_DISTANCE)
-        ]
-        assignments += _without(chosen["ablate"])
+        pair_distance = chosen.get(_PAIRS, "none")
+        given = {name: value for name, value in chosen.items() if name in (*options, "seed") and name != _PAIRS}
+        sets = [name + value for name, value in chosen.items() if name not in (*given, "env", "ablate", _PAIRS)]
+        sets += _without(chosen["ablate"])
         id = chosen["env"] if pair_distance == "none" else mazes.within(chosen["env"], _cells(pair_distance))
         # A sweep makes many runs, and at the paper's size a saved state takes gigabytes.
         drop = {} if "keep_state=" in chosen else {"keep_state": False}
-        config = from_options(id, preset, given | drop, assignments, layout)
+        config = from_options(id, preset, given | drop, sets, layout)
         envs.check(id, config.layout or None)
         if config.eval_env:
             envs.check(config.eval_env)
@@ -157,15 +155,13 @@ def grid(
         kind = _kind(config, default, {name: chosen[name] for name in varied}, chosen["env"], pair_distance)
         arguments = ["train", chosen["env"], *(["--preset", preset] if preset else [])]
         arguments += ["--layout", str(layout)] if layout else []
-        arguments += [_flag(_PAIR_DISTANCE), pair_distance] if pair_distance != "none" else []
+        arguments += [_flag(_PAIRS), pair_distance] if pair_distance != "none" else []
         arguments += [text for name, value in given.items() if name != "seed" for text in (_flag(name), value)]
-        arguments += [text for setting in assignments for text in ("--set", setting)]
+        arguments += [text for setting in sets for text in ("--set", setting)]
         arguments += ["--no-keep-state"] if drop else []
         cell = Cell(kind, out, config, tuple(arguments))
         if cells.setdefault(cell.name, cell).config != config:
-            raise UsageError(
-                f"two cells of this sweep would both be called {cell.name}; run them as two sweeps with different --out"
-            )
+            raise UsageError(f"two cells would both be called {cell.name}; run them as two sweeps with different --out")
     return list(cells.values())
 
 
@@ -197,7 +193,7 @@ def name(
         varied[f"{key}="] = value
     if layout:
         varied["layout"] = layout.stem
-    kind = _kind(config, default, varied, env, str(options.get(_PAIR_DISTANCE, "none")))
+    kind = _kind(config, default, varied, env, str(options.get(_PAIRS, "none")))
     return re.sub(r"[^\w.=,-]+", "_", kind)
 
 
@@ -214,9 +210,7 @@ def _without(part: str) -> list[str]:
 
 def _cells(text: str) -> int:
     if not text.isdecimal():
-        raise UsageError(
-            f"{_flag(_PAIR_DISTANCE)} takes whole numbers of cells or none, separated by commas, not {text!r}"
-        )
+        raise UsageError(f"{_flag(_PAIRS)} takes whole numbers of cells or none, separated by commas, not {text!r}")
     return int(text)
 
 
@@ -243,7 +237,7 @@ def _kind(config: TrainConfig, default: TrainConfig, varied: Mapping[str, str], 
         "ablate",
         "seed",
         "seed=",
-        _PAIR_DISTANCE,
+        _PAIRS,
     )
     parts += [f"{name.removesuffix('=')}={value}" for name, value in varied.items() if name not in named]
     return "-".join(parts)
