@@ -1,1 +1,1 @@
-"""Pages of several analyses: the demo, the paper's figures, a run that trains."""
+"""HTML pages that combine analyses: the demo, the figures of the paper, and the progress of a run."""

@@ -1,6 +1,6 @@
-"""``crlviz demo``: train shallow and deep agents in one maze, and a page that shows what each learned.
+"""``crlviz demo``: train shallow and deep agents in one maze, and write a page that shows what each learned.
 
-The trainer runs as its own command, one process a core, so the page can name commands that really ran.
+Training runs as ``crlviz train`` in one process per core, so the page can list the commands that ran.
 """
 
 import base64
@@ -28,7 +28,7 @@ from crlviz.processes.process_pool import LOGS, Job
 
 ENV = "point_big_maze"
 SHALLOW, DEEP, WIDTH = 4, 16, 64
-# A trunk's hidden parameters are about depth x width^2, so at depth 4 twice the width has depth 16's.
+# A trunk has about depth x width^2 parameters, so depth 4 with twice the width has as many as depth 16.
 WIDE = WIDTH * round((DEEP / SHALLOW) ** 0.5)
 ENV_STEPS, QUICK_ENV_STEPS = 2_304_000, 1_152_000
 SEEDS = (0, 1, 2)
@@ -37,7 +37,7 @@ SHOWN_SEED, SHOWN_GOALS = 0, 2
 
 @dataclass(frozen=True)
 class Kind:
-    """One network trained for one time; its seeds are its runs."""
+    """A network and its training length. Each seed of it is one run."""
 
     name: str
     title: str
@@ -47,13 +47,13 @@ class Kind:
 
     @property
     def cost(self) -> float:
-        """About how much work a run is, for the progress bar: with the steps, and nearly with the depth."""
+        """Relative work of a run, for the progress bar: proportional to the steps, almost proportional to the depth."""
         return self.env_steps / 1e6 * (2 + self.depth * self.width / WIDTH)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a kind, finished or not; ``out`` appears when it is finished."""
+    """One run of a kind, finished or not."""
 
     kind: Kind
     seed: int
@@ -61,18 +61,19 @@ class Run:
 
     @property
     def out(self) -> Path:
+        """Path of its run directory."""
         return self.runs / f"{self.kind.name}-seed{self.seed}"
 
     @property
     def arguments(self) -> list[str]:
-        """What one types after ``crlviz`` for it."""
+        """Command line after ``crlviz`` that trains it."""
         kind = self.kind
         shape = ["--depth", kind.depth, "--width", kind.width, "--seed", self.seed, "--env-steps", kind.env_steps]
         return ["train", ENV, *map(str, shape), "--out", str(self.out)]
 
     @property
     def share(self) -> float:
-        """How much of it is done: 1 once the directory holds this very run whole."""
+        """Share of the run that is done; 1 once the directory holds this run, finished."""
         from analyses.common.runs import metrics
         from crlviz.checkpoints.run_directory import all_steps, read_config
 
@@ -82,12 +83,12 @@ class Run:
             done, saved = int(metrics(self.out).env_steps.iloc[-1]), all_steps(self.out)
         except (CrlvizError, KeyError):
             return 0.0
-        whole = done >= self.kind.env_steps and done in saved
-        return 1.0 if whole else min(0.99, done / self.kind.env_steps)
+        complete = done >= self.kind.env_steps and done in saved
+        return 1.0 if complete else min(0.99, done / self.kind.env_steps)
 
     @property
     def is_made_here(self) -> bool:
-        """Whether the directory holds a run that a demo has begun, as it noted."""
+        """Whether the directory holds a run that a demo started, according to its note."""
         from crlviz.checkpoints.run_directory import read_config
 
         try:
@@ -96,7 +97,7 @@ class Run:
             return False
 
     def note(self) -> None:
-        """Note that a demo begins this run: another of its name is not a demo's to remove."""
+        """Record that a demo starts this run. Without this note a demo does not delete the directory."""
         atomic_files.make_directory(self._note.parent)
         atomic_files.write(self._note, json.dumps(self.arguments).encode())
 
@@ -106,30 +107,30 @@ class Run:
 
 
 def train_all(runs: Sequence[Run], title: str) -> None:
-    """Train every run that is not there whole, one process a core.
+    """Train every run that is not finished, in one process per core.
 
     Raises:
-      UsageError: a run's directory holds something else; that is left as it is.
-      CrlvizError: a run failed; the message is its own.
+      UsageError: the directory of a run holds something else, which is left unchanged.
+      CrlvizError: a run failed; the message gives the reason.
     """
     waiting = [run for run in runs if run.share < 1]
     finished = sum(run.kind.cost for run in runs if run not in waiting)
     for run in waiting:
         if run.out.exists() and not run.share and not run.is_made_here:
-            raise UsageError(f"{run.out} is not of this demo, which leaves it alone: move it, or give another --out")
+            raise UsageError(f"{run.out} was not made by this demo: move it, or give another --out")
     jobs = {}
     for run in waiting:
         arguments = run.arguments
-        if run.share and (run.out / "state").exists():  # of a demo that was stopped
+        if run.share and (run.out / "state").exists():  # from a demo that was stopped
             arguments = ["train", "--resume", str(run.out)]
-        elif run.is_made_here:  # by one that wanted other settings, or was stopped before a first save
+        elif run.is_made_here:  # from a demo with other settings, or one that was stopped before its first save
             shutil.rmtree(run.out)
         run.note()
         jobs[Job(tuple(arguments), run.runs.parent / LOGS / f"{run.out.name}.txt")] = run
-    # Networks this small train faster on a core than on a GPU, and several processes would fight over its memory.
+    # Networks this small train faster on a core than on a GPU, and several processes would compete for GPU memory.
     ticks = process_pool.run(list(jobs), len(process_pool.cores()), {"JAX_PLATFORMS": "cpu"})
-    layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
-    bar = tqdm(total=sum(run.kind.cost for run in runs), desc=title, bar_format=layout, disable=None)
+    bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
+    bar = tqdm(total=sum(run.kind.cost for run in runs), desc=title, bar_format=bar_format, disable=None)
     with bar, contextlib.closing(ticks):
         for running, ended in ticks:
             for job, code in ended:
@@ -152,17 +153,19 @@ def _result(run: Path) -> str:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Directory to write.  [default: demo, or demo-quick]")
-@click.option("--quick", is_flag=True, help="One seed and half the training: two minutes, and no claim.")
+@click.option(
+    "--quick", is_flag=True, help="One seed and half the training: two minutes, but too few seeds to compare."
+)
 def command(out: Path | None, quick: bool) -> None:
-    """Train depth 4 and depth 16 in a maze on this machine, and make a page of what they learned.
+    """Train depth 4 and depth 16 in a maze on this machine, and write a page that shows what they learned.
 
-    Beside them two controls: depth 4 with the parameters of depth 16, and depth 4 trained for as many seconds. Runs
-    that OUT holds already are kept and half ones resumed, so an interrupted demo goes on where it was.
+    It also trains two controls: depth 4 with as many parameters as depth 16, and depth 4 for as many seconds. Finished
+    runs in OUT are kept and unfinished ones resumed, so an interrupted demo continues where it stopped.
 
     \b
     Example: crlviz demo --quick
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     out = out or Path("demo-quick" if quick else "demo")
     seeds = SEEDS[:1] if quick else SEEDS
     steps = QUICK_ENV_STEPS if quick else ENV_STEPS
@@ -170,28 +173,30 @@ def command(out: Path | None, quick: bool) -> None:
     shallow = Kind("depth4", f"depth {SHALLOW}", SHALLOW, WIDTH, steps)
     deep = Kind("depth16", f"depth {DEEP}", DEEP, WIDTH, steps)
     wide = Kind("depth4-wide", f"depth {SHALLOW}, as many parameters (width {WIDE})", SHALLOW, WIDE, steps)
-    # The longest first, so that the last to end is a short one.
+    # The longest runs first, so that no core waits for a long run at the end.
     first = [Run(kind, seed, out / "runs") for kind in (deep, wide, shallow) for seed in seeds]
     train_all(first, "training")
     ratio = _seconds(first, deep) / _seconds(first, shallow)
-    long = Kind("depth4-long", f"depth {SHALLOW}, as many seconds", SHALLOW, WIDTH, 1000 * round(steps * ratio / 1000))
-    second = [Run(long, seed, out / "runs") for seed in seeds]
-    train_all(second, f"depth {SHALLOW} for depth {DEEP}'s seconds")
+    longer = Kind(
+        "depth4-long", f"depth {SHALLOW}, as many seconds", SHALLOW, WIDTH, 1000 * round(steps * ratio / 1000)
+    )
+    second = [Run(longer, seed, out / "runs") for seed in seeds]
+    train_all(second, f"depth {SHALLOW} for as many seconds")
     runs = sorted(first, key=lambda run: (shallow, deep, wide).index(run.kind)) + second
     click.echo("Drawing.")
-    index = report(runs, out, quick=quick, began=began)
-    click.echo(f"Took {time.perf_counter() - began:.0f} s. Open {index} in a browser.")
+    index = report(runs, out, quick=quick, began=start)
+    click.echo(f"Took {time.perf_counter() - start:.0f} s. Open {index} in a browser.")
 
 
 def _seconds(runs: Sequence[Run], kind: Kind) -> float:
-    """Mean seconds of training of a kind's runs, a stalled machine's left out."""
+    """Mean training seconds over the runs of a kind, without stalls of the machine."""
     from analyses.common.runs import clock, metrics
 
     return float(np.mean([clock(metrics(run.out))[0][-1] for run in runs if run.kind == kind]))
 
 
 def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path:
-    """Write the pictures, the numbers and the page of finished runs; the page's path."""
+    """Write pictures, tables and the page for finished runs, shallow and deep first; returns the path of the page."""
     import altair as alt
     import jinja2
 
@@ -252,28 +257,32 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
 
 
 def findings(table: Any, kinds: Sequence[Kind]) -> list[str]:
-    """What the table says of depth at equal updates, parameters and seconds: three comparisons, as few seeds allow.
+    """Compare deep with shallow at equal updates, parameters and seconds: one sentence each, corrected for three tests.
 
     Args:
-      table: of ``analyses.sweeps.efficiency.table``.
-      kinds: shallow, deep, as many parameters, as many seconds.
+      table: from ``analyses.sweeps.efficiency.table``.
+      kinds: shallow, deep, equal parameters, equal seconds.
     """
     by_group = {row["group"]: row for row in table.to_dict("records")}
     deep, others = by_group[kinds[1].title], (kinds[0], kinds[2], kinds[3])
     sentences = []
-    for what, kind in zip(("updates", "parameters", "seconds"), others, strict=True):
+    for quantity, kind in zip(("updates", "parameters", "seconds"), others, strict=True):
         other = by_group[kind.title]
-        found = statistics.compare(deep["scores"], other["scores"], len(others), largest=1.0)  # shares
-        verdict = found.words("deeper is better here", "deeper is worse here")
+        comparison = statistics.compare(deep["scores"], other["scores"], len(others), largest=1.0)  # shares
+        verdict = comparison.words("deeper is better here", "deeper is worse here")
         sentences.append(
-            f"At equal {what}, depth {kinds[1].depth} reaches {deep['score']:.0%} of the goals and depth "
+            f"At equal {quantity}, depth {kinds[1].depth} reaches {deep['score']:.0%} of the goals and depth "
             f"{kind.depth} {other['score']:.0%}: {verdict}."
         )
     return sentences
 
 
 def _correlations(maps: Any, kinds: Sequence[Kind]) -> list[tuple[str, float, float]]:
-    """Of each depth: its name, and the mean rank correlation of Q with the maze and the line, over seeds and goals."""
+    """Mean rank correlation of Q with distance, over seeds and goals.
+
+    Returns:
+      For each depth: title, correlation with the distance in the maze, correlation with the straight-line distance.
+    """
     result = []
     for kind in kinds:
         mean = maps.rank_correlation.sel(depth=kind.depth)
@@ -283,7 +292,7 @@ def _correlations(maps: Any, kinds: Sequence[Kind]) -> list[tuple[str, float, fl
 
 
 def _animate(runs: Sequence[Run], agents: dict[Run, Any], path: Path) -> None:
-    """One seed's policies, each from the start to every goal of the maze at once."""
+    """Write a GIF of one seed's policies, side by side, each from the start to every goal at once."""
     from crlviz.charts import depth_color
     from crlviz.rendering.maze_gif import animate
     from crlviz.rollouts import rollout

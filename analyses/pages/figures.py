@@ -1,7 +1,7 @@
-"""Which figures of the paper do runs support, and what would the others take?
+"""The figures of the paper: which runs each needs, and how it is drawn.
 
-Each entry of ``FIGURES`` says its question, what its runs must vary, the sweep that makes such runs, and how the
-analysis that answers it draws it.
+Each entry of ``FIGURES`` gives the question, the settings that the runs must vary, a sweep that trains such runs, and a
+function that draws the figure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from crlviz.errors import CrlvizError, UsageError
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-# What a sweep can vary, in words.
+# The settings that a sweep can vary, as text.
 FACTORS = {
     "depth": "depths",
     "width": "widths",
@@ -36,7 +36,7 @@ FACTORS = {
     "layer_norm": "networks with and without LayerNorm",
     "activation": "activations (Swish and ReLU)",
 }
-# What runs of a sweep over depth may differ in; a run that still trains has fewer steps than the others.
+# Facts that may differ within a sweep over depth. A run that is still training has fewer steps than the others.
 _OVER_DEPTH = ("depth", "actor_depth", "seed", "env_steps")
 
 
@@ -49,11 +49,12 @@ class Runs:
 
     @property
     def env(self) -> Any:
+        """Their environment."""
         return self.agents[0].env
 
     @cached_property
     def factors(self) -> dict[str, list[Any]]:
-        """The value of each of ``FACTORS`` in each run. A depth counts where the actor has it too."""
+        """For each name in ``FACTORS``, its value in every run."""
         values: dict[str, list[Any]] = {name: [] for name in FACTORS}
         for agent in self.agents:
             facts, critic = agent.facts, agent.critic.config
@@ -66,32 +67,32 @@ class Runs:
 
     @cached_property
     def over_depth(self) -> list["Agent"]:
-        """The most agents that differ in depth (of actor and critic alike) and seed alone, shallow to deep.
+        """The largest set of agents that differ only in depth (same for actor and critic) and seed, by depth.
 
-        Of the paper's whole network, where there are several depths of it: what another lacks must not stand for depth,
-        nor must another setting.
+        Prefers agents with the paper's full network if it has several depths: a comparison of depth must not mix in an
+        ablation or another setting.
         """
         differing = [name for name in datasets.differing(self.agents) if name not in _OVER_DEPTH]
-        alike: dict[tuple, list[Agent]] = {}
+        groups: dict[tuple, list[Agent]] = {}
         for agent in self.agents:
-            rest = [agent.facts.get(name) for name in differing]
-            apart = None if agent.facts["depth"] == agent.facts["actor_depth"] else agent.facts["actor_depth"]
-            alike.setdefault((*rest, apart, agent.facts["env_steps"]), []).append(agent)
+            others = [agent.facts.get(name) for name in differing]
+            actor_depth = None if agent.facts["depth"] == agent.facts["actor_depth"] else agent.facts["actor_depth"]
+            groups.setdefault((*others, actor_depth, agent.facts["env_steps"]), []).append(agent)
 
-        def merit(agents: Sequence["Agent"]) -> tuple[bool, int, int]:
+        def rank(agents: Sequence["Agent"]) -> tuple[bool, int, int]:
             depths = len({agent.facts["depth"] for agent in agents})
             return depths > 1 and agents[0].facts["network"] == "full network", depths, len(agents)
 
-        most = max(alike.values(), key=merit)
-        return sorted(most, key=lambda agent: (agent.facts["depth"], agent.facts["seed"]))
+        best = max(groups.values(), key=rank)
+        return sorted(best, key=lambda agent: (agent.facts["depth"], agent.facts["seed"]))
 
     @property
     def one_a_depth(self) -> list["Agent"]:
-        """Of those, the first seed's of each depth."""
-        chosen: dict[int, Agent] = {}
+        """One agent of ``over_depth`` per depth, with the lowest seed."""
+        by_depth: dict[int, Agent] = {}
         for agent in self.over_depth:
-            chosen.setdefault(agent.facts["depth"], agent)
-        return list(chosen.values())
+            by_depth.setdefault(agent.facts["depth"], agent)
+        return list(by_depth.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +100,15 @@ class Figure:
     """One figure of the paper.
 
     Attributes:
-      number: in the paper.
-      question: what it answers.
-      varies: of ``FACTORS``, what its runs must differ in; of two, not only both together.
-      sweep: options of ``crlviz sweep`` that make such runs, as name to values; x2 is twice what the runs have.
-      draw: from runs to a chart; None: no analysis draws it yet.
-      others: further forms, as ending of the file to what makes it; ".html" replaces the chart's own.
-      maze: whether it is about a maze.
-      near: whether its runs are trained on near pairs of start and goal alone.
-      lacks: what crlviz itself lacks for it.
+      number: number in the paper.
+      question: question that it answers.
+      varies: names in ``FACTORS`` that the runs must vary; several must vary independently.
+      sweep: options of ``crlviz sweep`` that train such runs, by name; x2 means twice the value in the given runs.
+      draw: function from runs to a chart; None: no analysis draws it yet.
+      others: functions that make further files, by file ending; ".html" replaces the chart as HTML.
+      maze: whether it needs a maze.
+      near: whether its runs must be trained only on nearby pairs of start and goal.
+      lacks: what crlviz cannot do yet; empty if it can draw the figure.
     """
 
     number: str
@@ -121,33 +122,33 @@ class Figure:
     lacks: str = ""
 
     def missing(self, runs: Runs) -> str:
-        """What these runs lack for it, in words; empty where it can be drawn."""
+        """Describe what these runs lack for the figure; empty if it can be drawn."""
         if self.lacks:
             return self.lacks
         if self.maze and runs.env.maze is None:
             return "runs in a maze"
         if self.near and not runs.env.maze.hops:
-            return "runs trained on starts and goals at most three cells apart"
+            return "runs trained on start-goal pairs at most three cells apart"
         columns = [runs.factors[name] for name in self.varies]
-        alike = [FACTORS[name] for name, column in zip(self.varies, columns, strict=True) if len(set(column)) < 2]
-        if alike:
-            return f"runs with several {' and '.join(alike)}"
+        constant = [FACTORS[name] for name, column in zip(self.varies, columns, strict=True) if len(set(column)) < 2]
+        if constant:
+            return f"runs with several {' and '.join(constant)}"
         if len(columns) > 1 and len(set(zip(*columns, strict=True))) <= max(len(set(column)) for column in columns):
-            return f"runs in which {' and '.join(FACTORS[name] for name in self.varies)} vary apart"
+            return f"runs in which {' and '.join(FACTORS[name] for name in self.varies)} vary independently"
         return ""
 
 
 def _scaling(*names: str, networks: Sequence[str] = ()) -> Callable[[Runs], alt.TopLevelMixin]:
-    """Panels of ``analyses.sweeps.scaling``, beside each other; where networks are named, of runs with those alone."""
+    """Draw panels of ``analyses.sweeps.scaling`` side by side; ``networks`` restricts the runs to those networks."""
 
     def draw(runs: Runs) -> alt.TopLevelMixin:
         dataset = run_data.compute(runs.paths)
         if networks:
             dataset = dataset.isel(run=np.isin(dataset.network.values, networks))
-        found: dict[str, Any] = scaling.panels(dataset)
-        pictures = [found[name] for name in names if name in found]
+        panels: dict[str, Any] = scaling.panels(dataset)
+        pictures = [panels[name] for name in names if name in panels]
         if not pictures:
-            raise CrlvizError(f"these runs do not suffice: {scaling.PANELS[names[0]].needs}")
+            raise CrlvizError(f"these runs are not enough: {scaling.PANELS[names[0]].needs}")
         return alt.hconcat(*pictures, spacing=30).resolve_scale(
             color="independent", shape="independent", strokeDash="independent"
         )
@@ -156,7 +157,7 @@ def _scaling(*names: str, networks: Sequence[str] = ()) -> Callable[[Runs], alt.
 
 
 def _over_depth(analysis: ModuleType) -> Callable[[Runs], alt.TopLevelMixin]:
-    """An analysis of checkpoints, of those that differ in depth and seed."""
+    """Draw an analysis of the checkpoints that differ only in depth and seed."""
     return lambda runs: analysis.plot(analysis.compute(runs.over_depth))
 
 
@@ -174,7 +175,7 @@ def _heatmap_page(runs: Runs) -> bytes:
 
 
 _DEPTHS = "4,8,16,32"
-_BASELINES = "crlviz trains no baselines (SAC, SAC with HER, TD3 with HER, GCSL, GCBC) yet"
+_BASELINES = "crlviz has no baselines (SAC, SAC with HER, TD3 with HER, GCSL, GCBC) yet"
 
 FIGURES = (
     Figure(
@@ -189,14 +190,14 @@ FIGURES = (
     ),
     Figure(
         "4",
-        "Depth or width: what does a parameter buy?",
+        "Depth or width: which gains more per parameter?",
         ("depth", "width"),
         {"depth": "4,16", "width": "x1,x2"},
         draw=_efficiency,
     ),
     Figure(
         "5",
-        "Where is the critical depth, and what without residual connections?",
+        "Where is the critical depth, and does it need residual connections?",
         ("depth", "residual"),
         {"depth": _DEPTHS, "ablate": "residual"},
         draw=_scaling("ablation", networks=("full network", "no residual")),
@@ -210,15 +211,15 @@ FIGURES = (
     ),
     Figure(
         "7",
-        "Do bigger batches help, by depth?",
+        "Do larger batches help, at each depth?",
         ("depth", "batch_size"),
         {"depth": "4,16", "batch-size": "x1,x4"},
         draw=_scaling("batch"),
     ),
-    Figure("8", "Exploration or expressivity?", lacks="crlviz trains no learner from another's replay buffer yet"),
+    Figure("8", "Exploration or expressivity?", lacks="crlviz cannot train on the replay buffer of another run yet"),
     Figure(
         "9",
-        "Does Q follow the maze or the crow?",
+        "Does Q follow distances in the maze or straight lines?",
         ("depth",),
         {"depth": "4,16"},
         draw=_heatmap,
@@ -234,7 +235,7 @@ FIGURES = (
     ),
     Figure(
         "11",
-        "Does it stitch: trained on near pairs, tested on all?",
+        "Does it stitch: trained on nearby pairs, tested on all?",
         ("depth",),
         {"depth": "4,16"},
         draw=_over_depth(stitch),
@@ -243,7 +244,7 @@ FIGURES = (
     ),
     Figure("12", "How do the baselines learn?", lacks=_BASELINES),
     Figure("13", "Do the baselines gain from depth?", lacks=_BASELINES),
-    Figure("14, 18", "Does offline learning gain from depth?", lacks="crlviz trains on no offline data sets yet"),
+    Figure("14, 18", "Does offline learning gain from depth?", lacks="crlviz does not train on offline data sets yet"),
     Figure("15", "Does depth help a quasimetric critic?", lacks="crlviz has no quasimetric critic yet"),
     Figure(
         "16",
@@ -257,10 +258,10 @@ FIGURES = (
 
 
 def choose(numbers: str | None) -> Sequence[Figure]:
-    """Figures by their numbers with commas between; all of them for None.
+    """Select figures by number, separated by commas; None selects all.
 
     Raises:
-      UsageError: no such figure.
+      UsageError: there is no such figure.
     """
     if numbers is None:
         return FIGURES
@@ -268,5 +269,5 @@ def choose(numbers: str | None) -> Sequence[Figure]:
     wanted = [number.strip() for number in numbers.split(",")]
     for number in wanted:
         if number not in known:
-            raise UsageError(f"--only {number}: the paper's figures here are {', '.join(known)}")
+            raise UsageError(f"--only {number}: the figures to choose from are {', '.join(known)}")
     return list(dict.fromkeys(known[number] for number in wanted))

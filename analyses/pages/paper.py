@@ -1,4 +1,4 @@
-"""``crlviz paper``: every figure of the paper that runs support, on one page; for the others, what would make them."""
+"""``crlviz paper``: one page with every figure of the paper that the runs support, and commands for the others."""
 
 import contextlib
 import time
@@ -23,17 +23,17 @@ _ENDINGS = (".html", ".svg", ".pdf")
 
 @dataclass
 class Entry:
-    """What became of a figure for one environment.
+    """Result of drawing one figure for one environment.
 
     Attributes:
-      figure: of the paper.
-      env: the environment's id.
-      missing: what the runs lack for it; empty where they lack nothing.
-      command: the sweep that would make it, where one would.
-      hours: about how long that sweep takes; None where no run tells how long it took.
-      error: why it could not be drawn although the runs have it all.
-      chart: the HTML that draws it.
-      files: what was written, in the directory of the page.
+      figure: figure of the paper.
+      env: environment id.
+      missing: what the runs lack; empty if they have everything.
+      command: sweep that would train the missing runs; empty if none would.
+      hours: estimated duration of that sweep; None if no run recorded its training time.
+      error: why drawing failed although the runs have everything.
+      chart: the chart as HTML.
+      files: names of the files written to the directory of the page.
     """
 
     figure: Figure
@@ -47,14 +47,14 @@ class Entry:
 
     @property
     def time(self) -> str:
-        """The hours in words; empty where no run tells how long it took."""
+        """``hours`` as text; empty if None."""
         if self.hours is None:
             return ""
         return f"{max(1, round(60 * self.hours))} min" if self.hours < 1 else f"{self.hours:,.1f} h"
 
     @property
     def name(self) -> str:
-        """Of its files and its place in the page."""
+        """Name of its files and of its anchor in the page."""
         return f"figure{self.figure.number.replace(', ', '-')}-{self.env}"
 
 
@@ -65,15 +65,15 @@ class Entry:
 )
 @click.option("--only", metavar="NUMBERS", help="Figures to draw, such as 1,9.  [default: all]")
 def command(paths: Sequence[Path], out: Path, only: str | None) -> None:
-    """Draw the figures of the paper from runs, and say what the others would take.
+    """Draw the figures of the paper from runs, and list the sweeps that the other figures need.
 
-    RUNS are run directories, or directories that hold some. OUT gets index.html, which stands alone, and each figure as
+    RUNS are run directories, or directories that contain some. OUT gets a self-contained index.html, and each figure as
     html, svg and pdf.
 
     \b
     Example: crlviz paper runs --out figures
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     wanted = figures.choose(only)
     atomic_files.make_directory(out)
     entries = draw(group(find(paths)), out, wanted)
@@ -84,24 +84,24 @@ def command(paths: Sequence[Path], out: Path, only: str | None) -> None:
     drawn = sorted(
         {entry.figure.number for entry in entries if entry.chart}, key=lambda number: int(number.split(",")[0])
     )
-    click.echo(f"drew figures {', '.join(drawn) or 'none'} in {time.perf_counter() - began:.0f} s")
+    click.echo(f"drew figures {', '.join(drawn) or 'none'} in {time.perf_counter() - start:.0f} s")
     click.echo(f"wrote {index}")
     if not drawn:
-        raise CrlvizError(f"these runs support no figure; {index} says what each would take")
+        raise CrlvizError(f"these runs support no figure; {index} lists the sweeps that each needs")
 
 
 def group(paths: Sequence[Path]) -> list[Runs]:
-    """Runs by the environment they were trained in; one that cannot be loaded is left out with a warning."""
+    """Group runs by their environment; warn about runs that cannot be loaded and skip them."""
     from crlviz.agent import load, readable
 
-    together: dict[tuple, list] = {}
+    by_env: dict[tuple, list] = {}
     for path, agent in readable(paths, load):
-        together.setdefault((agent.env.id, agent.env.maze), []).append((path, agent))
-    return [Runs(*map(list, zip(*members, strict=True))) for members in together.values()]
+        by_env.setdefault((agent.env.id, agent.env.maze), []).append((path, agent))
+    return [Runs(*map(list, zip(*pairs, strict=True))) for pairs in by_env.values()]
 
 
 def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[Entry]:
-    """Write every figure that the runs support; one that fails loses no other."""
+    """Draw and write every figure that the runs support; a figure that fails does not stop the others."""
     from crlviz import charts
 
     atomic_files.make_directory(out)
@@ -115,39 +115,39 @@ def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[
             if figure.sweep:
                 typed = run_directory.read_config(runs.paths[0]).get("command") or []
                 entry.command = sweep_cost.command(figure, runs, typed)
-                if timed := _seconds(runs):
-                    entry.hours = sweep_cost.hours(figure, *timed)
+                if timed_runs := _train_seconds(runs):
+                    entry.hours = sweep_cost.hours(figure, *timed_runs)
             continue
         if figure.draw is None:
             entry.missing = "an analysis that draws it"
             continue
         try:
             chart = figure.draw(runs)
-            made = {ending: make(runs) for ending, make in figure.others.items()}
-            made |= {ending: charts.render(chart, ending) for ending in _ENDINGS if ending not in made}
-            for ending, data in made.items():
+            files = {ending: make(runs) for ending, make in figure.others.items()}
+            files |= {ending: charts.render(chart, ending) for ending in _ENDINGS if ending not in files}
+            for ending, data in files.items():
                 atomic_files.write(out / f"{entry.name}{ending}", data)
-            entry.files = tuple(f"{entry.name}{ending}" for ending in made)
+            entry.files = tuple(f"{entry.name}{ending}" for ending in files)
             entry.chart = charts.embed(chart, entry.name)
-        except Exception as error:  # whatever an analysis may raise, its sentence takes the figure's place
+        except Exception as error:  # any error of an analysis is shown in place of its figure
             entry.error = str(error) if isinstance(error, CrlvizError) else f"{type(error).__name__}: {error}"
     return entries
 
 
-def _seconds(runs: Runs) -> tuple[Runs, list[float]] | None:
-    """The runs that tell how long they trained, and their seconds; an imported one does not."""
-    told = []
+def _train_seconds(runs: Runs) -> tuple[Runs, list[float]] | None:
+    """The runs that recorded their training time, and their seconds; None if no run did. Imported runs did not."""
+    timed = []
     for path, agent in zip(runs.paths, runs.agents, strict=True):
         with contextlib.suppress(CrlvizError):
-            told.append((path, agent, float(clock(metrics(path))[0][-1])))
-    if not told:
+            timed.append((path, agent, float(clock(metrics(path))[0][-1])))
+    if not timed:
         return None
-    paths, agents, seconds = zip(*told, strict=True)
+    paths, agents, seconds = zip(*timed, strict=True)
     return Runs(paths, agents), list(seconds)
 
 
 def write_index(entries: Sequence[Entry], paths: Sequence[Path], out: Path) -> Path:
-    """The page that holds all figures, and the table of what each answers; its path."""
+    """Write the page with the table of figures and all charts; returns its path."""
     import jinja2
 
     from crlviz import charts

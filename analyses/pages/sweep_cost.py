@@ -1,4 +1,4 @@
-"""What would a sweep cost on the device that trained these runs? A guess from how long they took, and told as one."""
+"""Estimate how long a sweep would take on the device that trained the given runs."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 SEEDS = "0-4"
-# Options of the runs' own command that a sweep keeps; all others it sets itself or does not need.
-_KEPT = ("--preset", "--width", "--batch-size", "--env-steps", "--eval-env", "--layout", "--set")
-_NEAR = "_gen_1f2f3f"
+# Options of the training command that the sweep copies. It sets all others itself or does not need them.
+_KEPT_OPTIONS = ("--preset", "--width", "--batch-size", "--env-steps", "--eval-env", "--layout", "--set")
+_NEAR_PAIRS_SUFFIX = "_gen_1f2f3f"
 
 
 def command(figure: Figure, runs: Runs, typed: Sequence[str]) -> str:
-    """The ``crlviz sweep`` that makes a figure's runs, with the settings of these runs.
+    """Command line of ``crlviz sweep`` that trains the runs a figure needs, with the settings of the given runs.
 
     Args:
-      figure: that these runs do not support.
-      runs: of one environment.
-      typed: what trained one of them, ``crlviz train ENV ...``; empty where nobody knows.
+      figure: a figure that these runs do not support.
+      runs: runs in one environment.
+      typed: command line that trained one of them, ``crlviz train ENV ...``; empty if unknown.
     """
     import shlex
 
     kept = []
     for name, value in itertools.pairwise(typed):
-        of_network = name == "--set" and value.startswith(("actor.", "critic."))
-        if name in _KEPT and name.removeprefix("--") not in figure.sweep and not of_network:
+        is_network_setting = name == "--set" and value.startswith(("actor.", "critic."))
+        if name in _KEPT_OPTIONS and name.removeprefix("--") not in figure.sweep and not is_network_setting:
             kept += [name, value]
     env = runs.env.id
     if figure.maze and runs.env.maze is None:
         body = env.partition("_")[0]
         env = f"{body}_u4_maze" if f"{body}_u4_maze" in envs.ids() else "point_u4_maze"
-    env += _NEAR if figure.near and _NEAR not in env else ""
+    env += _NEAR_PAIRS_SUFFIX if figure.near and _NEAR_PAIRS_SUFFIX not in env else ""
     values = _values(figure.sweep, runs.agents[0])
     swept = [text for name in figure.sweep for text in (f"--{name}", ",".join(map(str, values[name])))]
     out = f"runs/figure{figure.number}"
@@ -45,54 +45,54 @@ def command(figure: Figure, runs: Runs, typed: Sequence[str]) -> str:
 
 
 def hours(figure: Figure, runs: Runs, seconds: Sequence[float]) -> float:
-    """About how long the figure's sweep takes, a cell after another.
+    """Estimate the hours of a figure's sweep, with one cell after another.
 
-    The seconds of a run are taken to grow linearly with the parameters and with the batch, from a constant for what
-    does not: collecting, and calls; and in all, with the environment steps. That is exact nowhere.
+    Model: the seconds of a run are proportional to its environment steps, and linear in parameters times batch size.
+    The constant term covers collecting and calls. This is only a rough estimate.
 
     Args:
-      figure: its ``sweep`` tells the cells.
-      runs: of one environment.
-      seconds: of training, of each run.
+      figure: a figure; its ``sweep`` gives the cells.
+      runs: runs in one environment.
+      seconds: training time of each run.
     """
     from crlviz.networks.residual import parameter_count
 
-    known = np.array([parameter_count(agent.params) * agent.config["batch_size"] for agent in runs.agents], float)
-    usual = runs.agents[0]
-    trained = np.array([agent.facts["env_steps"] for agent in runs.agents], float)
-    slope, constant = _line(known, np.asarray(seconds, float) * usual.facts["env_steps"] / trained)
-    axes = _values(figure.sweep, usual)
-    full = 1 + len(axes.pop("ablate", ()))  # a network that lacks something costs as much as the whole
+    sizes = np.array([parameter_count(agent.params) * agent.config["batch_size"] for agent in runs.agents], float)
+    baseline = runs.agents[0]
+    trained_steps = np.array([agent.facts["env_steps"] for agent in runs.agents], float)
+    slope, constant = _fit_line(sizes, np.asarray(seconds, float) * baseline.facts["env_steps"] / trained_steps)
+    axes = _values(figure.sweep, baseline)
+    networks = 1 + len(axes.pop("ablate", ()))  # an ablated network costs as much as the full one
     first, _, last = SEEDS.partition("-")
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    one_seed = sum(slope * _size(usual, cell) + constant for cell in cells)
-    return float(full * (int(last) - int(first) + 1) * one_seed / 3600)
+    one_seed = sum(slope * _size(baseline, cell) + constant for cell in cells)
+    return float(networks * (int(last) - int(first) + 1) * one_seed / 3600)
 
 
-def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Slope and constant, neither below zero, of y over x [N]; through zero where x has one value."""
+def _fit_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Fit y [N] = slope * x [N] + constant with slope, constant >= 0; the constant is 0 if all x are equal."""
     from scipy.optimize import nnls
 
     if len(set(x)) < 2:
         return float(y.mean() / x.mean()), 0.0
     scale = x.max()
-    found, _ = nnls(np.stack([x / scale, np.ones(len(x))], axis=1), y)
-    return float(found[0] / scale), float(found[1])
+    coefficients, _ = nnls(np.stack([x / scale, np.ones(len(x))], axis=1), y)
+    return float(coefficients[0] / scale), float(coefficients[1])
 
 
 def _values(sweep: Mapping[str, str], agent: "Agent") -> dict[str, list]:
-    """The values of a sweep's options: numbers, or names to ablate; x2 is twice the agent's."""
+    """Parse the values of a sweep: integers, or names for ``ablate``. x2 means twice the value of the agent."""
     result: dict[str, list] = {}
     for name, text in sweep.items():
         result[name] = text.split(",")
         if name != "ablate":
-            usual = agent.facts[name.replace("critic-", "").replace("-", "_")]
-            result[name] = [usual * int(value[1:]) if value[0] == "x" else int(value) for value in result[name]]
+            base = agent.facts[name.replace("critic-", "").replace("-", "_")]
+            result[name] = [base * int(value[1:]) if value[0] == "x" else int(value) for value in result[name]]
     return result
 
 
 def _size(agent: "Agent", cell: Mapping[str, int]) -> float:
-    """Parameters of a cell's networks times its batch; what the cell does not say is as in the agent's run."""
+    """Parameters times batch size of a cell; settings that the cell lacks are those of the agent."""
     import dataclasses
 
     import jax

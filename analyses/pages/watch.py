@@ -1,8 +1,8 @@
-"""How is a run doing, while it trains? A page that is drawn anew after evaluations and refreshes itself.
+"""``crlviz watch``: a page that shows the progress of a run, redrawn after evaluations while the run trains.
 
-It is a process of its own, at the lowest priority, that reads what the trainer writes and computes on the CPU; a GPU
-may draw a film's sixty small frames, and no more. It rests four times as long as it computes, so that it takes little
-from the training even where evaluations come every second.
+A separate process at the lowest priority reads the files of the trainer and computes on the CPU. It uses a GPU only to
+render the sixty small frames of a clip. After each drawing it sleeps for four times the CPU time it took, so that it
+slows training little even if evaluations come every second.
 """
 
 import base64
@@ -26,58 +26,58 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 _POLL_SECONDS = 1.0
-_REST = 4  # times the seconds of CPU that the last drawing took
-_LOW = 10  # a session of this nice gets a tenth of a core that the trainer wants too
+_REST_FACTOR = 4  # sleep for this many times the CPU time of the last drawing
+_NICE = 10  # a session with this nice value gets a tenth of a core that the trainer also wants
 _CURVES = {
     "success": "goals reached (share)",
     "time_at_goal": "time at goal (steps)",
     "critic_loss": "critic loss (nats)",
-    "updates_per_second": "updates a second",
+    "updates_per_second": "updates per second",
 }
-_LINE = "#333333"
-_REFRESH_SECONDS = 5  # between two looks of the page at itself; a film is shown to its end
+_LINE_COLOR = "#333333"
+_REFRESH_SECONDS = 5  # between reloads of the page; a page with a clip also waits for its end
 _CLIP_EPISODES = 32
-_FILM_SECONDS, _FILM_FPS, _FILM_SIZE = 10, 6, (240, 180)
+_VIDEO_SECONDS, _VIDEO_FPS, _VIDEO_SIZE = 10, 6, (240, 180)
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--trainer", type=int, hidden=True, help="Id of the process that starts this, trains RUN and ends it.")
+@click.option("--trainer", type=int, hidden=True, help="Process id of the trainer that started this.")
 def command(run: Path, trainer: int | None) -> None:
-    """Keep RUN/watch/index.html up to date until the run ends: learning curves, its newest heatmap and a clip.
+    """Keep RUN/watch/index.html up to date until the run ends: learning curves, the newest heatmap and a clip.
 
-    Of a finished run the page is drawn once. A run that was stopped may go on: Ctrl-C ends the watch. ``crlviz train
-    ... --watch`` starts this by itself.
+    For a finished run the page is drawn once. A stopped run may resume, so the watch continues until Ctrl-C. crlviz
+    train ... --watch starts this automatically.
 
     \b
     Example: crlviz watch runs/d16
     """
     if trainer is None:
-        _refuse_unwatchable(run)
+        _check_run(run)
     os.nice(19)
-    _session_nice(_LOW)
-    os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported: the GPU's memory is the trainer's
-    drawn, rested = None, 0.0
-    ended = _seen(run) if trainer is not None else None  # what is about to be trained longer
-    if _seen(run) is None:
+    _set_session_nice(_NICE)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # before importing jax: leave the GPU memory to the trainer
+    drawn, next_time = None, 0.0
+    previous = _progress(run) if trainer is not None else None  # a finished run that is about to be extended
+    if _progress(run) is None:
         click.echo(f"waiting for the first checkpoint of {run}", err=True)
     while True:
         orphan = trainer is not None and os.getppid() != trainer
         if trainer is None and not run.exists():
             raise CrlvizError(f"{run} was removed")
-        seen = _seen(run)
-        over = orphan or (seen is not None and seen[2] and seen != ended)
+        progress = _progress(run)
+        over = orphan or (progress is not None and progress[2] and progress != previous)
         if over:
-            _session_nice(0)  # nothing left to give way to
-        if seen and (over or (seen != drawn and time.monotonic() >= rested)):
-            began = time.process_time()
+            _set_session_nice(0)  # training has ended
+        if progress and (over or (progress != drawn and time.monotonic() >= next_time)):
+            start = time.process_time()
             try:
                 write(run, over=over)
-                drawn = seen
-            except CrlvizError:  # a checkpoint that was there a moment ago may have given way to a newer one
+                drawn = progress
+            except CrlvizError:  # the trainer may just have replaced the checkpoint by a newer one
                 if over:
                     raise
-            rested = time.monotonic() + _REST * (time.process_time() - began)
+            next_time = time.monotonic() + _REST_FACTOR * (time.process_time() - start)
         if over:
             break
         time.sleep(_POLL_SECONDS)
@@ -85,41 +85,47 @@ def command(run: Path, trainer: int | None) -> None:
         click.echo(f"wrote {run / 'watch' / 'index.html'}")
 
 
-def _session_nice(nice: int) -> None:
-    """Set the nice of this process's session, if it is its own: Linux deals the CPU out to sessions first, to each as
-    much, and a process's nice counts within its session alone (autogroups, sched(7))."""
+def _set_session_nice(nice: int) -> None:
+    """Set the nice value of this session if this process leads it.
+
+    With autogroups (see sched(7)) Linux first divides the CPU equally between sessions; the nice value of a process
+    only counts within its session.
+    """
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(nice))
 
 
-def _refuse_unwatchable(run: Path) -> None:
-    """Of a run that somebody names by hand there is one already; else a typo would be waited for."""
+def _check_run(run: Path) -> None:
+    """Raise a UsageError if the run does not exist (probably a typo) or cannot train."""
     if not (run / "config.json").is_file():
-        what = "is no run directory: it has no config.json" if run.exists() else "does not exist"
-        raise UsageError(f"{run} {what}; name a run that has begun, or begin one with crlviz train ... --watch")
+        fault = "is not a run directory: it has no config.json" if run.exists() else "does not exist"
+        raise UsageError(f"{run} {fault}; name a run that has started, or start one with crlviz train ... --watch")
     if "imported" in run_directory.read_config(run):
-        raise UsageError(f"{run} was imported, and nothing trains it; crlviz heatmap {run} draws it")
+        raise UsageError(f"{run} was imported and is not training; crlviz heatmap {run} draws its heatmap")
 
 
-def _seen(run: Path) -> tuple[int, int, bool] | None:
-    """Environment steps of the last evaluation and of the newest checkpoint, and whether that is the run's last; None
-    before a checkpoint."""
+def _progress(run: Path) -> tuple[int, int, bool] | None:
+    """Progress of a run; None before its first checkpoint.
+
+    Returns:
+      Environment steps of the last evaluation, environment steps of the newest checkpoint, whether the run is finished.
+    """
     try:
         last = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()[-1]
-        # In this order: what is finished has its last checkpoint.
-        over = run_directory.finished(run, run_directory.read_config(run))
-        return int(last.partition(",")[0]), run_directory.all_steps(run)[-1], over
+        # Ask this first: a finished run then certainly has its last checkpoint.
+        finished = run_directory.finished(run, run_directory.read_config(run))
+        return int(last.partition(",")[0]), run_directory.all_steps(run)[-1], finished
     except (OSError, ValueError, IndexError, KeyError, CrlvizError):
         return None
 
 
 def write(run: Path, *, over: bool) -> Path:
-    """Draw the page of a run that has a checkpoint; its path.
+    """Write the page of a run that has a checkpoint; returns its path.
 
     Args:
       run: the run directory.
-      over: the run has ended, so that the page need not refresh itself.
+      over: the run has ended, so the page does not refresh itself.
     """
     import jinja2
 
@@ -145,14 +151,14 @@ def write(run: Path, *, over: bool) -> Path:
         **{"refresh": _REFRESH_SECONDS} | _heatmap(agent) | _clip(agent),
     )
     folder = run / "watch"
-    with atomic_files.naming(folder):  # not its parents: a run that was removed stays so
+    with atomic_files.naming(folder):  # without parents: do not recreate a removed run
         folder.mkdir(exist_ok=True)
     atomic_files.write(folder / "index.html", page.encode())
     return folder / "index.html"
 
 
 def _curves(table: "pd.DataFrame") -> "alt.HConcatChart":
-    """Small panels of what metrics.csv tells, over environment steps."""
+    """Small panels of the metrics over environment steps."""
     import altair as alt
 
     from crlviz import charts
@@ -162,19 +168,21 @@ def _curves(table: "pd.DataFrame") -> "alt.HConcatChart":
     for column, title in _CURVES.items():
         domain: dict[str, Any] = {"domain": [0, 1]} if column == "success" else {"zero": column != "critic_loss"}
         y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(**domain))
-        line = alt.Chart(table[["env_steps", column]].dropna()).mark_line(point={"color": _LINE}, color=_LINE)
+        line = alt.Chart(table[["env_steps", column]].dropna()).mark_line(
+            point={"color": _LINE_COLOR}, color=_LINE_COLOR
+        )
         panels.append(line.encode(x=x, y=y).properties(width=165, height=150))
     return alt.hconcat(*panels, spacing=18)
 
 
 def _heatmap(agent: "Agent") -> dict[str, str]:
-    """Q for the farthest goal as a picture, or why there is none."""
+    """Heatmap of Q for the farthest goal as a picture, or the reason why there is none."""
     from analyses.heatmap import q_map
     from crlviz import charts
 
     try:
         goals = q_map.default_goals(agent)[:1] if agent.env.goal_dim > 1 else None
-        # Of a body with a physics engine, the episodes of the outline would take minutes.
+        # For a body with a physics engine, the rollouts for the outline would take minutes.
         dataset = q_map.compute([agent], goals, coverage=agent.env.backend == "jax")
     except UsageError as error:
         return {"no_map": str(error)}
@@ -182,17 +190,19 @@ def _heatmap(agent: "Agent") -> dict[str, str]:
 
 
 def _clip(agent: "Agent") -> dict[str, Any]:
-    """The policy by its mean as a GIF, or why there is none: a point on its way to all goals, another body to one."""
+    """GIF of the deterministic policy, or the reason why there is none. A point goes to all goals, others to one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.gif"
         try:
-            shown = _points(agent, path) if agent.env.maze and agent.env.id.startswith("point") else _film(agent, path)
+            is_point = agent.env.maze and agent.env.id.startswith("point")
+            values = _animate_points(agent, path) if is_point else _render_video(agent, path)
         except CrlvizError as error:
             return {"no_clip": str(error)}
-        return {"clip": base64.b64encode(path.read_bytes()).decode()} | shown
+        return {"clip": base64.b64encode(path.read_bytes()).decode()} | values
 
 
-def _points(agent: "Agent", path: Path) -> dict[str, Any]:
+def _animate_points(agent: "Agent", path: Path) -> dict[str, Any]:
+    """Write a GIF of point masses that go to every goal; returns values for the page."""
     from crlviz.charts import depth_color
     from crlviz.rendering.maze_gif import animate
     from crlviz.rollouts import rollout
@@ -206,14 +216,20 @@ def _points(agent: "Agent", path: Path) -> dict[str, Any]:
     return {"clip_shows": "from the start to all goals at once"}
 
 
-def _film(agent: "Agent", path: Path) -> dict[str, Any]:
-    """An episode's first seconds, each time to the same goal; few and small frames, a second or two with OpenGL."""
+def _render_video(agent: "Agent", path: Path) -> dict[str, Any]:
+    """Write a GIF of the start of an episode, always to the same goal; returns values for the page.
+
+    The frames are few and small: rendering takes a second or two with OpenGL.
+    """
     from crlviz.rendering import video
     from crlviz.rollouts import rollout
 
     env = agent.eval_env
-    length = min(env.episode_length, round(_FILM_SECONDS / env.dt))
+    length = min(env.episode_length, round(_VIDEO_SECONDS / env.dt))
     episode = rollout(agent, 1, length=length, env=env).isel(episode=0)
-    video.write(path, [[video.Panel("newest checkpoint", env, episode)]], size=_FILM_SIZE, fps=_FILM_FPS)
+    video.write(path, [[video.Panel("newest checkpoint", env, episode)]], size=_VIDEO_SIZE, fps=_VIDEO_FPS)
     seconds = length * env.dt
-    return {"clip_shows": f"its first {seconds:.0f} s to one goal", "refresh": round(seconds) + _REFRESH_SECONDS}
+    return {
+        "clip_shows": f"first {seconds:.0f} s of an episode with one goal",
+        "refresh": round(seconds) + _REFRESH_SECONDS,
+    }

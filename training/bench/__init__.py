@@ -1,1 +1,1 @@
-"""Speed and memory: measure, compare, plan."""
+"""Throughput and memory: benchmarks, the reference implementation and plans."""

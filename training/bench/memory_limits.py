@@ -1,4 +1,4 @@
-"""Memory that this process may take: the machine's, or less in a container or a job of a cluster."""
+"""Memory limit of this process: the machine's memory, or less in a container or a cluster job."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def memory(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> int:
-    """Bytes: the least of the machine's memory, the limits of this process's control groups, and what SLURM allotted.
+    """Memory limit in bytes: the minimum of the machine's memory, the cgroup limits and the SLURM allocation.
 
     Args:
-      root: where ``proc`` and ``sys`` are.
-      environment: of the process; None: this one's.
+      root: directory that contains ``proc`` and ``sys``.
+      environment: environment variables; None: those of this process.
     """
     environment = os.environ if environment is None else environment
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -18,13 +18,14 @@ def memory(root: Path = Path("/"), environment: Mapping[str, str] | None = None)
 
 
 def _control_groups(root: Path) -> Iterator[int]:
-    """Limits of the groups of version 2 and of version 1, and of those around them, as far as they can be seen.
+    """Limits in bytes of this process's cgroups (version 1 and 2) and of their parents, as far as they are visible.
 
-    In a container the path may be that outside, of which nothing is there: the container's own group is then the top.
+    In a container the path may be the one on the host, which does not exist inside. The container's own group is then
+    at the top of the tree.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     for line in lines:
         number, controllers, path = line.split(":", 2)
@@ -38,15 +39,15 @@ def _control_groups(root: Path) -> Iterator[int]:
         for folder in (group, *group.parents):
             try:
                 yield int((top / folder / name).read_text(encoding="utf-8"))
-            except (OSError, ValueError):  # not there; or "max"
+            except (OSError, ValueError):  # no such file, or the text "max"
                 continue
 
 
 def _slurm(environment: Mapping[str, str]) -> Iterator[int]:
-    """What a job has of this node's memory; SLURM counts in MiB, and 0 is all of it."""
-    a_node, a_core = (environment.get(f"SLURM_MEM_PER_{part}", "") for part in ("NODE", "CPU"))
+    """Bytes that SLURM gives this job on this node. SLURM counts in MiB; 0 means all memory."""
+    per_node, per_core = (environment.get(f"SLURM_MEM_PER_{part}", "") for part in ("NODE", "CPU"))
     cores = environment.get("SLURM_CPUS_ON_NODE", "")
-    if a_node.isdecimal() and int(a_node):
-        yield int(a_node) << 20
-    elif a_core.isdecimal() and int(a_core) and cores.isdecimal():
-        yield int(a_core) * int(cores) << 20
+    if per_node.isdecimal() and int(per_node):
+        yield int(per_node) << 20
+    elif per_core.isdecimal() and int(per_core) and cores.isdecimal():
+        yield int(per_core) * int(cores) << 20

@@ -1,8 +1,8 @@
-"""``crlviz plan``: what does a run need, in memory and hours, before a night is spent on it?
+"""``crlviz plan``: predict the memory and hours of a run before training it.
 
-Memory is read off the compiled training step, which is never run; so it is that of the device the plan is made on: a
-CPU's program keeps other temporaries than a GPU's. Hours are the run's counts over rates measured now, for a few
-seconds each, or over those that ``crlviz bench --json`` measured on another machine.
+Memory is taken from the compiled training step, which is not executed. It holds for the device that makes the plan: a
+program for a CPU has other temporaries than one for a GPU. Hours are the run's number of updates and steps divided by
+throughput, measured now for a few seconds or by ``crlviz bench --json`` on another machine.
 """
 
 import dataclasses
@@ -21,18 +21,18 @@ from training.options import of_a_run
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a run holds on its device at once, by what they are for.
+    """Memory of a run in bytes, by purpose. All but ``saving`` is on the device.
 
     Attributes:
-      parameters: of actor and critic.
-      optimizer: Adam's two moments of each, and the temperature's.
-      replay: the ring.
-      environments: what is being stepped, and the first states that episodes go back to.
-      collecting: new episodes, collected steps and all else that stepping environments needs beyond the run's state.
-      learning: activations, gradients and all else that updates need beyond it.
-      evaluation: what an evaluation needs beyond it.
-      saving: the copy of the state, in the machine's own memory, that is written beside training.
-      shared: whether the device's memory is the machine's own, as a CPU's is.
+      parameters: parameters of actor and critic.
+      optimizer: Adam's two moments of each parameter, and the temperature with its own.
+      replay: the ring buffer.
+      environments: states of the environments, and the first states that episodes reset to.
+      collecting: temporaries of stepping the environments, including new episodes and the collected steps.
+      learning: temporaries of the updates, including activations and gradients.
+      evaluation: temporaries of an evaluation.
+      saving: copy of the state in host memory, which is written while training continues.
+      shared: whether the device uses host memory, as a CPU does.
     """
 
     parameters: int
@@ -47,23 +47,23 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The most there is at one moment; collecting, learning and evaluating take turns."""
-        held = self.parameters + self.optimizer + self.replay + self.environments
-        return held + max(self.collecting, self.learning, self.evaluation) + self.shared * self.saving
+        """Peak memory; collecting, learning and evaluation never overlap."""
+        state = self.parameters + self.optimizer + self.replay + self.environments
+        return state + max(self.collecting, self.learning, self.evaluation) + self.shared * self.saving
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run takes.
+    """Resources that a run needs.
 
     Attributes:
-      parameters: of actor and critic.
-      flops_per_update: of an update's matrix products.
-      updates: in the whole run.
-      env_steps: in the whole run, without evaluations.
+      parameters: number of parameters of actor and critic.
+      flops_per_update: FLOPs of the matrix products in one update.
+      updates: number of updates in the run.
+      env_steps: environment steps in the run, without evaluations.
       evaluation_steps: environment steps of all evaluations.
-      memory: on the device.
-      checkpoint_bytes: of all checkpoints, on disk.
+      memory: memory by purpose.
+      checkpoint_bytes: size of all checkpoints on disk.
     """
 
     parameters: int
@@ -75,19 +75,19 @@ class Plan:
     checkpoint_bytes: int
 
     def hours(self, rates: Rates) -> tuple[float, float]:
-        """Hours of updating, and of stepping environments (training and evaluations)."""
+        """Hours of updates, and hours of environment steps (training and evaluations)."""
         return self.updates / rates.updates / 3600, (self.env_steps + self.evaluation_steps) / rates.env_steps / 3600
 
 
 def compute(config: Any) -> Plan:
-    """Build and compile a run, run nothing.
+    """Plan a run: build and compile it without executing it.
 
     Args:
       config: a ``TrainConfig``.
 
     Raises:
-      UsageError: unknown environment, or settings that do not fit each other.
-      CrlvizError: the device does not tell what a program needs.
+      UsageError: the environment is unknown, or the settings contradict each other.
+      CrlvizError: jax does not report the memory of programs on this device.
     """
     import jax
 
@@ -100,9 +100,11 @@ def compute(config: Any) -> Plan:
     cost = loop.algorithm.cost(config.batch_size)
     learner = example.learner
     parameters = _bytes((learner.actor, learner.critic, learner.log_alpha))
-    collect, learn, measure = (_analysis(made) for made in (programs.collect, programs.learn, programs.evaluate_policy))
-    fresh = _bytes(example.collector.states) if config.redraw_goals else 0
-    kept = counts.epochs // config.save_every + bool(counts.epochs % config.save_every)
+    collect, learn, evaluate = (
+        _memory_analysis(program) for program in (programs.collect, programs.learn, programs.evaluate_policy)
+    )
+    reset_states = _bytes(example.collector.states) if config.redraw_goals else 0
+    checkpoints = counts.epochs // config.save_every + bool(counts.epochs % config.save_every)
     return Plan(
         parameters=cost["parameters"],
         flops_per_update=cost["flops_per_update"],
@@ -114,60 +116,66 @@ def compute(config: Any) -> Plan:
             optimizer=_bytes(learner) - parameters,
             replay=_bytes(example.replay),
             environments=_bytes(example.collector),
-            collecting=fresh + _beyond_arguments(collect),
-            learning=_beyond_arguments(learn),
-            evaluation=measure.temp_size_in_bytes,
+            collecting=reset_states + _temporary_bytes(collect),
+            learning=_temporary_bytes(learn),
+            evaluation=evaluate.temp_size_in_bytes,
             saving=states.size(example, replay=config.save_replay),
             shared=jax.default_backend() == "cpu",
         ),
-        checkpoint_bytes=_bytes((learner.actor, learner.critic)) * min(kept, config.keep or kept),
+        checkpoint_bytes=_bytes((learner.actor, learner.critic)) * min(checkpoints, config.keep or checkpoints),
     )
 
 
-def _analysis(program: Any) -> Any:
-    found = program.memory_analysis()
-    if found is None:
-        raise CrlvizError("jax does not tell what a program needs on this device; plan on a CPU: JAX_PLATFORMS=cpu")
-    return found
+def _memory_analysis(program: Any) -> Any:
+    analysis = program.memory_analysis()
+    if analysis is None:
+        raise CrlvizError(
+            "jax does not report the memory of a program on this device; plan on a CPU: JAX_PLATFORMS=cpu"
+        )
+    return analysis
 
 
-def _beyond_arguments(found: Any) -> int:
-    return found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+def _temporary_bytes(analysis: Any) -> int:
+    """Bytes that a program needs in addition to its arguments."""
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
 
 
 def _bytes(tree: Any) -> int:
+    """Size of a tree of arrays or their shapes."""
     import jax
 
-    shapes = jax.eval_shape(lambda t: jax.tree.map(_data, t), tree)
+    shapes = jax.eval_shape(lambda t: jax.tree.map(_as_plain_array, t), tree)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def _data(leaf: Any) -> Any:
+def _as_plain_array(leaf: Any) -> Any:
     import jax
 
     return jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
 def knob(config: Any, memory: Memory, limit: float) -> str:
-    """Which setting brings a run under a limit of bytes, and to what; empty where it fits."""
+    """Name a setting, and a value for it, that makes a run fit into ``limit`` bytes; empty if the run fits already."""
     if memory.total <= limit:
         return ""
-    room = 0.99 * limit  # a setting that fits by a hair does not
-    copied = {"replay", "environments"} if config.save_replay else {"environments"}
+    usable = 0.99 * limit  # leaves a margin: the prediction is not exact
+    saved_parts = {"replay", "environments"} if config.save_replay else {"environments"}
 
     def total(share: float, *parts: str) -> float:
-        """What there would be with so much of some parts."""
-        less = {part: share * getattr(memory, part) for part in parts}
-        if "learning" in parts:  # but for the gradients
-            less["learning"] += (1 - share) * memory.parameters
-        saved = sum(getattr(memory, part) - less[part] for part in copied & set(parts))
-        return dataclasses.replace(memory, saving=memory.saving - saved, **less).total
+        """Peak memory if some parts shrink to a share of their size."""
+        smaller = {part: share * getattr(memory, part) for part in parts}
+        if "learning" in parts:  # the gradients keep their size
+            smaller["learning"] += (1 - share) * memory.parameters
+        difference = sum(getattr(memory, part) - smaller[part] for part in saved_parts & set(parts))
+        return dataclasses.replace(memory, saving=memory.saving - difference, **smaller).total
 
-    if config.save_replay and dataclasses.replace(memory, saving=memory.saving - memory.replay).total <= room:
-        return "--set save_replay=false would fit: nothing then copies replay to write it (what resumes collects anew)"
+    if config.save_replay and dataclasses.replace(memory, saving=memory.saving - memory.replay).total <= usable:
+        return "--set save_replay=false would fit: the buffer is then not copied to save it (a resumed run refills it)"
     for steps in range(config.replay_steps - config.unroll, config.window - 1, -config.unroll):
-        if total(steps / config.replay_steps, "replay") <= room:
-            return f"--set replay_steps={steps} (now {config.replay_steps:,}) would fit: replay is linear in it"
+        if total(steps / config.replay_steps, "replay") <= usable:
+            return (
+                f"--set replay_steps={steps} (now {config.replay_steps:,}) would fit: the buffer is proportional to it"
+            )
     for name, parts in {
         "batch_size": ["learning"],
         "eval_episodes": ["evaluation"],
@@ -175,13 +183,15 @@ def knob(config: Any, memory: Memory, limit: float) -> str:
     }.items():
         value = now = getattr(config, name)
         while (value := value // 2) >= 2:
-            if total(value / now, *parts) <= room:
-                return f"--set {name}={value} (now {now:,}) would about fit"
-    return "no one knob is enough: lower --width, --depth or --batch-size, and --set num_envs, window and replay_steps"
+            if total(value / now, *parts) <= usable:
+                return f"--set {name}={value} (now {now:,}) would fit, approximately"
+    return (
+        "no single setting is enough: lower --width, --depth or --batch-size, or --set num_envs, window, replay_steps"
+    )
 
 
 def device_memory() -> int:
-    """Bytes of the device that trains: an accelerator's, or what this process may take of the machine's."""
+    """Memory in bytes of the device that trains: of the accelerator, or the limit of this process."""
     from training.bench import memory_limits
     from training.run import compiled
 
@@ -189,13 +199,13 @@ def device_memory() -> int:
 
 
 def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> str:
-    """A plan as text, with what fits and what does not.
+    """Format a plan as text, and say whether the run fits.
 
     Args:
-      config: of the plan.
-      plan: of ``compute``.
-      limit: bytes there are on the device.
-      rates: of each machine to tell hours for.
+      config: settings of the run.
+      plan: from ``compute``.
+      limit: memory of the device in bytes.
+      rates: throughput of each machine to predict hours for.
     """
     memory, actor, critic = plan.memory, config.actor, config.critic
     depth = f"depth {critic.depth}" if actor.depth == critic.depth else f"depth {actor.depth} and {critic.depth}"
@@ -203,27 +213,27 @@ def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> s
         f"{config.env}, {depth} (actor, encoders), width {critic.width}, batch {config.batch_size}",
         "",
         f"parameters        {plan.parameters:15,}",
-        f"FLOPs an update   {plan.flops_per_update:15.3g}",
+        f"FLOPs per update  {plan.flops_per_update:15.3g}",
         f"updates           {plan.updates:15,}",
-        f"environment steps {plan.env_steps:15,}  and {plan.evaluation_steps:,} of evaluations",
+        f"environment steps {plan.env_steps:15,}  and {plan.evaluation_steps:,} in evaluations",
         "",
-        "memory on the device, of the compiled training step",
+        "memory on the device, from the compiled training step",
         *(
-            f"  {name:15} {_size(getattr(memory, name))}  {what}"
-            for name, what in (
+            f"  {name:15} {_size(getattr(memory, name))}  {description}"
+            for name, description in (
                 ("parameters", "actor, phi and psi"),
-                ("optimizer", "two moments of each"),
+                ("optimizer", "two moments of each parameter"),
                 ("replay", f"{config.replay_steps:,} steps of {config.num_envs} environments"),
-                ("environments", f"{config.num_envs} of them"),
-                ("collecting", f"{config.unroll} steps of each, and new episodes"),
-                ("learning", "in turn with that: activations, gradients"),
-                ("evaluation", f"in turn with both: {config.eval_episodes} episodes"),
+                ("environments", f"states of {config.num_envs} environments"),
+                ("collecting", f"{config.unroll} steps of each environment, and new episodes"),
+                ("learning", "not at the same time as collecting: activations, gradients"),
+                ("evaluation", f"not at the same time as either: {config.eval_episodes} episodes"),
             )
         ),
         f"  {'saving':15} {_size(memory.saving)}  a copy of the state while it is written, "
-        + ("here as well" if memory.shared else "in the machine's own memory: not counted"),
-        f"  {'at most':15} {_size(memory.total)}  of {_size(limit).strip()}",
-        f"disk: a state to resume from {_size(memory.saving).strip()}, twice that while it is replaced; checkpoints "
+        + ("in the same memory" if memory.shared else "in host memory: not counted"),
+        f"  {'peak':15} {_size(memory.total)}  of {_size(limit).strip()}",
+        f"disk: saved state {_size(memory.saving).strip()}, twice that while it is replaced; checkpoints "
         f"{_size(plan.checkpoint_bytes).strip()}",
         "",
     ]
@@ -242,8 +252,8 @@ def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> s
     return "\n".join([*lines, "", f"It will not fit: {advice}" if advice else "It fits."])
 
 
-def _size(count: float) -> str:
-    return f"{count / 2**30:8.2f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:8.2f} MiB"
+def _size(size: float) -> str:
+    return f"{size / 2**30:8.2f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:8.2f} MiB"
 
 
 def _time(hours: float) -> str:
@@ -255,20 +265,31 @@ def _time(hours: float) -> str:
 @click.command()
 @click.argument("env")
 @of_a_run
-@click.option("--memory", type=float, metavar="GB", help="Memory of the accelerator to fit.  [default: what is here]")
-@click.option("--measure/--no-measure", "measuring", default=True, help="Measure this machine for the hours.")
+@click.option("--memory", type=float, metavar="GB", help="Memory of the accelerator.  [default: this machine's]")
+@click.option(
+    "--measure/--no-measure", "measuring", default=True, help="Measure throughput on this machine to predict hours."
+)
 @click.option(
     "--rates",
     "measured",
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Hours on the machine, too, whose rates are in this file of crlviz bench --json; may be given again.",
+    help="Also predict hours from a file of crlviz bench --json; can be repeated.",
 )
-def command(env, preset, layout, settings, memory, measuring, measured, **options) -> None:
-    """Tell what training in ENV would need, before it is trained: parameters, FLOPs, memory, disk and hours.
+def command(
+    env: str,
+    preset: str | None,
+    layout: Path | None,
+    settings: tuple[str, ...],
+    memory: float | None,
+    measuring: bool,
+    measured: tuple[Path, ...],
+    **options: Any,
+) -> None:
+    """Predict what training in ENV needs: parameters, FLOPs, memory, disk and hours.
 
-    Memory is that of the compiled training step, which is not run. Compiling a humanoid takes a minute or two.
+    Memory is taken from the compiled training step, which is not executed. Compiling a humanoid takes a minute or two.
 
     \b
     Example: crlviz plan humanoid_u_maze --depth 256 --memory 80
@@ -282,12 +303,12 @@ def command(env, preset, layout, settings, memory, measuring, measured, **option
     config = from_options(env, preset, options, settings, layout)
     envs.check(env, config.layout or None)
     if memory is not None and not 0 < memory < math.inf:
-        raise UsageError(f"--memory {memory} is no size in GB")
-    elsewhere = [read(path, env) for path in measured]
+        raise UsageError(f"--memory {memory} is not a size in GB")
+    benchmarks = [read(path, env) for path in measured]
     plan = compute(config)
-    if memory is not None:  # an accelerator's, wherever the plan is made
+    if memory is not None:  # memory of an accelerator, even if the plan is made on a CPU
         plan = dataclasses.replace(plan, memory=dataclasses.replace(plan.memory, shared=False))
     limit = device_memory() if memory is None else memory * 1e9
     rates = [measure(config)] if measuring else []
-    rates += [of_bench(found, config, plan.flops_per_update) for found in elsewhere]
+    rates += [of_bench(results, config, plan.flops_per_update) for results in benchmarks]
     click.echo(describe(config, plan, limit, rates))

@@ -1,8 +1,8 @@
-"""The update and the relabelling written as the field writes them: what ``crlviz bench`` measures ours against.
+"""Reference implementation of the CRL update and of relabeling, written as in the paper's code.
 
-One module a layer, unrolled; logits from all differences at once; hindsight goals from a matrix of every step of a
-window against every other. They compute what ours compute, as the paper's code does, and nothing but the benchmark and
-its tests use them.
+``crlviz bench`` compares our implementation with it. The network has one module per layer, unrolled. The logits come
+from one array of all differences. The hindsight goals come from a [T, T] matrix over the steps of a window. Both
+implementations compute the same. Only the benchmark and its tests use this module.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class ReferenceNetwork(nn.Module):
-    """A residual network [..., n] to its heads' outputs, every layer a module of its own."""
+    """Residual network: maps [..., n] to one output [..., size] per head. Every layer is its own module."""
 
     config: NetworkConfig
     heads: tuple[int, ...]
@@ -42,13 +42,20 @@ class ReferenceNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class ReferenceCRL:
-    """The update of ``crlviz.algorithms.crl.CRL``, the plain way. Sizes are of states, actions and goals."""
+    """Reference version of ``crlviz.algorithms.crl.CRL``.
+
+    Attributes:
+      config: hyperparameters of the algorithm.
+      network: depth and width of all networks.
+      sizes: dimensions of states, actions and goals.
+    """
 
     config: CRLConfig
     network: NetworkConfig
     sizes: tuple[int, int, int]
 
     def init(self, key: jax.Array) -> Learner:
+        """Initialize parameters and optimizer states."""
         state, action, goal = self.sizes
         actor_key, phi_key, psi_key = jax.random.split(key, 3)
         actor = self._actor.init(actor_key, jnp.zeros((1, state + goal)))["params"]
@@ -57,25 +64,25 @@ class ReferenceCRL:
             "psi": self._encoder.init(psi_key, jnp.zeros((1, goal)))["params"],
         }
         log_alpha = jnp.log(jnp.asarray(self.config.initial_temperature, jnp.float32))
-        memory = [self._optimizer.init(params) for params in (actor, critic, log_alpha)]
-        return Learner(actor, critic, log_alpha, *memory)
+        optimizer_states = [self._optimizer.init(params) for params in (actor, critic, log_alpha)]
+        return Learner(actor, critic, log_alpha, *optimizer_states)
 
     def update(
         self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
     ) -> tuple[Learner, dict[str, jax.Array]]:
-        """As ``CRL.update``: a batch [B, ...], all steps from the same old parameters."""
+        """Same as ``CRL.update`` for a batch [B, ...]: all gradients are taken at the old parameters."""
         noise = jax.random.normal(key, action.shape)
         alpha = jnp.exp(learner.log_alpha)
 
         def actor_loss(params):
             outputs: Any = self._actor.apply({"params": params}, jnp.concatenate([state, goal], -1))
-            mean, raw = outputs
-            log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw) + 1)
-            drawn = mean + jnp.exp(log_std) * noise
-            tanh = jnp.tanh(drawn)
-            log_prob = jax.scipy.stats.norm.logpdf(drawn, mean, jnp.exp(log_std)) - jnp.log(1 - tanh**2 + 1e-6)
-            log_prob = log_prob.sum(-1)
-            phi, psi = self._embed(learner.critic, state, tanh, goal)
+            mean, raw_std = outputs
+            log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw_std) + 1)
+            raw_action = mean + jnp.exp(log_std) * noise
+            sampled_action = jnp.tanh(raw_action)
+            log_prob = jax.scipy.stats.norm.logpdf(raw_action, mean, jnp.exp(log_std))
+            log_prob = (log_prob - jnp.log(1 - sampled_action**2 + 1e-6)).sum(-1)
+            phi, psi = self._embed(learner.critic, state, sampled_action, goal)
             return jnp.mean(alpha * log_prob + jnp.sqrt(jnp.sum((phi - psi) ** 2, -1))), log_prob
 
         def critic_loss(params):
@@ -91,11 +98,11 @@ class ReferenceCRL:
         (actor_value, log_prob), actor_grad = jax.value_and_grad(actor_loss, has_aux=True)(learner.actor)
         alpha_value, alpha_grad = jax.value_and_grad(alpha_loss)(learner.log_alpha)
         critic_value, critic_grad = jax.value_and_grad(critic_loss)(learner.critic)
-        actor, actor_memory = self._step(actor_grad, learner.actor_optimizer, learner.actor)
-        critic, critic_memory = self._step(critic_grad, learner.critic_optimizer, learner.critic)
-        log_alpha, alpha_memory = self._step(alpha_grad, learner.alpha_optimizer, learner.log_alpha)
+        actor, actor_state = self._step(actor_grad, learner.actor_optimizer, learner.actor)
+        critic, critic_state = self._step(critic_grad, learner.critic_optimizer, learner.critic)
+        log_alpha, alpha_state = self._step(alpha_grad, learner.alpha_optimizer, learner.log_alpha)
         losses = {"actor_loss": actor_value, "alpha_loss": alpha_value, "critic_loss": critic_value}
-        return Learner(actor, critic, log_alpha, actor_memory, critic_memory, alpha_memory), losses
+        return Learner(actor, critic, log_alpha, actor_state, critic_state, alpha_state), losses
 
     @property
     def _actor(self) -> ReferenceNetwork:
@@ -114,42 +121,42 @@ class ReferenceCRL:
         psi: Any = self._encoder.apply({"params": params["psi"]}, goal)
         return phi[0], psi[0]
 
-    def _step(self, gradient: Any, memory: Any, params: Any) -> tuple[Any, Any]:
-        updates, memory = self._optimizer.update(gradient, memory, params)
-        return optax.apply_updates(params, updates), memory
+    def _step(self, gradient: Any, optimizer_state: Any, params: Any) -> tuple[Any, Any]:
+        updates, optimizer_state = self._optimizer.update(gradient, optimizer_state, params)
+        return optax.apply_updates(params, updates), optimizer_state
 
 
 def relabel(rows: Transitions, key: jax.Array, gamma: float) -> tuple[Transitions, jax.Array]:
-    """Every step of a window but the last with a goal achieved later in its episode, by a matrix [T, T] of weights.
+    """Relabel every step of a window except the last with a hindsight goal, from a [T, T] matrix of weights.
 
     Args:
-      rows: one environment's window, [T, ...].
+      rows: window of one environment, [T, ...].
       key: random key.
-      gamma: discount; a goal k steps on has weight gamma^k.
+      gamma: discount; a goal k steps later has weight gamma^k.
 
     Returns:
       Transitions [T - 1, ...] and goals [T - 1, goal].
     """
     length = rows.trajectory.shape[0]
     index = jnp.arange(length)
-    ahead = index[None] - index[:, None]
-    same = rows.trajectory[:, None] == rows.trajectory[None]
-    weights = (ahead > 0) * same * gamma ** ahead.astype(jnp.float32) + jnp.eye(length) * 1e-5
+    steps_later = index[None] - index[:, None]
+    same_episode = rows.trajectory[:, None] == rows.trajectory[None]
+    weights = (steps_later > 0) * same_episode * gamma ** steps_later.astype(jnp.float32) + jnp.eye(length) * 1e-5
     chosen = jax.random.categorical(key, jnp.log(weights))[:-1]
-    # What is achieved after step j - 1 is where step j begins, so a goal k on is what was achieved k - 1 on.
+    # Step j starts at the goal achieved by step j - 1, so the goal k steps later is ``achieved`` k - 1 steps later.
     return jax.tree.map(lambda leaf: leaf[:-1], rows), rows.achieved[jnp.maximum(chosen - 1, index[:-1])]
 
 
 def sample(rows: Transitions, starts: jax.Array, key: jax.Array, window: int, gamma: float, batch_size: int) -> Any:
-    """All batches of a training step: a window of each environment relabeled, then every row of them in random order.
+    """Sample all batches of a training step: relabel one window per environment, then shuffle all rows.
 
     Args:
-      rows: the whole ring, [capacity, environments, ...].
+      rows: the full ring buffer, [capacity, environments, ...].
       starts: first row of each environment's window, [environments].
       key: random key.
-      window: steps of a window.
+      window: steps in a window.
       gamma: discount.
-      batch_size: rows of an update; what is left over is dropped.
+      batch_size: rows in a batch; rows that do not fill a batch are dropped.
 
     Returns:
       Transitions and goals, [batches, batch_size, ...].
@@ -158,7 +165,7 @@ def sample(rows: Transitions, starts: jax.Array, key: jax.Array, window: int, ga
     times = starts[:, None] + jnp.arange(window)
     windows = jax.tree.map(lambda leaf: leaf[times, jnp.arange(environments)[:, None]], rows)
     relabel_key, order_key = jax.random.split(key)
-    both = jax.vmap(relabel, in_axes=(0, 0, None))(windows, jax.random.split(relabel_key, environments), gamma)
+    relabeled = jax.vmap(relabel, in_axes=(0, 0, None))(windows, jax.random.split(relabel_key, environments), gamma)
     count = environments * (window - 1)
     order = jax.random.permutation(order_key, count)[: count // batch_size * batch_size]
 
@@ -166,4 +173,4 @@ def sample(rows: Transitions, starts: jax.Array, key: jax.Array, window: int, ga
         flat = leaf.reshape(count, *leaf.shape[2:])[order]
         return flat.reshape(-1, batch_size, *leaf.shape[2:])
 
-    return jax.tree.map(batches, both)
+    return jax.tree.map(batches, relabeled)

@@ -1,4 +1,4 @@
-"""What could this machine do at best? Its matrix products at the shapes of an update, and its copies."""
+"""Roofline of this machine: its rate of matrix products at the shapes of an update, and of memory copies."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,26 +7,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# A hidden layer's products in one update: actor, phi of the action taken, phi and psi go forward and back to their
-# inputs, and all but the second back to their weights.
+# Matrix products of one hidden layer in an update. Four networks run forward and backward to their inputs: the actor,
+# phi of the policy's action, and phi and psi of the critic loss. All but the second also need gradients of the weights.
 PRODUCTS = {"forward": 4, "to inputs": 4, "to weights": 3}
-_LAYERS = 8  # products in one call, each with arrays of its own
+_LAYERS = 8  # products in one call, each with its own arrays
 _TURN_SECONDS = 0.05
-_COPIED = 2**25  # numbers: past every cache
+_COPY_LENGTH = 2**25  # floats: larger than every cache
 
 
 def alternate(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Seconds of each call, the best of those in turn: what slows the machine down for a while slows all of them.
+    """Time calls in turn, so that other load on the machine slows all of them alike.
 
     Args:
-      calls: what to run, compiled already; what they return is waited for.
-      seconds: to go on for at least, and until each has run three times.
+      calls: compiled functions by name; each call waits for the arrays that are returned.
+      seconds: minimum duration; every call runs in at least three rounds.
+
+    Returns:
+      For each call, the shortest time in seconds.
     """
     best = dict.fromkeys(calls, float("inf"))
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < 3 or time.perf_counter() < end:
         for name, call in calls.items():
-            # A short call follows itself, not only the long ones, which leave the caches to it full of theirs.
+            # Repeat a short call, so that it does not always find caches filled by a long one.
             turn = time.perf_counter()
             while (start := time.perf_counter()) < turn + _TURN_SECONDS:
                 jax.block_until_ready(call())
@@ -36,7 +39,7 @@ def alternate(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[st
 
 
 def products(batch_size: int, width: int) -> dict[str, Callable[[], Any]]:
-    """Calls that make ``_LAYERS`` products of each kind of ``PRODUCTS``, for ``alternate``."""
+    """Functions for ``alternate``: for each kind in ``PRODUCTS``, one that computes ``_LAYERS`` products."""
     keys = jax.random.split(jax.random.key(0), (2, _LAYERS))
     rows = [jax.random.normal(key, (batch_size, width)) for key in keys[0]]
     kernels = [jax.random.normal(key, (width, width)) / width**0.5 for key in keys[1]]
@@ -55,7 +58,7 @@ def products(batch_size: int, width: int) -> dict[str, Callable[[], Any]]:
 
     @jax.jit
     def to_weights(x, rows):
-        return [x.T @ slope for slope in rows]
+        return [x.T @ gradient for gradient in rows]
 
     calls: dict[str, Callable[[], Any]] = {
         "forward": lambda: forward(rows[0], kernels),
@@ -67,20 +70,20 @@ def products(batch_size: int, width: int) -> dict[str, Callable[[], Any]]:
 
 
 def flops_per_second(seconds: Mapping[str, float], batch_size: int, width: int) -> float:
-    """Of an update's mix of products, from what ``alternate`` tells of ``products``."""
+    """FLOP/s for the mix of products in an update, from the seconds that ``alternate`` measured for ``products``."""
     flops = 2 * batch_size * width**2
-    spent = sum(count * seconds[name] / _LAYERS for name, count in PRODUCTS.items())
-    return flops * sum(PRODUCTS.values()) / spent
+    total_seconds = sum(count * seconds[name] / _LAYERS for name, count in PRODUCTS.items())
+    return flops * sum(PRODUCTS.values()) / total_seconds
 
 
 def copy_rate(seconds: float = 1.0) -> float:
-    """Bytes a second that a program can copy from memory to memory, read and written counted once each."""
+    """Memory bandwidth in bytes per second; reads and writes both count. Measures for ``seconds``."""
 
     def run(numbers, other):
-        # Back and forth, so that no copy is left out and none needs new memory.
+        # Copy back and forth: the compiler can drop no copy and needs no new memory.
         return jax.lax.fori_loop(0, 2, lambda _, pair: (pair[1] + 1, pair[0] + 1), (numbers, other))
 
-    copy, pair = jax.jit(run, donate_argnums=(0, 1)), (jnp.zeros(_COPIED), jnp.zeros(_COPIED))
+    copy, pair = jax.jit(run, donate_argnums=(0, 1)), (jnp.zeros(_COPY_LENGTH), jnp.zeros(_COPY_LENGTH))
 
     def call():
         nonlocal pair
@@ -88,4 +91,4 @@ def copy_rate(seconds: float = 1.0) -> float:
         return pair
 
     jax.block_until_ready(call())
-    return 2 * 2 * 2 * _COPIED * 4 / alternate({"copy": call}, seconds)["copy"]
+    return 2 * 2 * 2 * _COPY_LENGTH * 4 / alternate({"copy": call}, seconds)["copy"]

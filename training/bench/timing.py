@@ -1,4 +1,4 @@
-"""How quick are the parts of training here and now? What ``crlviz bench`` measures, each part by itself."""
+"""Measurements of ``crlviz bench``: time and memory of each part of training, on this machine."""
 
 import contextlib
 import functools
@@ -29,15 +29,23 @@ from training.loop import divergence
 from training.loop.train_loop import update_or_skip
 from training.run.compiled import build
 
-COMPILED = 8  # environments in parallel where compiling is measured
-REFERENCE_WINDOWS = 32  # that the twin relabels at most: all 512 of the paper take it minutes
-_FEW, _CALL_FLOPS = 3, 4e11  # updates, and operations, of one measured call: what it needs once shall count little
+COMPILED = 8  # parallel environments in the compile-time benchmark
+REFERENCE_WINDOWS = 32  # limit for the reference implementation, which takes minutes for the paper's 512 windows
+# A measured call runs at least this many updates and about this many FLOPs, so that its fixed cost is negligible.
+_MIN_UPDATES, _CALL_FLOPS = 3, 4e11
 
 
 @dataclass(frozen=True)
 class Case:
-    """One update to measure: sizes of states, actions and goals, both networks' shape, rows of the batch, and whether
-    the inside of ours' blocks is computed anew on the way back."""
+    """Configuration of one update to measure.
+
+    Attributes:
+      sizes: dimensions of states, actions and goals.
+      depth: layers in residual blocks, of actor and critic.
+      width: units of each layer.
+      batch_size: rows in the batch.
+      remat: whether our blocks are rematerialized in the backward pass.
+    """
 
     sizes: tuple[int, int, int]
     depth: int
@@ -47,24 +55,26 @@ class Case:
 
     @property
     def algorithm(self) -> CRL:
-        """Ours."""
+        """Our implementation."""
         state, action, goal = self.sizes
         network = NetworkConfig(self.depth, self.width, remat=self.remat)
         return CRL(CRLConfig(), Actor(network, state + goal, action), Critic(network, state, action, goal))
 
     @property
     def twin(self) -> ReferenceCRL:
-        """The same, as the field writes it."""
+        """The reference implementation."""
         return ReferenceCRL(CRLConfig(), NetworkConfig(self.depth, self.width), self.sizes)
 
     def updates(self, kind: str, seeds: int = 1) -> "Updates":
-        """Of the kind ``ours`` or ``twin``."""
+        """Build the updates of ``ours`` or of the reference, ``twin``."""
         return Updates(self.twin if kind == "twin" else self.algorithm, self.sizes, self.batch_size, seeds)
 
 
 class Updates:
-    """Updates on one batch again and again, in one program as in a training step; of several ``seeds``, each with a
-    learner and a batch of its own, all of them at once."""
+    """A compiled loop of updates on one fixed batch, as in a training step.
+
+    With several ``seeds``, as many learners update in parallel, each with its own batch. ``sizes`` as in ``Case``.
+    """
 
     def __init__(
         self,
@@ -75,10 +85,10 @@ class Updates:
         precision: str = "float32",
     ):
         slots = (seeds,) if seeds > 1 else ()
-        # Not by jax, which would compile for half a second what is no part of an update.
-        random = np.random.default_rng(0)
+        # With numpy: jax would spend half a second on compiling this, which is not part of an update.
+        rng = np.random.default_rng(0)
         shapes = [(*slots, batch_size, size) for size in sizes]
-        self._batch = [jnp.asarray(random.standard_normal(shape, np.float32)) for shape in shapes]
+        self._batch = [jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes]
         bound = TrainConfig(env="").loss_bound
 
         def start(key):
@@ -96,54 +106,71 @@ class Updates:
             key, start, update = jax.random.split(key, seeds), jax.vmap(start), jax.vmap(update, in_axes=(None, 0, 0))
 
         def run(carry, batch, count):
-            # The count is no part of the program: the first update and those measured later are of the same one.
+            # ``count`` is an argument, so that the first update and the measured ones use the same compiled program.
             return jax.lax.fori_loop(0, count, lambda index, carry: update(index, carry, batch), carry)
 
         self._run = jax.jit(run, donate_argnums=0)
         self._carry = jax.jit(start)(key)
 
     def __call__(self, count: int) -> Any:
-        """That many updates, begun; what comes back can be waited for."""
+        """Dispatch ``count`` updates; returns the (learner, divergence) arrays, to block on."""
         self._carry = self._run(self._carry, self._batch, count)
         return self._carry
 
 
 def in_its_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a module's function in a fresh process, where memory and compiling start from nothing."""
+    """Run a module-level function in a new process, with nothing allocated or compiled; returns its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def first_update(kind: str, case: Case, cache: str) -> dict[str, float]:
-    """``first_seconds`` from nothing to the end of the first update, tracing and compiling included; ``update_seconds``
-    of the next one, which is the arithmetic alone; and ``peak_bytes`` of memory they took beyond what the process had
-    before.
+    """Measure the first two updates in this process.
 
     Args:
       kind: ``ours`` or ``twin``.
-      case: the update.
-      cache: an empty directory, which keeps the program for ``update_rates``.
+      case: the update to measure.
+      cache: empty directory for the compiled program, which ``update_rates`` reuses.
+
+    Returns:
+      ``first_seconds`` of the first update, including tracing and compiling; ``update_seconds`` of the second, which is
+      the computation only; ``peak_bytes``, the increase of peak memory over both.
     """
-    _keep_programs(cache)
-    jax.block_until_ready(jnp.zeros(1) + 1)  # the device has started
-    before, start = _peak(), time.perf_counter()
+    _use_cache(cache)
+    jax.block_until_ready(jnp.zeros(1) + 1)  # initialize the device
+    memory_before, start = _peak_bytes(), time.perf_counter()
     updates = case.updates(kind)
     jax.block_until_ready(updates(1))
     middle = time.perf_counter()
     jax.block_until_ready(updates(1))
     end = time.perf_counter()
-    return {"first_seconds": middle - start, "update_seconds": end - middle, "peak_bytes": _peak() - before}
+    return {
+        "first_seconds": middle - start,
+        "update_seconds": end - middle,
+        "peak_bytes": _peak_bytes() - memory_before,
+    }
 
 
-def update_rates(case: Case, twin: bool, seeds: int, seconds: float, cache: str) -> dict[str, float]:
-    """Updates a second of ours, of the ``twin`` if asked for, of several ``seeds`` at once in total (where it is more
-    than one), and of the machine's matrix products alone (``ceiling``), in turn; and the ``flops`` of an update."""
-    _keep_programs(cache)
+def update_rates(case: Case, with_reference: bool, seeds: int, seconds: float, cache: str) -> dict[str, float]:
+    """Measure updates per second; the implementations run in turn.
+
+    Args:
+      case: the update to measure.
+      with_reference: also measure the reference implementation.
+      seeds: learners that update in parallel; 1: do not measure several.
+      seconds: minimum duration of the measurement.
+      cache: directory of compiled programs, from ``first_update``.
+
+    Returns:
+      Updates per second of ``ours``, ``twin`` (the reference), ``seeds`` (total over all) and ``ceiling`` (the
+      roofline: matrix products only), and ``flops``, the FLOPs of one update.
+    """
+    _use_cache(cache)
     flops = case.algorithm.cost(case.batch_size)["flops_per_update"]
-    count = int(min(max(_CALL_FLOPS / flops, _FEW), 32))
+    count = int(min(max(_CALL_FLOPS / flops, _MIN_UPDATES), 32))
     calls: dict[str, Callable[[], Any]] = dict(roofline.products(case.batch_size, case.width))
     measured = {"ours": case.updates("ours")}
-    if twin:
+    if with_reference:
         measured["twin"] = case.updates("twin")
     if seeds > 1:
         measured["seeds"] = case.updates("ours", seeds)
@@ -160,7 +187,13 @@ def update_rates(case: Case, twin: bool, seeds: int, seconds: float, cache: str)
 
 @dataclass(frozen=True)
 class Sampling:
-    """One training step's sampling to measure: sizes of states, actions and goals, and counts as in TrainConfig."""
+    """Configuration of the sampling in one training step.
+
+    Attributes:
+      sizes: dimensions of states, actions and goals.
+      num_envs, window, batch_size: as in ``TrainConfig``.
+      batches: number of batches, ``updates`` in ``TrainConfig``.
+    """
 
     sizes: tuple[int, int, int]
     num_envs: int
@@ -170,92 +203,97 @@ class Sampling:
 
     @property
     def row_bytes(self) -> int:
-        """Of a row that is sampled: state, action, the goal achieved, the trajectory's number, and a hindsight goal."""
+        """Bytes of a sampled row: state, action, achieved goal, trajectory index and hindsight goal."""
         state, action, goal = self.sizes
         return 4 * (state + action + 2 * goal + 1)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What can be measured: the twin, too, where its windows fill a batch."""
+        """Implementations that can run: the reference (``twin``) only if its windows fill a batch."""
         return ("ours", "twin") if self.reference_rows else ("ours",)
 
     @property
     def reference_rows(self) -> int:
-        """Rows of the twin's batches, which are whole: those of its windows but what is left over."""
+        """Rows that the reference samples: as many full batches as its windows give."""
         rows = min(self.num_envs, REFERENCE_WINDOWS) * (self.window - 1)
         return rows // self.batch_size * self.batch_size
 
 
 def _sampler(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], Any], Any, int]:
-    """A program (ring, key) that samples a step's rows and looks at each once, its full ring, and how many rows."""
+    """Build a compiled function of (buffer, key) that samples the rows of a training step and reads each once.
+
+    Returns the function, a full buffer and the number of rows.
+    """
     environments = min(case.num_envs, REFERENCE_WINDOWS) if kind == "twin" else case.num_envs
     state, action, goal = (jnp.ones((environments, size)) for size in case.sizes)
     rows = replays.Transitions(state, action, goal, jnp.ones(environments, int))
-    # Written, since memory that nobody wrote to is not read from memory either.
+    # Write to the arrays: the system does not allocate pages that nothing wrote to, so reading them costs nothing.
     capacity = 2 * case.window
     rows = jax.tree.map(lambda leaf: jnp.ones((capacity, *leaf.shape), leaf.dtype), rows)
-    ring = replays.Replay(rows, jnp.zeros((), int), jnp.array(capacity))
+    buffer = replays.Replay(rows, jnp.zeros((), int), jnp.array(capacity))
 
-    def look(batch):
+    def read(batch):
         return sum(leaf.sum() for leaf in jax.tree.leaves(batch))
 
-    def ours(ring, key):
-        indices = replays.sample(ring, key, case.batches * case.batch_size, case.window, 0.99)
+    def ours(buffer, key):
+        indices = replays.sample(buffer, key, case.batches * case.batch_size, case.window, 0.99)
         indices = jax.tree.map(lambda leaf: leaf.reshape(case.batches, case.batch_size), indices)
-        return jax.lax.map(lambda indices: look(replays.gather(ring, indices)), indices)
+        return jax.lax.map(lambda indices: read(replays.gather(buffer, indices)), indices)
 
-    def twin(ring, key):
+    def reference(buffer, key):
         start_key, key = jax.random.split(key)
         starts = jax.random.randint(start_key, (environments,), 0, capacity - case.window)
-        return look(reference_sample(ring.rows, starts, key, case.window, 0.99, case.batch_size))
+        return read(reference_sample(buffer.rows, starts, key, case.window, 0.99, case.batch_size))
 
     count = case.reference_rows if kind == "twin" else case.batches * case.batch_size
-    return jax.jit(twin if kind == "twin" else ours), ring, count
+    return jax.jit(reference if kind == "twin" else ours), buffer, count
 
 
 def sampling_peak(kind: str, case: Sampling) -> int:
-    """Bytes that sampling takes beyond the ring; the twin's are of at most ``REFERENCE_WINDOWS`` windows."""
-    program, ring, _ = _sampler(kind, case)
-    jax.block_until_ready(ring)
-    before = _peak()
-    jax.block_until_ready(program(ring, jax.random.key(0)))
-    return _peak() - before
+    """Peak memory of sampling in bytes, without the buffer. The reference has at most ``REFERENCE_WINDOWS`` windows."""
+    sampler, buffer, _ = _sampler(kind, case)
+    jax.block_until_ready(buffer)
+    memory_before = _peak_bytes()
+    jax.block_until_ready(sampler(buffer, jax.random.key(0)))
+    return _peak_bytes() - memory_before
 
 
 def sampling_rates(case: Sampling, seconds: float) -> dict[str, float]:
-    """Rows a second, sampled, relabeled and read, of each of the case's ``kinds`` in turn."""
+    """Rows per second that each of the case's ``kinds`` samples, relabels and reads; measured in turn."""
     calls: dict[str, Callable[[], Any]] = {}
     counts = {}
     for kind in case.kinds:
-        program, ring, counts[kind] = _sampler(kind, case)
-        calls[kind] = functools.partial(program, ring, jax.random.key(0))
+        sampler, buffer, counts[kind] = _sampler(kind, case)
+        calls[kind] = functools.partial(sampler, buffer, jax.random.key(0))
         jax.block_until_ready(calls[kind]())
     return {kind: counts[kind] / best for kind, best in roofline.alternate(calls, seconds).items()}
 
 
 def env_steps_per_second(env: str, num_envs: int, seconds: float) -> float:
-    """Environment steps a second of a jitted scan under random actions, compilation apart; the best of some."""
-    world, length = envs.make(env), 10
+    """Environment steps per second of a jitted scan with random actions, without compile time; the fastest call."""
+    environment, length = envs.make(env), 10
 
     @jax.jit
     def run(states, key):
         def step(states, key):
-            actions = jax.random.uniform(key, (num_envs, world.action_size), minval=-1, maxval=1)
-            return jax.vmap(world.step)(states, actions), None
+            actions = jax.random.uniform(key, (num_envs, environment.action_size), minval=-1, maxval=1)
+            return jax.vmap(environment.step)(states, actions), None
 
         return jax.lax.scan(step, states, jax.random.split(key, length))[0]
 
-    states = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), num_envs))
+    states = jax.jit(jax.vmap(environment.reset))(jax.random.split(jax.random.key(0), num_envs))
     jax.block_until_ready(run(states, jax.random.key(0)))
     best = roofline.alternate({"run": lambda: run(states, jax.random.key(0))}, seconds)["run"]
     return num_envs * length / best
 
 
 def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
-    """Seconds of each part of a training step, measured by itself and added up over the step.
+    """Seconds that each part of a training step takes in total; each part is measured separately.
 
-    ``products`` is what the updates' matrix products take at the machine's rate, ``rest of the updates`` all else in
-    them. ``physics`` has the reset of an unroll's new episodes.
+    ``products`` is the time of the updates' matrix products at the roofline rate; ``rest of the updates`` is their
+    remaining time. ``physics`` includes resetting the environments at the start of an unroll.
+
+    The measurement runs for at least ``seconds``.
     """
     loop = build(config)
     env, actor, steps = loop.env, loop.algorithm.actor, min(config.unroll, 5)
@@ -271,7 +309,7 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
     @jax.jit
     def policy(observation):
         def act(action, key):
-            # Each from the last one, or the compiler would do it once.
+            # Each action depends on the last, or the compiler would hoist the policy out of the loop.
             noise = jax.random.normal(key, action.shape)
             with loop.precision():
                 return actor.sample(params, observation + 1e-9 * action.sum(), noise)[0], None
@@ -280,24 +318,24 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
 
     sizes = (env.state_dim, env.action_size, env.goal_dim)
     case = Sampling(sizes, config.num_envs, config.window, config.updates, config.batch_size)
-    sampler, ring, _ = _sampler("ours", case)
+    sampler, buffer, _ = _sampler("ours", case)
     insert = jax.jit(replays.insert, donate_argnums=0)
-    example = jax.tree.map(lambda leaf: leaf[0], ring.rows)
-    target = replays.create(2 * config.unroll, example)
-    new = jax.tree.map(lambda leaf: jnp.ones((config.unroll, *leaf.shape), leaf.dtype), example)
+    example = jax.tree.map(lambda leaf: leaf[0], buffer.rows)
+    insert_buffer = replays.create(2 * config.unroll, example)
+    new_rows = jax.tree.map(lambda leaf: jnp.ones((config.unroll, *leaf.shape), leaf.dtype), example)
 
-    def write():
-        nonlocal target
-        target = insert(target, new)
-        return target
+    def insert_rows():
+        nonlocal insert_buffer
+        insert_buffer = insert(insert_buffer, new_rows)
+        return insert_buffer
 
     updates = Updates(loop.algorithm, sizes, config.batch_size, precision=config.precision)
     calls: dict[str, Callable[[], Any]] = {
         "physics": lambda: physics(states),
         "policy": lambda: policy(states.obs),
-        "insert": write,
-        "sample and relabel": lambda: sampler(ring, jax.random.key(0)),
-        "updates": lambda: updates(_FEW),
+        "insert": insert_rows,
+        "sample and relabel": lambda: sampler(buffer, jax.random.key(0)),
+        "updates": lambda: updates(_MIN_UPDATES),
     }
     if config.redraw_goals:
         reset_envs = jax.jit(loop.reset_envs)
@@ -306,31 +344,31 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
     products = roofline.products(config.batch_size, config.critic.width)
     best = roofline.alternate({**calls, **products}, seconds)
     flops = loop.algorithm.cost(config.batch_size)["flops_per_update"]
-    needed = config.updates * flops / roofline.flops_per_second(best, config.batch_size, config.critic.width)
+    product_seconds = config.updates * flops / roofline.flops_per_second(best, config.batch_size, config.critic.width)
     return {
         "physics": best["physics"] * config.unroll / steps + best.get("reset", 0.0),
         "policy": best["policy"] * config.unroll / steps,
         "insert": best["insert"],
         "sample and relabel": best["sample and relabel"],
-        "products": needed,
-        "rest of the updates": best["updates"] / _FEW * config.updates - needed,
+        "products": product_seconds,
+        "rest of the updates": best["updates"] / _MIN_UPDATES * config.updates - product_seconds,
     }
 
 
 def compile_speed(id: str) -> dict[str, Any]:
-    """Seconds from a built environment to compiled programs of reset and step, for 8 in parallel, and steps a second.
+    """Measure compile times of reset and step for ``COMPILED`` parallel environments, and steps per second.
 
-    ``cpu_seconds`` is what both cost on all cores together: where other work runs, it says more than the clock.
+    ``cpu_seconds`` is the CPU time of both, summed over all cores. On a busy machine trust it more than wall time.
     """
-    world = envs.make(id)
+    environment = envs.make(id)
     keys = jax.random.split(jax.random.key(0), COMPILED)
-    actions = jax.random.uniform(keys[0], (COMPILED, world.action_size), minval=-1, maxval=1)
+    actions = jax.random.uniform(keys[0], (COMPILED, environment.action_size), minval=-1, maxval=1)
     jax.block_until_ready(actions)
     start, cpu = time.perf_counter(), time.process_time()
-    reset = jax.jit(jax.vmap(world.reset)).lower(keys).compile()
+    reset = jax.jit(jax.vmap(environment.reset)).lower(keys).compile()
     middle = time.perf_counter()
     states = reset(keys)
-    step = jax.jit(jax.vmap(world.step)).lower(states, actions).compile()
+    step = jax.jit(jax.vmap(environment.step)).lower(states, actions).compile()
     end, cpu = time.perf_counter(), time.process_time() - cpu
     count = 0
     while (seconds := time.perf_counter() - end) < 2 or count < 3:
@@ -345,17 +383,17 @@ def compile_speed(id: str) -> dict[str, Any]:
     }
 
 
-def _keep_programs(cache: str) -> None:
+def _use_cache(cache: str) -> None:
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_enable_compilation_cache", True)
 
 
-def _peak() -> int:
-    """The most memory so far, in bytes: of the accelerator where it says, else of the process."""
-    told = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in told:
-        return told["peak_bytes_in_use"]
-    with contextlib.suppress(OSError):  # Linux; what getrusage tells there was partly the parent's
+def _peak_bytes() -> int:
+    """Peak memory so far in bytes: of the accelerator if it reports it, else of this process."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    with contextlib.suppress(OSError):  # Linux, where the maximum of getrusage includes the parent process
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         return 1024 * int(status.split("VmHWM:")[1].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

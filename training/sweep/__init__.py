@@ -1,1 +1,1 @@
-"""Many runs: a grid of settings, on this machine or a cluster."""
+"""Sweeps: train a grid of settings on this machine or a Ray cluster."""

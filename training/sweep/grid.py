@@ -1,4 +1,4 @@
-"""The cells of a sweep: every combination of settings, what each is called, and what has become of it."""
+"""The cells of a sweep: one run for each combination of settings, with its name and its progress on disk."""
 
 import csv
 import dataclasses
@@ -19,9 +19,9 @@ from crlviz.options import read_values
 from training import config as configs
 from training.config import TrainConfig, from_options, schedule
 
-# What --ablate takes out of actor and critic, as a field and its value (paper figures 5 and 16).
+# For each value of --ablate, the field of the actor and critic configs that it sets (paper figures 5 and 16).
 ABLATIONS = {"residual": ("residual", "false"), "layer-norm": ("layer_norm", "false"), "swish": ("activation", "relu")}
-_NEAR = "max_pair_distance"
+_PAIRS = "max_pair_distance"
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-      kind: its depth, and where it leaves its preset; cells of one kind differ in their seed alone.
-      folder: that holds its run directory.
-      config: what it is told.
-      arguments: what one types after ``crlviz`` to train it, but for its seed and ``--out``.
+      kind: name without the seed: depth and every setting that differs from the preset. Cells of one kind differ only
+        in their seed.
+      folder: parent of the run directory.
+      config: settings of the run.
+      arguments: command line after ``crlviz`` that trains it, without the seed and ``--out``.
     """
 
     kind: str
@@ -42,23 +43,23 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its run directory."""
+        """Name of the run directory."""
         return f"{self.kind}-seed{self.config.seed}"
 
     @property
     def out(self) -> Path:
-        """Its run directory."""
+        """Path of the run directory."""
         return self.folder / self.name
 
     @property
     def total(self) -> int:
-        """Environment steps of the whole run."""
+        """Environment steps of the complete run."""
         counts = schedule(self.config)
         return counts.env_steps(self.config, counts.steps)
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """Its evaluations so far."""
+        """Rows of ``metrics.csv``, one for each evaluation so far; empty before the first."""
         try:
             with open(self.out / "metrics.csv", newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
@@ -67,35 +68,36 @@ class Cell:
 
     @property
     def done(self) -> int:
-        """Environment steps of its last evaluation."""
+        """Environment steps at the last evaluation; 0 before the first."""
         rows = self.rows
         return int(rows[-1]["env_steps"] or 0) if rows else 0
 
     @property
     def finished(self) -> bool:
-        from training.trainer import finished  # brax
+        """Whether the run has trained all its steps."""
+        from training.trainer import finished  # imports brax
 
         return self.begun and finished(self.out)
 
     @property
     def begun(self) -> bool:
-        """Whether its directory holds this very run, finished or not.
+        """Whether the directory holds this run, finished or not.
 
         Raises:
-          UsageError: the directory holds something else.
+          UsageError: the directory holds a run with other settings, or is not a run directory.
         """
         if not (self.out / "config.json").is_file():
             if self.out.exists() and (not self.out.is_dir() or any(p.name[0] != "." for p in self.out.iterdir())):
-                raise UsageError(f"{self.out} exists and is no run directory; give another directory to --out")
+                raise UsageError(f"{self.out} exists and is not a run directory; give another directory to --out")
             return False
-        there, here = (
+        saved, wanted = (
             flatten_dict(dataclasses.asdict(config), sep=".") for config in (configs.of_run(self.out), self.config)
         )
-        for name in {**here, **there}:
-            then, now = there.get(name), here.get(name)  # an environment's options may be on one side alone
-            if name not in run_directory.KEEPING and then != now:
+        for name in {**wanted, **saved}:
+            old, new = saved.get(name), wanted.get(name)  # an environment option may be in only one of the two
+            if name not in run_directory.KEEPING and old != new:
                 raise UsageError(
-                    f"{self.out} holds a run with other settings: {name} is {then} there and {now} in this "
+                    f"{self.out} holds a run with other settings: {name} is {old} there and {new} in this "
                     "sweep; give another directory to --out"
                 )
         return True
@@ -111,20 +113,20 @@ def grid(
     preset: str | None = None,
     layout: Path | None = None,
 ) -> list[Cell]:
-    """The cells of a sweep, checked; seeds vary fastest.
+    """Build and check the cells of a sweep: the Cartesian product of all values; seeds vary fastest.
 
     Args:
-      env: environment ids with commas between.
-      out: the directory of their run directories.
-      options: values of the options of ``crlviz train`` by name, with commas between, 0-4 for 0,1,2,3,4; None: not
-        given. Of ``max_pair_distance`` a value may be ``none``: all pairs.
+      env: environment ids, separated by commas.
+      out: parent of the run directories.
+      options: options of ``crlviz train`` by name. Values are separated by commas; 0-4 means 0,1,2,3,4; None means not
+        given. ``max_pair_distance`` also takes ``none``: train on all pairs.
       settings: ``NAME=VALUE[,VALUE...]``.
-      ablate: keys of ``ABLATIONS`` with commas between: each is left out in turn, besides the full network.
-      preset: settings to start from.
-      layout: a maze of one's own.
+      ablate: keys of ``ABLATIONS``, separated by commas. Each is removed in turn; the full network is always included.
+      preset: name of the preset to start from.
+      layout: file with a custom maze.
 
     Raises:
-      UsageError: a value out of range, or two cells of one name.
+      UsageError: a value is invalid, or two cells have the same name.
     """
     axes = {"env": read_values("ENV", env)}
     axes |= {name: read_values(_flag(name), text) for name, text in options.items() if text is not None}
@@ -133,33 +135,33 @@ def grid(
         axes[f"{name}{equals}"] = read_values(_flag(name), text) if equals else [""]
     axes["ablate"] = ["", *(read_values("--ablate", ablate) if ablate else [])]
     axes["seed"] = axes.pop("seed", ["0"])  # last, so that it varies fastest
-    various = [name for name, values in axes.items() if len(values) > 1]
+    varied = [name for name, values in axes.items() if len(values) > 1]
     cells: dict[str, Cell] = {}
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
-        near = chosen.get(_NEAR, "none")
-        given = {name: value for name, value in chosen.items() if name in (*options, "seed") and name != _NEAR}
-        sets = [name + value for name, value in chosen.items() if name not in (*given, "env", "ablate", _NEAR)]
+        pair_distance = chosen.get(_PAIRS, "none")
+        given = {name: value for name, value in chosen.items() if name in (*options, "seed") and name != _PAIRS}
+        sets = [name + value for name, value in chosen.items() if name not in (*given, "env", "ablate", _PAIRS)]
         sets += _without(chosen["ablate"])
-        id = chosen["env"] if near == "none" else mazes.within(chosen["env"], _cells(near))
-        # A sweep is many runs, and a state is gigabytes at the paper's size.
+        id = chosen["env"] if pair_distance == "none" else mazes.within(chosen["env"], _cells(pair_distance))
+        # A sweep makes many runs, and at the paper's size a saved state takes gigabytes.
         drop = {} if "keep_state=" in chosen else {"keep_state": False}
         config = from_options(id, preset, given | drop, sets, layout)
         envs.check(id, config.layout or None)
         if config.eval_env:
             envs.check(config.eval_env)
         schedule(config)
-        plain = from_options(id, preset, layout=layout)
-        kind = _kind(config, plain, {name: chosen[name] for name in various}, chosen["env"], near)
-        typed = ["train", chosen["env"], *(["--preset", preset] if preset else [])]
-        typed += ["--layout", str(layout)] if layout else []
-        typed += [_flag(_NEAR), near] if near != "none" else []
-        typed += [text for name, value in given.items() if name != "seed" for text in (_flag(name), value)]
-        typed += [text for setting in sets for text in ("--set", setting)]
-        typed += ["--no-keep-state"] if drop else []
-        cell = Cell(kind, out, config, tuple(typed))
+        default = from_options(id, preset, layout=layout)
+        kind = _kind(config, default, {name: chosen[name] for name in varied}, chosen["env"], pair_distance)
+        arguments = ["train", chosen["env"], *(["--preset", preset] if preset else [])]
+        arguments += ["--layout", str(layout)] if layout else []
+        arguments += [_flag(_PAIRS), pair_distance] if pair_distance != "none" else []
+        arguments += [text for name, value in given.items() if name != "seed" for text in (_flag(name), value)]
+        arguments += [text for setting in sets for text in ("--set", setting)]
+        arguments += ["--no-keep-state"] if drop else []
+        cell = Cell(kind, out, config, tuple(arguments))
         if cells.setdefault(cell.name, cell).config != config:
-            raise UsageError(f"two cells of this sweep would be called {cell.name}; sweep them into two directories")
+            raise UsageError(f"two cells would both be called {cell.name}; run them as two sweeps with different --out")
     return list(cells.values())
 
 
@@ -171,23 +173,27 @@ def name(
     settings: Sequence[str] = (),
     layout: Path | None = None,
 ) -> str:
-    """What ``crlviz train`` calls a run that is given no ``--out``: as a sweep of all that was typed would, but for
-    its seed.
+    """Default run name of ``crlviz train`` without ``--out``: as a sweep over every given option would name it.
 
     Args:
-      config: of the run.
-      preset, settings, layout: what was typed.
-      env: environment id as typed.
-      options: those that were given, by name.
+      config: settings of the run.
+      preset: from the command line.
+      env: environment id, as on the command line.
+      options: the options that were given, by name.
+      settings: values of ``--set``.
+      layout: from the command line.
+
+    Returns:
+      The name, without the seed.
     """
-    plain = from_options(config.env, preset, layout=layout)
-    various = {"env": env} | {name: str(value) for name, value in options.items() if name not in run_directory.KEEPING}
+    default = from_options(config.env, preset, layout=layout)
+    varied = {"env": env} | {name: str(value) for name, value in options.items() if name not in run_directory.KEEPING}
     for setting in settings:
         key, _, value = setting.partition("=")
-        various[f"{key}="] = value
+        varied[f"{key}="] = value
     if layout:
-        various["layout"] = layout.stem
-    kind = _kind(config, plain, various, env, str(options.get(_NEAR, "none")))
+        varied["layout"] = layout.stem
+    kind = _kind(config, default, varied, env, str(options.get(_PAIRS, "none")))
     return re.sub(r"[^\w.=,-]+", "_", kind)
 
 
@@ -196,7 +202,7 @@ def _flag(name: str) -> str:
 
 
 def _without(part: str) -> list[str]:
-    """The settings that leave a part of the network out."""
+    """Values of ``--set`` that remove a part of actor and critic; none for an empty name."""
     if part and part not in ABLATIONS:
         raise UsageError(f"--ablate takes {', '.join(ABLATIONS)}, not {part!r}")
     return [f"{network}.{'='.join(ABLATIONS[part])}" for network in ("actor", "critic") if part]
@@ -204,23 +210,34 @@ def _without(part: str) -> list[str]:
 
 def _cells(text: str) -> int:
     if not text.isdecimal():
-        raise UsageError(f"{_flag(_NEAR)} takes whole numbers of cells or none, with commas between, not {text!r}")
+        raise UsageError(f"{_flag(_PAIRS)} takes whole numbers of cells or none, separated by commas, not {text!r}")
     return int(text)
 
 
-def _kind(config: TrainConfig, plain: TrainConfig, various: Mapping[str, str], env: str, near: str) -> str:
-    """Depth, and where a cell leaves its preset: the same run has the same name when a sweep grows."""
+def _kind(config: TrainConfig, default: TrainConfig, varied: Mapping[str, str], env: str, pair_distance: str) -> str:
+    """Name a cell by its depth and by what differs from the preset, so a run keeps its name when the sweep grows."""
     actor, critic = config.actor, config.critic
-    parts = [env] if "env" in various else []
+    parts = [env] if "env" in varied else []
     parts += [f"depth{critic.depth}"] if actor.depth == critic.depth else [f"actor{actor.depth}-critic{critic.depth}"]
-    if (actor.width, critic.width) != (plain.actor.width, plain.critic.width):
+    if (actor.width, critic.width) != (default.actor.width, default.critic.width):
         parts += [f"width{critic.width}"] if actor.width == critic.width else []
-    if config.batch_size != plain.batch_size:
+    if config.batch_size != default.batch_size:
         parts.append(f"batch{config.batch_size}")
-    if near != "none":
-        parts.append(f"pairs{near}")
-    if various.get("ablate"):
-        parts.append(f"no-{various['ablate']}")
-    named = ("env", "depth", "actor_depth", "critic_depth", "width", "batch_size", "ablate", "seed", "seed=", _NEAR)
-    parts += [f"{name.removesuffix('=')}={value}" for name, value in various.items() if name not in named]
+    if pair_distance != "none":
+        parts.append(f"pairs{pair_distance}")
+    if varied.get("ablate"):
+        parts.append(f"no-{varied['ablate']}")
+    named = (
+        "env",
+        "depth",
+        "actor_depth",
+        "critic_depth",
+        "width",
+        "batch_size",
+        "ablate",
+        "seed",
+        "seed=",
+        _PAIRS,
+    )
+    parts += [f"{name.removesuffix('=')}={value}" for name, value in varied.items() if name not in named]
     return "-".join(parts)

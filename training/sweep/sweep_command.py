@@ -1,4 +1,4 @@
-"""``crlviz sweep``: train every combination of settings, a run directory each, in processes of their own."""
+"""``crlviz sweep``: train every combination of settings, each in its own run directory, in parallel processes."""
 
 import contextlib
 import heapq
@@ -23,22 +23,22 @@ from training.sweep.grid import Cell, grid
 if TYPE_CHECKING:
     from training.sweep.ray_cluster import Cluster
 
-_LONGEST_NAME = 200  # bytes of a log's; file systems take 255
-_LAST = 5  # a run's single number is the mean of its last five evaluations (paper section 4)
-# To tell long groups from short ones, roughly, as measured on a laptop-class core: seconds of a process before it
-# trains, products of matrices that a core gets through in a second, and as how many of them the rest of a layer counts.
-_START_UP = 15.0
-_PRODUCTS_A_SECOND = 4e9
-_REST_OF_A_LAYER = 170_000
+_LONGEST_NAME = 200  # bytes in the name of a log file; file systems allow 255
+_LAST = 5  # a run is summarized by the mean of its last five evaluations (paper section 4)
+# A rough cost model that orders groups by duration, measured on a laptop core: seconds before a process trains,
+# multiply-adds per second on one core, and the cost of the rest of a layer as a number of multiply-adds.
+_START_UP_SECONDS = 15.0
+_MULTIPLY_ADDS_PER_SECOND = 4e9
+_LAYER_OVERHEAD = 170_000
 
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that one process trains: they differ in their seed alone.
+    """Cells that one process trains. They differ only in their seed.
 
     Attributes:
-      cells: all new, or all broken off.
-      begun: which of the two.
+      cells: all new, or all to resume.
+      begun: whether they are to resume.
     """
 
     cells: tuple[Cell, ...]
@@ -46,17 +46,16 @@ class Group:
 
     @property
     def name(self) -> str:
-        """Of its log."""
-        name = (
-            f"{self.cells[0].kind}-seed{'s' * (len(self.cells) > 1)}{_short(cell.config.seed for cell in self.cells)}"
-        )
-        if len(name.encode()) > _LONGEST_NAME:  # the whole of it as a number, after what there is room for
+        """Name of the log file, without its ending."""
+        seeds = _format_ranges(cell.config.seed for cell in self.cells)
+        name = f"{self.cells[0].kind}-seed{'s' * (len(self.cells) > 1)}{seeds}"
+        if len(name.encode()) > _LONGEST_NAME:  # truncate; a checksum of the full name keeps it unique
             name = f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{zlib.crc32(name.encode()):08x}"
         return name
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What to type after ``crlviz``: runs that were broken off go on from their last saved states."""
+        """Command line after ``crlviz``. Interrupted runs resume from their last saved state."""
         if self.begun:
             return ("train", *(text for cell in self.cells for text in ("--resume", str(cell.out))))
         first = self.cells[0]
@@ -67,16 +66,17 @@ class Group:
 
     @property
     def seconds(self) -> float:
-        """About how long it takes on a core, to tell a long one from a short one."""
-        return _START_UP + sum(map(_work, self.cells))
+        """Rough duration on one core, good enough to order groups."""
+        return _START_UP_SECONDS + sum(map(_train_seconds, self.cells))
 
     def halves(self) -> list["Group"]:
+        """Split the cells into two groups of nearly equal size."""
         half = len(self.cells) // 2
         return [Group(self.cells[:half], self.begun), Group(self.cells[half:], self.begun)]
 
 
-def _short(seeds: Iterable[int]) -> str:
-    """Whole numbers as 0-4,7."""
+def _format_ranges(seeds: Iterable[int]) -> str:
+    """Format integers as ranges: 0-4,7."""
     runs: list[list[int]] = []
     for seed in sorted(seeds):
         if runs and seed == runs[-1][-1] + 1:
@@ -86,26 +86,26 @@ def _short(seeds: Iterable[int]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _work(cell: Cell) -> float:
-    """Seconds on a core of all updates of actor, phi and psi, by the products in their hidden layers."""
+def _train_seconds(cell: Cell) -> float:
+    """Estimated seconds on one core for all updates, from the matrix products in the layers of actor, phi and psi."""
     config, counts = cell.config, schedule(cell.config)
     update = sum(
-        network.depth * (network.width**2 * config.batch_size + _REST_OF_A_LAYER)
+        network.depth * (network.width**2 * config.batch_size + _LAYER_OVERHEAD)
         for network in (config.actor, config.critic, config.critic)
     )
-    return update * counts.gradient_steps(config, counts.steps) / _PRODUCTS_A_SECOND
+    return update * counts.gradient_steps(config, counts.steps) / _MULTIPLY_ADDS_PER_SECOND
 
 
 def grouped(cells: Sequence[Cell], at_once: int, *, apart: bool = False) -> list[Group]:
-    """The cells that are not finished, in groups, the longest first.
+    """Group the unfinished cells by kind; longest group first.
 
-    Seeds of one kind make a group, which starts and compiles once. It is halved where the sweep ends sooner then: no
-    core should be idle while another has several cells to do.
+    The seeds of one kind form a group, which starts and compiles once. A group is split in half when that shortens the
+    sweep: no core should be idle while another has several cells to train.
 
     Args:
       cells: from ``grid``.
-      at_once: how many groups train at the same time.
-      apart: each cell is a group of its own.
+      at_once: how many groups train in parallel.
+      apart: make each cell its own group.
     """
     kinds: dict[Any, list[Cell]] = {}
     for cell in cells:
@@ -114,8 +114,8 @@ def grouped(cells: Sequence[Cell], at_once: int, *, apart: bool = False) -> list
     groups = [Group(tuple(kind), begun) for (_, begun), kind in kinds.items()]
     while True:
         groups.sort(key=lambda group: -group.seconds)
-        for place, group in enumerate(groups):
-            split = [*groups[:place], *group.halves(), *groups[place + 1 :]]
+        for index, group in enumerate(groups):
+            split = [*groups[:index], *group.halves(), *groups[index + 1 :]]
             if len(group.cells) > 1 and _busy(split, at_once) < _busy(groups, at_once):
                 groups = split
                 break
@@ -124,7 +124,7 @@ def grouped(cells: Sequence[Cell], at_once: int, *, apart: bool = False) -> list
 
 
 def _busy(groups: Sequence[Group], at_once: int) -> list[float]:
-    """Seconds that each core is busy, the busiest first, when the longest group is begun first."""
+    """Busy seconds of each core, largest first, when the longest groups start first."""
     busy = [0.0] * at_once
     for seconds in sorted((group.seconds for group in groups), reverse=True):
         heapq.heapreplace(busy, busy[0] + seconds)
@@ -134,38 +134,38 @@ def _busy(groups: Sequence[Group], at_once: int) -> list[float]:
 def train_groups(
     cells: Sequence[Cell], groups: Sequence[Group], logs: Path, at_once: int, nodes: "Cluster | None" = None
 ) -> dict[str, str]:
-    """Train groups of cells, each in a process of its own.
+    """Train each group of cells in its own process.
 
     Args:
-      cells: of the whole sweep.
-      groups: of those that are not finished, from ``grouped``.
-      logs: directory of what each prints.
-      at_once: how many train at the same time, on disjoint cores.
-      nodes: where; None: on this machine.
+      cells: all cells of the sweep.
+      groups: the unfinished cells, from ``grouped``.
+      logs: directory of the log files, one for each group.
+      at_once: how many groups train in parallel, on disjoint cores.
+      nodes: the cluster to train on; None: this machine.
 
     Returns:
-      Of each cell that failed, its name and why.
+      For each cell that failed, its name and the reason.
     """
     jobs = {process_pool.Job(group.arguments, logs / f"{group.name}.txt"): group for group in groups}
     left = sum(len(group.cells) for group in groups)
     failed: dict[str, str] = {}
     total, waiting = sum(cell.total for cell in cells), sum(cell.total for group in groups for cell in group.cells)
     ended_steps = total - waiting
-    # Processes that share an accelerator share its memory; on a CPU this says nothing.
+    # Processes on one accelerator divide its memory. The variable has no effect on a CPU.
     shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / at_once:.2f}"} if at_once > 1 else {}
     if nodes:
-        every = nodes.run(list(jobs), lambda job: [todo.arguments for todo in grouped(jobs[job].cells, 1)])
+        job_ticks = nodes.run(list(jobs), lambda job: [group.arguments for group in grouped(jobs[job].cells, 1)])
     else:
-        every = process_pool.run(list(jobs), at_once, shared)
+        job_ticks = process_pool.run(list(jobs), at_once, shared)
     bar = tqdm(total=total, initial=ended_steps, unit="step", unit_scale=True, disable=None)
-    with bar, contextlib.closing(every) as ticks:
+    with bar, contextlib.closing(job_ticks) as ticks:
         for running, ended in ticks:
             for job, _ in ended:
                 for cell in jobs[job].cells:
                     ended_steps += cell.total
                     left -= 1
                     if not cell.finished:
-                        failed[cell.name] = _why(cell, job)
+                        failed[cell.name] = _failure_reason(cell, job)
                     tqdm.write(f"{cell.name}: {_result(cell, failed)}")
             bar.n = ended_steps + sum(cell.done for job in running for cell in jobs[job].cells)
             bar.set_postfix_str(f"{len(cells) - left} of {len(cells)} cells", refresh=False)
@@ -173,10 +173,10 @@ def train_groups(
     return failed
 
 
-def _why(cell: Cell, job: process_pool.Job) -> str:
-    """Why a cell is not finished: what its process said of it, or said last."""
-    own = [line for line in job.words if line.startswith(f"{cell.out}: ")]
-    return printable(own[-1].removeprefix(f"{cell.out}: ")) if own else job.last_words
+def _failure_reason(cell: Cell, job: process_pool.Job) -> str:
+    """Why a cell did not finish: the last line of the log about this cell, else the last line."""
+    lines = [line for line in job.words if line.startswith(f"{cell.out}: ")]
+    return printable(lines[-1].removeprefix(f"{cell.out}: ")) if lines else job.last_words
 
 
 def _result(cell: Cell, failed: Mapping[str, str]) -> str:
@@ -188,7 +188,7 @@ def _result(cell: Cell, failed: Mapping[str, str]) -> str:
 
 
 def _default_jobs() -> int:
-    """One run at a time on an accelerator, else one a core. Asked in a process of its own, which frees the device."""
+    """1 on an accelerator, else the number of cores. A child process asks jax, so that this one holds no device."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", "import jax; print(jax.default_backend())"],
         capture_output=True,
@@ -200,45 +200,58 @@ def _default_jobs() -> int:
 
 @click.command()
 @click.argument("env")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run directories.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Parent of the run directories.")
 @click.option(
     "--preset",
     help="Settings to start from: paper, laptop or smoke.  [default: laptop for point and swimmer, else paper]",
 )
-@click.option("--depth", help="Layers inside residual blocks, of actor and critic.")
-@click.option("--actor-depth", help="The actor's alone.")
-@click.option("--critic-depth", help="The critic encoders' alone.")
+@click.option("--depth", help="Layers in residual blocks, for actor and critic.")
+@click.option("--actor-depth", help="Depth of the actor only.")
+@click.option("--critic-depth", help="Depth of the critic encoders only.")
 @click.option("--width", help="Units of each layer.")
-@click.option("--seed", default="0", show_default=True, help="Of everything random.")
-@click.option("--batch-size", help="Rows of an update.")
-@click.option("--env-steps", help="Steps in total, over all environments.")
+@click.option("--seed", default="0", show_default=True, help="Seed of the random number generator.")
+@click.option("--batch-size", help="Rows in a batch.")
+@click.option("--env-steps", help="Total steps, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
-@click.option("--max-pair-distance", help="Train on starts and goals at most so many cells apart; none: on all.")
-@click.option("--ablate", help="Also without each of these: residual, layer-norm, swish (ReLU in its place).")
-@click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze.")
+@click.option("--max-pair-distance", help="Train on start-goal pairs at most this many cells apart; none: all.")
+@click.option("--ablate", help="Also train without each of: residual, layer-norm, swish (replaced by ReLU).")
+@click.option("--layout", type=click.Path(path_type=Path), help="Custom maze, for ENV point_maze.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE[,VALUE...]", help="Any other setting.")
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Processes at the same time.  [default: 1 on a GPU, else one a core; all that a cluster has room for]",
+    help="Parallel processes.  [default: 1 on a GPU, else one per core; on a cluster, as many as fit]",
 )
-@click.option("--apart", is_flag=True, help="A process for each seed, not one for the seeds of a cell.")
-@click.option("--cluster", metavar="HOST:PORT|auto", help="Train on the nodes of this Ray cluster; auto: the one here.")
+@click.option("--apart", is_flag=True, help="Train each seed in its own process.")
+@click.option("--cluster", metavar="HOST:PORT|auto", help="Train on this Ray cluster; auto: the one that runs here.")
 @click.option(
-    "--gpus-per-cell", type=click.FloatRange(0), help="GPUs of a process there.  [default: 1 if there are any]"
+    "--gpus-per-cell",
+    type=click.FloatRange(0),
+    help="GPUs for each process on the cluster.  [default: 1 if it has any]",
 )
-@click.option("--cpus-per-cell", type=click.IntRange(1), help="Cores likewise.  [default: 1]")
-@click.option("--retries", type=click.IntRange(0), help="How often what is lost there is begun again.  [default: 3]")
-@click.option("--dry-run", is_flag=True, help="Print the cells and what they cost; train nothing.")
-def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **options) -> None:
-    """Train every combination of settings: ENV and each option take several values, 4,8,16 or 0-4.
+@click.option("--cpus-per-cell", type=click.IntRange(1), help="Cores for each process on the cluster.  [default: 1]")
+@click.option("--retries", type=click.IntRange(0), help="Restarts of a process that the cluster lost.  [default: 3]")
+@click.option("--dry-run", is_flag=True, help="Print the cells and their cost, and do not train.")
+def command(
+    env: str,
+    out: Path,
+    preset: str | None,
+    ablate: str | None,
+    layout: Path | None,
+    settings: tuple[str, ...],
+    jobs: int | None,
+    apart: bool,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Train every combination of settings. ENV and each option take several values, such as 4,8,16 or 0-4.
 
-    A run directory a cell is made in OUT. Cells that differ in their seed alone are trained by one process, as crlviz
-    train --seeds does, or by several where a core would be idle. Cells that OUT holds finished are skipped, so the same
-    command goes on after a failure or a Ctrl-C, and a larger one adds to it.
+    Each combination is a cell and gets a run directory in OUT. Cells that differ only in their seed share one process,
+    as in crlviz train --seeds, or several where a core would be idle. Cells that are finished in OUT are skipped: the
+    same command continues after a failure or a Ctrl-C, and a larger sweep only trains the new cells.
 
-    With --cluster the processes run on the nodes of a Ray cluster, which all see OUT and have the same Python
-    environment. What is lost with its node goes on from its last saved state on another.
+    With --cluster the processes run on the nodes of a Ray cluster. All nodes must see OUT and have the same Python
+    environment. If a node is lost, its runs resume on another node from their last saved state.
 
     \b
     Example: crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs
@@ -247,33 +260,33 @@ def command(env, out, preset, ablate, layout, settings, jobs, apart, dry_run, **
     with interrupts.nothing_begun():
         import jax
 
-        jax.config.update("jax_platforms", "cpu")  # this process only counts: the accelerator is for the runs
-    where = {name: options.pop(name) for name in ("cluster", "cpus_per_cell", "gpus_per_cell", "retries")}
-    if where["cluster"]:  # nodes know no directory of this process
+        jax.config.update("jax_platforms", "cpu")  # leave the accelerator to the training processes
+    cluster_options = {name: options.pop(name) for name in ("cluster", "cpus_per_cell", "gpus_per_cell", "retries")}
+    if cluster_options["cluster"]:  # relative paths mean nothing on another node
         out, layout = out.absolute(), layout and layout.absolute()
     cells = grid(env, out, options, settings=settings, ablate=ablate, preset=preset, layout=layout)
-    with _nodes(where, jobs) as nodes:
+    with _connect(cluster_options, jobs) as nodes:
         _sweep(cells, out, nodes, nodes.at_once if nodes else jobs or _default_jobs(), apart, dry_run)
 
 
 @contextlib.contextmanager
-def _nodes(where: Mapping[str, Any], jobs: int | None) -> Iterator["Cluster | None"]:
-    """Where to train, by the options that start at ``--cluster``; None: on this machine."""
-    if not where["cluster"]:
-        for name, value in where.items():
+def _connect(options: Mapping[str, Any], jobs: int | None) -> Iterator["Cluster | None"]:
+    """Connect to the cluster that ``--cluster`` names; None without that option: train on this machine."""
+    if not options["cluster"]:
+        for name, value in options.items():
             if value is not None:
-                raise UsageError(f"--{name.replace('_', '-')} goes with --cluster")
+                raise UsageError(f"--{name.replace('_', '-')} needs --cluster")
         yield None
         return
-    from training.sweep import ray_cluster  # ray
+    from training.sweep import ray_cluster  # imports ray
 
-    need = {"cpus": where["cpus_per_cell"], "gpus": where["gpus_per_cell"], "retries": where["retries"]}
-    with ray_cluster.connect(where["cluster"], **need, most=jobs) as nodes:
+    resources = {"cpus": options["cpus_per_cell"], "gpus": options["gpus_per_cell"], "retries": options["retries"]}
+    with ray_cluster.connect(options["cluster"], **resources, most=jobs) as nodes:
         yield nodes
 
 
 def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: int, apart: bool, dry_run: bool) -> None:
-    """Train the cells and tell how each ended; or tell what they would cost."""
+    """Train the cells and print each result; with ``dry_run``, only print their cost."""
     begun = [cell for cell in cells if cell.begun]
     finished = [cell for cell in begun if cell.finished]
     groups = grouped(cells, at_once, apart=apart)
@@ -281,7 +294,7 @@ def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: i
         click.echo(_plan(cells, groups))
         return
     click.echo(
-        f"{len(cells)} cells in {out}: {len(finished)} finished, {len(begun) - len(finished)} broken off, which go on, "
+        f"{len(cells)} cells in {out}: {len(finished)} finished, {len(begun) - len(finished)} to resume, "
         f"{len(cells) - len(begun)} new"
     )
     logs = out / process_pool.LOGS
@@ -289,33 +302,33 @@ def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: i
         failed = train_groups(cells, groups, logs, at_once, nodes)
     except KeyboardInterrupt:
         done = sum(cell.finished for cell in cells)
-        click.echo(f"\n{done} of {len(cells)} cells are finished; the same command goes on with the others.", err=True)
+        click.echo(f"\n{done} of {len(cells)} cells are finished; run the same command again to continue.", err=True)
         raise
     width = max(len(cell.name) for cell in cells)
     click.echo("\n".join([f"\n{'cell':{width}}", *(f"{cell.name:{width}}  {_result(cell, failed)}" for cell in cells)]))
     if failed:
         raise CrlvizError(
-            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}; their logs are in {logs}, and the same "
-            "command tries them again"
+            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}; their logs are in {logs}; run the same "
+            "command again to retry"
         )
 
 
 def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
-    """What a sweep would train, as a table of text."""
-    from training.run.compiled import algorithm  # brax
+    """Table of the cells: parameters, cost, steps and the process that trains each."""
+    from training.run.compiled import algorithm  # imports brax
 
-    made: dict[str, Any] = {}
+    environments: dict[str, Any] = {}
     costs: dict[Any, dict[str, int]] = {}
     process = {cell.name: str(number) for number, group in enumerate(groups, 1) for cell in group.cells}
     width = max(len(cell.name) for cell in cells)
     lines = [f"{'cell':{width}}{'parameters':>13}{'FLOPs/update':>14}{'updates':>12}{'env steps':>14}{'process':>10}"]
     for cell in cells:
         config = cell.config
-        world = f"{config.env} {config.layout} {config.env_options}"
-        if world not in made:
-            made[world] = envs.make(config.env, layout=config.layout or None, **config.env_options)
-        method, counts = algorithm(config, made[world]), schedule(config)
-        key = method, config.batch_size  # seeds cost the same
+        env_key = f"{config.env} {config.layout} {config.env_options}"
+        if env_key not in environments:
+            environments[env_key] = envs.make(config.env, layout=config.layout or None, **config.env_options)
+        method, counts = algorithm(config, environments[env_key]), schedule(config)
+        key = method, config.batch_size  # the cost does not depend on the seed
         costs[key] = cost = costs.get(key) or method.cost(config.batch_size)
         lines.append(
             f"{cell.name:{width}}{cost['parameters']:13,}{cost['flops_per_update']:14.3g}"
@@ -324,6 +337,6 @@ def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
     left = sum(cell.total for cell in cells if cell.name in process)
     lines.append(
         f"{len(cells)} cells, {len(cells) - len(process)} of them finished; {sum(cell.total for cell in cells):,} "
-        f"environment steps, {left:,} of them to go"
+        f"environment steps, {left:,} of them left"
     )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The demo, end to end at toy size, and the words it may say."""
+"""The demo, end to end at toy size, and the sentences on its page."""
 
 import shutil
 import sys
@@ -45,7 +45,7 @@ def test_findings():
     assert "deeper is worse here (-0.18, 95 % interval -0.34 to -0.01" in seconds
 
 
-def test_seeds_that_vary_too_much_promise_no_difference():
+def test_seeds_that_vary_too_much_can_show_no_difference():
     table = rows({kind.title: [0.0, 0.5, 1.0] for kind in KINDS})
     for sentence in demo.findings(table, KINDS):
         assert sentence.endswith("; 3 seeds vary too much to find any difference).")
@@ -58,7 +58,7 @@ def test_one_seed_or_two_claim_nothing(seeds):
         assert sentence.endswith(f"{'one seed' if seeds == 1 else '2 seeds'}, so this is a picture and no claim.")
 
 
-def test_the_wide_network_has_the_deep_ones_parameters():
+def test_the_wide_network_has_as_many_parameters_as_the_deep_one():
     import jax
 
     from crlviz.networks.residual import Actor, NetworkConfig, parameter_count
@@ -79,7 +79,7 @@ def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
     out = tmp_path / "demo"
     monkeypatch.setattr(sys, "argv", ["crlviz", "demo", "--quick", "--out", str(out)])
     cli.main()
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     page = (out / "index.html").read_text()
     assert {path.name for path in (out / "runs").iterdir()} == {
         "depth4-seed0",
@@ -90,14 +90,14 @@ def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
     for name in ("heatmaps.png", "curves.png", "efficiency.png", "heatmaps.nc", "results.csv", "policies.gif"):
         assert (out / name).stat().st_size > 0, name
     assert "one seed" in page
-    assert "one seed" in said
-    assert "<script src=" not in page  # it stands alone
+    assert "one seed" in output
+    assert "<script src=" not in page  # it is self-contained
     assert "crlviz train point_u_maze --depth 16 --width 8 --seed 0 --env-steps 150000" in page
     for score in pd.read_csv(out / "results.csv").score:
         assert f"{score:.2f}" in page
 
-    # A second demo keeps the runs that are whole, and trains the others anew.
-    def networks():  # but for those whose length follows from the seconds of others
+    # A second demo keeps the finished runs and trains the others again.
+    def networks():  # except the run whose length depends on the seconds of others
         files = [path for path in (out / "runs").rglob("*.safetensors") if "long" not in str(path)]
         return {path: path.stat().st_mtime_ns for path in files}
 
@@ -107,26 +107,26 @@ def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
     cli.main()
     after = networks()
     assert after.keys() == before.keys()
-    anew = {path.relative_to(out / "runs").parts[0] for path in before if after[path] != before[path]}
-    assert anew == {"depth4-seed0"}
+    retrained = {path.relative_to(out / "runs").parts[0] for path in before if after[path] != before[path]}
+    assert retrained == {"depth4-seed0"}
 
 
-def test_what_a_demo_did_not_make_stays(toy_run, tmp_path):
-    """Whatever lies under a name of its own, a file among others."""
+def test_a_demo_deletes_only_its_own_runs(toy_run, tmp_path):
+    """A run with the same name that no demo made stays."""
     run = demo.Run(demo.Kind("depth4", "depth 4", 4, 8, 1000), 0, tmp_path / "runs")
     shutil.copytree(toy_run, run.out)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UsageError, match=r"depth4-seed0 is not of this demo, which leaves it alone"):
+    with pytest.raises(UsageError, match=r"depth4-seed0 was not made by this demo"):
         demo.train_all([run], "training")
     assert sorted(tmp_path.rglob("*")) == before
-    # Nor what the user put where a demo had begun a run.
+    # So does a run that the user put where a demo had started one.
     run.note()
     assert not run.is_made_here
     run_directory.write_config(run.out, run_directory.read_config(run.out) | {"command": ["crlviz", *run.arguments]})
     assert run.is_made_here
 
 
-def test_a_failed_run_says_why(tmp_path, monkeypatch):
+def test_a_failed_run_reports_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "ENV", "point_nowhere")
     run = demo.Run(demo.Kind("depth4", "depth 4", 4, 8, 1000), 0, tmp_path / "runs")
     with pytest.raises(

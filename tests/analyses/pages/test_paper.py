@@ -1,4 +1,4 @@
-"""The page of the paper's figures: what runs support, what the others would take, and that none is lost."""
+"""The page of the paper's figures: supported figures, sweeps for the others, and figures that fail."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ from tests.helpers.toys import planted_runs, toy_config, untrained_run
 
 
 def a_run(path, depth: int, seconds: float = 10.0, **changes):
-    """An untrained run with a metrics.csv as if it had taken so many seconds."""
+    """An untrained run with a metrics.csv that records ``seconds`` of training."""
     run = untrained_run(path, toy_config(actor__depth=depth, critic__depth=depth, **changes))
     rows = {"env_steps": [0, 100], "gradient_steps": [0, 10], "wall_seconds": [1, 2 + seconds]}
     rows |= {"train_seconds": [0, seconds], "success": [0.1, 0.5], "time_at_goal": [1.0, 5.0]}
@@ -31,7 +31,7 @@ def a_run(path, depth: int, seconds: float = 10.0, **changes):
 
 
 def toys_agent(depth: int, seed: int = 0, width: int = 8, layer_norm: bool = True, gamma: float = 0.99) -> Agent:
-    """An agent without parameters, for what is asked of its config alone."""
+    """An agent without parameters, for tests that read only its config."""
     changes = {"seed": seed, "gamma": gamma} | {
         f"{network}__{name}": value
         for network in ("actor", "critic")
@@ -65,7 +65,7 @@ def drawn(depths, tmp_path_factory):
     return out
 
 
-def test_what_runs_support_is_drawn_in_every_form(drawn):
+def test_supported_figures_are_written_in_every_format(drawn):
     names = {path.name for path in drawn.iterdir()}
     wanted = {f"figure{number}-point_u_maze{ending}" for number in (1, 9) for ending in (".html", ".svg", ".pdf")}
     assert names == wanted | {"index.html"}
@@ -73,28 +73,28 @@ def test_what_runs_support_is_drawn_in_every_form(drawn):
     assert "Click into the map" in (drawn / "figure9-point_u_maze.html").read_text()
 
 
-def test_the_page_stands_alone(drawn, open_page):
+def test_the_page_is_self_contained(drawn, open_page):
     opened = open_page(drawn / "index.html")
     assert opened.locator(".chart svg").count() == 2
     rows = {row.split("\t")[0]: row for row in opened.locator("tr").all_inner_texts()}
     assert "below" in rows["1"]
     assert "crlviz sweep point_u_maze --width 8 --env-steps 100 --actor-depth 4,16 --critic-depth 4,16" in rows["6"]
     assert "--out runs/figure6" in rows["6"]
-    assert re.search(r"About [\d.,]+ (min|h) \(a guess\)", rows["6"])
+    assert re.search(r"About [\d.,]+ (min|h) \(estimate\)", rows["6"])
     assert "replay buffer" in rows["8"]
     assert "sweep" not in rows["8"]
 
 
-def test_a_figure_that_fails_loses_no_other(depths, tmp_path):
-    def told(runs):
+def test_a_figure_that_fails_does_not_stop_the_others(depths, tmp_path):
+    def known_error(runs):
         raise CrlvizError("these runs are too few")
 
-    def unforeseen(runs):
+    def unknown_error(runs):
         raise ZeroDivisionError("division by zero")
 
     wanted = [
-        Figure("1", "told?", draw=told),
-        Figure("2", "unforeseen?", draw=unforeseen),
+        Figure("1", "known?", draw=known_error),
+        Figure("2", "unknown?", draw=unknown_error),
         next(figure for figure in figures.FIGURES if figure.number == "1"),
     ]
     entries = paper.draw(paper.group(find([depths])), tmp_path / "out", wanted)
@@ -104,8 +104,8 @@ def test_a_figure_that_fails_loses_no_other(depths, tmp_path):
     assert "failed: these runs are too few" in page
 
 
-def test_a_run_without_a_curve_or_a_checkpoint_refuses_no_figure(depths, tmp_path):
-    """Imported, and only begun."""
+def test_runs_without_metrics_or_checkpoint_are_left_out(depths, tmp_path):
+    """An imported run has no metrics.csv; a run that just started has no checkpoint."""
     folder = Path(shutil.copytree(depths, tmp_path / "runs"))
     untrained_run(folder / "imported", toy_config(seed=1))
     untrained_run(folder / "begun", toy_config(seed=2), steps=())
@@ -115,59 +115,59 @@ def test_a_run_without_a_curve_or_a_checkpoint_refuses_no_figure(depths, tmp_pat
     with pytest.warns(UserWarning, match="left out: .*imported has no metrics.csv"):
         drawn, missing = paper.draw([runs], tmp_path / "out", figures.choose("1,6"))
     assert drawn.chart
-    [plain] = paper.draw(paper.group(find([depths])), tmp_path / "plain", figures.choose("6"))
-    assert missing.hours == plain.hours  # of the two that tell how long they took
+    [expected] = paper.draw(paper.group(find([depths])), tmp_path / "plain", figures.choose("6"))
+    assert missing.hours == expected.hours  # from the two runs that recorded their training time
     alone = paper.group([folder / "imported"])
     [entry] = paper.draw(alone, tmp_path / "out", figures.choose("6"))
     assert (entry.time, entry.command[:12]) == ("", "crlviz sweep")
-    assert "a guess" not in paper.write_index([entry], [folder], tmp_path / "out").read_text()
+    assert "estimate)" not in paper.write_index([entry], [folder], tmp_path / "out").read_text()
 
 
-def test_two_factors_must_vary_apart(tmp_path):
+def test_two_factors_must_vary_independently(tmp_path):
     grid = Figure("6", "which?", ("actor_depth", "critic_depth"), {})
     together = [a_run(tmp_path / f"d{depth}", depth) for depth in (4, 8)]
-    assert "vary apart" in grid.missing(paper.group(together)[0])
-    apart = untrained_run(tmp_path / "apart", toy_config(actor__depth=8, critic__depth=4))
-    assert grid.missing(paper.group([*together, apart])[0]) == ""
+    assert "vary independently" in grid.missing(paper.group(together)[0])
+    different = untrained_run(tmp_path / "different", toy_config(actor__depth=8, critic__depth=4))
+    assert grid.missing(paper.group([*together, different])[0]) == ""
 
 
-def test_figures_over_depth_take_runs_that_differ_in_depth_and_seed_alone(tmp_path):
+def test_over_depth_takes_runs_that_differ_only_in_depth_and_seed(tmp_path):
     kinds = [{"depth": depth, "seed": seed} for depth in (8, 4) for seed in (1, 0)]
     kinds += [{"depth": 4, "width": 16}, {"depth": 8, "seed": 2, "layer_norm": False}, {"depth": 16, "gamma": 0.9}]
     agents = [toys_agent(**kind) for kind in kinds]
     runs = figures.Runs([], agents)
-    found = [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.over_depth]
-    assert found == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    selected = [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.over_depth]
+    assert selected == [(4, 0), (4, 1), (8, 0), (8, 1)]
     assert [(agent.facts["depth"], agent.facts["seed"]) for agent in runs.one_a_depth] == [(4, 0), (8, 0)]
 
 
-def test_figures_over_depth_take_runs_that_are_alike_in_all_else():
-    """A depth 16 that was trained longer, or with another gamma, is no answer to what depth does."""
-    alike = [toys_agent(depth) for depth in (4, 8)]
+def test_over_depth_leaves_out_runs_with_other_settings():
+    """A run that was trained longer or with another gamma must not enter a comparison of depth."""
+    comparable = [toys_agent(depth) for depth in (4, 8)]
     longer = dataclasses.replace(toys_agent(16), env_steps=10_000)
     other = toys_agent(32)
     other = dataclasses.replace(other, config=other.config | {"gamma": 0.5})
-    assert figures.Runs([], [*alike, longer, other]).over_depth == alike
+    assert figures.Runs([], [*comparable, longer, other]).over_depth == comparable
 
 
-def test_figures_over_depth_take_the_whole_network_where_there_is_one():
-    lacking = [toys_agent(depth, seed, layer_norm=False) for depth in (4, 8, 16) for seed in (0, 1)]
-    whole = [toys_agent(depth) for depth in (4, 8)]
-    assert figures.Runs([], [*lacking, *whole]).over_depth == whole
-    assert figures.Runs([], [*lacking, whole[0]]).over_depth == lacking
+def test_over_depth_prefers_the_full_network():
+    ablated = [toys_agent(depth, seed, layer_norm=False) for depth in (4, 8, 16) for seed in (0, 1)]
+    full = [toys_agent(depth) for depth in (4, 8)]
+    assert figures.Runs([], [*ablated, *full]).over_depth == full
+    assert figures.Runs([], [*ablated, full[0]]).over_depth == ablated
 
 
-@pytest.mark.parametrize(("number", "lacking"), [("5", {"no residual"}), ("16", {"no LayerNorm", "relu"})])
-def test_ablations_are_shown_where_they_belong(number, lacking, monkeypatch):
+@pytest.mark.parametrize(("number", "ablations"), [("5", {"no residual"}), ("16", {"no LayerNorm", "relu"})])
+def test_each_figure_shows_its_own_ablations(number, ablations, monkeypatch):
     networks = ("full network", "no residual", "no LayerNorm", "relu")
     rows = [{"depth": depth, "network": network, "score": 0.5} for depth in (4, 8) for network in networks]
     monkeypatch.setattr(figures.run_data, "compute", lambda paths: planted_runs(*rows))
     [figure] = figures.choose(number)
     rows = [row for rows in figure.draw(figures.Runs([], [])).to_dict()["datasets"].values() for row in rows]
-    assert {row["line"] for row in rows} == {"full network"} | lacking
+    assert {row["line"] for row in rows} == {"full network"} | ablations
 
 
-def test_what_is_missing_is_said(depths, tmp_path):
+def test_missing_describes_what_the_runs_lack(depths, tmp_path):
     [runs] = paper.group(find([depths]))
     by_number = {figure.number: figure for figure in figures.FIGURES}
     assert by_number["1"].missing(runs) == ""
@@ -184,8 +184,8 @@ def test_runs_are_grouped_by_environment(depths, tmp_path):
     assert [(runs.env.id, len(runs.paths)) for runs in grouped] == [("point_u_maze", 2), ("point_u2_maze", 1)]
 
 
-def test_the_cost_is_the_line_through_the_runs(tmp_path):
-    """Where seconds are 3 + 0.001 times the parameters times the batch, so are the sweep's."""
+def test_the_cost_is_extrapolated_linearly(tmp_path):
+    """If seconds are exactly 3 + 0.001 * parameters * batch, the estimate is exact."""
 
     def parameters(depth: int, width: int) -> int:
         config = NetworkConfig(depth, width)
@@ -199,31 +199,31 @@ def test_the_cost_is_the_line_through_the_runs(tmp_path):
 
     [runs] = paper.group([a_run(tmp_path / f"d{depth}", depth, seconds(depth)) for depth in (4, 16)])
     figure = Figure("4", "?", sweep={"depth": "4,8", "width": "x1,x2"})
-    took = [seconds(4), seconds(16)]
-    wanted = 5 * sum(seconds(depth, width) for depth in (4, 8) for width in (8, 16)) / 3600
-    assert sweep_cost.hours(figure, runs, took) == pytest.approx(wanted, rel=1e-4)
+    measured = [seconds(4), seconds(16)]
+    expected = 5 * sum(seconds(depth, width) for depth in (4, 8) for width in (8, 16)) / 3600
+    assert sweep_cost.hours(figure, runs, measured) == pytest.approx(expected, rel=1e-4)
     batches = dataclasses.replace(figure, sweep={"depth": "4", "batch-size": "x1,x4", "ablate": "residual"})
-    assert sweep_cost.hours(batches, runs, took) == pytest.approx(
+    assert sweep_cost.hours(batches, runs, measured) == pytest.approx(
         2 * 5 * (seconds(4) + seconds(4, times=4)) / 3600, rel=1e-4
     )
     assert "--depth 4,8 --width 8,16" in sweep_cost.command(figure, runs, [])
-    # A run of ten times the steps took ten times as long; the sweep trains as long as the first.
+    # A run with ten times the steps took ten times as long; the sweep has the steps of the first run.
     longer = figures.Runs(runs.paths, [runs.agents[0], dataclasses.replace(runs.agents[1], env_steps=1000)])
-    assert sweep_cost.hours(figure, longer, [took[0], 10 * took[1]]) == pytest.approx(wanted, rel=1e-4)
+    assert sweep_cost.hours(figure, longer, [measured[0], 10 * measured[1]]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["{empty}"], 1, "is no run directory"),
-        (["{runs}", "--only", "2"], 2, "--only 2: the paper's figures here are 1, 3"),
+        (["{runs}", "--only", "2"], 2, "--only 2: the figures to choose from are 1, 3"),
         (["{runs}", "--only", "8"], 1, "support no figure"),
     ],
 )
 def test_mistakes(depths, tmp_path, monkeypatch, capsys, arguments, code, words):
     (tmp_path / "empty").mkdir()
-    filled = [argument.format(empty=tmp_path / "empty", runs=depths) for argument in arguments]
-    monkeypatch.setattr(sys, "argv", ["crlviz", "paper", *filled, "--out", str(tmp_path / "out")])
+    formatted = [argument.format(empty=tmp_path / "empty", runs=depths) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["crlviz", "paper", *formatted, "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == code

@@ -1,4 +1,4 @@
-"""The page about a run in training: what it shows, and when its process ends."""
+"""The page of a training run: its contents, and when its process ends."""
 
 import base64
 import contextlib
@@ -25,18 +25,18 @@ AUTOGROUP = Path("/proc/self/autogroup")
 
 
 @pytest.fixture
-def going(toy_run, tmp_path):
-    """A copy of the toy run that says it has more to do."""
+def unfinished(toy_run, tmp_path):
+    """A copy of the toy run with more environment steps left to train."""
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
     change_config(run, lambda content: content["config"].update(env_steps=10 * content["config"]["env_steps"]))
     return run
 
 
-def test_the_page_shows_curves_map_and_clip(going, open_page):
-    index = watch.write(going, over=False)
-    assert index == going / "watch" / "index.html"
-    assert [path.name for path in index.parent.iterdir()] == ["index.html"]  # it appears whole or not at all
+def test_the_page_shows_curves_map_and_clip(unfinished, open_page):
+    index = watch.write(unfinished, over=False)
+    assert index == unfinished / "watch" / "index.html"
+    assert [path.name for path in index.parent.iterdir()] == ["index.html"]  # written atomically, no partial files
     opened = open_page(index)
     assert "point_u_maze, depth 4, width 8, seed 0" in opened.inner_text("h1")
     assert opened.locator("meta[http-equiv=refresh]").count() == 1
@@ -44,20 +44,20 @@ def test_the_page_shows_curves_map_and_clip(going, open_page):
     assert len(widths) == 3
     assert min(widths) > 100
     assert float(opened.locator("progress").evaluate("bar => bar.value / bar.max")) == pytest.approx(0.1, abs=0.01)
-    watch.write(going, over=True)
+    watch.write(unfinished, over=True)
     assert "The run has ended" in index.read_text()
     assert 'http-equiv="refresh"' not in index.read_text()
 
 
-def test_other_bodies_are_filmed_for_some_seconds(monkeypatch):
-    env = FallingPoint("a_body", mazes.get("u_maze", centered=True))  # no name of a point's
+def test_other_bodies_get_a_short_video(monkeypatch):
+    env = FallingPoint("a_body", mazes.get("u_maze", centered=True))  # not the name of a point body
     agent = Handmade(env, lambda observation, key: 0 * observation[..., :2])
-    shown = watch._clip(agent)
-    frames = imageio.imread(base64.b64decode(shown["clip"]), extension=".gif")
-    assert len(frames) == 60  # ten of the episode's fifteen seconds, six a second
+    values = watch._clip(agent)
+    frames = imageio.imread(base64.b64decode(values["clip"]), extension=".gif")
+    assert len(frames) == 60  # ten of the episode's fifteen seconds, at six frames per second
     assert frames.shape[2] == 240
-    assert shown["refresh"] > 10
-    assert shown["clip_shows"] == "its first 10 s to one goal"
+    assert values["refresh"] > 10
+    assert values["clip_shows"] == "first 10 s of an episode with one goal"
 
     def fail(*arguments, **options):
         raise CrlvizError("there is no encoder")
@@ -66,28 +66,28 @@ def test_other_bodies_are_filmed_for_some_seconds(monkeypatch):
     assert watch._clip(agent) == {"no_clip": "there is no encoder"}
 
 
-def test_it_ends_when_its_parent_does(going):
-    """The trainer may be killed; its watcher draws once more and goes."""
-    _orphan(going, "'--trainer', str(os.getpid())")
-    _wait_for_the_end(going)
+def test_watch_ends_with_its_trainer(unfinished):
+    """If the trainer is killed, the watch draws once more and ends."""
+    _orphan(unfinished, "'--trainer', str(os.getpid())")
+    _wait_for_the_end(unfinished)
 
 
-def test_begun_by_hand_it_outlives_its_shell(going):
+def test_watch_started_by_hand_outlives_its_shell(unfinished):
     """As under nohup; it ends with the run."""
-    process = _orphan(going, "")
+    process = _orphan(unfinished, "")
     try:
         time.sleep(3)
         os.kill(process, 0)
-        assert "The run has ended" not in (going / "watch" / "index.html").read_text()
-        change_config(going, lambda content: content["config"].update(env_steps=280))
-        _wait_for_the_end(going)
+        assert "The run has ended" not in (unfinished / "watch" / "index.html").read_text()
+        change_config(unfinished, lambda content: content["config"].update(env_steps=280))
+        _wait_for_the_end(unfinished)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
 
 def _orphan(run: Path, options: str) -> int:
-    """A watcher whose parent has ended after the first drawing; its id."""
+    """Start a watch whose parent ends after the first drawing; returns its process id."""
     watcher = f"subprocess.Popen([sys.executable, '-m', 'crlviz', 'watch', sys.argv[1], {options}]"
     watcher += ", start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)"
     drawn = f"while not pathlib.Path({str(run / 'watch' / 'index.html')!r}).exists(): time.sleep(0.2)"
@@ -98,16 +98,16 @@ def _orphan(run: Path, options: str) -> int:
     return int(done.stdout)
 
 
-def test_a_run_is_over_with_its_last_checkpoint_not_its_last_evaluation(toy_run, tmp_path):
-    """Which is written beside training, after the row."""
+def test_a_run_is_finished_with_its_last_checkpoint(toy_run, tmp_path):
+    """Not with its last evaluation: the checkpoint is written in parallel, after the row of metrics."""
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
-    assert watch._seen(run) == (280, 280, True)
+    assert watch._progress(run) == (280, 280, True)
     shutil.rmtree(run / "checkpoints" / "280")
-    assert watch._seen(run) == (280, 200, False)
+    assert watch._progress(run) == (280, 200, False)
 
 
-def test_of_a_finished_run_the_page_is_drawn_once(toy_run, tmp_path):
+def test_the_page_of_a_finished_run_is_drawn_once(toy_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
     command = [sys.executable, "-m", "crlviz", "watch", str(run)]
@@ -117,9 +117,10 @@ def test_of_a_finished_run_the_page_is_drawn_once(toy_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("typo", "does not exist; name a run that has begun"), ("import", "was imported, and nothing")]
+    ("name", "words"),
+    [("typo", "does not exist; name a run that has started"), ("import", "was imported and is not training")],
 )
-def test_what_nothing_trains_is_not_waited_for(toy_run, tmp_path, name, words):
+def test_a_run_that_is_not_training_is_refused(toy_run, tmp_path, name, words):
     shutil.copytree(toy_run, tmp_path / "import")
     change_config(tmp_path / "import", lambda content: content.update(imported={"code": "paper"}))
     done = CliRunner().invoke(watch.command, [str(tmp_path / name)])
@@ -129,7 +130,7 @@ def test_what_nothing_trains_is_not_waited_for(toy_run, tmp_path, name, words):
 
 
 @pytest.mark.slow
-def test_of_a_run_that_is_trained_longer_the_page_does_not_end_before_it(toy_run, tmp_path):
+def test_the_page_of_an_extended_run_is_updated_until_its_new_end(toy_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
     arguments = ["train", "--resume", str(run), "--env-steps", "360", "--watch"]
@@ -139,12 +140,13 @@ def test_of_a_run_that_is_trained_longer_the_page_does_not_end_before_it(toy_run
     assert 'value="360"' in (run / "watch" / "index.html").read_text()
 
 
-@pytest.mark.skipif(not AUTOGROUP.exists(), reason="a kernel without autogroups")
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="the kernel has no autogroups")
 @pytest.mark.parametrize("own_session", [True, False])
-def test_it_gives_way_to_other_sessions(own_session):
-    """As `train --watch` starts it; started by hand it must not slow its terminal's other processes."""
+def test_watch_lowers_the_priority_of_its_own_session_only(own_session):
+    """`train --watch` starts it in its own session. Started by hand it must not slow the session of its terminal."""
     before = AUTOGROUP.read_text().rpartition(" ")[2]
-    code = f"from analyses import watch; watch._session_nice(10); print(open('{AUTOGROUP}').read().rpartition(' ')[2])"
+    code = "from analyses.pages import watch; watch._set_session_nice(10); "
+    code += f"print(open('{AUTOGROUP}').read().rpartition(' ')[2])"
     done = subprocess.run(
         [sys.executable, "-c", code], start_new_session=own_session, capture_output=True, text=True, check=True
     )
@@ -160,14 +162,14 @@ def test_train_watch(tmp_path):
 
 
 def _wait_for_the_end(run):
-    """It runs at a low priority, so a busy machine lets it wait."""
+    """Wait long: the watch runs at a low priority, and the machine may be busy."""
     index, end = run / "watch" / "index.html", time.monotonic() + 300
     while not (index.exists() and "The run has ended" in index.read_text()):
         assert time.monotonic() < end
         time.sleep(0.5)
 
 
-def test_a_refused_run_is_left_alone(toy_run):
+def test_a_refused_run_gets_no_page(toy_run):
     arguments = ["train", "point_u_maze", "--out", str(toy_run), "--watch", *QUICK]
     done = subprocess.run([sys.executable, "-m", "crlviz", *arguments], capture_output=True, text=True)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Memory that a process may take, against files as the kernel and SLURM write them."""
+"""Memory limits of a process, from files and variables as the kernel and SLURM write them."""
 
 import os
 
@@ -12,27 +12,27 @@ MIB = 1 << 20
 
 @pytest.fixture
 def tree(tmp_path):
-    """Lay files out under a root; a path without a slash before it is of sys/fs/cgroup."""
+    """A function that writes files under a root; names that do not start with proc go under sys/fs/cgroup."""
 
-    def lay(groups, **files):
+    def write(groups, **files):
         for name, text in {"proc/self/cgroup": groups, **files}.items():
             path = tmp_path / (name if name.startswith("proc") else f"sys/fs/cgroup/{name}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return tmp_path
 
-    return lay
+    return write
 
 
 @pytest.mark.parametrize(
-    ("groups", "files", "least"),
+    ("groups", "files", "limit"),
     [
-        # A service: its own group has no limit, the slice around it has.
+        # A service: its own group has no limit; the slice around it has one.
         ("0::/a.slice/b.scope\n", {"a.slice/b.scope/memory.max": "max\n", "a.slice/memory.max": f"{64 * MIB}\n"}, 64),
-        # A container with a namespace of its own, and one without: its path is that outside.
+        # A container with its own namespace, and one without, whose path is the one on the host.
         ("0::/\n", {"memory.max": f"{32 * MIB}\n"}, 32),
         ("0::/docker/4f\n", {"memory.max": f"{32 * MIB}\n"}, 32),
-        # Version 1, whose limit of nothing is a number beyond every machine.
+        # Version 1, where "no limit" is a huge number.
         (
             "9:cpu,cpuacct:/x\n4:memory:/slurm/job_1\n",
             {
@@ -45,24 +45,24 @@ def tree(tmp_path):
         ("0::/\n", {}, None),
     ],
 )
-def test_the_groups_of_this_process_bound_it(tree, groups, files, least):
-    assert memory_limits.memory(tree(groups, **files), {}) == (least * MIB if least else MACHINE)
+def test_cgroups_limit_the_memory(tree, groups, files, limit):
+    assert memory_limits.memory(tree(groups, **files), {}) == (limit * MIB if limit else MACHINE)
 
 
 @pytest.mark.parametrize(
-    ("environment", "least"),
+    ("environment", "limit"),
     [
         ({"SLURM_MEM_PER_NODE": "96"}, 96),
         ({"SLURM_MEM_PER_CPU": "8", "SLURM_CPUS_ON_NODE": "4"}, 32),
-        ({"SLURM_MEM_PER_NODE": "0"}, None),  # all of it
+        ({"SLURM_MEM_PER_NODE": "0"}, None),  # 0 means all memory
         ({"SLURM_MEM_PER_CPU": "8"}, None),
         ({}, None),
     ],
 )
-def test_a_job_bounds_it(tmp_path, environment, least):
-    assert memory_limits.memory(tmp_path, environment) == (least * MIB if least else MACHINE)
+def test_slurm_limits_the_memory(tmp_path, environment, limit):
+    assert memory_limits.memory(tmp_path, environment) == (limit * MIB if limit else MACHINE)
 
 
-def test_a_plan_on_a_cpu_is_held_to_it(monkeypatch):
+def test_a_plan_on_a_cpu_uses_the_limit(monkeypatch):
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "96")
     assert plan.device_memory() <= 96 * MIB

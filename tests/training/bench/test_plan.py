@@ -1,4 +1,4 @@
-"""What a plan says, against the run it is about."""
+"""Plans, against the runs they predict."""
 
 import csv
 import dataclasses
@@ -25,22 +25,24 @@ def plan() -> plans.Plan:
     return plans.compute(toy_config())
 
 
-def test_the_parts_in_memory_are_what_the_compiled_step_takes(plan):
+def test_memory_of_the_state_equals_the_arguments_of_the_compiled_step(plan):
     memory = plan.memory
-    held = memory.parameters + memory.optimizer + memory.replay + memory.environments
-    assert held == pytest.approx(compiled(toy_config()).learn.memory_analysis().argument_size_in_bytes, abs=64)  # a key
-    assert memory.shared  # a CPU's
-    assert memory.total == held + max(memory.collecting, memory.learning, memory.evaluation) + memory.saving
+    state = memory.parameters + memory.optimizer + memory.replay + memory.environments
+    assert state == pytest.approx(
+        compiled(toy_config()).learn.memory_analysis().argument_size_in_bytes, abs=64
+    )  # a random key
+    assert memory.shared  # on a CPU
+    assert memory.total == state + max(memory.collecting, memory.learning, memory.evaluation) + memory.saving
     assert dataclasses.replace(memory, shared=False).total == memory.total - memory.saving
 
 
-def test_the_copy_that_is_saved_is_as_large_as_told(plan):
+def test_the_saved_copy_has_the_predicted_size(plan):
     programs = compiled(toy_config())
     copied = states.snapshot(programs.start([0], [0]))
     assert plan.memory.saving == sum(leaf.nbytes for leaf in jax.tree.leaves(copied))
 
 
-def test_counts_are_those_of_the_run(plan, toy_run):
+def test_counts_equal_those_of_the_run(plan, toy_run):
     with (toy_run / "metrics.csv").open() as file:
         *_, last = csv.DictReader(file)
     assert plan.env_steps == int(last["env_steps"])
@@ -53,7 +55,7 @@ def test_counts_are_those_of_the_run(plan, toy_run):
     assert plan.checkpoint_bytes == arrays
 
 
-def test_hours_are_counts_over_rates(plan):
+def test_hours_are_counts_divided_by_rates(plan):
     updating, stepping = plan.hours(plans.Rates(updates=2.0, env_steps=100.0, source=""))
     assert updating == pytest.approx(plan.updates / 2 / 3600)
     assert stepping == pytest.approx((plan.env_steps + plan.evaluation_steps) / 100 / 3600)
@@ -78,35 +80,35 @@ def test_hours_are_counts_over_rates(plan):
         ),
     ],
 )
-def test_a_run_that_will_not_fit_does_with_the_knob_it_names(changes, part, name):
+def test_a_run_fits_with_the_suggested_setting(changes, part, name):
     config = toy_config(**changes)
     memory = plans.compute(config).memory
     limit = memory.total - getattr(memory, part) // 3
     advice = plans.knob(config, memory, limit)
-    named = re.match(r"(?:--set |--)([a-z_-]+)[ =](\w+)", advice)
-    assert named, advice
-    assert named[1].replace("-", "_") == name
-    value = False if name == "save_replay" else int(named[2])
+    suggestion = re.match(r"(?:--set |--)([a-z_-]+)[ =](\w+)", advice)
+    assert suggestion, advice
+    assert suggestion[1].replace("-", "_") == name
+    value = False if name == "save_replay" else int(suggestion[2])
     assert plans.compute(dataclasses.replace(config, **{name: value})).memory.total <= limit
 
 
-def test_a_run_that_fits_needs_no_knob(plan):
+def test_a_run_that_fits_gets_no_suggestion(plan):
     assert plans.knob(toy_config(), plan.memory, plan.memory.total) == ""
 
 
-def test_one_that_no_knob_saves_is_told_so(plan):
-    assert plans.knob(toy_config(), plan.memory, 10.0).startswith("no one knob is enough")
+def test_without_a_setting_that_fits_the_plan_says_so(plan):
+    assert plans.knob(toy_config(), plan.memory, 10.0).startswith("no single setting is enough")
 
 
 @pytest.mark.slow
-def test_the_command_measures_this_machine_and_says_whether_it_fits(tmp_path):
-    elsewhere = tmp_path / "toy.json"
-    elsewhere.write_text(json.dumps(MEASURED))
-    fits = CliRunner().invoke(cli, ["plan", *SMALL, "--rates", str(elsewhere)]).output
+def test_the_command_predicts_hours_and_says_whether_the_run_fits(tmp_path):
+    benchmark = tmp_path / "toy.json"
+    benchmark.write_text(json.dumps(MEASURED))
+    fits = CliRunner().invoke(cli, ["plan", *SMALL, "--rates", str(benchmark)]).output
     assert "updates/s" in fits
     assert "500 environment steps/s" in fits
     assert "by crlviz bench on toy accelerator, from 2 other sizes" in fits
     assert fits.rstrip().endswith("It fits.")
-    lacks = CliRunner().invoke(cli, ["plan", *SMALL, "--no-measure", "--memory", "0.0001"]).output
-    assert "It will not fit: " in lacks
-    assert "updates/s" not in lacks
+    too_large = CliRunner().invoke(cli, ["plan", *SMALL, "--no-measure", "--memory", "0.0001"]).output
+    assert "It will not fit: " in too_large
+    assert "updates/s" not in too_large

@@ -1,4 +1,4 @@
-"""Rates that were measured elsewhere, against what they were made from."""
+"""Throughput predicted from a benchmark file, against the cost model that generated the file."""
 
 import json
 
@@ -8,7 +8,7 @@ from crlviz.errors import UsageError
 from tests.helpers.toys import toy_config
 from training.bench import throughput
 
-# A machine that does 1e9 FLOPs a second in updates and needs 1 ms for each beside: no line but this one fits its rows.
+# A machine with 1e9 FLOP/s and 1 ms of overhead for each update: seconds are exactly linear in FLOPs.
 MEASURED = {
     "machine": {"device": "toy accelerator"},
     "env": "point_u_maze",
@@ -24,7 +24,7 @@ MEASURED = {
 
 @pytest.fixture
 def config():
-    return toy_config(batch_size=2)  # sampling its batch takes that machine 2 ms
+    return toy_config(batch_size=2)  # sampling a batch takes this machine 2 ms
 
 
 def seconds(config, flops):
@@ -33,11 +33,11 @@ def seconds(config, flops):
 
 def test_an_update_of_a_measured_size(config):
     assert seconds(config, 8_000_000) == pytest.approx(8e-3 + 1e-3 + 2e-3)
-    found = throughput.of_bench(MEASURED, config, 8_000_000)
-    assert found.env_steps == 500.0
-    assert found.source == "by crlviz bench on toy accelerator, at this size"
+    rates = throughput.of_bench(MEASURED, config, 8_000_000)
+    assert rates.env_steps == 500.0
+    assert rates.source == "by crlviz bench on toy accelerator, at this size"
     elsewhere = throughput.of_bench(MEASURED | {"num_envs": 512, "remat": True}, config, 8_000_000)
-    assert elsewhere.source.endswith("at this size and 512 environments instead of 4, with rematerialisation")
+    assert elsewhere.source.endswith("at this size and 512 environments instead of 4, with rematerialization")
 
 
 def test_an_update_between_beyond_and_below_the_measured_sizes(config):
@@ -46,14 +46,14 @@ def test_an_update_between_beyond_and_below_the_measured_sizes(config):
     assert seconds(config, 10_000) == pytest.approx(1e-5 + 1e-3 + 2e-3)
     source = throughput.of_bench(MEASURED, config, 10_000).source
     assert source.endswith("from 2 other sizes, the smallest with 100.0 times its FLOPs")
-    alone = MEASURED | {"updates": MEASURED["updates"][:1]}  # one size tells nothing of what any update takes
+    alone = MEASURED | {"updates": MEASURED["updates"][:1]}  # one size gives no constant part
     assert 1 / throughput.of_bench(alone, config, 2_000_000).updates == pytest.approx(9e-3 / 4 + 2e-3)
-    # Where large updates are slower than in proportion, small ones are taken to be in proportion.
+    # If the extrapolated constant is negative, it counts as zero.
     rows = [{"flops": flops, "ours_updates_per_second": 1e12 / flops**2} for flops in (1_000_000, 2_000_000)]
     assert 1 / throughput.of_bench(MEASURED | {"updates": rows}, config, 500_000).updates == pytest.approx(0.5 + 2e-3)
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_a_benchmark_file_is_read(tmp_path):
     path = tmp_path / "toy.json"
     path.write_text(json.dumps(MEASURED))
     assert throughput.read(path, "point_u_maze") == MEASURED
@@ -62,18 +62,21 @@ def test_what_is_written_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is not what crlviz bench --json writes"),
-        ("[]", "is not what crlviz bench --json writes"),
-        (json.dumps({**MEASURED, "updates": []}), "is not what crlviz bench --json writes"),
-        (json.dumps({**MEASURED, "updates": [{"flops": 1}]}), "is not what crlviz bench --json writes"),
-        (json.dumps({**MEASURED, "env_steps_per_second": 0}), "is not what crlviz bench --json writes"),
-        (json.dumps({**MEASURED, "remat": None}), "is not what crlviz bench --json writes"),
-        (json.dumps({k: v for k, v in MEASURED.items() if k != "remat"}), "is not what crlviz bench --json writes"),
-        (json.dumps({**MEASURED, "env": "ant"}), "has the environment steps of ant, not of point_u_maze"),
+        ("{", "is not a file that crlviz bench --json wrote"),
+        ("[]", "is not a file that crlviz bench --json wrote"),
+        (json.dumps({**MEASURED, "updates": []}), "is not a file that crlviz bench --json wrote"),
+        (json.dumps({**MEASURED, "updates": [{"flops": 1}]}), "is not a file that crlviz bench --json wrote"),
+        (json.dumps({**MEASURED, "env_steps_per_second": 0}), "is not a file that crlviz bench --json wrote"),
+        (json.dumps({**MEASURED, "remat": None}), "is not a file that crlviz bench --json wrote"),
+        (
+            json.dumps({k: v for k, v in MEASURED.items() if k != "remat"}),
+            "is not a file that crlviz bench --json wrote",
+        ),
+        (json.dumps({**MEASURED, "env": "ant"}), "has the throughput of ant, not of point_u_maze"),
         (None, "cannot be read (No such file or directory)"),
     ],
 )
-def test_another_file_is_told_from_one_and_how_to_make_one(tmp_path, text, words):
+def test_other_files_are_refused_with_a_remedy(tmp_path, text, words):
     path = tmp_path / "toy.json"
     if text is not None:
         path.write_text(text)
@@ -83,7 +86,7 @@ def test_another_file_is_told_from_one_and_how_to_make_one(tmp_path, text, words
     assert "crlviz bench --env point_u_maze --json toy.json" in str(error.value)
 
 
-def test_the_papers_hours():
+def test_hours_of_the_paper():
     assert [hours for hours, _ in throughput.paper_hours("humanoid", 64)] == [10.99]
     assert [hours for hours, _ in throughput.paper_hours("humanoid_u_maze", 64)] == [46.74, 17.33]
     assert throughput.paper_hours("humanoid", 12) == throughput.paper_hours("reacher", 4) == []

@@ -1,4 +1,4 @@
-"""Grids, names, and a sweep of which one cell fails."""
+"""Sweeps: grids, cell names, grouping of seeds, failing cells and resuming."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from training import config as configs
 from training import trainer
 from training.sweep import sweep_command
 
-# The toy config, but for what options say.
+# The toy config, except what the options set.
 SETTINGS = [f"{name}={value}" for name, value in TOY.items() if name not in ("batch_size", "env_steps")]
 SMALL = ["--preset=paper", *(f"--set={setting}" for setting in ("redraw_goals=true", *SETTINGS))]
 
@@ -26,13 +26,13 @@ def names(**options):
     return [cell.name for cell in sweep_command.grid(options.pop("env", "point_u_maze"), Path("out"), options, **more)]
 
 
-def test_every_combination_seeds_fastest():
+def test_every_combination_with_seeds_varying_fastest():
     assert names(depth="4,16", seed="0-2", width="64") == [
         *(f"depth{depth}-seed{seed}" for depth in (4, 16) for seed in (0, 1, 2))
     ]
 
 
-def test_names_say_where_a_cell_leaves_its_preset():
+def test_names_list_what_differs_from_the_preset():
     assert names(width="64,128", batch_size="64,256")[-1] == "depth4-width128-batch256-seed0"
     assert names(width="64,128", batch_size="64,256")[0] == "depth4-seed0"
     assert names(actor_depth="4,8", critic_depth="4,8") == [
@@ -50,8 +50,8 @@ def test_names_say_where_a_cell_leaves_its_preset():
     assert names(settings=["gamma=0.9,0.99", "unroll=75"]) == ["depth4-gamma=0.9-seed0", "depth4-gamma=0.99-seed0"]
 
 
-def test_a_log_has_a_name_that_files_can_have():
-    """However many seeds a group has, and however far apart."""
+def test_log_names_fit_the_file_system():
+    """For many seeds, with and without gaps between them."""
     near, far = (
         sweep_command.grid("point_u_maze", Path("out"), {"seed": ",".join(map(str, seeds)), "depth": "4"})
         for seeds in (range(100), range(0, 300, 3))
@@ -63,13 +63,13 @@ def test_a_log_has_a_name_that_files_can_have():
     assert all(len(f"{name}.txt".encode()) <= 255 for name in names)
 
 
-def test_a_larger_grid_keeps_the_runs_of_a_smaller():
+def test_a_larger_grid_keeps_the_names_of_a_smaller_one():
     small, large = names(depth="4", seed="0"), names(depth="4,8", seed="0-3", width="64,128")
     assert set(small) < set(large)
 
 
-def test_what_is_typed_trains_that_very_config(monkeypatch):
-    """Each cell's arguments, read by ``crlviz train`` itself, give the cell's config."""
+def test_arguments_of_a_cell_train_its_config(monkeypatch):
+    """``crlviz train`` parses the arguments of each cell to the cell's config."""
     from training.train_command import command
 
     cells = sweep_command.grid(
@@ -89,12 +89,12 @@ def test_what_is_typed_trains_that_very_config(monkeypatch):
         done = CliRunner().invoke(command, [text.replace("1e2", "100") for text in arguments])
         assert done.exit_code == 0, done.output
     assert seen == [(cell.config, cell.out) for cell in cells]
-    monkeypatch.setattr(trainer, "train_seeds", lambda config, outs, **_: together.append((config, outs)) or [])
-    together: list = []
+    monkeypatch.setattr(trainer, "train_seeds", lambda config, outs, **_: calls.append((config, outs)) or [])
+    calls: list = []
     pair = sweep_command.grid("point_u_maze", Path("out"), {"depth": "8", "seed": "3,4"})
     _, *arguments = sweep_command.Group(tuple(pair), begun=False).arguments
     assert CliRunner().invoke(command, arguments).exit_code == 0
-    ((config, outs),) = together
+    ((config, outs),) = calls
     assert outs == {cell.config.seed: cell.out for cell in pair}
     assert [dataclasses.replace(config, seed=seed) for seed in outs] == [cell.config for cell in pair]
     assert not cells[-1].config.actor.residual
@@ -125,7 +125,7 @@ def invoke(*arguments):
     return CliRunner().invoke(sweep_command.command, list(map(str, arguments)))
 
 
-def test_dry_run_counts_and_trains_nothing(tmp_path):
+def test_dry_run_prints_the_cost_and_trains_nothing(tmp_path):
     out = tmp_path / "runs"
     done = invoke(
         "point_u_maze", "--depth", "4,8", "--seed", "0-1", "--batch-size", 8, "--out", out, "--dry-run", *SMALL
@@ -138,12 +138,12 @@ def test_dry_run_counts_and_trains_nothing(tmp_path):
         assert f"{cost['flops_per_update']:.3g}" in line
     counts = configs.schedule(toy_config(env_steps=100_000_000))
     total = counts.env_steps(toy_config(), counts.steps)
-    assert lines[-1] == (f"4 cells, 0 of them finished; {4 * total:,} environment steps, {4 * total:,} of them to go")
+    assert lines[-1] == (f"4 cells, 0 of them finished; {4 * total:,} environment steps, {4 * total:,} of them left")
     assert not out.exists()
 
 
-def test_a_cell_that_fails_leaves_the_others_and_is_tried_again(tmp_path):
-    """Evaluating a point on an arm's task fails; the other cell finishes, and is left alone by the next sweep."""
+def test_a_failed_cell_does_not_stop_the_others_and_is_retried(tmp_path):
+    """One cell evaluates a point body on a reacher task and fails. The other finishes; the next sweep skips it."""
     out = tmp_path / "runs"
     arguments = ("point_u_maze", "--batch-size", 8, "--env-steps", 280, "--out", out, "--jobs", 2, *SMALL)
     arguments += ("--eval-env", "reacher,point_u_maze_eval")
@@ -176,21 +176,21 @@ def test_a_cell_that_fails_leaves_the_others_and_is_tried_again(tmp_path):
         (["--seeds=0-1", "--depth=8"], "point_u_maze-depth8-seed0"),
     ],
 )
-def test_train_names_what_is_given_no_directory_as_a_sweep_would(monkeypatch, tmp_path, typed, name):
+def test_train_without_out_names_its_run_as_a_sweep_would(monkeypatch, tmp_path, typed, name):
     from training.train_command import command
 
-    made: list = []
-    monkeypatch.setattr(trainer, "train", lambda config, out, **_: made.append(out) or out)
-    monkeypatch.setattr(trainer, "train_seeds", lambda config, outs, **_: made.extend(outs.values()) or [])
+    outs: list = []
+    monkeypatch.setattr(trainer, "train", lambda config, out, **_: outs.append(out) or out)
+    monkeypatch.setattr(trainer, "train_seeds", lambda config, runs, **_: outs.extend(runs.values()) or [])
     done = CliRunner().invoke(command, ["point_u_maze", *typed])
-    if name is None:  # an option's value is a whole number
+    if name is None:  # --env-steps takes a whole number
         assert done.exit_code == 2
         return
     assert done.exit_code == 0, done.output
-    assert made[0] == Path("runs") / name
+    assert outs[0] == Path("runs") / name
 
 
-def test_a_run_that_was_broken_off_goes_on(tmp_path, toy_run):
+def test_an_interrupted_run_resumes(tmp_path, toy_run):
     cell = toy_cell(tmp_path, toy_run)
     assert (cell.begun, cell.finished, cell.done) == (True, True, 280)
     for saved in ("checkpoints", "state"):
@@ -205,7 +205,7 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path, toy_run):
 
 
 def toy_cell(folder, toy_run):
-    """The cell whose run is a copy of the toy run."""
+    """A cell whose run directory is a copy of the toy run."""
     (cell,) = toy_cells(folder, "0")
     shutil.copytree(toy_run, cell.out)
     return cell
@@ -225,7 +225,7 @@ def cells_of(**options):
     return sweep_command.grid("point_u_maze", Path("out"), {"depth": "4", **options})
 
 
-def test_seeds_make_a_group_unless_a_core_would_be_idle():
+def test_seeds_form_one_group_unless_a_core_would_be_idle():
     assert seeds_of(sweep_command.grouped(cells_of(seed="0-4"), 1)) == [[0, 1, 2, 3, 4]]
     assert sorted(map(len, seeds_of(sweep_command.grouped(cells_of(seed="0-3"), 2)))) == [2, 2]
     assert sorted(map(len, seeds_of(sweep_command.grouped(cells_of(seed="0-4"), 9)))) == [1] * 5
@@ -233,68 +233,68 @@ def test_seeds_make_a_group_unless_a_core_would_be_idle():
     assert seeds_of(sweep_command.grouped(cells_of(seed="0-2", depth="4,8"), 1)) == [[0, 1, 2], [0, 1, 2]]
 
 
-def test_groups_share_the_cores_evenly_and_the_longest_is_begun_first():
-    """Depth 64 is 16 times the work of depth 4: its seeds go to both cores, and those of depth 4 fill up."""
+def test_groups_balance_the_cores_and_the_longest_starts_first():
+    """Depth 64 is 16 times the work of depth 4: its seeds go to both cores, then the seeds of depth 4."""
     groups = sweep_command.grouped(cells_of(seed="0-2", depth="4,64"), 2)
     assert [group.cells[0].config.actor.depth for group in groups] == [64, 64, 4]
     assert [len(group.cells) for group in groups] == [2, 1, 3]
     assert [group.seconds for group in groups] == sorted((group.seconds for group in groups), reverse=True)
 
 
-def test_what_splitting_does_is_never_worse():
+def test_splitting_never_lengthens_a_sweep():
     for seeds, depth, at_once in itertools.product(("0-2", "0-6"), ("4", "4,64", "4,8,16", "16,20,64"), (1, 2, 3, 8)):
         cells = cells_of(seed=seeds, depth=depth)
-        whole = [
+        unsplit = [
             sweep_command.Group(tuple(c for c in cells if c.kind == kind), False) for kind in {c.kind for c in cells}
         ]
         groups = sweep_command.grouped(cells, at_once)
         assert sorted(cell.name for group in groups for cell in group.cells) == sorted(cell.name for cell in cells)
-        assert sweep_command._busy(groups, at_once)[0] <= sweep_command._busy(whole, at_once)[0]
-        if len(whole) < at_once:
+        assert sweep_command._busy(groups, at_once)[0] <= sweep_command._busy(unsplit, at_once)[0]
+        if len(unsplit) < at_once:
             assert len(groups) >= min(at_once, len(cells))
 
 
-def test_a_group_of_which_one_is_finished_one_goes_on_and_one_fails(tmp_path, toy_run):
-    """The state of the last is damaged."""
-    finished, broken, damaged = toy_cells(tmp_path, "0-2")
+def test_a_group_with_a_finished_an_interrupted_and_a_damaged_run(tmp_path, toy_run):
+    """Only the damaged run fails."""
+    finished, interrupted, damaged = toy_cells(tmp_path, "0-2")
     shutil.copytree(toy_run, finished.out)
-    for seed, cell in enumerate((broken, damaged), 1):
+    for seed, cell in enumerate((interrupted, damaged), 1):
         shutil.copytree(toy_run, cell.out)
         change_config(cell.out, lambda content, seed=seed: content["config"].update(seed=seed))
         for saved in ("checkpoints", "state"):
             shutil.rmtree(cell.out / saved)
     (damaged.out / "state" / "200").mkdir(parents=True)
     before = (finished.out / "metrics.csv").stat().st_mtime_ns
-    groups = sweep_command.grouped((cells := [finished, broken, damaged]), 1)
+    groups = sweep_command.grouped((cells := [finished, interrupted, damaged]), 1)
     assert seeds_of(groups) == [[1, 2]]
     failed = sweep_command.train_groups(cells, groups, tmp_path / "logs", 1)
     assert list(failed) == [damaged.name]
     assert "cannot be read" in failed[damaged.name]
     assert [cell.finished for cell in cells] == [True, True, False]
     assert (finished.out / "metrics.csv").stat().st_mtime_ns == before
-    assert len(broken.rows) == 3
+    assert len(interrupted.rows) == 3
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["depth4-width8-batch8-seeds1-2.txt"]
 
 
-def test_other_settings_are_never_written_over(tmp_path, toy_run):
-    there = toy_cell(tmp_path, toy_run).out
+def test_a_run_with_other_settings_is_not_overwritten(tmp_path, toy_run):
+    run = toy_cell(tmp_path, toy_run).out
     arguments = ["point_u_maze", "--batch-size", 8, "--out", tmp_path / "runs", *SMALL]
     done = invoke(*arguments, "--env-steps", 280, "--dry-run")
     assert done.output.splitlines()[1].endswith("finished")
-    before = sorted(path.stat().st_mtime_ns for path in there.rglob("*"))
+    before = sorted(path.stat().st_mtime_ns for path in run.rglob("*"))
     done = invoke(*arguments, "--env-steps", 560)
     assert isinstance(done.exception, UsageError)
     assert "holds a run with other settings: env_steps is 280 there and 560 in this sweep" in str(done.exception)
-    assert sorted(path.stat().st_mtime_ns for path in there.rglob("*")) == before
+    assert sorted(path.stat().st_mtime_ns for path in run.rglob("*")) == before
     (tmp_path / "runs" / "depth4-width8-batch8-seed1").write_text("mine")
-    assert "is no run directory" in str(invoke(*arguments, "--seed", 1, "--env-steps", 280).exception)
+    assert "is not a run directory" in str(invoke(*arguments, "--seed", 1, "--env-steps", 280).exception)
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
+def test_ctrl_c_says_how_to_continue(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep_command, "train_groups", interrupted)
     done = invoke("point_u_maze", "--batch-size", 8, "--out", tmp_path / "runs", "--jobs", 1, *SMALL)
-    assert "0 of 1 cells are finished; the same command goes on with the others" in done.output
+    assert "0 of 1 cells are finished; run the same command again to continue" in done.output
     assert isinstance(done.exception, (click.Abort, SystemExit, KeyboardInterrupt))
