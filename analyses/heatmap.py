@@ -396,7 +396,7 @@ def command(checkpoints, out, goals, most, starts, over, count, action, scale, r
     others: dict[str, Callable[[Path], None]] = {}
     if paged:
         made.append(on_a_page(agents, resolution=resolution, **options))
-        html = page(made[0], scale=scale).encode()
+        html = page(made[0], scale=scale).encode(errors="replace")
         others[".html"] = lambda path: files.write(path, html)
     if moving:
         shown = default_places(newest[0], over)[:1] if places is None else places

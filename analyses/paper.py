@@ -160,5 +160,5 @@ def write_index(entries: Sequence[Entry], paths: Sequence[Path], out: Path) -> P
         seeds=estimate.SEEDS,
         script=charts.embed_script(),
     )
-    files.write(out / "index.html", page.encode())
+    files.write(out / "index.html", page.encode(errors="replace"))
     return out / "index.html"

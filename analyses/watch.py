@@ -147,7 +147,7 @@ def write(run: Path, *, over: bool) -> Path:
     folder = run / "watch"
     with files.naming(folder):  # not its parents: a run that was removed stays so
         folder.mkdir(exist_ok=True)
-    files.write(folder / "index.html", page.encode())
+    files.write(folder / "index.html", page.encode(errors="replace"))
     return folder / "index.html"
 
 

@@ -44,7 +44,7 @@ def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *,
     data = script_json(page_data(env, panels, every=every))
     template = resources.files("crlviz").joinpath("replay.html").read_text(encoding="utf-8")
     page = jinja2.Template(template, autoescape=True).render(env=env.id, data=data)
-    files.write(path, page.encode())
+    files.write(path, page.encode(errors="replace"))
 
 
 def check_world(env: GoalEnv, other: str, caption: str) -> None:
