@@ -414,7 +414,7 @@ def command(checkpoints, out, goals, most, starts, over, count, action, scale, r
     others: dict[str, Callable[[Path], None]] = {}
     if interactive:
         computed.append(on_a_page(agents, resolution=resolution, **options))
-        html = page(computed[0], scale=scale).encode()
+        html = page(computed[0], scale=scale).encode(errors="replace")
         others[".html"] = lambda path: atomic_files.write(path, html)
     if animated:
         shown = default_places(newest[0], over)[:1] if places is None else places

@@ -250,7 +250,7 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
         cores=os.cpu_count(),
     )
     index = out / "index.html"
-    index.write_text(page, encoding="utf-8")
+    index.write_text(page, encoding="utf-8", errors="replace")
     for sentence in findings(table, kinds):
         click.echo(f"  {sentence}")
     return index

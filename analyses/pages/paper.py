@@ -161,5 +161,5 @@ def write_index(entries: Sequence[Entry], paths: Sequence[Path], out: Path) -> P
         seeds=sweep_cost.SEEDS,
         script=charts.embed_script(),
     )
-    atomic_files.write(out / "index.html", page.encode())
+    atomic_files.write(out / "index.html", page.encode(errors="replace"))
     return out / "index.html"

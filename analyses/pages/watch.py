@@ -153,7 +153,7 @@ def write(run: Path, *, over: bool) -> Path:
     folder = run / "watch"
     with atomic_files.naming(folder):  # without parents: do not recreate a removed run
         folder.mkdir(exist_ok=True)
-    atomic_files.write(folder / "index.html", page.encode())
+    atomic_files.write(folder / "index.html", page.encode(errors="replace"))
     return folder / "index.html"
 
 

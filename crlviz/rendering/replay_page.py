@@ -45,7 +45,7 @@ def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *,
     data = script_json(page_data(env, panels, every=every))
     template = resources.files("crlviz.rendering").joinpath("replay_page.html").read_text(encoding="utf-8")
     page = jinja2.Template(template, autoescape=True).render(env=env.id, data=data)
-    atomic_files.write(path, page.encode())
+    atomic_files.write(path, page.encode(errors="replace"))
 
 
 def check_world(env: GoalEnv, other: str, caption: str) -> None:

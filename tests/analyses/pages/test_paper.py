@@ -228,3 +228,8 @@ def test_mistakes(depths, tmp_path, monkeypatch, capsys, arguments, code, words)
         cli.main()
     assert stopped.value.code == code
     assert words in capsys.readouterr().err
+
+
+def test_a_page_names_runs_whose_paths_the_locale_cannot_spell(tmp_path):
+    index = paper.write_index([], [Path("l\udcc3\udca4ufe")], tmp_path)  # as Python reads an umlaut in the C locale
+    assert "l??ufe" in index.read_text(encoding="utf-8")
