@@ -39,7 +39,18 @@ DATA, PAGE = ".nc", ".html"
 @click.option("--camera", default="follow", show_default=True, help="follow, side or top.")
 @click.option("--fps", type=float, help="Frames per second; the video always runs in real time. Default: about 30.")
 @click.option("--size", default="320x240", show_default=True, metavar="WxH", help="Pixels of each picture.")
-def command(checkpoints, out, goals, episodes, seed, steps, sampled, camera, fps, size) -> None:
+def command(
+    checkpoints: tuple[Path, ...],
+    out: tuple[Path, ...],
+    goals: tuple[str, ...],
+    episodes: int | None,
+    seed: int,
+    steps: int | None,
+    sampled: bool,
+    camera: str,
+    fps: float | None,
+    size: str,
+) -> None:
     """Run agents in their evaluation environment and show their episodes side by side, in sync.
 
     \b
@@ -66,8 +77,7 @@ def command(checkpoints, out, goals, episodes, seed, steps, sampled, camera, fps
         raise UsageError(f"--episodes {episodes}: {len(goals)} goals take at least {len(goals)}")
     options.check_count(steps, "steps")
     agents = load_all(checkpoints)
-    runs = {}
-    captions = labels(agents)
+    runs, captions = {}, labels(agents)
     if PAGE in {path.suffix for path in out}:
         for label, agent in zip(captions, agents, strict=True):
             replay_page.check_world(agents[0].eval_env, agent.eval_env.id, label)
