@@ -221,7 +221,7 @@ def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", siz
     lines = _curves(table, show, top, over, size)
     return (
         alt.vconcat(alt.concat(*matrices, columns=4, spacing=24), lines, spacing=30)
-        .resolve_scale(color="independent", strokeDash="independent")
+        .resolve_scale(color="independent", shape="independent", strokeDash="independent")
         .properties(
             title=alt.TitleParams(
                 f"Every start to every goal of {dataset.attrs['env']}",
