@@ -2,7 +2,7 @@
 
 All must start the same programs in the same order, or they deadlock. So the first process, the coordinator, decides
 alone: it owns the run directory, handles signals, and sees errors. Before each program it broadcasts the program's name
-to the workers (``training.run.worker``), and at the end it broadcasts that.
+to the workers (``training.run.worker``), and at the end the word ``end``.
 """
 
 import contextlib
