@@ -34,14 +34,15 @@ jax.devices()
 before = settings()
 for package in ("crlviz", "training", "analyses"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        if not module.name.endswith(("__main__", ".cluster")):  # the one is the command, the other imports ray
+        if not module.name.endswith(("__main__", ".ray_cluster")):  # the one is the command, the other imports ray
             importlib.import_module(module.name)
 compare("importing")
 
 import crlviz
 from analyses import heatmap, norms
-from crlviz import charts, processes
-from training import signals
+from crlviz import charts
+from crlviz.processes import process_pool
+from training.run import signals
 agent = crlviz.load(sys.argv[1])
 picture = heatmap.plot(heatmap.compute([agent], resolution=32))
 picture.to_dict()  # as a notebook does, with the user's limit of rows
@@ -50,7 +51,7 @@ charts.render(norms.plot(norms.compute([agent], episodes=2)), ".json")
 with signals.heard(print):
     pass
 from pathlib import Path
-list(processes.run([processes.Job(("--version",), Path(sys.argv[2]))], 1, poll=0.05))
+list(process_pool.run([process_pool.Job(("--version",), Path(sys.argv[2]))], 1, poll=0.05))
 compare("working")
 print("the same")
 """

@@ -144,9 +144,11 @@ def _options(build: Any) -> dict[str, Any]:
 
 def kind(id: str) -> "type[GoalEnv]":
     """The class of an environment; its attributes give sizes without building it. Raises as ``check`` does."""
-    module, _, name = BODIES[_split(id)[0]].where.partition(":")
-    # Imported here, because brax takes over a second, and an unknown name should be reported at once.
-    import_module("crlviz.envs.base")
+    body = BODIES[_split(id)[0]]
+    module, _, name = body.where.partition(":")
+    # Imported here, because brax takes over a second, and an unknown name should be reported at once. MuJoCo comes
+    # first, by ``physics``, which survives a wrong MUJOCO_GL and hides what MJX prints; bodies of plain jax need none.
+    import_module("crlviz.envs.base" if body.laptop is not None else "crlviz.envs.physics")
     return getattr(import_module(f"crlviz.envs.{module}"), name)
 
 

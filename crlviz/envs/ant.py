@@ -4,9 +4,9 @@ from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
-import mujoco
 
 from crlviz.envs import physics
+from crlviz.envs.engine import mujoco
 from crlviz.envs.looks import View
 from crlviz.envs.mazes import Maze
 from crlviz.envs.physics import PhysicsEnv

@@ -23,8 +23,8 @@ from crlviz.errors import UsageError
 from crlviz.precision import exact
 
 with contextlib.redirect_stdout(io.StringIO()):  # MJX prints which optional packages are missing; we use none
-    import mujoco
-    from brax.base import System
+    from crlviz.envs.engine import mujoco  # isort: split
+    from brax.base import System  # imports mujoco too
     from brax.io import mjcf
     from mujoco import mjx
 

@@ -71,3 +71,14 @@ def test_a_data_set_is_saved_where_the_locale_cannot_spell_the_path(tmp_path):
     subprocess.run([sys.executable, "-c", code, out], env={**os.environ, **plain}, check=True)
     with xr.open_dataset(out) as read:
         assert (read.a.values.tolist(), read.attrs) == ([1.5, 2.5], {"who": "me"})
+
+
+def test_every_body_is_imported_whatever_mujoco_gl_says():
+    """Each in an order in which no other has imported MuJoCo before: one process a body would be slow."""
+    code = "import sys\nfrom crlviz import envs\nenvs.kind(sys.argv[1])\nprint('imported')"
+    for body in ("humanoid", "pusher_easy", "arm_reach"):  # of brax, of brax alone, of MJX
+        command = [sys.executable, "-c", code, body]
+        done = subprocess.run(
+            command, env={**os.environ, "MUJOCO_GL": "nonsense"}, capture_output=True, text=True, check=False
+        )
+        assert done.stdout == "imported\n", done.stderr
