@@ -18,8 +18,10 @@ settings.register_profile(
 )
 settings.load_profile("crlviz")
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, which some of them send.
+# A shell that runs the tests in the background has them ignore Ctrl-C, and nohup SIGHUP; some tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -277,7 +277,7 @@ def test_train_refuses_an_existing_run(crlviz, toy_run):
         (["--over", "goals", "--goal", "1,0"], "--over goals keeps the start fixed: give --start"),
         (["--over", "goals", "--start", "9,9"], "the start 9,9 is not in a free cell"),
         (["--checkpoints", "0"], "--checkpoints 0: at least one is needed"),
-        (["--checkpoints", "1", "--out", "q.gif"], "a GIF goes through training"),
+        (["--checkpoints", "1", "--out", "q.gif"], "a GIF shows the checkpoints of a run"),
         (["--out", "map.jpeg"], "cannot tell the format of map.jpeg"),
         (["--out", "no/such/map.png"], "there is no directory no/such"),
     ],

@@ -201,7 +201,7 @@ def test_the_animation_labels_maps_of_other_times(dataset, monkeypatch):
 
     def recording_render(chart, ending):
         panels = chart.to_dict()["vconcat"][0]["hconcat"]
-        frames.append({panel["title"]["text"]: panel for panel in panels})
+        frames.append({" ".join(panel["title"]["text"]): panel for panel in panels})
         return render(chart, ending)
 
     render = charts.render

@@ -120,7 +120,10 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         (["--window", "1"], "'--window'"),
         (["--updates", "0"], "'--updates'"),
         (["--seeds", "0"], "'--seeds'"),
-        (["--step", "--batch-size", "64,1024", "--num-envs", "4", "--window", "200"], "batch_size is 1,024 but replay"),
+        (
+            ["--step", "--batch-size", "64,1024", "--num-envs", "4", "--window", "200"],
+            "batch_size is 1,024 but the buffer",
+        ),
         (["--compile", "point_u_maze", "--step"], "it does not go with --step"),
         (["--compile", "point_u_maze", "--remat"], "it does not go with --remat"),
         (["--compile", "point_u_maze", "--out", "picture.svg"], "it does not go with --out"),

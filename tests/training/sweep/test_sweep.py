@@ -151,9 +151,9 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_retried(tmp_path):
     assert done.exit_code == 1
     bad, good = (f"depth4-width8-batch8-eval_env={env}-seed0" for env in ("reacher", "point_u_maze_eval"))
     assert f"{good}: success" in done.output
-    assert f"{bad}: failed: reacher has other observations" in done.output
+    assert f"{bad}: failed: reacher differs from point_u_maze in its observations" in done.output
     assert f"1 of 2 cells failed: {bad}; their logs are in {out / 'logs'}" in str(done.exception)
-    assert "reacher has other observations" in (out / "logs" / f"{bad}.txt").read_text()
+    assert "reacher differs from point_u_maze in its observations" in (out / "logs" / f"{bad}.txt").read_text()
     assert json.loads((out / good / "config.json").read_text())["cost"]["flops_per_update"] > 0
 
     before = (out / good / "metrics.csv").stat().st_mtime_ns
