@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ SETTINGS = {
 }
 TRAIN = ["train", "point_u_maze", *(f"--set={name}={value}" for name, value in SETTINGS.items())]
 TIMES = ("wall_seconds", "train_seconds", "env_steps_per_second", "updates_per_second")
+PROGRESS = re.compile(r"[\d,]+ of [\d,]+ environment steps")  # a line for each evaluation
 PATIENCE = 300.0  # seconds after which a run counts as hanging
 
 
@@ -68,14 +70,21 @@ def wait_until_training(process: subprocess.Popen, run: Path, since: float) -> b
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
-    """Wait for the process to end; return its exit code and stderr."""
+    """Wait for the process to end; return its exit code and stderr without the lines of evaluations."""
     try:
         _, words = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         return -1, f"did not end in {PATIENCE:.0f} s"
-    return process.returncode, words.strip()
+    return process.returncode, "\n".join(line for line in words.strip().splitlines() if not PROGRESS.search(line))
+
+
+def read_line(process: subprocess.Popen) -> str:
+    """The next line of stderr that is not one of an evaluation; empty at its end."""
+    while PROGRESS.search(line := process.stderr.readline()):
+        pass
+    return line
 
 
 def differences(run: Path, reference: Path) -> list[str]:

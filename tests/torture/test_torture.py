@@ -37,7 +37,7 @@ def test_second_ctrl_c(tmp_path):
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.2))
         process.send_signal(signal.SIGINT)
-        line = process.stderr.readline()  # printed at once, by another thread
+        line = runs.read_line(process)  # printed at once, by another thread
         sent = time.monotonic()
         process.send_signal(signal.SIGINT)
         code, words = runs.finish(process)
