@@ -4,6 +4,7 @@ Maps of Q(s, a, g) over all free positions for a goal, with the rank correlation
 straight-line distance. Q means little where the policy never goes, so a map can outline the policy's coverage.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -392,6 +393,7 @@ def command(checkpoints, out, goals, most, starts, over, count, action, scale, r
     from crlviz.agent import load_all, load_each
     from crlviz.checkpoints.run_directory import through_training
 
+    draw = inspect.unwrap(plot)  # saving adds theme and data, which takes a chart of its own two seconds
     outputs.check(out, also=(".gif",))
     _check(over, action, resolution)
     is_shared(scale)
@@ -424,12 +426,12 @@ def command(checkpoints, out, goals, most, starts, over, count, action, scale, r
     if endings - others.keys() - {".nc"} or not computed:
         shown = default_places(newest[0], over, most) if places is None else places
         computed.append(compute(newest, shown, resolution=resolution, **options))
-        others |= dict.fromkeys(_STATIC, lambda path: charts.save(plot(computed[-1], scale=scale, tips=False), path))
+        others |= dict.fromkeys(_STATIC, lambda path: charts.save(draw(computed[-1], scale=scale, tips=False), path))
         maze = _evaluation_maze(newest[0])
         if places is None and over == "positions" and maze and len(shown) < (count := len(_goal_cells(maze))):
             click.echo(f"{len(shown)} of {count} goals, far from the start and from each other; --goals {count}: all")
     click.echo(summary(computed[0]))
-    outputs.write(out, computed[0], lambda: plot(computed[-1], scale=scale), others)
+    outputs.write(out, computed[0], lambda: draw(computed[-1], scale=scale), others)
 
 
 def summary(dataset: xr.Dataset) -> str:
