@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("crlviz.interchange.inspection:command", "Print what is in a checkpoint."),
     "import": ("crlviz.interchange.importing:command", "Make run directories from runs of the paper's code."),
     "export": ("crlviz.interchange.exporting:command", "Write an agent's networks as safetensors or ONNX."),
+    "eval": ("analyses.evaluation:command", "Score agents: success, time at goal and steps to goal."),
     "heatmap": ("analyses.heatmap.q_map:command", "Draw Q over the positions of a maze."),
     "rollout": ("crlviz.rendering.rollout_command:command", "Film what agents do."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
