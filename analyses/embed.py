@@ -159,7 +159,7 @@ def _spread(points: np.ndarray) -> float:
     return float(spread) if spread > 0 else np.nan
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
     """Draw a panel for each depth with its first seed's trajectory, and below them the two numbers of all seeds.
 

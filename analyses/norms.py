@@ -116,7 +116,7 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     """Draw a panel for each network: norm over blocks, with a line for each group of seeds.
 

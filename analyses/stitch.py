@@ -16,6 +16,7 @@ from analyses.common import outputs
 from analyses.sweeps.scaling import styles
 from crlviz import charts, datasets, jax_config
 from crlviz.envs.base import GoalEnv
+from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
 from crlviz.networks.residual import Actor
 from crlviz.options import check_choice, check_count
@@ -60,16 +61,42 @@ def compute(
     Raises:
       UsageError: an environment without a maze, mazes with different walls, fewer than two cells, or no episodes.
     """
-    maze = agents[0].env.maze
     check_count(episodes, "episodes")
+    if most < 2:
+        raise UsageError(f"{most} cells: at least two are needed, a start and a goal")
+    maze = _shared_maze(agents)
+    cells, count = _choose_cells(maze, most)
+    shared = _distances(maze, cells)
+    attrs = {"env": datasets.worlds(agents), "episodes": episodes, "cell_size": maze.cell_size, "free_cells": count}
+    pairs = np.argwhere(shared.cells.values > 0)
+    return datasets.combine(
+        agents,
+        [_compute_one(agent, cells, pairs, episodes, sampled, length, seed) for agent in agents],
+        shared.assign_attrs(attrs),
+    )
+
+
+def _shared_maze(agents: Sequence["Agent"]) -> Maze:
+    """The maze of the agents.
+
+    Raises:
+      UsageError: an environment has none, or their walls differ.
+    """
+    maze = agents[0].env.maze
     for agent in agents:
         if agent.env.maze is None:
             raise UsageError(f"{agent.env.id} has no maze, so no cells to start from")
         if maze is None or not np.array_equal(agent.env.maze.walls, maze.walls):
             raise UsageError(f"{agents[0].source} and {agent.source} walk in different mazes; analyze them separately")
     assert maze is not None
-    if most < 2:
-        raise UsageError(f"{most} cells: at least two are needed, a start and a goal")
+    return maze
+
+
+def _choose_cells(maze: Maze, most: int) -> tuple[np.ndarray, int]:
+    """The cells [N, 2] that can be reached, by distance from the maze's start, and how many there were.
+
+    Of more than ``most``, the start and those that lie farthest from it and from each other.
+    """
     start, cells = maze.starts[0], np.array(maze.free)
     from_start = maze.geodesic(maze.xy(cells), maze.xy(start))
     reachable = np.isfinite(from_start)
@@ -78,26 +105,24 @@ def compute(
     if count > most:
         chosen = np.append(maze.spread(cells, most - 1, start), np.flatnonzero((cells == start).all(1)))
         cells, from_start = cells[chosen], from_start[chosen]
-    cells = cells[np.argsort(from_start, kind="stable")]
-    places = maze.xy(cells)
-    distance = maze.geodesics(places, places)
-    steps = maze.steps(cells)
-    shared = xr.Dataset(
+    return cells[np.argsort(from_start, kind="stable")], count
+
+
+def _distances(maze: Maze, cells: np.ndarray) -> xr.Dataset:
+    """The part that all agents share: distances between the cells [N, 2], in meters and in cells."""
+    places, dims = maze.xy(cells), ("start", "goal")
+    distance, steps = maze.geodesics(places, places), maze.steps(cells).astype(int)
+    return xr.Dataset(
         {
-            "distance": (("start", "goal"), distance, {"long_name": "way through the maze", "units": "m"}),
-            "cells": (("start", "goal"), steps.astype(int), {"long_name": OVER["cells"], "units": "1"}),
+            "distance": (dims, distance, {"long_name": "way through the maze", "units": "m"}),
+            "cells": (dims, steps, {"long_name": OVER["cells"], "units": "1"}),
         },
         coords={
             f"{side}_{axis}": (side, places[:, k], {"long_name": f"{side} cell's {axis}", "units": "m"})
-            for side in ("start", "goal")
+            for side in dims
             for k, axis in enumerate("xy")
         },
-        attrs={"env": datasets.worlds(agents), "episodes": episodes, "cell_size": maze.cell_size, "free_cells": count},
     ).assign_coords(start=np.arange(len(cells)), goal=np.arange(len(cells)))
-    pairs = np.argwhere(steps > 0)
-    return datasets.combine(
-        agents, [_compute_one(agent, cells, pairs, episodes, sampled, length, seed) for agent in agents], shared
-    )
 
 
 def _compute_one(
@@ -203,7 +228,7 @@ def _check(show: str, over: str) -> None:
     check_choice("over", over, OVER)
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", size: int = 260) -> alt.TopLevelMixin:
     """Draw a matrix of start and goal for each group of seeds, and below them curves over distance.
 

@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("crlviz.interchange.inspection:command", "Print what is in a checkpoint."),
     "import": ("crlviz.interchange.importing:command", "Make run directories from runs of the paper's code."),
     "export": ("crlviz.interchange.exporting:command", "Write an agent's networks as safetensors or ONNX."),
-    "heatmap": ("analyses.heatmap.q_map:command", "Draw Q over the positions of a maze."),
+    "heatmap": ("analyses.heatmap.heatmap_command:command", "Draw Q over the positions of a maze."),
     "rollout": ("crlviz.rendering.rollout_command:command", "Film what agents do."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),

@@ -93,8 +93,9 @@ def python() -> str:
         name = where.partition(":")[0]
         module = importlib.import_module(name)
         if name.startswith("analyses.") and hasattr(module, "compute") and hasattr(module, "plot"):
-            question = inspect.getdoc(module) or ""
-            parts += [f"### {verb}", question, *(_directive(f"{name}.{f}") for f in ("compute", "plot"))]
+            home = module.compute.__module__  # a verb's command may have a module of its own
+            question = inspect.getdoc(importlib.import_module(home)) or ""
+            parts += [f"### {verb}", question, *(_directive(f"{home}.{f}") for f in ("compute", "plot"))]
     return "\n\n".join(parts)
 
 

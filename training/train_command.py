@@ -123,10 +123,9 @@ def _processes(devices: str | None, distributed: str | None) -> Iterator[str]:
 
 
 def _train(env: str | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]) -> None:
-    from crlviz import envs
     from crlviz.envs import mazes
     from crlviz.errors import UsageError
-    from training.config import from_options, schedule
+    from training.config import from_options
     from training.sweep import grid
 
     if not env:
@@ -137,11 +136,7 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
     id = env if max_distance is None else mazes.within(env, max_distance)
     start = {name: options.pop(name) for name in ("preset", "layout", "settings")}
     config = from_options(id, start["preset"], options, start["settings"], start["layout"])
-    # Check what can be checked before importing brax, which takes a second, and before compiling.
-    envs.check(id, config.layout or None)
-    if config.eval_env:
-        envs.check(config.eval_env)
-    schedule(config)
+    config.check()
     if out is None:
         given = {
             name: value for name, value in (options | {"max_pair_distance": max_distance}).items() if value is not None
@@ -230,8 +225,9 @@ def _resume(
 
 def _runs(place: Path) -> list[Path]:
     """The run at a path, or the runs inside it, as ``--seeds`` makes them."""
-    inside = [] if (place / "config.json").exists() else [config.parent for config in place.glob("*/config.json")]
-    return sorted(inside, key=lambda run: (len(run.name), run.name)) or [place]  # seed10 after seed9
+    from crlviz.checkpoints.run_directory import RunDirectory, runs_in
+
+    return [place] if RunDirectory(place).exists() else runs_in(place) or [place]
 
 
 @contextlib.contextmanager

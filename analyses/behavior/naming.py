@@ -223,7 +223,7 @@ def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
     return f"drawn by {video.write(path, rows)}"
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     """Draw the share of each behavior, time at goal and the other descriptors, over depth.
 

@@ -50,7 +50,7 @@ def passed(visits: np.ndarray, free: np.ndarray) -> np.ndarray:
     return binary_erosion(binary_dilation(visits > 0, iterations=2), iterations=2, border_value=1) & free
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool = True) -> alt.TopLevelMixin:
     """Draw one map of Q for each checkpoint (columns) and goal or start (rows).
 

@@ -47,7 +47,7 @@ def pareto(costs: Sequence[float] | np.ndarray, scores: Sequence[float] | np.nda
     return ~np.any(no_worse & better, axis=1)
 
 
-@charts.whole
+@charts.self_contained
 def plot(
     dataset: xr.Dataset,
     *,

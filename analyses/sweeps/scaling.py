@@ -124,7 +124,7 @@ def panels(dataset: xr.Dataset, metric: str = "time_at_goal", over: str = "env_s
     return drawn
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_steps") -> alt.TopLevelMixin:
     """Draw every panel that the runs support, in a block for each task; learning curves if they support none.
 

@@ -99,14 +99,29 @@ def test_json_is_the_specification(chart, tmp_path):
     assert saved == own
 
 
-def test_a_whole_chart_looks_the_same_in_every_session(chart, tmp_path):
-    whole = charts.whole(lambda: chart)()
-    assert type(whole) is type(chart)
+@pytest.mark.parametrize("show", [lambda chart: chart.to_dict(), lambda chart: json.loads(chart.to_json())])
+def test_a_self_contained_chart_looks_the_same_in_every_session(show):
+    long = pd.DataFrame({"a": np.arange(6000.0), "b": 1.0})  # Altair's limit is 5,000 rows
+    plain = alt.Chart(long).mark_point().encode(x="a", y="b")
+    ours = charts.self_contained(lambda: plain)()
+    assert isinstance(ours, alt.Chart)
     with alt.theme.enable("dark"):
-        shown = whole.to_dict()
+        shown, copied = show(ours), show(ours.properties(width=77))
+        with pytest.raises(alt.MaxRowsError):
+            show(plain)
+    assert shown == json.loads(charts.render(plain, ".json"))
     assert shown["config"]["font"] == charts.FONT
-    assert shown["config"]["background"] == "white"
-    assert json.loads(charts.render(whole, ".json")) == json.loads(charts.render(chart, ".json"))
+    assert copied == shown | {"width": 77}
+
+
+def test_a_self_contained_chart_is_shown_and_joined_as_any_other(chart, tmp_path):
+    ours = charts.self_contained(lambda: chart)()
+    assert charts.FONT in ours._repr_mimebundle_()["text/html"]  # what a notebook asks for
+    joined = (ours & chart).to_dict()
+    assert len(joined["vconcat"]) == 2
+    assert joined["config"].get("font") != charts.FONT  # as in the session
+    ours.save(tmp_path / "a.html")
+    assert charts.FONT in (tmp_path / "a.html").read_text()
 
 
 def test_long_labels_are_wrapped_or_rotated():

@@ -320,11 +320,11 @@ def test_other_package_versions_give_a_one_line_warning(crlviz, toy_run, tmp_pat
     import shutil
 
     from crlviz import agent
-    from crlviz.checkpoints import run_directory
+    from crlviz.checkpoints.run_directory import RunDirectory
 
     run = shutil.copytree(toy_run, tmp_path / "run")
-    config = run_directory.read_config(run)
-    run_directory.write_config(run, config | {"versions": {"brax": "0.0.9"}})
+    config = RunDirectory(run).read_config()
+    RunDirectory(run).write_config(config | {"versions": {"brax": "0.0.9"}})
     agent._warn_once.cache_clear()
     code, _, err = crlviz("inspect", run)
     assert code == 0

@@ -12,11 +12,10 @@ import pytest
 
 import crlviz
 from crlviz import cli
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import UsageError
 from tests.torture.runs import ROOT, TIMES, differences
 from training import sharding
-from training.run import metrics_table
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def measured(four):
 
 def same(run: Path, other: Path) -> None:
     """Check that scores, losses and parameters of two runs agree to 1e-4."""
-    for mine, theirs in zip(*(metrics_table.read(each, 10**9) for each in (run, other)), strict=True):
+    for mine, theirs in zip(*(RunDirectory(each).read_metrics() for each in (run, other)), strict=True):
         for name in set(mine) - set(TIMES):
             assert mine[name] == theirs[name] or float(mine[name]) == pytest.approx(float(theirs[name]), 1e-4, 1e-4)
     for mine, theirs in zip(*(jax.tree.leaves(crlviz.load(each).params) for each in (run, other)), strict=True):
@@ -62,15 +61,15 @@ def test_a_run_resumes_bit_for_bit_on_as_many_devices_and_warns_on_others(four):
     output = (four / "stderr.txt").read_text()
     assert f"{four / 'from1to4'} was started with devices 1, which differs from this machine" in output
     assert "from4to4 was started" not in output
-    content = run_directory.read_config(four / "from1to4")
+    content = RunDirectory(four / "from1to4").read_config()
     assert (content["devices"], content["resumed"][0]["devices"]) == (1, 4)
-    assert content["config"] == run_directory.read_config(four / "on4")["config"]
+    assert content["config"] == RunDirectory(four / "on4").read_config()["config"]
 
 
 @pytest.mark.slow
 def test_several_seeds_at_once_use_all_devices(four):
     same(four / "together3", four / "on1")
-    assert run_directory.read_config(four / "together3")["together"] == [3, 4]
+    assert RunDirectory(four / "together3").read_config()["together"] == [3, 4]
 
 
 @pytest.mark.slow

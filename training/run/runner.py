@@ -14,7 +14,6 @@ from tqdm import tqdm
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
 from training.loop.divergence import DivergenceError
-from training.run import saved_state as states
 from training.run import signals
 from training.run.compiled import Programs
 from training.run.seed_run import SeedRun
@@ -192,7 +191,7 @@ class Run:
                 self._show()
                 return True
             if not seed_run.error and not seed_run.config.keep_state:
-                states.remove(seed_run.path)
+                seed_run.directory.remove_states()
         except CrlvizError as error:
             seed_run.error = error
         return False

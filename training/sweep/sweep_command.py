@@ -17,7 +17,6 @@ from crlviz import envs
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from crlviz.processes import interrupts, process_pool
-from training.config import schedule
 from training.sweep.grid import Cell, grid
 
 if TYPE_CHECKING:
@@ -88,12 +87,12 @@ def _format_ranges(seeds: Iterable[int]) -> str:
 
 def _train_seconds(cell: Cell) -> float:
     """Estimated seconds on one core for all updates, from the matrix products in the layers of actor, phi and psi."""
-    config, counts = cell.config, schedule(cell.config)
+    config, counts = cell.config, cell.config.schedule
     update = sum(
         network.depth * (network.width**2 * config.batch_size + _LAYER_OVERHEAD)
         for network in (config.actor, config.critic, config.critic)
     )
-    return update * counts.gradient_steps(config, counts.steps) / _MULTIPLY_ADDS_PER_SECOND
+    return update * counts.gradient_steps(counts.steps) / _MULTIPLY_ADDS_PER_SECOND
 
 
 def grouped(cells: Sequence[Cell], at_once: int, *, apart: bool = False) -> list[Group]:
@@ -327,12 +326,12 @@ def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
         env_key = f"{config.env} {config.layout} {config.env_options}"
         if env_key not in environments:
             environments[env_key] = envs.make(config.env, layout=config.layout or None, **config.env_options)
-        method, counts = algorithm(config, environments[env_key]), schedule(config)
+        method, counts = algorithm(config, environments[env_key]), config.schedule
         key = method, config.batch_size  # the cost does not depend on the seed
         costs[key] = cost = costs.get(key) or method.cost(config.batch_size)
         lines.append(
             f"{cell.name:{width}}{cost['parameters']:13,}{cost['flops_per_update']:14.3g}"
-            f"{counts.gradient_steps(config, counts.steps):12,}{cell.total:14,}{process.get(cell.name, 'finished'):>10}"
+            f"{counts.gradient_steps(counts.steps):12,}{cell.total:14,}{process.get(cell.name, 'finished'):>10}"
         )
     left = sum(cell.total for cell in cells if cell.name in process)
     lines.append(

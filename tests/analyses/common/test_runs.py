@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analyses.common import runs
-from crlviz.checkpoints.run_directory import read_config
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from tests.helpers.toys import (
     assert_described,
@@ -81,7 +81,10 @@ def test_every_variable_has_units_and_a_name(four_runs):
 
 def test_flops_are_read_from_config_and_are_nan_for_an_older_run(toy_run, four_runs):
     assert np.isnan(runs.compute(four_runs).flops_per_update).all()
-    assert runs.compute([toy_run]).flops_per_update.item() == read_config(toy_run)["cost"]["flops_per_update"]
+    assert (
+        runs.compute([toy_run]).flops_per_update.item()
+        == RunDirectory(toy_run).read_config()["cost"]["flops_per_update"]
+    )
 
 
 def test_find(four_runs, tmp_path):

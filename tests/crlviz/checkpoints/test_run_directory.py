@@ -13,7 +13,9 @@ import pytest
 
 import crlviz
 from crlviz import agent as agents
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints import atomic_files, checked_json
+from crlviz.checkpoints.checkpoint import open_checkpoint, through_training
+from crlviz.checkpoints.run_directory import RunDirectory, settings_digest
 from crlviz.errors import CrlvizError
 from tests.helpers.toys import toy_config, untrained_run
 
@@ -44,13 +46,13 @@ def _edit(path: Path, change) -> None:
     _sign(path, content)
     if path.name == "config.json" and isinstance(content.get("config"), dict):
         for manifest in path.parent.glob("checkpoints/*/manifest.json"):
-            entry = {"settings": run_directory.settings_digest({"algorithm": "crl", "config": {}} | content)}
+            entry = {"settings": settings_digest({"algorithm": "crl", "config": {}} | content)}
             _sign(manifest, json.loads(manifest.read_text()) | entry)
 
 
 def _sign(path: Path, content: dict) -> None:
     content.pop("sha256", None)
-    path.write_bytes(run_directory.to_json(content))
+    path.write_bytes(checked_json.encode(content))
 
 
 def test_parameters_round_trip(tmp_path):
@@ -64,12 +66,12 @@ def test_parameters_round_trip(tmp_path):
         "device": jax.numpy.ones(2),
     }
     run = tmp_path / "run"
-    run_directory.write_config(run, {"algorithm": "crl", "config": {"a": [1, "ü"]}})
-    path = run_directory.write(run, 128, 7, {"actor": tree, "critic": {"x": np.ones(1)}})
+    RunDirectory(run).write_config({"algorithm": "crl", "config": {"a": [1, "ü"]}})
+    path = RunDirectory(run).write_checkpoint(128, 7, {"actor": tree, "critic": {"x": np.ones(1)}})
     assert path == run / "checkpoints" / "128"
-    found = run_directory.find(path)
+    found = open_checkpoint(path)
     assert (found.env_steps, found.manifest["gradient_steps"], found.config["config"]) == (128, 7, {"a": [1, "ü"]})
-    back = run_directory.read(found, "actor")
+    back = found.read("actor")
     assert jax.tree.structure(back) == jax.tree.structure(tree)
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(tree), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -88,8 +90,8 @@ def test_a_checkpoints_permissions_follow_the_umask(tmp_path):
 
 
 def test_a_run_means_its_newest_checkpoint(run):
-    assert run_directory.all_steps(run) == sorted(STEPS)
-    assert run_directory.find(run).env_steps == 1000
+    assert RunDirectory(run).checkpoint_steps() == sorted(STEPS)
+    assert open_checkpoint(run).env_steps == 1000
     assert crlviz.load(str(run)).env_steps == 1000
     first = crlviz.load(run / "checkpoints" / "90")
     assert (first.env_steps, first.gradient_steps) == (90, 9)
@@ -173,7 +175,7 @@ def test_bytes_that_are_not_utf8_are_refused(run, name):
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
 def test_a_newer_format_asks_for_a_newer_crlviz(run, name):
-    _edit(run / name, lambda content: content.update(format=run_directory.FORMAT + 1))
+    _edit(run / name, lambda content: content.update(format=checked_json.FORMAT + 1))
     message = _refusal(run)
     assert str(run / name) in message
     assert "newer" in message
@@ -335,13 +337,13 @@ def test_arrays_larger_than_the_config_says_are_not_read(run):
 def test_arrays_of_another_type_do_not_fit(run):
     agent = crlviz.load(run)
     wrong = jax.tree.map(lambda leaf: leaf.astype(np.float16), agent.params["actor"])
-    run_directory.write(run, 5000, None, {"actor": wrong, "critic": agent.params["critic"]})
+    RunDirectory(run).write_checkpoint(5000, None, {"actor": wrong, "critic": agent.params["critic"]})
     assert "float16" in _refusal(run)
 
 
 def test_the_number_of_updates_may_be_unknown(run):
     agent = crlviz.load(run)
-    run_directory.write(run, 5000, None, agent.params)
+    RunDirectory(run).write_checkpoint(5000, None, agent.params)
     assert crlviz.load(run).gradient_steps is None
 
 
@@ -382,7 +384,7 @@ def test_arrays_of_another_network_do_not_fit(run):
         actor | {"stem": {**actor["stem"], "dense": {k: v[..., :3] for k, v in actor["stem"]["dense"].items()}}},
         {},
     ):
-        path = run_directory.write(run, 5000, 1, {"actor": wrong, "critic": agent.params["critic"]})
+        path = RunDirectory(run).write_checkpoint(5000, 1, {"actor": wrong, "critic": agent.params["critic"]})
         message = _refusal(run)
         assert str(path / "actor.safetensors") in message
         assert "does not fit" in message
@@ -412,7 +414,7 @@ def test_a_failed_write_leaves_no_files(run, monkeypatch, fails_at):
     before = sorted(p.name for p in (run / "checkpoints").iterdir())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CrlvizError, match=r"cannot write .*3000: No space"):
-        run_directory.write(run, 3000, 1, {"actor": {"x": np.ones(3)}, "critic": {"x": np.ones(3)}})
+        RunDirectory(run).write_checkpoint(3000, 1, {"actor": {"x": np.ones(3)}, "critic": {"x": np.ones(3)}})
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
     assert crlviz.load(run).env_steps == 1000
 
@@ -472,7 +474,7 @@ def test_files_have_default_permissions(tmp_path):
 def test_a_checkpoint_is_never_overwritten(run):
     before = (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes()
     with pytest.raises(CrlvizError, match=r"not empty|exists"):
-        run_directory.write(run, 1000, 1, {"actor": {"x": np.ones(3)}})
+        RunDirectory(run).write_checkpoint(1000, 1, {"actor": {"x": np.ones(3)}})
     assert (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes() == before
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["1000", "90"]
 
@@ -482,7 +484,56 @@ def test_a_checkpoint_is_never_overwritten(run):
     [(1, [900]), (2, [100, 900]), (3, [100, 500, 900]), (9, range(100, 901, 100)), (50, range(100, 901, 100))],
 )
 def test_through_training_spaces_checkpoints_evenly(tmp_path, most, chosen):
-    run_directory.write_config(tmp_path, {"algorithm": "crl", "config": {}})
-    paths = {steps: run_directory.write(tmp_path, steps, 0, {}) for steps in range(100, 901, 100)}
-    assert run_directory.through_training(tmp_path, most) == [paths[steps] for steps in chosen]
-    assert run_directory.through_training(paths[300], most) == [paths[300]]
+    RunDirectory(tmp_path).write_config({"algorithm": "crl", "config": {}})
+    paths = {steps: RunDirectory(tmp_path).write_checkpoint(steps, 0, {}) for steps in range(100, 901, 100)}
+    assert through_training(tmp_path, most) == [paths[steps] for steps in chosen]
+    assert through_training(paths[300], most) == [paths[300]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "checkpoints", "wanted", "asked", "finished"),
+    [
+        ([], [], 100, None, False),
+        ([80, 120], [80, 120], 100, None, True),  # rounded up to whole epochs
+        ([80], [80], 100, None, False),
+        ([80, 120], [80], 100, None, False),  # evaluated, but stopped before its checkpoint was written
+        ([80], [80, 120], 100, None, False),  # metrics.csv lost its last row
+        ([80, 120], [120], 100, 120, True),
+        ([80, 120], [80, 120], 100, 160, False),  # asked whether it was trained longer
+        ([80, 120], [120], 100, 80, False),  # --keep 1 removed that checkpoint
+        ([80, 120], [80, 120], None, None, False),  # an imported run records no total
+    ],
+)
+def test_a_run_is_finished_with_its_last_evaluation_and_that_checkpoint(
+    tmp_path, rows, checkpoints, wanted, asked, finished
+):
+    run = RunDirectory(tmp_path)
+    run.write_config({"algorithm": "crl", "config": {} if wanted is None else {"env_steps": wanted}})
+    if rows:
+        run.write_metrics([{"env_steps": steps, "success": 0.5} for steps in rows])
+    for steps in checkpoints:
+        (tmp_path / "checkpoints" / str(steps)).mkdir(parents=True)
+    assert run.finished(asked) is finished
+
+
+def test_metrics_are_read_as_they_were_written(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.read_metrics() == []
+    run.write_metrics([{"env_steps": 80, "success": 0.123456789}, {"env_steps": 160, "success": 1.0}])
+    text, rows = run.metrics_file.read_bytes(), run.read_metrics()
+    assert [(row["env_steps"], row["success"], row["alpha"]) for row in rows] == [
+        ("80", "0.123457", ""),
+        ("160", "1", ""),
+    ]
+    run.write_metrics(rows)
+    assert run.metrics_file.read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    "text", ["env_steps,success\n80\n", "env_steps,success\n80,1,2\n", "env_steps\nx\n", "success\n1\n"]
+)
+def test_a_damaged_table_of_metrics_is_one_sentence(tmp_path, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(CrlvizError, match=r"metrics\.csv is not a table of evaluations") as error:
+        RunDirectory(tmp_path).read_metrics()
+    assert "\n" not in str(error.value)

@@ -16,7 +16,7 @@ import pytest
 
 from crlviz import cli
 from crlviz.algorithms.crl import CRL
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from tests.helpers.toys import change_config, send, toy_config
 from tests.torture.runs import differences
@@ -144,7 +144,7 @@ def test_a_finished_run_is_left_unchanged(toy_run, tmp_path, monkeypatch, capsys
     cli.main()
     assert capsys.readouterr().out == f"{run} is finished already\n"
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    assert states.newest(run)
+    assert RunDirectory(run).newest_state()
     change_config(run, lambda content: content["config"].update(keep_state=False))
     cli.main()  # as if killed before its state was removed
     assert not (run / "state").exists()
@@ -190,9 +190,9 @@ def test_saving_does_not_block_training(tmp_path, at_step, monkeypatch):
 def test_save_every_and_keep(tmp_path):
     """Of four evaluations ``save_every=3`` saves the third and the last, and ``keep=2`` keeps the last two."""
     sparse = trainer.train(toy_config(evaluations=4, save_every=3), tmp_path / "sparse", progress=False)
-    assert run_directory.all_steps(sparse) == [240, 280]
+    assert RunDirectory(sparse).checkpoint_steps() == [240, 280]
     few = trainer.train(toy_config(evaluations=4, keep=2), tmp_path / "few", progress=False)
-    assert run_directory.all_steps(few) == [240, 280]
+    assert RunDirectory(few).checkpoint_steps() == [240, 280]
 
 
 def test_without_a_saved_buffer_a_run_resumes_with_a_new_one(toy_run, tmp_path, at_step):
@@ -201,7 +201,7 @@ def test_without_a_saved_buffer_a_run_resumes_with_a_new_one(toy_run, tmp_path, 
     assert manifest["replay"] is False
     trainer.resume(run, progress=False)
     assert trainer.finished(run)
-    assert run_directory.all_steps(run) == [200, 280]
+    assert RunDirectory(run).checkpoint_steps() == [200, 280]
     mine, other = ((each / "checkpoints" / "280" / "actor.safetensors").read_bytes() for each in (run, toy_run))
     assert mine != other  # what --no-save-replay costs
 
@@ -211,10 +211,10 @@ def test_what_may_change_on_resuming(tmp_path, at_step):
     with pytest.raises(UsageError, match="gamma is fixed once a run has started"):
         trainer.resume(run, {"gamma": 0.9})
     trainer.resume(run, {"keep": 1}, command=["crlviz", "again"], progress=False)
-    content = run_directory.read_config(run)
+    content = RunDirectory(run).read_config()
     assert content["config"]["keep"] == 1
     assert [(each["env_steps"], each["command"]) for each in content["resumed"]] == [(200, ["crlviz", "again"])]
-    assert run_directory.all_steps(run) == [280]
+    assert RunDirectory(run).checkpoint_steps() == [280]
 
 
 def test_other_versions_give_a_warning(tmp_path, at_step, capsys):
@@ -238,7 +238,7 @@ def test_checkpoints_without_a_state_are_not_overwritten(toy_run, tmp_path):
     shutil.rmtree(run / "state")
     with pytest.raises(CrlvizError, match="checkpoints but no saved state"):
         trainer.resume(run)
-    assert run_directory.all_steps(run) == [200, 280]
+    assert RunDirectory(run).checkpoint_steps() == [200, 280]
 
 
 # ---- the disk
@@ -368,7 +368,7 @@ def test_divergence_stops_the_run_and_names_the_last_good_checkpoint(toy_run, tm
         trainer.train(toy_config(), run, progress=False)
     assert error.value.exit_code == 1
     assert f"last good checkpoint: {run}/checkpoints/200" in str(error.value)
-    assert run_directory.all_steps(run) == [200]
+    assert RunDirectory(run).checkpoint_steps() == [200]
     for name in ("actor", "critic"):
         good, mine = (each / "checkpoints" / "200" / f"{name}.safetensors" for each in (toy_run, run))
         assert good.stat().st_size == mine.stat().st_size
@@ -403,4 +403,4 @@ def test_divergence_before_the_first_state_restarts_the_run(tmp_path, poison, mo
     with pytest.raises(divergence.DivergenceError, match="last good checkpoint: none yet"):
         trainer.train(toy_config(on_nan="rewind", rewinds=1, evaluations=1), tmp_path / "run", progress=False)
     assert "going back to environment step 120 with another key (1 of 1)" in capsys.readouterr().err
-    assert states.newest(tmp_path / "run") is None
+    assert RunDirectory(tmp_path / "run").newest_state() is None

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.processes import interrupts
 from tests.torture import runs
 from training.run import saved_state as states
@@ -114,11 +115,11 @@ def test_a_closed_terminal_saves_the_run(tmp_path):
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-m", "crlviz", *runs.TRAIN, *LONG, "--out", str(run)])
     deadline = time.monotonic() + 120
-    while not states.newest(run):
+    while not RunDirectory(run).newest_state():
         assert time.monotonic() < deadline
         if select.select([terminal], [], [], 0.01)[0]:
             os.read(terminal, 1024)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
-    assert states.look(states.newest(run)).counters.step > 0
+    assert states.verify(RunDirectory(run), RunDirectory(run).newest_state()).counters.step > 0
     assert not list(run.rglob("*.part"))

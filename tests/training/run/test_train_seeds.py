@@ -18,7 +18,7 @@ import pytest
 
 import crlviz
 from crlviz import cli
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from tests.helpers.toys import TOY, send, toy_config
 from tests.torture.runs import TIMES, differences
@@ -96,8 +96,8 @@ def test_in_turn_each_run_equals_the_one_trained_alone_bit_for_bit(toy_run, tmp_
     assert compile_once.cache_info().misses - before <= 1  # one program for both
     assert differences(tmp_path / "both" / "seed0", toy_run) == []
     assert differences(tmp_path / "both" / "seed5", alone) == []
-    content = run_directory.read_config(tmp_path / "both" / "seed5")
-    assert content["config"] == run_directory.read_config(alone)["config"]
+    content = RunDirectory(tmp_path / "both" / "seed5").read_config()
+    assert content["config"] == RunDirectory(alone).read_config()["config"]
     assert content["together"] == [5]  # nothing else was trained at the same time
 
 
@@ -183,7 +183,7 @@ def test_at_once_each_run_is_close_to_the_one_trained_alone(group, toy_run):
                 assert float(mine[name]) == pytest.approx(float(other[name]), rel=1e-3, abs=1e-3)
     others = [rows(group / f"seed{seed}")[-1] for seed in range(3)]
     assert len({row["critic_loss"] for row in others}) == 3
-    assert [run_directory.read_config(group / f"seed{seed}")["together"] for seed in range(3)] == [[0, 1, 2]] * 3
+    assert [RunDirectory(group / f"seed{seed}").read_config()["together"] for seed in range(3)] == [[0, 1, 2]] * 3
 
 
 @pytest.mark.slow
@@ -207,7 +207,7 @@ def test_at_once_a_signal_saves_all(group, tmp_path, at_once, interrupted, numbe
     assert [[path.name for path in (run / "state").iterdir()] for run in runs] == [[str(160 + 40 * number)]] * 3
     trainer.resume_seeds(runs, progress=False)
     assert [differences(run, group / run.name) for run in runs] == [[], [], []]
-    assert run_directory.read_config(runs[0])["resumed"][0]["together"] == [0, 1, 2]
+    assert RunDirectory(runs[0]).read_config()["resumed"][0]["together"] == [0, 1, 2]
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_at_once_runs_resume_with_those_at_the_same_step(group, tmp_path, at_onc
     shutil.rmtree(tmp_path / "seed1" / "checkpoints")
     runs = [tmp_path / f"seed{seed}" for seed in range(3)]
     trainer.resume_seeds(runs, progress=False)
-    together = [run_directory.read_config(run)["resumed"][0]["together"] for run in runs]
+    together = [RunDirectory(run).read_config()["resumed"][0]["together"] for run in runs]
     assert together == [[0, 2], [1], [0, 2]]
     output = capsys.readouterr().err
     assert f"{runs[1]} was trained in a group of 3 and continues in a group of 1" in output
@@ -235,7 +235,7 @@ def test_at_once_a_diverged_run_drops_out(group, tmp_path, at_once, monkeypatch,
     with pytest.raises(CrlvizError, match="1 of 3 runs failed"):
         train(tmp_path, range(3))
     assert f"{tmp_path / 'seed1'}: critic_loss became nan in update 1; the others continue" in capsys.readouterr().err
-    assert run_directory.all_steps(tmp_path / "seed1") == []
+    assert RunDirectory(tmp_path / "seed1").checkpoint_steps() == []
     for seed in (0, 2):
         assert differences(tmp_path / f"seed{seed}", group / f"seed{seed}") == []
 
@@ -296,7 +296,7 @@ def test_an_existing_run_refuses_the_whole_group(toy_run, tmp_path):
 def test_runs_with_different_settings_are_not_resumed_together(tmp_path):
     runs = [tmp_path / "a", tmp_path / "b"]
     for run, config in zip(runs, (toy_config(), toy_config(gamma=0.9, seed=1)), strict=True):
-        run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
+        RunDirectory(run).write_config({"algorithm": "crl", "config": dataclasses.asdict(config)})
     with pytest.raises(UsageError, match=r"a and .*b differ in more than their seed \(gamma\)"):
         trainer.resume_seeds(runs, progress=False)
 
