@@ -330,7 +330,7 @@ def load_each(paths: Sequence[str | Path]) -> list[tuple[Path, Agent]]:
 
     Args:
       paths: checkpoints, run directories (their newest checkpoint), or directories that hold runs, as made by
-        ``crlviz sweep`` and ``train --seeds``. A run in such a directory that cannot be loaded is skipped with a
+        ``crlviz sweep`` and ``train --seed 0-4``. A run in such a directory that cannot be loaded is skipped with a
         warning.
 
     Raises:

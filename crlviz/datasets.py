@@ -53,6 +53,14 @@ _MEANINGS = {
     "block": ("number of the residual block, from the input on", "1"),
     "component": ("number of the principal component", "1"),
 }
+# Names of variables and coordinates in files of an older crlviz, and what they are called now.
+OLD_NAMES = {
+    "behaviour": "behavior",
+    "way": "geodesic",
+    "reach": "displacement_over_geodesic",
+    "late_reach": "late_displacement_over_geodesic",
+    "roaming": "travel_over_geodesic",
+}
 _MOST_PARTS = 4  # settings in a label; nobody reads more
 
 
@@ -120,6 +128,11 @@ def described(dataset: xr.Dataset) -> xr.Dataset:
         long_name, units = _MEANINGS.get(str(name), (f"the setting {name}", "1"))
         coordinate.attrs = {"long_name": long_name, "units": units} | coordinate.attrs
     return dataset
+
+
+def with_current_names(dataset: xr.Dataset) -> xr.Dataset:
+    """The Dataset with its variables and coordinates under their current names; a file may have older ones."""
+    return dataset.rename({old: new for old, new in OLD_NAMES.items() if old in dataset.variables})
 
 
 def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Dataset) -> xr.Dataset:

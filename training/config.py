@@ -171,6 +171,30 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "critic_depth": ("critic.depth",),
 }
 
+# What JaxGCRL, brax and the paper's code call a setting, where crlviz has another name for it.
+NAMES_ELSEWHERE = {
+    "discounting": "gamma",
+    "unroll_length": "unroll",
+    "num_sgd_batches_per_training_step": "updates",
+    "max_replay_size": "replay_steps",
+    "total_env_steps": "env_steps",
+    "num_timesteps": "env_steps",
+    "num_epochs": "evaluations",
+    "num_evals": "evaluations",
+    "num_eval_envs": "eval_episodes",
+    "eval_env_id": "eval_env",
+    "env_id": "env",
+    "env_name": "env",
+    "actor_lr": "crl.learning_rate",
+    "critic_lr": "crl.learning_rate",
+    "alpha_lr": "crl.temperature_learning_rate",
+    "logsumexp_penalty_coeff": "crl.logsumexp_penalty",
+    "actor_network_width": "actor.width",
+    "critic_network_width": "critic.width",
+    "actor_depth": "actor.depth",
+    "critic_depth": "critic.depth",
+}
+
 
 def preset_of(name: str | None, env: str) -> str:
     """The preset that a run starts from: ``name``, or the default of the environment if that is empty."""
@@ -244,9 +268,9 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
         if tail and isinstance(values.get(head), Mapping):
             value = {**values[head], tail: _literal(value)}
         elif head not in values or dataclasses.is_dataclass(values[head]) != bool(tail):
-            raise UsageError(
-                f"no setting is called {prefix + name!r}{nearest(prefix + name, known)}; known are {', '.join(known)}"
-            )
+            own = NAMES_ELSEWHERE.get(prefix + name)
+            hint = f" (it is {own} here)" if own else nearest(prefix + name, known)
+            raise UsageError(f"no setting is called {prefix + name!r}{hint}; known are {', '.join(known)}")
         elif tail:
             inner.setdefault(head, {})[tail] = value
             continue

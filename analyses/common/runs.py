@@ -53,8 +53,8 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
     """Find the run directories at paths, sorted by name, with numbers in numeric order (4 before 16).
 
     Args:
-      paths: run directories, or directories that hold some, as ``crlviz sweep`` and ``train --seeds`` make them. A path
-        without runs is left out with a warning, because a shell wildcard may include it.
+      paths: run directories, or directories that hold some, as ``crlviz sweep`` and ``train --seed 0-4`` make them. A
+        path without runs is left out with a warning, because a shell wildcard may include it.
 
     Raises:
       CrlvizError: a path does not exist, or no path holds a run.
@@ -254,8 +254,8 @@ def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
 
     Returns:
       Columns ``group``, the ``FACTORS`` (without others), ``seeds`` (their number), ``scores`` (a list, one score for
-      each seed), ``score`` (their mean), and the mean costs of the runs: ``updates``, ``parameters``, ``flops`` (per
-      update) and ``seconds``.
+      each seed), ``score`` (their mean), and the mean costs of the runs: ``gradient_steps``, ``parameters``, ``flops``
+      (per update) and ``seconds``.
     """
     rows = []
     for group in dict.fromkeys(dataset.group.values.tolist()):
@@ -268,7 +268,7 @@ def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
                 "seeds": len(np.unique(part.seed)),
                 "scores": [float(score) for score in scores],
                 "score": float(np.mean(scores)),
-                "updates": float(part.gradient_steps.max("evaluation").mean()),
+                "gradient_steps": float(part.gradient_steps.max("evaluation").mean()),
                 "parameters": float(part.parameters.mean()),
                 "flops": float(part.flops_per_update.mean()),
                 "seconds": float(part.train_seconds.max("evaluation").mean()),

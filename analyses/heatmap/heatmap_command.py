@@ -9,16 +9,17 @@ import xarray as xr
 
 from analyses.common import outputs
 from analyses.heatmap.heatmap_pictures import STILL, animate, is_shared, plot
-from analyses.heatmap.places import MOST_PLACES, default_places, evaluation_maze, goal_cells
+from analyses.heatmap.places import MAX_PLACES, default_places, evaluation_maze, goal_cells
 from analyses.heatmap.q_map import FIXED, check, compute, on_a_page, summary
 from crlviz import charts
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import UsageError
+from crlviz.options import Command
 
 _STATIC = (".png", ".svg", ".pdf")  # formats without tooltips
 
 
-@click.command()
+@click.command(cls=Command, old_options={"--goals": "--max-goals", "--checkpoints": "--max-checkpoints"})
 @outputs.checkpoints
 @outputs.out("heatmap.html", "gif for all of training")
 @click.option(
@@ -30,10 +31,9 @@ _STATIC = (".png", ".svg", ".pdf")  # formats without tooltips
     "far apart (in gif the farthest).",
 )
 @click.option(
-    "--goals",
-    "most",
+    "--max-goals",
     type=int,
-    default=MOST_PLACES,
+    default=MAX_PLACES,
     show_default=True,
     help="Largest number of default goals (or starts) in a still picture.",
 )
@@ -45,8 +45,7 @@ _STATIC = (".png", ".svg", ".pdf")  # formats without tooltips
     help="positions: Q of all positions, for a goal; goals: Q of all goals, from a start.",
 )
 @click.option(
-    "--checkpoints",
-    "count",
+    "--max-checkpoints",
     type=int,
     default=8,
     show_default=True,
@@ -56,7 +55,9 @@ _STATIC = (".png", ".svg", ".pdf")  # formats without tooltips
 @click.option("--scale", default="own", show_default=True, help="Color scale of each map: own or shared.")
 @click.option("--resolution", type=int, help="Points along a cell's side. Default: 8, fewer in large mazes.")
 @click.option("--coverage/--no-coverage", default=True, show_default=True, help="Outline where the policy goes.")
-def command(checkpoints, out, goals, most, starts, over, count, action, scale, resolution, coverage) -> None:
+def command(
+    checkpoints, out, goals, max_goals, starts, over, max_checkpoints, action, scale, resolution, coverage
+) -> None:
     """Draw Q over the positions of a maze, one map for each checkpoint and goal.
 
     An html without --goal is interactive: click a cell to move the goal, slide through training. A gif is an animation
@@ -77,7 +78,7 @@ def command(checkpoints, out, goals, most, starts, over, count, action, scale, r
     fixed_places, other = (goals, starts) if over == "positions" else (starts, goals)
     if other:
         raise UsageError(f"--over {over} keeps the {FIXED[over]} fixed: give --{FIXED[over]}")
-    for option, number in (("checkpoints", count), ("goals", most)):
+    for option, number in (("max-checkpoints", max_checkpoints), ("max-goals", max_goals)):
         if number < 1:
             raise UsageError(f"--{option} {number}: at least one is needed")
     places = np.array([_read_place(place, FIXED[over]) for place in fixed_places]) if fixed_places else None
@@ -85,7 +86,7 @@ def command(checkpoints, out, goals, most, starts, over, count, action, scale, r
     runs, newest = zip(*load_each(checkpoints), strict=True)
     endings = {path.suffix for path in out}
     interactive, animated = ".html" in endings and places is None, ".gif" in endings
-    through = [through_training(path, count) for path in runs]
+    through = [through_training(path, max_checkpoints) for path in runs]
     if animated and max(map(len, through)) < 2:
         raise UsageError(STILL)
     agents = load_all([path for paths in through for path in paths]) if interactive or animated else []
@@ -101,12 +102,14 @@ def command(checkpoints, out, goals, most, starts, over, count, action, scale, r
         gif = animate(computed[-1], scale=scale)
         others[".gif"] = lambda path: atomic_files.write(path, gif)
     if endings - others.keys() - {".nc"} or not computed:
-        shown = default_places(newest[0], over, most) if places is None else places
+        shown = default_places(newest[0], over, max_goals) if places is None else places
         computed.append(compute(newest, shown, resolution=resolution, **options))
         others |= dict.fromkeys(_STATIC, lambda path: charts.save(plot(computed[-1], scale=scale, tips=False), path))
         maze = evaluation_maze(newest[0])
         if places is None and over == "positions" and maze and len(shown) < (count := len(goal_cells(maze))):
-            click.echo(f"{len(shown)} of {count} goals, far from the start and from each other; --goals {count}: all")
+            click.echo(
+                f"{len(shown)} of {count} goals, far from the start and from each other; --max-goals {count}: all"
+            )
     click.echo(summary(computed[0]))
     outputs.write(out, computed[0], lambda: plot(computed[-1], scale=scale), others)
 

@@ -17,24 +17,24 @@ from crlviz import charts, datasets
 from crlviz.envs import mazes
 from crlviz.escaping import script_json
 
-MOST_BYTES = 6_000_000  # of maps and distances; base64 in the page takes a third more
+MAX_BYTES = 6_000_000  # of maps and distances; base64 in the page takes a third more
 _UNREACHED = 2**16 - 1  # stands for an infinite distance
 
 
-def fitting(maps: int, checkpoints: int, most: int) -> int:
-    """Choose the resolution at which a page stays below ``MOST_BYTES``.
+def choose_resolution(maps: int, checkpoints: int, max_resolution: int) -> int:
+    """Choose the resolution at which a page stays below ``MAX_BYTES``.
 
     A point takes one byte for each checkpoint and two for its distance.
 
     Args:
       maps: number of places times number of cells.
       checkpoints: number of checkpoints.
-      most: largest resolution.
+      max_resolution: largest resolution.
 
     Returns:
       Points along a cell's side.
     """
-    return min(most, max(1, int((MOST_BYTES / (maps * (checkpoints + 2))) ** 0.5)))
+    return min(max_resolution, max(1, int((MAX_BYTES / (maps * (checkpoints + 2))) ** 0.5)))
 
 
 def page(dataset: xr.Dataset, *, scale: str = "own") -> str:

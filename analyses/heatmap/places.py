@@ -12,25 +12,25 @@ from crlviz.envs.base import GoalEnv
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-MOST_PLACES = 4
-MOST_ON_A_PAGE = 256  # goals or starts to choose from on the interactive page
-_MOST_POINTS = 256  # default limit along a map's longer side: a picture cannot show more
+MAX_PLACES = 4
+MAX_ON_A_PAGE = 256  # goals or starts to choose from on the interactive page
+_MAX_POINTS = 256  # default limit along a map's longer side: a picture cannot show more
 
 
 @jax_config.as_usual
-def default_goals(agent: "Agent", most: int = MOST_PLACES) -> np.ndarray:
+def default_goals(agent: "Agent", max_count: int = MAX_PLACES) -> np.ndarray:
     """Goal positions [G, 2] in meters of the agent's evaluation, sorted by geodesic distance, farthest first.
 
     They are those of the evaluation environment. If it is the training environment and the maze has an evaluation
-    layout, they are those of that layout. Of more than ``most``, the ones farthest from the start and from each other.
+    layout, they are those of that layout. Of more than ``max_count``, the ones farthest from the start and each other.
     """
     maze = evaluation_maze(agent)
     if maze is None:
         state = jax.jit(agent.eval_env.reset)(jax.random.key(0))
         return np.asarray(state.obs[agent.eval_env.state_dim : agent.eval_env.state_dim + 2])[None]
     cells = goal_cells(maze)
-    if len(cells) > most:
-        return maze.xy(cells[maze.spread(cells, most, maze.starts[0])])
+    if len(cells) > max_count:
+        return maze.xy(cells[maze.spread(cells, max_count, maze.starts[0])])
     order = np.argsort(-maze.geodesic(maze.xy(cells), maze.xy(maze.starts[0])), kind="stable")
     return maze.xy(cells[order])
 
@@ -47,13 +47,13 @@ def goal_cells(maze: mazes.Maze) -> np.ndarray:
 
 
 @jax_config.as_usual
-def default_places(agent: "Agent", over: str, most: int = MOST_PLACES) -> np.ndarray:
+def default_places(agent: "Agent", over: str, max_count: int = MAX_PLACES) -> np.ndarray:
     """Default fixed places [P, 2] in meters: ``default_goals``; for maps over goals, the maze's first starts."""
     if over == "positions":
-        return default_goals(agent, most)
+        return default_goals(agent, max_count)
     env = agent.env
     if env.maze is not None:
-        return env.maze.xy(env.maze.starts[:most])
+        return env.maze.xy(env.maze.starts[:max_count])
     return position(env, jax.jit(env.reset)(jax.random.key(0)))[None]
 
 
@@ -66,12 +66,12 @@ def position(env: GoalEnv, state: Any) -> np.ndarray:
 def all_places(env: GoalEnv) -> np.ndarray:
     """Places [P, 2] in meters to choose from on a page: the center of every free cell; without a maze, a 10 x 10 grid.
 
-    Of more than ``MOST_ON_A_PAGE`` cells, the start and those that lie farthest from it and from each other.
+    Of more than ``MAX_ON_A_PAGE`` cells, the start and those that lie farthest from it and from each other.
     """
     maze = env.maze
-    if maze is not None and len(maze.free) > MOST_ON_A_PAGE:
+    if maze is not None and len(maze.free) > MAX_ON_A_PAGE:
         start, cells = maze.starts[0], np.array(maze.free)
-        chosen = maze.spread(cells, MOST_ON_A_PAGE - 1, start)
+        chosen = maze.spread(cells, MAX_ON_A_PAGE - 1, start)
         return maze.xy(sorted({start, *map(tuple, cells[chosen].tolist())}))
     x, y, free = grid(env, 1, 0)
     return np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)[free]
@@ -79,7 +79,7 @@ def all_places(env: GoalEnv) -> np.ndarray:
 
 def default_resolution(env: GoalEnv) -> int:
     """Default number of points along a cell's side: 8; in large mazes, as many as a picture can show."""
-    return min(8, max(1, _MOST_POINTS // max(env.maze.shape))) if env.maze else 8
+    return min(8, max(1, _MAX_POINTS // max(env.maze.shape))) if env.maze else 8
 
 
 def grid(env: GoalEnv, resolution: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from analyses.common import outputs
 from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, animate, plot
 from analyses.heatmap.places import (
-    MOST_PLACES,
+    MAX_PLACES,
     all_places,
     default_goals,
     default_places,
@@ -174,13 +174,13 @@ def on_a_page(
       agents, over, options: as for ``compute``.
       resolution: largest number of points along a cell's side. Default: ``default_resolution``.
     """
-    from analyses.heatmap.heatmap_page import fitting
+    from analyses.heatmap.heatmap_page import choose_resolution
 
     env = agents[0].env
     places = all_places(env) if over == "positions" or env.placeable else default_places(agents[0], over)
     cells = len(env.maze.free) if env.maze else 100
-    most = default_resolution(env) if resolution is None else resolution
-    resolution = fitting(len(places) * cells, len(agents), most)
+    largest = default_resolution(env) if resolution is None else resolution
+    resolution = choose_resolution(len(places) * cells, len(agents), largest)
     return compute(agents, places, over=over, resolution=resolution, **options)
 
 
@@ -290,7 +290,7 @@ def summary(dataset: xr.Dataset) -> str:
         places = [
             f"{x:g},{y:g}" for x, y in zip(dataset[f"{fixed}_x"].values, dataset[f"{fixed}_y"].values, strict=True)
         ]
-        if len(places) > MOST_PLACES:
+        if len(places) > MAX_PLACES:
             correlation, places = correlation.mean(fixed, keepdims=True), [f"mean of {len(places)}"]
         for place, (by_maze, by_line) in zip(places, correlation.values, strict=True):
             rows.append(f"{label:{width}} {place:>14} {by_maze:6.2f} {by_line:6.2f}")

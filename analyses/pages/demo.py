@@ -215,8 +215,8 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
     shown = shown.sel(seed=SHOWN_SEED) if "seed" in shown.dims else shown
     pictures = {
         "heatmaps": q_map.plot(shown),
-        "curves": alt.hconcat(*(scaling.curves(data, over=over) for over in ("gradient_steps", "train_seconds"))),
-        "efficiency": efficiency.panels(data, metric="success", costs=("updates", "parameters", "seconds")),
+        "curves": alt.hconcat(*(scaling.curves(data, x_axis=x_axis) for x_axis in ("gradient_steps", "train_seconds"))),
+        "efficiency": efficiency.panels(data, metric="success", costs=("gradient_steps", "parameters", "seconds")),
     }
     for name, picture in pictures.items():
         charts.save(picture, out / f"{name}.png")

@@ -18,12 +18,12 @@ from crlviz import charts
 from crlviz.options import check_choice
 
 COSTS = {
-    "updates": "updates",
+    "gradient_steps": "updates",
     "parameters": "parameters of actor and critic",
     "flops": "FLOPs an update (matrix products)",
     "seconds": "training seconds",
 }
-_SHORT = {"updates": "updates", "parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
+_SHORT = {"gradient_steps": "updates", "parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
 _LINES = {"depth": "deeper, at one width", "width": "wider, at one depth"}
 _LINE_STYLE = alt.Scale(domain=list(_LINES.values()), range=[charts.SOLID, [5, 4]])
 NEEDS = (

@@ -239,7 +239,7 @@ def settings_digest(config: Mapping[str, Any]) -> str:
 def runs_in(folder: Path) -> list[Path]:
     """The run directories in a directory, sorted with numbers by value (4 before 16).
 
-    Those of ``crlviz sweep`` are directly in it, those of ``train --seeds`` one level deeper.
+    Those of ``crlviz sweep`` are directly in it, those of ``train --seed 0-4`` one level deeper.
     """
     configs = [*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]
     runs = [config.parent for config in configs if not config.relative_to(folder).as_posix().startswith(".")]

@@ -1,11 +1,13 @@
 """The command line: every verb, and the one-sentence message of every user error."""
 
 import json
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import click
 import jax
 import numpy as np
 import pytest
@@ -417,6 +419,46 @@ def test_misspelled_and_missing_arguments_get_one_sentence(crlviz, arguments, wo
     assert words in error_of(crlviz(*arguments), 2)
 
 
+OLD = [
+    ("stitch runs --cells 9", "stitch runs --max-cells 9"),
+    ("stitch runs --sampled --show=time_at_goal", "stitch runs --stochastic --metric time_at_goal"),
+    ("stitch runs --over meters", "stitch runs --x-axis meters"),
+    ("scaling runs --over train_seconds", "scaling runs --x-axis train_seconds"),
+    ("heatmap runs --goals 3 --checkpoints=2", "heatmap runs --max-goals 3 --max-checkpoints=2"),
+    ("rollout runs --sampled", "rollout runs --stochastic"),
+    ("behavior runs --sampled", "behavior runs --stochastic"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), OLD)
+def test_old_names_of_options_mean_the_new_ones(capsys, old, new):
+    def parse(line: str) -> dict:
+        verb, *words = line.split()
+        return cli.cli.get_command(click.Context(cli.cli), verb).make_context(verb, words).params
+
+    expected = parse(new)
+    assert capsys.readouterr().err == ""
+    assert parse(old) == expected
+    hints = [line.split(" is called ") for line in capsys.readouterr().err.splitlines()]
+    assert [hint[0] for hint in hints] == re.findall(r"--[a-z]+", old)
+    assert [hint[1] for hint in hints] == [f"{option} now" for option in re.findall(r"--[a-z-]+", new)]
+
+
+def test_help_shows_no_old_name(crlviz):
+    for verb in {line.split()[0] for line, _ in OLD}:
+        _, out, _ = crlviz(verb, "--help")
+        shown = set(re.findall(r"(?<![\w-])--[a-z-]+", out.partition("Options:")[2]))
+        old = cli.cli.get_command(click.Context(cli.cli), verb).old_options
+        assert old
+        assert not shown & set(old)
+        assert set(old.values()) <= shown
+
+
+def test_a_setting_known_elsewhere_is_named(crlviz):
+    words = error_of(crlviz("train", "point_u_maze", "--set", "discounting=0.9"), 2)
+    assert "no setting is called 'discounting' (it is gamma here)" in words
+
+
 def test_without_a_verb_the_help_is_printed(crlviz):
     code, out, err = crlviz()
     assert code == 2
@@ -425,7 +467,7 @@ def test_without_a_verb_the_help_is_printed(crlviz):
 
 CHECKED = {
     "heatmap": [["--scale", "log"], ["--resolution", "0"], ["--action", "jump"], ["--goal", "nan,1"]],
-    "stitch": [["--show", "all"], ["--over", "miles"], ["--episodes", "0"]],
+    "stitch": [["--metric", "all"], ["--x-axis", "miles"], ["--episodes", "0"]],
     "embed": [["--trajectory", "none"], ["--episodes", "0"]],
     "norms": [["--episodes", "0"]],
     "behavior": [["--episodes", "-1"]],
@@ -433,7 +475,7 @@ CHECKED = {
     "export": [],
     "bench": [],
     "envs": [["--size", "1x1"]],
-    "scaling": [["--over", "miles"]],
+    "scaling": [["--x-axis", "miles"]],
     "efficiency": [],
 }
 
@@ -467,7 +509,7 @@ def test_a_directory_that_is_not_writable_is_refused_before_any_work(crlviz, tmp
 
 
 def test_a_directory_of_runs_means_all_of_them(crlviz, tmp_path):
-    """As train --seeds and sweep make it. A verb that takes one run lists the runs there."""
+    """As train --seed 0-4 and sweep make it. A verb that takes one run lists the runs there."""
     for seed in (0, 1, 10):
         untrained_run(tmp_path / "five" / f"seed{seed}", toy_config(seed=seed))
     (tmp_path / "five" / "logs").mkdir()

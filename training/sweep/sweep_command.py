@@ -61,7 +61,7 @@ class Group:
         if len(self.cells) == 1:
             return (*first.arguments, "--seed", str(first.config.seed), "--out", str(first.out))
         seeds = ",".join(str(cell.config.seed) for cell in self.cells)
-        return (*first.arguments, "--seeds", seeds, "--out", str(first.folder / f"{first.kind}-seed{{seed}}"))
+        return (*first.arguments, "--seed", seeds, "--out", str(first.folder / f"{first.kind}-seed{{seed}}"))
 
     @property
     def seconds(self) -> float:
@@ -246,8 +246,8 @@ def command(
     """Train every combination of settings. ENV and each option take several values, such as 4,8,16 or 0-4.
 
     Each combination is a cell and gets a run directory in OUT. Cells that differ only in their seed share one process,
-    as in crlviz train --seeds, or several where a core would be idle. Cells that are finished in OUT are skipped: the
-    same command continues after a failure or a Ctrl-C, and a larger sweep only trains the new cells.
+    as in crlviz train --seed 0-4, or several where a core would be idle. Cells that are finished in OUT are skipped:
+    the same command continues after a failure or a Ctrl-C, and a larger sweep only trains the new cells.
 
     With --cluster the processes run on the nodes of a Ray cluster. All nodes must see OUT and have the same Python
     environment. If a node is lost, its runs resume on another node from their last saved state.

@@ -46,12 +46,12 @@ def test_table_has_a_row_for_each_group(four_runs):
     table = runs.table(runs.compute(four_runs), "success").set_index("group")
     assert table.score["depth 4"] == pytest.approx(0.25)
     assert table.scores["depth 8"] == pytest.approx([0.7, 0.8])
-    assert table.updates["depth 4"] == 60
+    assert table.gradient_steps["depth 4"] == 60
     assert table.seconds["depth 8"] == 48
 
 
 def test_seeds_trained_at_once_are_noted(four_runs, tmp_path):
-    """As train --seeds makes them: a directory of runs, here inside another directory."""
+    """As train --seed 0-4 makes them: a directory of runs, here inside another directory."""
     for seed in (0, 1):
         path = untrained_run(tmp_path / "both" / f"seed{seed}", toy_config(seed=seed))
         change_config(path, lambda content: content.update(together=[0, 1]))

@@ -326,7 +326,7 @@ def test_the_command_trains_and_resumes_seeds(tmp_path, monkeypatch, capsys, int
     out = tmp_path / "runs"
     interrupted(0)
     with pytest.raises(SystemExit):
-        crlviz_train("point_u_maze", *TYPED, "--seeds", "3,9-10", "--out", out)
+        crlviz_train("point_u_maze", *TYPED, "--seed", "3,9-10", "--out", out)
     assert capsys.readouterr().err.strip().endswith(f"go on with: crlviz train --resume {out}")
     names = ["seed3", "seed9", "seed10"]
     assert crlviz_train("--resume", out) == "".join(f"wrote {out / name}\n" for name in names)
@@ -335,17 +335,17 @@ def test_the_command_trains_and_resumes_seeds(tmp_path, monkeypatch, capsys, int
     assert config["config"]["seed"] == 9
     assert config["command"][:3] == ["crlviz", "train", "point_u_maze"]
     named = [tmp_path / f"mine-{seed}-run" for seed in (0, 1)]
-    output = crlviz_train("point_u_maze", *TYPED, "--seeds", "0,1", "--out", tmp_path / "mine-{seed}-run")
+    output = crlviz_train("point_u_maze", *TYPED, "--seed", "0,1", "--out", tmp_path / "mine-{seed}-run")
     assert output == f"wrote {named[0]}, {named[1]}\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--seed", "1", "--seeds", "0-1"], "--seed trains one run and --seeds several; give one of the two"),
-        (["--seeds", "a,b"], "--seeds takes whole numbers separated by commas, or a range such as 0-4, not 'a,b'"),
-        (["--seeds", "0,,1"], "--seeds takes values with commas between"),
-        (["--seeds", "0-1", "--watch"], "--watch keeps the page of one run"),
+        (["--seed", "1", "--seeds", "0-1"], "--seed takes several seeds, such as 0-4; leave --seeds out"),
+        (["--seed", "a,b"], "--seed takes whole numbers separated by commas, or a range such as 0-4, not 'a,b'"),
+        (["--seed", "0,,1"], "--seed takes values with commas between"),
+        (["--seed", "0-1", "--watch"], "--watch keeps the page of one run"),
     ],
 )
 def test_mistakes_with_seeds(tmp_path, monkeypatch, capsys, arguments, words):

@@ -173,7 +173,8 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_retried(tmp_path):
         (["--max-pair-distance=3"], "point_u_maze-depth4-pairs3-seed0"),
         (["--set=gamma=0.9", "--env-steps=5e5"], None),
         (["--set=gamma=0.9", "--env-steps=500000"], "point_u_maze-depth4-env_steps=500000-gamma=0.9-seed0"),
-        (["--seeds=0-1", "--depth=8"], "point_u_maze-depth8-seed0"),
+        (["--seed=0-1", "--depth=8"], "point_u_maze-depth8-seed0"),
+        (["--seeds=4", "--depth=8"], "point_u_maze-depth8-seed4"),
     ],
 )
 def test_train_without_out_names_its_run_as_a_sweep_would(monkeypatch, tmp_path, typed, name):
