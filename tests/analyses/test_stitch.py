@@ -11,7 +11,7 @@ from crlviz import datasets, envs
 from crlviz.envs import mazes
 from crlviz.envs.point import PointMaze
 from crlviz.errors import UsageError
-from tests.crlviz.envs.test_geodesics import carved
+from tests.helpers.carved import carved
 from tests.helpers.toys import FACTS, Handmade, assert_described
 
 

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-import crlviz
 from crlviz import cli
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import UsageError
-from tests.torture.runs import ROOT, TIMES, differences
+from tests.helpers.same import same
+from tests.torture.runs import ROOT, differences
 from training import sharding
 
 
@@ -38,15 +38,6 @@ def four(tmp_path_factory) -> Path:
 def measured(four):
     """The measurements of its compiled programs."""
     return json.loads((four / "told.json").read_text())
-
-
-def same(run: Path, other: Path) -> None:
-    """Check that scores, losses and parameters of two runs agree to 1e-4."""
-    for mine, theirs in zip(*(RunDirectory(each).read_metrics() for each in (run, other)), strict=True):
-        for name in set(mine) - set(TIMES):
-            assert mine[name] == theirs[name] or float(mine[name]) == pytest.approx(float(theirs[name]), 1e-4, 1e-4)
-    for mine, theirs in zip(*(jax.tree.leaves(crlviz.load(each).params) for each in (run, other)), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow  # compiles for two numbers of devices

@@ -13,7 +13,7 @@ from PIL import Image
 from analyses.heatmap import q_map
 from analyses.heatmap.heatmap_page import MAX_BYTES, choose_resolution, page
 from crlviz import charts, datasets, envs
-from tests.crlviz.envs.test_geodesics import carved
+from tests.helpers.carved import carved
 from tests.helpers.toys import Handmade
 
 ENV = "point_u4_maze"

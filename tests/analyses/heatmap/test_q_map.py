@@ -14,7 +14,7 @@ from analyses.heatmap import q_map
 from analyses.heatmap.heatmap_pictures import passed
 from crlviz import charts, datasets, envs
 from crlviz.errors import UsageError
-from tests.crlviz.envs.test_geodesics import carved
+from tests.helpers.carved import carved
 from tests.helpers.toys import assert_described, toy_config, untrained_run
 
 

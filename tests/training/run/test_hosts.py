@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.same import same
 from tests.helpers.toys import TOY, toy_config
 from tests.torture.runs import PATIENCE, ROOT, wait_until_training
-from tests.training.test_sharding import same
 from training import trainer
 
 # Eight training steps. With many more, rounding differences grow beyond the tolerance of the comparison.

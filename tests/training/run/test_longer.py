@@ -1,6 +1,5 @@
 """Runs that are extended with ``env_steps``, against runs started with that value."""
 
-import functools
 import shutil
 
 import pytest
@@ -12,16 +11,8 @@ from crlviz.interchange import inspection
 from tests.helpers.toys import toy_config
 from tests.torture.runs import differences
 from training import trainer
-from training.run import compiled
 from training.run.runner import Run
 from training.schedule import extended, rounded, schedule
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "compiled", functools.cache(compiled.compiled))
-        yield
 
 
 @pytest.fixture(scope="module")

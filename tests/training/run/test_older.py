@@ -1,7 +1,6 @@
 """Compatibility: runs of older versions are read and resumed; what a newer version adds is ignored or refused."""
 
 import dataclasses
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -21,20 +20,12 @@ from tests.helpers.toys import change_config, toy_config
 from tests.torture.runs import differences
 from training import config as configs
 from training import trainer
-from training.run import compiled
 from training.run.runner import Run
 
 # The toy run, killed in its last epoch, recorded with the version of the time. The first format has no checksum of
 # config.json and manifests; one run of the second lacks the settings that came with several devices.
 BEGUN = ["format1", "format2-without-remat", "format2-with-precision"]
 EXAMPLE = ROOT / "examples" / "depth4"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "compiled", functools.cache(compiled.compiled))
-        yield
 
 
 @pytest.fixture(params=BEGUN)

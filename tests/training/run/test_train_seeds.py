@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import itertools
 import json
 import shutil
@@ -25,18 +24,6 @@ from tests.torture.runs import TIMES, differences
 from training import trainer
 from training.run import compiled, signals
 from training.run.runner import Run
-
-REAL = compiled.compiled
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_once():
-    """Compile programs once for all tests; yields the cached function, which counts its misses."""
-    with pytest.MonkeyPatch.context() as patch:
-        cached = functools.cache(REAL)
-        # ``on_nan`` is not part of a program.
-        patch.setattr(compiled, "compiled", lambda config, *on: cached(dataclasses.replace(config, on_nan="stop"), *on))
-        yield cached
 
 
 @pytest.fixture
@@ -89,11 +76,11 @@ def parameters(run):
 # ---- one after the other, as on a CPU
 
 
-def test_in_turn_each_run_equals_the_one_trained_alone_bit_for_bit(toy_run, tmp_path, compile_once):
+def test_in_turn_each_run_equals_the_one_trained_alone_bit_for_bit(toy_run, tmp_path, programs):
     alone = trainer.train(toy_config(seed=5), tmp_path / "alone", progress=False)
-    before = compile_once.cache_info().misses
+    before = programs.cache_info().misses
     train(tmp_path / "both", (0, 5))
-    assert compile_once.cache_info().misses - before <= 1  # one program for both
+    assert programs.cache_info().misses - before <= 1  # one program for both
     assert differences(tmp_path / "both" / "seed0", toy_run) == []
     assert differences(tmp_path / "both" / "seed5", alone) == []
     content = RunDirectory(tmp_path / "both" / "seed5").read_config()
