@@ -31,7 +31,7 @@ X_AXES = {"cells": "cells from start to goal", "meters": "distance from start to
 METRICS = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def compute(
     agents: Sequence["Agent"],
     *,
@@ -67,7 +67,7 @@ def compute(
     maze = _shared_maze(agents)
     cells, count = _choose_cells(maze, max_cells)
     shared = _distances(maze, cells)
-    attrs = {"env": datasets.worlds(agents), "episodes": episodes, "cell_size": maze.cell_size, "free_cells": count}
+    attrs = {"env": datasets.env_names(agents), "episodes": episodes, "cell_size": maze.cell_size, "free_cells": count}
     pairs = np.argwhere(shared.cells.values > 0)
     return datasets.combine(
         agents,

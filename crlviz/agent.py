@@ -119,14 +119,14 @@ class Agent:
         trained = f"{self.env_steps:,} environment steps, seed {facts['seed']}"
         return f"Agent({facts['env']}, {shape}, {trained}, from {self.source})"
 
-    @jax_config.as_usual
+    @jax_config.with_fixed_settings
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
         """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or with a key a sample."""
         if key is not None and not hasattr(key, "dtype"):
             raise UsageError(f"key is {key!r}; give a random key, such as jax.random.key(0), or None")
         return _act(self.actor, self.params["actor"], self._input("observation", observation), key)
 
-    @jax_config.as_usual
+    @jax_config.with_fixed_settings
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal].
 
@@ -142,12 +142,12 @@ class Agent:
             ) from None
         return _q(self.critic, self.params["critic"], state, action, goal)
 
-    @jax_config.as_usual
+    @jax_config.with_fixed_settings
     def embed(self, state: Any, action: Any) -> jax.Array:
         """phi [..., 64] of states [..., state] with actions [..., action]."""
         return _phi(self.critic, self.params["critic"], *self._inputs(state, action))
 
-    @jax_config.as_usual
+    @jax_config.with_fixed_settings
     def embed_goal(self, goal: Any) -> jax.Array:
         """psi [..., 64] of goals [..., goal]."""
         return _psi(self.critic, self.params["critic"], self._input("goal", goal))
@@ -249,7 +249,7 @@ def _q(critic: Critic, params: Params, state: jax.Array, action: jax.Array, goal
         return critic.q(params, state, action, goal)
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def load(path: str | Path) -> Agent:
     """Load a checkpoint, or the newest checkpoint of a run directory.
 
@@ -273,7 +273,7 @@ def load(path: str | Path) -> Agent:
     return agent
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def array_bytes(checkpoint: Checkpoint) -> dict[str, int]:
     """Bytes of the ``actor`` and ``critic`` arrays by the checkpoint's config; their files may not hold more.
 

@@ -76,7 +76,8 @@ def self_contained(plot: Callable[P, alt.TopLevelMixin]) -> Callable[P, alt.TopL
     @functools.wraps(plot)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> alt.TopLevelMixin:
         chart = plot(*args, **kwargs)
-        ours = object.__new__(_with_our_settings(type(chart)))
+        kind: Any = type(chart)
+        ours = object.__new__(_with_our_settings(kind))
         ours.__dict__.update(chart.__dict__)  # a chart's constructor would validate all its parts again
         return ours
 
@@ -287,7 +288,7 @@ def _runs(edges: np.ndarray) -> list[list[int]]:
     return np.column_stack([np.argwhere(steps == 1), np.argwhere(steps == -1)[:, 1]]).tolist()
 
 
-def amounts(**options: Any) -> alt.Axis:
+def number_axis(**options: Any) -> alt.Axis:
     """An axis of numbers of any size, labeled 0.8, 200, 200k.
 
     SI suffixes are used from 1,000 on only: 0.8 would become 800m, which reads as meters, and zero would get a suffix.

@@ -15,7 +15,7 @@ import click
 import platformdirs
 
 from crlviz import __version__
-from crlviz.errors import UsageError, sentence
+from crlviz.errors import UsageError, one_line
 from crlviz.escaping import printable
 from crlviz.options import nearest
 from crlviz.processes import interrupts
@@ -63,7 +63,7 @@ class _Verbs(click.Group):
             return None
         module, _, attribute = VERBS[name][0].partition(":")
         _prefer_own_package(module.partition(".")[0])
-        with interrupts.nothing_begun():
+        with interrupts.exit_at_once():
             command = getattr(importlib.import_module(module), attribute)
         command.name = name
         return command
@@ -103,7 +103,7 @@ def main() -> None:
     except Exception as error:  # from any library
         if debug:
             traceback.print_exc()
-        click.echo(f"Error: {printable(sentence(error))}", err=True)
+        click.echo(f"Error: {printable(one_line(error))}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 

@@ -161,7 +161,7 @@ def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Da
     return described(shared.merge(combined).assign_attrs(shared.attrs | attrs | depth))
 
 
-def worlds(agents: Sequence["Agent"]) -> str:
+def env_names(agents: Sequence["Agent"]) -> str:
     """The names of the agents' training environments, joined by "and"."""
     return " and ".join(dict.fromkeys(agent.env.id for agent in agents))
 

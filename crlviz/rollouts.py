@@ -84,7 +84,7 @@ def evaluate(env: GoalEnv, policy: Policy, key: jax.Array, episodes: int, length
     }
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def rollout(
     agent: "Agent",
     episodes: int = 16,

@@ -305,7 +305,7 @@ def load(settings: Mapping[str, Any], source: str | Path = "config.json") -> Tra
         raise CrlvizError(f"{source} is damaged or from another version of crlviz: {error}") from None
 
 
-def of_run(run: Path) -> TrainConfig:
+def read_run(run: Path) -> TrainConfig:
     """The config of a run directory.
 
     Raises:

@@ -93,7 +93,7 @@ def command(
 
     try:
         # Handles signals until training starts; from then on training.run.signals does.
-        with interrupts.nothing_begun(), _processes(devices, distributed) as count:
+        with interrupts.exit_at_once(), _processes(devices, distributed) as count:
             if resume:
                 _resume(resume, env, out, watch, count, options)
             else:
@@ -148,9 +148,9 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
     pattern = str(out if _SEED in str(out) else out / f"seed{_SEED}")
     outs = {seed: Path(pattern.replace(_SEED, str(seed))) for seed in seeds}
     from training import trainer
-    from training.sharding import chosen
+    from training.sharding import select
 
-    selected, argv = chosen(devices), ["crlviz", *sys.argv[1:]]
+    selected, argv = select(devices), ["crlviz", *sys.argv[1:]]
     _warn_if_slow(start["preset"], env)
     if outs:
         again = [] if _SEED in str(out) else [out]
@@ -224,9 +224,9 @@ def _resume(
     if watch and len(runs) > 1:
         raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for each of several")
     from training import trainer
-    from training.sharding import chosen
+    from training.sharding import select
 
-    selected, done = chosen(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
+    selected, done = select(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
     with _watching(runs[0]) if watch and not done else contextlib.nullcontext():
         trainer.resume_seeds(runs, given, again=places, command=["crlviz", *sys.argv[1:]], devices=selected)
     for run in runs:

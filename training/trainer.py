@@ -50,7 +50,7 @@ def train(
       command: the command line, to record in config.json.
       progress: True: show a progress bar; False: show nothing; None: a bar in a terminal, else a line for each
         evaluation.
-      devices: the devices to train on (``sharding.chosen``).
+      devices: the devices to train on (``sharding.select``).
 
     Returns:
       The run directory.
@@ -65,7 +65,7 @@ def train(
     return run
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def train_seeds(
     config: TrainConfig,
     outs: Mapping[int, Path],
@@ -107,7 +107,7 @@ def train_seeds(
         seed_runs = []
         for seed, out in outs.items():
             _refuse_existing(out)  # another process may have created it meanwhile
-            atomic_files.clear(out)
+            atomic_files.remove_partial(out)
             seed_runs.append(SeedRun(RunDirectory(out), dataclasses.replace(config, seed=seed)))
         shared = {"algorithm": "crl", "cost": programs.loop.algorithm.cost(config.batch_size)}
         shared |= provenance.collect(devices.count) | {"command": list(command)}
@@ -149,7 +149,7 @@ def resume(
     return run
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def resume_seeds(
     runs: Sequence[Path],
     changes: Mapping[str, Any] | None = None,
@@ -241,7 +241,7 @@ def finished(run: str | Path, env_steps: int | None = None) -> bool:
     Raises:
       CrlvizError: not a run directory.
     """
-    config = configs.of_run(Path(run))
+    config = configs.read_run(Path(run))
     if env_steps is not None:
         config = extended(config, env_steps)
     return RunDirectory(Path(run)).finished(config.schedule.total_env_steps)
@@ -249,7 +249,7 @@ def finished(run: str | Path, env_steps: int | None = None) -> bool:
 
 def _changed(run: RunDirectory, changes: Mapping[str, Any]) -> TrainConfig:
     """The config to continue with: the run's own, with the changes made."""
-    config = configs.of_run(run.path)
+    config = configs.read_run(run.path)
     wanted = changes.get("env_steps")
     config = configs.replace(config, {name: value for name, value in changes.items() if name != "env_steps"})
     if wanted is None:
@@ -325,7 +325,7 @@ def _locked(*runs: Path) -> Iterator[None]:
     with contextlib.ExitStack() as locks:
         for run in runs:
             lock = filelock.FileLock(run / ".lock")
-            with atomic_files.naming(run / ".lock"):
+            with atomic_files.errors_naming(run / ".lock"):
                 try:
                     lock.acquire(timeout=0)
                 except filelock.Timeout:

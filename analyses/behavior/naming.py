@@ -106,7 +106,7 @@ def behavior(descriptors: Mapping[str, float]) -> str:
     return next(rule.name for rule in RULES if rule.holds(known))
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def compute(agents: Sequence["Agent"], *, episodes: int = 64, deterministic: bool = True, seed: int = 0) -> xr.Dataset:
     """Descriptors and names of many episodes of each agent, in its evaluation environment.
 

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 import xarray as xr
 
-from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, is_shared, maze_of, passed
+from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, covered, is_shared, maze_of
 from crlviz import charts, datasets
 from crlviz.envs import mazes
 from crlviz.escaping import script_json
@@ -93,7 +93,7 @@ def _panels(dataset: xr.Dataset, free: np.ndarray, fixed: str) -> list[dict[str,
         correlation = np.stack(
             [part.rank_correlation.transpose("distance_kind", fixed).values for part in parts.values()]
         )
-        outlines = [passed(part.visits.values, free)[free] for part in parts.values()] if "visits" in dataset else []
+        outlines = [covered(part.visits.values, free)[free] for part in parts.values()] if "visits" in dataset else []
         result.append(
             {
                 "label": label,

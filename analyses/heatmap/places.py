@@ -17,7 +17,7 @@ MAX_ON_A_PAGE = 256  # goals or starts to choose from on the interactive page
 _MAX_POINTS = 256  # default limit along a map's longer side: a picture cannot show more
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def default_goals(agent: "Agent", max_count: int = MAX_PLACES) -> np.ndarray:
     """Goal positions [G, 2] in meters of the agent's evaluation, sorted by geodesic distance, farthest first.
 
@@ -46,7 +46,7 @@ def goal_cells(maze: mazes.Maze) -> np.ndarray:
     return np.array(sorted({tuple(cell) for cell in maze.pairs[0][:, 1].tolist()}) if maze.hops else maze.goals)
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def default_places(agent: "Agent", over: str, max_count: int = MAX_PLACES) -> np.ndarray:
     """Default fixed places [P, 2] in meters: ``default_goals``; for maps over goals, the maze's first starts."""
     if over == "positions":
@@ -62,7 +62,7 @@ def position(env: GoalEnv, state: Any) -> np.ndarray:
     return np.asarray(state.obs)[list(env.goal_indices[:2])]
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def all_places(env: GoalEnv) -> np.ndarray:
     """Places [P, 2] in meters to choose from on a page: the center of every free cell; without a maze, a 10 x 10 grid.
 

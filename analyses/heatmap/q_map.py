@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FIXED = {"positions": "goal", "goals": "start"}  # axis of the maps -> the other argument of Q, which stays fixed
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def compute(
     agents: Sequence["Agent"],
     places: np.ndarray | None = None,
@@ -85,7 +85,7 @@ def compute(
     x, y, free = grid(env, resolution, seed)
     points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
     shared = _distances(env, places, x, y, free, FIXED[over])
-    shared.attrs = {"env": datasets.worlds(agents), "over": over, "action": action} | shared.attrs
+    shared.attrs = {"env": datasets.env_names(agents), "over": over, "action": action} | shared.attrs
     observations = _observations(env, state, places, points[free], over)
     parts = []
     for agent in tqdm(agents, unit="checkpoint", disable=None if len(agents) > 2 else True):
@@ -164,7 +164,7 @@ def check(over: str, action: str, resolution: int | None) -> None:
         raise UsageError(f"resolution {resolution}: a cell needs at least one point")
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def on_a_page(
     agents: Sequence["Agent"], *, over: str = "positions", resolution: int | None = None, **options: Any
 ) -> xr.Dataset:
@@ -221,7 +221,7 @@ def _placed(env: GoalEnv, state: Any, positions: Any, goals: Any) -> jax.Array:
     drawn = state.obs[env.state_dim :]  # a goal's third coordinate (a height) stays as drawn
 
     def one(position, goal):
-        return env.placed(state, position, drawn.at[:2].set(goal))
+        return env.observation_at(state, position, drawn.at[:2].set(goal))
 
     axes = [None if value is None or value.ndim == 1 else 0 for value in (positions, goals)]
     return jax.vmap(one, axes)(positions, goals)

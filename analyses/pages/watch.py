@@ -152,7 +152,7 @@ def write(run: Path, *, over: bool) -> Path:
         **{"refresh": _REFRESH_SECONDS} | _heatmap(agent) | _clip(agent),
     )
     folder = run / "watch"
-    with atomic_files.naming(folder):  # without parents: do not recreate a removed run
+    with atomic_files.errors_naming(folder):  # without parents: do not recreate a removed run
         folder.mkdir(exist_ok=True)
     atomic_files.write(folder / "index.html", page.encode(errors="replace"))
     return folder / "index.html"
@@ -164,7 +164,7 @@ def _curves(table: "pd.DataFrame") -> "alt.HConcatChart":
 
     from crlviz import charts
 
-    x = alt.X("env_steps:Q", title="environment steps", axis=charts.amounts(tickCount=4))
+    x = alt.X("env_steps:Q", title="environment steps", axis=charts.number_axis(tickCount=4))
     panels = []
     for column, title in _CURVES.items():
         domain: dict[str, Any] = {"domain": [0, 1]} if column == "success" else {"zero": column != "critic_loss"}

@@ -122,7 +122,7 @@ def _panel(
         f"{cost}:Q",
         title=COSTS[cost],
         scale=alt.Scale(type="log", nice=False, padding=25),
-        axis=charts.amounts(tickCount=4),
+        axis=charts.number_axis(tickCount=4),
     )
     domain = alt.Scale(domain=[0, 1]) if metric == "success" else alt.Scale(zero=True)
     y = alt.Y("value:Q", title=METRICS[metric], scale=domain)

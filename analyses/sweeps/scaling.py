@@ -55,7 +55,7 @@ def curves(
                 means.append({"group": group, "depth": depth, "x": x, "score": y})
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     style = styles(dataset)
-    x = alt.X("x:Q", title=AXES[x_axis], axis=charts.amounts(tickCount=6))
+    x = alt.X("x:Q", title=AXES[x_axis], axis=charts.number_axis(tickCount=6))
     y = alt.Y("score:Q", title=METRICS[metric], scale=_domain(metric))
     legend = alt.Legend(orient="bottom", columns=1, title=None, labelLimit=400, symbolOpacity=1, symbolSize=400)
     color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)

@@ -179,7 +179,7 @@ class RunDirectory:
     def remove_partial(self) -> None:
         """Remove partial files that a killed process left. No process may be writing here now."""
         for folder in (self.path, self.path / "checkpoints", self.path / "state"):
-            atomic_files.clear(folder)
+            atomic_files.remove_partial(folder)
 
     def read_manifest(self, folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Read the manifest of a checkpoint or a saved state of this run.

@@ -96,18 +96,18 @@ def command(
             parts = [part.drop_vars("goal_index", errors="ignore") for part in runs.values()]
             datasets.save(datasets.combine(agents, parts, parts[0][[]]), path)
         elif path.suffix == PAGE:
-            replay_page.write(path, agents[0].eval_env, alone(runs))
+            replay_page.write(path, agents[0].eval_env, split_episodes(runs))
         else:
             panels = [
                 video.Panel(caption, agents[index // episodes].eval_env, episode)
-                for index, (caption, episode) in enumerate(alone(runs).items())
+                for index, (caption, episode) in enumerate(split_episodes(runs).items())
             ]
             rows = [panels[row::episodes] for row in range(episodes)]
             renderer = f", drawn by {video.write(path, rows, size=pixels, fps=fps, camera=camera)}"
         click.echo(f"wrote {path}{renderer}")
 
 
-def alone(runs: Mapping[str, Any]) -> dict[str, Any]:
+def split_episodes(runs: Mapping[str, Any]) -> dict[str, Any]:
     """Split each agent's rollout into episodes; returns caption to episode, agent by agent."""
     return {
         label + (f", episode {episode + 1}" if run.sizes["episode"] > 1 else ""): run.isel(episode=episode)

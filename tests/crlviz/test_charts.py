@@ -157,7 +157,7 @@ def _labels(axis: alt.Axis, low: float, high: float, kind: str, width: int) -> l
     ("low", "high", "kind"), [(0.3, 4, "log"), (0.2, 0.9, "linear"), (0, 800_000, "linear"), (9e3, 4e6, "log")]
 )
 def test_number_labels_are_correct_and_distinct(low, high, kind):
-    for label in (labels := _labels(charts.amounts(tickCount=4), low, high, kind, 165)):
+    for label in (labels := _labels(charts.number_axis(tickCount=4), low, high, kind, 165)):
         number, suffix = re.fullmatch(r"([\d.]+)([kM]?)", label).groups()  # never m, which reads as meters
         value = float(number) * {"": 1, "k": 1e3, "M": 1e6}[suffix]
         assert low * 0.99 <= value <= high * 1.01

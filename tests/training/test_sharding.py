@@ -88,7 +88,7 @@ def test_each_device_does_a_quarter_of_the_arithmetic(measured, program):
 
 
 def test_one_device_changes_nothing():
-    one, tree = sharding.chosen("1"), {"rows": np.ones((3, 2))}
+    one, tree = sharding.select("1"), {"rows": np.ones((3, 2))}
     assert one == sharding.ONE
     assert one.shard_rows(tree) is tree
     assert one.replicate(tree) is tree
@@ -105,7 +105,7 @@ def test_one_device_changes_nothing():
 )
 def test_wrong_devices_are_refused(tmp_path, monkeypatch, capsys, count, words):
     with pytest.raises(UsageError, match=words):
-        sharding.chosen(count)
+        sharding.select(count)
     out = str(tmp_path / "run")
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "point_u_maze", "--out", out, "--devices", count])
     with pytest.raises(SystemExit) as left:

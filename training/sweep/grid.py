@@ -84,7 +84,7 @@ class Cell:
                 raise UsageError(f"{self.out} exists and is not a run directory; give another directory to --out")
             return False
         saved, wanted = (
-            flatten_dict(dataclasses.asdict(config), sep=".") for config in (configs.of_run(self.out), self.config)
+            flatten_dict(dataclasses.asdict(config), sep=".") for config in (configs.read_run(self.out), self.config)
         )
         for name in {**wanted, **saved}:
             old, new = saved.get(name), wanted.get(name)  # an environment option may be in only one of the two

@@ -174,7 +174,7 @@ def train_groups(
 
 def _failure_reason(cell: Cell, job: process_pool.Job) -> str:
     """Why a cell did not finish: the last line of the log about this cell, else the last line."""
-    lines = [line for line in job.words if line.startswith(f"{cell.out}: ")]
+    lines = [line for line in job.log_lines if line.startswith(f"{cell.out}: ")]
     return printable(lines[-1].removeprefix(f"{cell.out}: ")) if lines else job.last_words
 
 
@@ -256,7 +256,7 @@ def command(
     Example: crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs
              crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs --cluster auto
     """
-    with interrupts.nothing_begun():
+    with interrupts.exit_at_once():
         import jax
 
         jax.config.update("jax_platforms", "cpu")  # leave the accelerator to the training processes

@@ -40,7 +40,7 @@ def test_findings():
         "At equal updates, depth 16 reaches 82% of the goals and depth 4 9%: deeper is better here"
     )
     assert "for all 3 comparisons together" in updates
-    assert "no difference told" in parameters
+    assert "no difference found" in parameters
     assert "3 seeds would have found" in parameters
     assert "deeper is worse here (-0.18, 95 % interval -0.34 to -0.01" in seconds
 

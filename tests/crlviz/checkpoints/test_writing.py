@@ -67,11 +67,11 @@ def test_files_written_by_other_code_appear_atomically(tmp_path):
 
     with (
         pytest.raises(atomic_files.WriteError, match=f"cannot write {path}: No space"),
-        atomic_files.unfinished(path) as temporary,
+        atomic_files.temporary_file(path) as temporary,
     ):
         fail_halfway(temporary)
     assert path.read_bytes() == b"old"
-    with atomic_files.unfinished(path) as temporary:
+    with atomic_files.temporary_file(path) as temporary:
         assert temporary.suffix == ".nc"
         temporary.write_bytes(b"new")
     assert path.read_bytes() == b"new"

@@ -176,7 +176,11 @@ def test_placed_equals_a_reset_with_that_start(id, place, goal):
 
     @jax.jit
     def both(key):
-        return env.placed(env.reset(key), place, goal), env.placed(env.reset(key), None, goal), env.reset(key).obs
+        return (
+            env.observation_at(env.reset(key), place, goal),
+            env.observation_at(env.reset(key), None, goal),
+            env.reset(key).obs,
+        )
 
     placed, only_goal, before = both(key)
     there = jax.jit(lambda key: env.reset(key, start=place, goal=goal).obs)(key)
@@ -194,7 +198,7 @@ def test_placed_moves_the_ball(ball_is_goal):
     def both(key):
         state = env.reset(key)
         q, qd = state.pipeline_state.q, state.pipeline_state.qd
-        return env.placed(state, place, goal), env.at(q.at[-4:].set(jnp.concatenate([place, goal])), qd).obs
+        return env.observation_at(state, place, goal), env.at(q.at[-4:].set(jnp.concatenate([place, goal])), qd).obs
 
     placed, there = both(jax.random.key(0))
     np.testing.assert_allclose(placed, there, atol=1e-5)
@@ -204,5 +208,5 @@ def test_an_arm_cannot_be_placed():
     env = envs.make("reacher")
     state = jax.jit(env.reset)(jax.random.key(0))
     with pytest.raises(UsageError, match="follows from its joints"):
-        env.placed(state, jnp.zeros(2), jnp.zeros(3))
-    np.testing.assert_array_equal(env.placed(state, None, jnp.ones(3))[:10], state.obs[:10])
+        env.observation_at(state, jnp.zeros(2), jnp.zeros(3))
+    np.testing.assert_array_equal(env.observation_at(state, None, jnp.ones(3))[:10], state.obs[:10])
