@@ -29,7 +29,7 @@ EPISODES = 128  # as in an evaluation of the paper
 _CONFIDENCE = 0.95
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def compute(
     agents: Sequence["Agent"],
     *,
@@ -63,7 +63,7 @@ def compute(
     parts = [_compute_one(agent, episodes, deterministic, length, seed) for agent in agents]
     shared = xr.Dataset(
         coords={"episode": np.arange(episodes), "axis": list("xyz")[: parts[0].sizes["axis"]]},
-        attrs={"env": datasets.worlds(agents), "seed": seed, "deterministic": int(deterministic)},
+        attrs={"env": datasets.env_names(agents), "seed": seed, "deterministic": int(deterministic)},
     )
     return datasets.combine(agents, parts, shared)
 
@@ -212,7 +212,7 @@ def _groups(dataset: xr.Dataset) -> list[tuple[str, int, list[xr.Dataset]]]:
     return list(datasets.groups(dataset))
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, maze: "Maze | None" = None, size: int = 220) -> alt.TopLevelMixin:
     """Draw the success of each group of seeds, and beside it, with a maze, success at each goal.
 
@@ -273,11 +273,11 @@ def _map(parts: Sequence[xr.Dataset], label: str, maze: "Maze", size: int) -> al
 @outputs.checkpoints
 @outputs.out("eval.html", "csv for the scores, goal by goal")
 @click.option("--episodes", type=int, default=EPISODES, show_default=True, help="Episodes of each checkpoint.")
-@click.option("--sampled", is_flag=True, help="Sample actions instead of taking the policy's mean.")
+@outputs.deterministic
 @click.option("--length", type=int, help="Steps of an episode; default: the environment's.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of starts, goals and sampled actions.")
 def command(
-    checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, sampled: bool, length: int | None, seed: int
+    checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, deterministic: bool, length: int | None, seed: int
 ) -> None:
     """Score agents on new episodes: success, time at goal and steps to goal, in all and goal by goal.
 
@@ -289,7 +289,7 @@ def command(
     outputs.check(out, (".csv",))
     check_count(episodes, "episodes")
     agents = load_all(checkpoints)
-    dataset = compute(agents, episodes=episodes, deterministic=not sampled, length=length, seed=seed)
+    dataset = compute(agents, episodes=episodes, deterministic=deterministic, length=length, seed=seed)
     click.echo(summary(dataset))
     maze = agents[0].eval_env.maze
     same = all(agent.eval_env.maze is not None and agent.eval_env.maze.same_ground(maze) for agent in agents)

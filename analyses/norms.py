@@ -27,7 +27,7 @@ NETWORKS = ("actor", "phi", "psi")
 _MAX_STATES = 4096  # drawn from the episodes' steps
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> xr.Dataset:
     """Norms of the outputs of residual blocks, before the skip connection is added.
 
@@ -57,7 +57,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> 
     parts = [_compute_one(agent, episodes, seed) for agent in agents]
     most = max(part.sizes["block"] for part in parts)
     parts = [part.reindex(block=np.arange(1, most + 1)) for part in parts]
-    return datasets.combine(agents, parts, xr.Dataset(attrs={"env": datasets.worlds(agents), "episodes": episodes}))
+    return datasets.combine(agents, parts, xr.Dataset(attrs={"env": datasets.env_names(agents), "episodes": episodes}))
 
 
 def _parameters(agent: "Agent") -> dict[str, Any]:
@@ -116,7 +116,7 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     """Draw a panel for each network: norm over blocks, with a line for each group of seeds.
 

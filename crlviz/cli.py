@@ -15,7 +15,7 @@ import click
 import platformdirs
 
 from crlviz import __version__
-from crlviz.errors import UsageError, sentence
+from crlviz.errors import UsageError, one_line
 from crlviz.escaping import printable
 from crlviz.options import nearest
 from crlviz.processes import interrupts
@@ -34,7 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("crlviz.interchange.importing:command", "Make run directories from runs of the paper's code."),
     "export": ("crlviz.interchange.exporting:command", "Write an agent's networks as safetensors or ONNX."),
     "eval": ("analyses.evaluation:command", "Score agents: success, time at goal and steps to goal."),
-    "heatmap": ("analyses.heatmap.q_map:command", "Draw Q over the positions of a maze."),
+    "heatmap": ("analyses.heatmap.heatmap_command:command", "Draw Q over the positions of a maze."),
     "rollout": ("crlviz.rendering.rollout_command:command", "Film what agents do."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
@@ -64,7 +64,7 @@ class _Verbs(click.Group):
             return None
         module, _, attribute = VERBS[name][0].partition(":")
         _prefer_own_package(module.partition(".")[0])
-        with interrupts.nothing_begun():
+        with interrupts.exit_at_once():
             command = getattr(importlib.import_module(module), attribute)
         command.name = name
         return command
@@ -104,7 +104,7 @@ def main() -> None:
     except Exception as error:  # from any library
         if debug:
             traceback.print_exc()
-        click.echo(f"Error: {printable(sentence(error))}", err=True)
+        click.echo(f"Error: {printable(one_line(error))}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from crlviz import statistics
 from crlviz.checkpoints import atomic_files
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.processes import process_pool
 from crlviz.processes.process_pool import LOGS, Job
@@ -74,25 +75,22 @@ class Run:
     @property
     def share(self) -> float:
         """Share of the run that is done; 1 once the directory holds this run, finished."""
-        from analyses.common.runs import metrics
-        from crlviz.checkpoints.run_directory import all_steps, read_config
-
+        run = RunDirectory(self.out)
         try:
-            if read_config(self.out)["command"][1:] != self.arguments:
+            if run.read_config()["command"][1:] != self.arguments:
                 return 0.0
-            done, saved = int(metrics(self.out).env_steps.iloc[-1]), all_steps(self.out)
-        except (CrlvizError, KeyError):
+            done, finished = int(run.read_metrics()[-1]["env_steps"]), run.finished()
+        except (CrlvizError, KeyError, IndexError):
             return 0.0
-        complete = done >= self.kind.env_steps and done in saved
-        return 1.0 if complete else min(0.99, done / self.kind.env_steps)
+        return 1.0 if finished else min(0.99, done / self.kind.env_steps)
 
     @property
     def is_made_here(self) -> bool:
         """Whether the directory holds a run that a demo started, according to its note."""
-        from crlviz.checkpoints.run_directory import read_config
-
         try:
-            return self.out.is_dir() and read_config(self.out)["command"][1:] == json.loads(self._note.read_text())
+            return self.out.is_dir() and RunDirectory(self.out).read_config()["command"][1:] == json.loads(
+                self._note.read_text()
+            )
         except (CrlvizError, KeyError, OSError, ValueError):
             return False
 
@@ -121,7 +119,7 @@ def train_all(runs: Sequence[Run], title: str) -> None:
     jobs = {}
     for run in waiting:
         arguments = run.arguments
-        if run.share and (run.out / "state").exists():  # from a demo that was stopped
+        if run.share and RunDirectory(run.out).states():  # from a demo that was stopped
             arguments = ["train", "--resume", str(run.out)]
         elif run.is_made_here:  # from a demo with other settings, or one that was stopped before its first save
             shutil.rmtree(run.out)
@@ -217,8 +215,8 @@ def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path
     shown = shown.sel(seed=SHOWN_SEED) if "seed" in shown.dims else shown
     pictures = {
         "heatmaps": q_map.plot(shown),
-        "curves": alt.hconcat(*(scaling.curves(data, over=over) for over in ("gradient_steps", "train_seconds"))),
-        "efficiency": efficiency.panels(data, metric="success", costs=("updates", "parameters", "seconds")),
+        "curves": alt.hconcat(*(scaling.curves(data, x_axis=x_axis) for x_axis in ("gradient_steps", "train_seconds"))),
+        "efficiency": efficiency.panels(data, metric="success", costs=("gradient_steps", "parameters", "seconds")),
     }
     for name, picture in pictures.items():
         charts.save(picture, out / f"{name}.png")

@@ -66,7 +66,7 @@ class Panel:
         return self.step(self.episode.sizes["time"] * self.env.dt) * self.env.dt
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def write(
     path: str | Path,
     rows: Sequence[Sequence[Panel]],
@@ -188,7 +188,7 @@ def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     """Stream frames to ffmpeg and write the file atomically."""
     import imageio_ffmpeg
 
-    with atomic_files.unfinished(path) as temporary:
+    with atomic_files.temporary_file(path) as temporary:
         first = next(frames)
         pad = [(0, first.shape[0] % 2), (0, first.shape[1] % 2), (0, 0)]
         height, width = first.shape[0] + pad[0][1], first.shape[1] + pad[1][1]

@@ -127,7 +127,7 @@ def measure(
         changes |= {"num_envs": num_envs, "window": window, "updates": updates}
         config = configs.from_options(env, "paper", changes)
         step_configs.append(configs.replace(config, {"actor.remat": remat, "critic.remat": remat}))
-        configs.schedule(step_configs[-1])
+        step_configs[-1].check()
     machine = _machine()
     environment = envs.make(env)
     sizes = environment.state_dim, environment.action_size, environment.goal_dim

@@ -91,12 +91,11 @@ def compute(config: Any) -> Plan:
     """
     import jax
 
-    from training.config import schedule
     from training.run import saved_state as states
     from training.run.compiled import compiled
 
     programs = compiled(config)
-    counts, loop, example = schedule(config), programs.loop, programs.example
+    counts, loop, example = config.schedule, programs.loop, programs.example
     cost = loop.algorithm.cost(config.batch_size)
     learner = example.learner
     parameters = _bytes((learner.actor, learner.critic, learner.log_alpha))
@@ -108,8 +107,8 @@ def compute(config: Any) -> Plan:
     return Plan(
         parameters=cost["parameters"],
         flops_per_update=cost["flops_per_update"],
-        updates=counts.gradient_steps(config, counts.steps),
-        env_steps=counts.env_steps(config, counts.steps),
+        updates=counts.gradient_steps(counts.steps),
+        env_steps=counts.total_env_steps,
         evaluation_steps=(counts.epochs + 1) * config.eval_episodes * loop.episode_length,
         memory=Memory(
             parameters=parameters,

@@ -15,9 +15,10 @@ from flax import struct
 from crlviz.algorithms.crl import CRL, Learner
 from crlviz.envs.base import GoalEnv
 from crlviz.precision import within
-from training.config import Schedule, TrainConfig
+from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop import divergence
+from training.schedule import Schedule
 from training.sharding import ONE, Devices
 
 

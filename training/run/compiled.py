@@ -23,7 +23,7 @@ from crlviz.errors import UsageError
 from crlviz.networks.residual import Actor, Critic
 from crlviz.processes import process_pool
 from crlviz.rollouts import evaluate
-from training.config import TrainConfig, schedule
+from training.config import TrainConfig
 from training.loop.train_loop import Loop, TrainState, shardings
 from training.run import hosts
 from training.run import saved_state as states
@@ -37,7 +37,7 @@ def build(config: TrainConfig, devices: Devices = ONE) -> Loop:
     Raises:
       UsageError: unknown environment, settings that contradict each other, or that do not divide over the devices.
     """
-    counts = schedule(config)
+    counts = config.schedule
     devices.check(config.num_envs, config.batch_size)
     env = envs.make(config.env, layout=config.layout or None, **config.env_options)
     length = config.episode_length or env.episode_length

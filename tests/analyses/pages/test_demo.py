@@ -8,7 +8,7 @@ import pytest
 
 from analyses.pages import demo
 from crlviz import cli
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 
 
@@ -40,7 +40,7 @@ def test_findings():
         "At equal updates, depth 16 reaches 82% of the goals and depth 4 9%: deeper is better here"
     )
     assert "for all 3 comparisons together" in updates
-    assert "no difference told" in parameters
+    assert "no difference found" in parameters
     assert "3 seeds would have found" in parameters
     assert "deeper is worse here (-0.18, 95 % interval -0.34 to -0.01" in seconds
 
@@ -122,7 +122,7 @@ def test_a_demo_deletes_only_its_own_runs(toy_run, tmp_path):
     # So does a run that the user put where a demo had started one.
     run.note()
     assert not run.is_made_here
-    run_directory.write_config(run.out, run_directory.read_config(run.out) | {"command": ["crlviz", *run.arguments]})
+    RunDirectory(run.out).write_config(RunDirectory(run.out).read_config() | {"command": ["crlviz", *run.arguments]})
     assert run.is_made_here
 
 
