@@ -42,7 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "scaling": ("analyses.sweeps.scaling:command", "Draw learning curves and final scores over depth."),
     "efficiency": ("analyses.sweeps.efficiency:command", "Compare depth and width at equal cost."),
     "paper": ("analyses.pages.paper:command", "Draw every figure of the paper that runs support, on one page."),
-    "plan": ("training.bench.plan:command", "Estimate memory and time of a run before training."),
+    "plan": ("training.bench.plan_command:command", "Estimate memory and time of a run before training."),
     "bench": ("training.bench.bench_command:command", "Measure speed on this machine."),
 }
 
