@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 import platformdirs
 
-from crlviz import __version__
+from crlviz import __version__, gpu_errors
 from crlviz.errors import UsageError, sentence
 from crlviz.escaping import printable
 from crlviz.options import nearest
@@ -83,6 +83,8 @@ def cli(debug: bool) -> None:
     Start with: crlviz demo
     """
     _prepare_jax()
+    if not debug:
+        gpu_errors.listen()
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def describe(config: Any, programs: Mapping[str, Mapping[str, Any]], card: Card)
     rates = {
         "launches": f"at {LAUNCH_SECONDS * 1e6:.0f} us each",
         "bytes": f"at {card.bandwidth / 1e12:.3g} TB/s, as if no cache held any",
-        "FLOPs": f"at {card.flops[config.precision] / 1e12:.3g} TFLOP/s in {config.precision}, for the networks' products",
+        "FLOPs": f"at {card.flops[config.precision] / 1e12:.3g} TFLOP/s, the networks' products in {config.precision}",
     }
     lines += ["", "hours by a model, not measured: if nothing took time but"]
     lines += [f"  {term:10}{duration(value):>12}  {rates[term]}" for term, value in terms.items()]

@@ -42,7 +42,7 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
 
 
 def _collecting(loop: Loop, steps: int) -> dict[str, Callable[[], Any]]:
-    """Functions of ``steps`` steps of all environments: ``physics``, ``policy``; and ``reset``, if goals are redrawn."""
+    """Functions of ``steps`` steps of all environments: ``physics``, ``policy``, and ``reset`` if goals are redrawn."""
     config, env, actor = loop.config, loop.env, loop.algorithm.actor
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), config.num_envs))
     params = jax.jit(actor.init)(jax.random.key(0))
