@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 import platformdirs
 
-from crlviz import __version__
+from crlviz import __version__, gpu_errors
 from crlviz.errors import UsageError, one_line
 from crlviz.escaping import printable
 from crlviz.options import nearest
@@ -43,7 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "scaling": ("analyses.sweeps.scaling:command", "Draw learning curves and final scores over depth."),
     "efficiency": ("analyses.sweeps.efficiency:command", "Compare depth and width at equal cost."),
     "paper": ("analyses.pages.paper:command", "Draw every figure of the paper that runs support, on one page."),
-    "plan": ("training.bench.plan:command", "Estimate memory and time of a run before training."),
+    "plan": ("training.bench.plan_command:command", "Estimate memory and time of a run before training."),
     "bench": ("training.bench.bench_command:command", "Measure speed on this machine."),
 }
 
@@ -84,6 +84,8 @@ def cli(debug: bool) -> None:
     Start with: crlviz demo
     """
     _prepare_jax()
+    if not debug:
+        gpu_errors.listen()
 
 
 def main() -> None:

@@ -168,12 +168,13 @@ def _warn_if_slow(preset: str | None, env: str) -> None:
     """Warn about GPU settings on a CPU, which take weeks; not if JAX_PLATFORMS chose the CPU."""
     import jax
 
+    from crlviz import gpu_errors
     from training.config import preset_of
 
     if preset_of(preset, env) == "paper" and jax.default_backend() == "cpu" and not os.environ.get("JAX_PLATFORMS"):
         click.echo(
-            "jax finds no GPU here, and on a CPU the paper's settings take weeks. crlviz plan estimates how long; "
-            "--preset laptop trains less; a GPU needs jax[cuda12] or jax[cuda13]",
+            f"jax finds no GPU here ({gpu_errors.why_none()}), and on a CPU the paper's settings take weeks. crlviz "
+            "plan estimates how long; --preset laptop trains less",
             err=True,
         )
 

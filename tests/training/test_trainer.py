@@ -21,7 +21,7 @@ from crlviz.rollouts import evaluate
 from tests.helpers.toys import toy_config
 from training import config as configs
 from training import trainer
-from training.run import compiled
+from training.run import compiled, saved_state
 from training.schedule import schedule
 
 TIMES = {"wall_seconds", "train_seconds", "env_steps_per_second", "updates_per_second"}
@@ -79,6 +79,19 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(toy_run, tmp_path):
     other = trainer.train(toy_config(seed=1), tmp_path / "other", progress=False)
     kernels = [(a, b) for a, b in zip(_parameters(toy_run), _parameters(other), strict=True) if a.ndim > 1]
     assert all((a != b).mean() > 0.9 for a, b in kernels)
+
+
+def test_without_redrawn_goals_each_environment_returns_to_its_first_start(tmp_path):
+    """As in the preset ``paper``: 4 environments have 4 starts and 4 goals in the whole run."""
+    config = toy_config(redraw_goals=False, episode_length=5)
+    run = trainer.train(config, tmp_path / "run", progress=False)
+    example = compiled.jitted(loop := compiled.build(config), loop.env).example
+    state = saved_state.read([saved_state.look(saved_state.newest(run))], example)
+    first = np.asarray(state.collector.first.obs[0])
+    rows, trajectory = np.asarray(state.replay.rows.state[0]), np.asarray(state.replay.rows.trajectory[0])
+    time, environment = np.nonzero(np.diff(trajectory, axis=0) == 1)  # the last steps of episodes
+    assert len(time) > 4
+    np.testing.assert_array_equal(rows[time + 1, environment], first[environment, : rows.shape[-1]])
 
 
 def test_evaluation_uses_the_mean_action_and_its_own_environment(tmp_path, monkeypatch):

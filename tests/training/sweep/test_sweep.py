@@ -136,7 +136,7 @@ def test_dry_run_prints_the_cost_and_trains_nothing(tmp_path):
         cost = trainer.build(toy_config(critic__depth=depth, actor__depth=depth)).algorithm.cost(8)
         assert f"{cost['parameters']:,}" in line
         assert f"{cost['flops_per_update']:.3g}" in line
-    counts = configs.schedule(toy_config(env_steps=100_000_000))
+    counts = toy_config(env_steps=100_000_000).schedule
     total = counts.env_steps(counts.steps)
     assert lines[-1] == (f"4 cells, 0 of them finished; {4 * total:,} environment steps, {4 * total:,} of them left")
     assert not out.exists()

@@ -1,0 +1,54 @@
+"""Hours of a run on a card, against sums by hand."""
+
+import pytest
+
+from tests.helpers.toys import toy_config
+from training.bench import cards, device_model
+from training.bench.device_model import Work
+
+CARD = cards.Card("toy", "", memory=10**9, bandwidth=1e7, flops={"float32": 1e3, "tf32": 4e3})
+PROGRAMS = {
+    name: {"kernels": kernels, "physics": kernels // 2, "bytes": 1_000 * kernels, "flops": kernels, "waits": 0}
+    for name, kernels in {"collect": 10, "learn": 100, "evaluate": 1_000, "reset": 10_000, "update": 33}.items()
+}
+
+
+def test_each_term_is_its_amount_over_its_rate():
+    found = device_model.seconds(Work(kernels=1_000_000, bytes=3_000_000, flops=8_000), CARD, "tf32")
+    assert found == pytest.approx({"launches": 3.0, "bytes": 0.3, "FLOPs": 2.0})
+    assert device_model.seconds(Work(0, 0, 8_000), CARD, "float32")["FLOPs"] == 8.0
+
+
+@pytest.mark.parametrize("redraw", [True, False])
+def test_a_run_calls_each_program_as_often_as_it_trains(redraw):
+    """The toy run fills its buffer in 3 unrolls, then does 4 training steps in 2 epochs, with 3 evaluations."""
+    config = toy_config(redraw_goals=redraw)
+    assert device_model.calls(config) == {"collect": 7, "learn": 4, "evaluate": 3, "reset": 8 if redraw else 1}
+    kernels = 7 * 10 + 4 * 100 + 3 * 1_000 + (8 if redraw else 1) * 10_000
+    found = device_model.hours(config, PROGRAMS, CARD)
+    assert found["launches"] == pytest.approx(kernels * 3e-6 / 3600)
+    assert found["bytes"] == pytest.approx(1_000 * kernels / 1e7 / 3600)
+    assert found["FLOPs"] == pytest.approx(kernels / 1e3 / 3600)
+
+
+def test_the_text_says_what_dominates_and_that_it_is_a_model():
+    text = "\n".join(device_model.describe(toy_config(), PROGRAMS, CARD))
+    assert "hours by a model, not measured" in text
+    assert "The FLOPs dominate: about" in text
+    assert "an update launches 33 kernels, a training step 10,110" in text
+    assert "physics 5, policy and buffer 5" in text
+
+
+def test_measurements_are_told_beside_the_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(device_model.resources, "files", lambda package: tmp_path)
+    (tmp_path / "model_checks.csv").write_text("card,jax,what,modeled_ms,measured_ms\n")
+    assert device_model.checked() == "It was checked on no card yet."
+    with (tmp_path / "model_checks.csv").open("a") as file:
+        file.write("Toy 1,0.11.2,an update at depth 4,2.0,1.0\nToy 2,0.11.2,an update at depth 64,2.0,3.0\n")
+    assert device_model.checked() == (
+        "When it was last checked, an update at depth 64 took 1.5 times as long (Toy 2, jax 0.11.2)."
+    )
+
+
+def test_the_table_of_measurements_that_comes_with_crlviz_is_whole():
+    assert device_model.checked()
