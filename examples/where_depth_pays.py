@@ -95,30 +95,34 @@ def perfect_maze(rooms: int, seed: int = 0) -> tuple[str, ...]:
 
 
 WORLDS = {
+    "swimmer": World("swimmer"),
     "swimmer_u_maze": World("swimmer_u_maze"),
-    "swimmer_6_links": World("swimmer_u_maze", settings={"env_options.links": 6}),
     "point_perfect_5": World("point_maze", perfect_maze(5)),
 }
 
 
-def _swimmers(depth: int, width: int, start: str, seeds: str = "100-101", world: str = "swimmer_u_maze") -> list[Arm]:
-    return [Arm(world, depth, width, start, 6_000_000, 20, str(seed)) for seed in read_values("seeds", seeds)]
+def _swimmers(depth: int, width: int, start: str, seeds: str, millions: int = 6, world: str = "swimmer") -> list[Arm]:
+    """Arms of one seed each."""
+    steps = {"env_steps": millions * 1_000_000, "evaluations": round(millions * 10 / 3)}
+    return [Arm(world, depth, width, start, **steps, seeds=seed) for seed in read_values("seeds", seeds)]
 
 
 # The longest first. At depth 4 the starts differ from the paper's in the heads of the actor only.
 SCREEN = [
-    *_swimmers(16, 32, "quiet/paper"),
-    *_swimmers(16, 32, "quiet/scaled"),
-    *_swimmers(16, 32, "calm/scaled"),
-    *_swimmers(16, 32, "paper/paper", "100"),
-    *_swimmers(16, 32, "calm/scaled", "100", "swimmer_6_links"),
-    *_swimmers(16, 16, "calm/scaled"),
-    *_swimmers(4, 64, "quiet/paper"),
-    *_swimmers(4, 32, "quiet/paper"),
-    *_swimmers(4, 32, "quiet/paper", "100", "swimmer_6_links"),
-    *_swimmers(4, 16, "quiet/paper"),
+    *_swimmers(16, 32, "calm/scaled", "100-101"),
+    *_swimmers(16, 32, "quiet/paper", "100-101"),
+    *_swimmers(16, 32, "quiet/scaled", "100-101"),
+    *_swimmers(16, 32, "paper/paper", "100-101"),
+    *_swimmers(4, 32, "quiet/paper", "100-101", 16),
+    *_swimmers(4, 64, "quiet/paper", "100-101"),
+    *_swimmers(16, 32, "calm/scaled", "100", world="swimmer_u_maze"),
+    *_swimmers(16, 16, "calm/scaled", "100"),
     *_swimmers(4, 32, "paper/paper", "100"),
-    *_swimmers(16, 32, "paper/paper", "101"),
+    *_swimmers(8, 32, "calm/scaled", "100"),
+    *_swimmers(4, 64, "quiet/paper", "102"),
+    *_swimmers(4, 32, "quiet/paper", "100", world="swimmer_u_maze"),
+    *_swimmers(4, 32, "paper/paper", "101"),
+    *_swimmers(4, 16, "quiet/paper", "100"),
 ]
 CONFIRM: list[Arm] = []
 
