@@ -29,6 +29,31 @@ Params = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Start:
+    """What is changed in the initial parameters of a network, so that it begins alike at every depth.
+
+    Attributes:
+      heads: factor on the heads' kernels.
+      heads_by_depth: divide that factor by depth / 4.
+      blocks_by_depth: divide the scale of each block's last LayerNorm by the number of blocks.
+      log_std: bias of an actor's head of log standard deviations.
+    """
+
+    heads: float = 1.0
+    heads_by_depth: bool = False
+    blocks_by_depth: bool = False
+    log_std: float = 0.0
+
+
+STARTS = {
+    "paper": Start(),
+    "quiet": Start(heads=0.1, heads_by_depth=True, log_std=0.4),
+    "scaled": Start(blocks_by_depth=True),
+    "calm": Start(heads=0.1, blocks_by_depth=True, log_std=0.4),
+}
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """Shape of one trunk.
 
@@ -41,6 +66,8 @@ class NetworkConfig:
       tail: plain layers after the last block; nonzero only in networks imported from JaxGCRL.
       remat: save only the blocks' inputs for the backward pass and recompute the rest: less memory for more time, equal
         numbers up to rounding.
+      start: how ``STARTS`` changes the initial parameters. In the paper's networks the sum of the blocks grows with
+        depth and nothing normalizes it before the heads, so deep actors begin saturated and deep phi and psi far apart.
 
     Raises:
       UsageError: a value is out of range.
@@ -53,6 +80,7 @@ class NetworkConfig:
     residual: bool = True
     tail: int = 0
     remat: bool = False
+    start: str = "paper"
 
     def __post_init__(self):
         if not 0 <= self.tail < LAYERS_PER_BLOCK:
@@ -66,6 +94,8 @@ class NetworkConfig:
             raise UsageError(f"width {self.width}: a layer needs at least one unit")
         if self.activation not in _ACTIVATIONS:
             raise UsageError(f"activation {self.activation!r} is unknown; take {' or '.join(_ACTIVATIONS)}")
+        if self.start not in STARTS:
+            raise UsageError(f"start {self.start!r} is unknown; take {' or '.join(STARTS)}")
 
     @property
     def ablation(self) -> str:
@@ -157,6 +187,20 @@ def _initial(key: jax.Array, shapes: Any) -> Params:
     return jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
 
 
+def _begun(config: NetworkConfig, params: Any) -> Params:
+    """Initial parameters of one network, changed as its start says."""
+    start, blocks, params = STARTS[config.start], config.depth / LAYERS_PER_BLOCK, dict(params)
+    heads = start.heads / (blocks if start.heads_by_depth else 1)
+    for name in [name for name in params if name.startswith("head_") and heads != 1]:
+        params[name] = params[name] | {"kernel": params[name]["kernel"] * heads}
+    if start.blocks_by_depth and config.layer_norm and "blocks" in params:
+        last = f"layer_{LAYERS_PER_BLOCK - 1}"
+        layer = params["blocks"][last]
+        norm = layer["norm"] | {"scale": layer["norm"]["scale"] / blocks}
+        params["blocks"] = params["blocks"] | {last: layer | {"norm": norm}}
+    return params
+
+
 @dataclass(frozen=True)
 class Actor:
     """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1)."""
@@ -176,7 +220,10 @@ class Actor:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        return _initial(key, self.shapes)
+        params = dict(_begun(self.config, _initial(key, self.shapes)))
+        if bias := STARTS[self.config.start].log_std:
+            params["head_1"] = params["head_1"] | {"bias": params["head_1"]["bias"] + bias}
+        return params
 
     def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log standard deviation [..., action] before the tanh."""
@@ -226,7 +273,7 @@ class Critic:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        return _initial(key, self.shapes)
+        return {name: _begun(self.config, params) for name, params in _initial(key, self.shapes).items()}
 
     def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of states [..., state] with actions [..., action]."""

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from crlviz.errors import UsageError
 from tests.helpers.toys import TOY, change_config, toy_config
-from training import config as configs
 from training import trainer
 from training.sweep import sweep_command
 
