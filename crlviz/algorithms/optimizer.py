@@ -1,5 +1,7 @@
 """The Adam step for all parameters of a network, and the norm of a gradient."""
 
+import functools
+import operator
 from typing import Any
 
 import jax
@@ -42,6 +44,15 @@ def adam(rate: float, gradient: Any, state: Any, params: Any, skip: jax.Array | 
     return jax.tree.map(stepped, params, mu, nu), (old._replace(count=count, mu=mu, nu=nu), *rest)
 
 
-def norm(tree: Any) -> jax.Array:
-    """The Euclidean norm [] of a tree of arrays; finite only if all its numbers are."""
-    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
+def norm(tree: Any, *, grouped: bool = False) -> jax.Array:
+    """The Euclidean norm [] of a tree of arrays; finite only if all its numbers are.
+
+    ``grouped`` adds the squares of arrays of equal shape before their sum, which launches fewer kernels on a GPU. The
+    last digits of the result differ.
+    """
+    groups: dict[Any, list[jax.Array]] = {}
+    for index, leaf in enumerate(jax.tree.leaves(tree)):
+        groups.setdefault(leaf.shape if grouped else index, []).append(leaf)
+    return jnp.sqrt(
+        sum(jnp.sum(functools.reduce(operator.add, (leaf**2 for leaf in leaves))) for leaves in groups.values())
+    )
