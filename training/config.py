@@ -42,6 +42,8 @@ class TrainConfig:
       precision: precision of the networks' matrix products in training: float32, tf32 or bfloat16, all accumulated in
         float32. The products that ``crlviz.precision`` keeps exact are excepted. Lower precision is faster on
         accelerators; a CPU always computes in float32.
+      fused: run the networks' layers as one GPU kernel: on, off or auto. With auto a run does so if a check at its
+        start finds that the kernel agrees with the plain path and is faster. On a CPU auto is the plain path.
       env_steps: steps in total over all environments, prefill included; rounded up to whole epochs.
       evaluations: number of evaluations, besides the one at the start.
       eval_episodes: episodes in an evaluation.
@@ -80,6 +82,7 @@ class TrainConfig:
     replay_steps: int = 10_000
     window: int = 1_000
     precision: str = "float32"
+    fused: str = "auto"
     env_steps: int = 100_000_000
     evaluations: int = 50
     eval_episodes: int = 128

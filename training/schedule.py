@@ -94,6 +94,8 @@ def _check_choices(config: "TrainConfig") -> None:
         raise UsageError(f"on_nan is {config.on_nan!r}; take stop or rewind")
     if config.precision not in PRECISIONS:
         raise UsageError(f"precision is {config.precision!r}; take {', '.join(PRECISIONS)}")
+    if config.fused not in ("auto", "on", "off"):
+        raise UsageError(f"fused is {config.fused!r}; take auto, on or off")
 
 
 def _check_algorithm(config: "TrainConfig") -> None:

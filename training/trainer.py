@@ -21,7 +21,7 @@ from crlviz.escaping import printable
 from training import config as configs
 from training import provenance
 from training.config import TrainConfig
-from training.run import compiled
+from training.run import compiled, fused_choice
 from training.run import saved_state as states
 from training.run.compiled import build, compile_for
 from training.run.runner import Run, groups
@@ -97,7 +97,10 @@ def train_seeds(
         _refuse_existing(out)
     if progress is not False and (change := rounded(config)):
         tqdm.write(change, file=sys.stderr)
-    compile_slots = compile_for(config, devices)
+    choice = fused_choice.choose(config, devices)
+    if progress is not False and choice.why:
+        tqdm.write(choice.why, file=sys.stderr)
+    compile_slots = compile_for(config, devices, choice.trunk)
     programs = compile_slots(len(runs))
     _check_disk(runs, config, states.size(programs.example, replay=config.save_replay))
     # Create the directories only after compiling, so that an early failure or interrupt leaves nothing behind.
@@ -110,7 +113,7 @@ def train_seeds(
             atomic_files.remove_partial(out)
             seed_runs.append(SeedRun(RunDirectory(out), dataclasses.replace(config, seed=seed)))
         shared = {"algorithm": "crl", "cost": programs.loop.algorithm.cost(config.batch_size)}
-        shared |= provenance.collect(devices.count) | {"command": list(command)}
+        shared |= provenance.collect(devices.count) | {"fused": choice.record, "command": list(command)}
         for group in groups(seed_runs, compile_slots):
             for seed_run in group:
                 own = {"config": dataclasses.asdict(seed_run.config), "together": _seeds(group)}
@@ -192,8 +195,10 @@ def resume_seeds(
                 failed[run] = error
         if seed_runs:
             _refuse_different(seed_runs)
-            compile_slots = compile_for(seed_runs[0].config, devices)
-            now = provenance.collect(devices.count) | {"command": list(command)}
+            first = seed_runs[0]
+            choice = fused_choice.again(first.config, contents[first.path], devices)
+            compile_slots = compile_for(first.config, devices, choice.trunk)
+            now = provenance.collect(devices.count) | {"fused": choice.record, "command": list(command)}
             for group in groups(seed_runs, compile_slots):
                 for seed_run in group:
                     content = contents[seed_run.path]
