@@ -86,7 +86,8 @@ def test_without_redrawn_goals_each_environment_returns_to_its_first_start(tmp_p
     config = toy_config(redraw_goals=False, episode_length=5)
     run = trainer.train(config, tmp_path / "run", progress=False)
     example = compiled.jitted(loop := compiled.build(config), loop.env).example
-    state = saved_state.read([saved_state.look(saved_state.newest(run))], example)
+    directory = RunDirectory(run)
+    state = saved_state.read([saved_state.verify(directory, directory.newest_state())], example)
     first = np.asarray(state.collector.first.obs[0])
     rows, trajectory = np.asarray(state.replay.rows.state[0]), np.asarray(state.replay.rows.trajectory[0])
     time, environment = np.nonzero(np.diff(trajectory, axis=0) == 1)  # the last steps of episodes
