@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from crlviz import charts, datasets
+from crlviz.checkpoints.metrics_table import LAST
 from crlviz.checkpoints.run_directory import RunDirectory, by_number, runs_in
 from crlviz.errors import CrlvizError
 from crlviz.processes import process_pool
@@ -17,7 +18,6 @@ from crlviz.processes import process_pool
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-LAST = 5  # a run's score is the mean of its last five evaluations (paper section 4)
 _STALL = 3  # an interval longer than this multiple of the run's median for as many steps is a stall
 METRICS = {"time_at_goal": "time at goal (steps)", "success": "goals reached (share)"}
 

@@ -38,6 +38,8 @@ METRICS = (
     "updates_per_second",
 )
 
+LAST = 5  # a run's score is the mean of its last five evaluations (paper section 4)
+
 Row = Mapping[str, Any]
 
 
