@@ -79,7 +79,7 @@ def test_the_command_sorts_and_writes_a_csv(runs, tmp_path):
     assert [line.split()[0].rpartition("/")[2] for line in lines[1:]] == ["d16", "d4", "mixed"]
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["success"] for row in rows][0] == "0.9"
+    assert rows[0]["success"] == "0.9"
     assert list(rows[0]) == list(ls_command.COLUMNS)
 
 
