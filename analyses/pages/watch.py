@@ -205,15 +205,15 @@ def _clip(agent: "Agent") -> dict[str, Any]:
 def _animate_points(agent: "Agent", path: Path) -> dict[str, Any]:
     """Write a GIF of point masses that go to every goal; returns values for the page."""
     from crlviz.charts import depth_color
-    from crlviz.rendering.maze_gif import animate
+    from crlviz.rendering.top_view import Ground, Panel, animate
     from crlviz.rollouts import rollout
 
     maze = agent.env.maze
     assert maze is not None
     goals = maze.xy(maze.goals)[:_CLIP_EPISODES]
     episodes = rollout(agent, len(goals), goals=goals)
-    colors = [depth_color(agent.facts["depth"])]
-    animate(maze, {"newest checkpoint": episodes}, path, colors=colors, every=4, fps=15)
+    panel = Panel("newest checkpoint", episodes, depth_color(agent.facts["depth"]))
+    animate(Ground(maze.extent, 300, maze), [panel], path, every=4, fps=15)
     return {"clip_shows": "from the start to all goals at once"}
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from crlviz.envs.looks import View
@@ -87,6 +88,10 @@ class GoalEnv(abc.ABC):
     @abc.abstractmethod
     def pose(self, state: State) -> jax.Array:
         """The joint positions [nq] of ``model`` in a state."""
+
+    def outline(self, pose: np.ndarray) -> np.ndarray | None:
+        """The body as a line from above: points [..., P, 2] in meters, for poses [..., nq]; None: a disc."""
+        return None
 
     def observation_at(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
         """The observation [observation_size] of an initial state with another position and goal.
