@@ -40,7 +40,7 @@ from crlviz.processes import process_pool
 from training.sweep.grid import Cell, grid
 
 COLUMNS = (
-    *("arm", "world", "depth", "width", "start", "seed", "parameters", "complete"),
+    *("world", "depth", "width", "start", "seed", "parameters", "complete"),
     *("env_steps", "gradient_steps", "train_seconds", "success", "time_at_goal"),
 )
 _STOP_SECONDS = 8  # before the end, for running processes to stop
@@ -57,19 +57,19 @@ class World:
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ in their seed only. ``start`` is that of the actor and of the critic."""
+    """Runs that differ in their seed only. ``start`` is that of the networks."""
 
     world: str
     depth: int
     width: int
-    start: str = "paper/paper"
+    start: str = "quiet"
     env_steps: int = 0
     evaluations: int = 0
     seeds: str = "100-101"
 
     @property
     def name(self) -> str:
-        return f"{self.world}-depth{self.depth}-width{self.width}-{self.start.replace('/', '-')}"
+        return f"{self.world}-depth{self.depth}-width{self.width}-{self.start}"
 
 
 def perfect_maze(rooms: int, seed: int = 0) -> tuple[str, ...]:
@@ -101,28 +101,26 @@ WORLDS = {
 }
 
 
-def _swimmers(depth: int, width: int, start: str, seeds: str, millions: int = 6, world: str = "swimmer") -> list[Arm]:
+def _swimmers(
+    depth: int, width: int, seeds: str, millions: int = 6, *, world: str = "swimmer", start: str = "quiet"
+) -> list[Arm]:
     """Arms of one seed each."""
     steps = {"env_steps": millions * 1_000_000, "evaluations": round(millions * 10 / 3)}
     return [Arm(world, depth, width, start, **steps, seeds=seed) for seed in read_values("seeds", seeds)]
 
 
-# The longest first. At depth 4 the starts differ from the paper's in the heads of the actor only.
+# The longest first.
 SCREEN = [
-    *_swimmers(16, 32, "calm/scaled", "100-101"),
-    *_swimmers(16, 32, "quiet/paper", "100-101"),
-    *_swimmers(16, 32, "quiet/scaled", "100-101"),
-    *_swimmers(16, 32, "paper/paper", "100-101"),
-    *_swimmers(4, 32, "quiet/paper", "100-101", 16),
-    *_swimmers(4, 64, "quiet/paper", "100-101"),
-    *_swimmers(16, 32, "calm/scaled", "100", world="swimmer_u_maze"),
-    *_swimmers(16, 16, "calm/scaled", "100"),
-    *_swimmers(4, 32, "paper/paper", "100"),
-    *_swimmers(8, 32, "calm/scaled", "100"),
-    *_swimmers(4, 64, "quiet/paper", "102"),
-    *_swimmers(4, 32, "quiet/paper", "100", world="swimmer_u_maze"),
-    *_swimmers(4, 32, "paper/paper", "101"),
-    *_swimmers(4, 16, "quiet/paper", "100"),
+    *_swimmers(16, 32, "100-101"),
+    *_swimmers(16, 32, "100-101", start="paper"),
+    *_swimmers(4, 32, "100-101", 16),
+    *_swimmers(4, 64, "100-102"),
+    *_swimmers(16, 32, "100", world="swimmer_u_maze"),
+    *_swimmers(16, 16, "100"),
+    *_swimmers(4, 32, "100-101", start="paper"),
+    *_swimmers(8, 32, "100"),
+    *_swimmers(4, 32, "100", world="swimmer_u_maze"),
+    *_swimmers(4, 16, "100"),
 ]
 CONFIRM: list[Arm] = []
 
@@ -133,8 +131,7 @@ def cells(arm: Arm, out: Path) -> list[Cell]:
     layout = out / f"{arm.world}.txt" if world.layout else None
     if layout and not layout.exists():
         atomic_files.write(layout, "\n".join(world.layout).encode())
-    actor, critic = arm.start.split("/")
-    settings = {"actor.start": actor, "critic.start": critic, "save_every": 1000, "save_replay": False}
+    settings = {"actor.start": arm.start, "critic.start": arm.start, "save_every": 1000, "save_replay": False}
     settings |= {"evaluations": arm.evaluations} if arm.evaluations else {}
     options = {"depth": arm.depth, "width": arm.width, "seed": arm.seeds, "env_steps": arm.env_steps or None}
     return grid(
@@ -199,7 +196,7 @@ def write_results(runs: Sequence[tuple[Arm, Cell]], path: Path) -> Path:
         if not cell.rows:
             continue
         parameters, complete = run_directory.read_config(cell.out)["cost"]["parameters"], int(cell.done == cell.total)
-        own = [arm.name, arm.world, arm.depth, arm.width, arm.start, cell.config.seed, parameters, complete]
+        own = [arm.world, arm.depth, arm.width, arm.start, cell.config.seed, parameters, complete]
         lines += [",".join(map(str, [*own, *(row[name] for name in COLUMNS[len(own) :])])) for row in cell.rows]
     atomic_files.write(path, ("\n".join(lines) + "\n").encode())
     return path

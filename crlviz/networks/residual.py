@@ -27,33 +27,11 @@ LAYERS_PER_BLOCK = 4
 EMBEDDING = 64
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
+STARTS = ("paper", "quiet")
+# The quiet start of an actor's heads, at any depth: means near 0 and standard deviations near 0.85 before the tanh.
+_QUIET_KERNELS, _QUIET_LOG_STD = 0.1, 0.4
 
 Params = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Start:
-    """What is changed in the initial parameters of a network, so that it begins alike at every depth.
-
-    Attributes:
-      heads: factor on the heads' kernels.
-      heads_by_depth: divide that factor by depth / 4.
-      blocks_by_depth: divide the scale of each block's last LayerNorm by the number of blocks.
-      log_std: bias of an actor's head of log standard deviations.
-    """
-
-    heads: float = 1.0
-    heads_by_depth: bool = False
-    blocks_by_depth: bool = False
-    log_std: float = 0.0
-
-
-STARTS = {
-    "paper": Start(),
-    "quiet": Start(heads=0.1, heads_by_depth=True, log_std=0.4),
-    "scaled": Start(blocks_by_depth=True),
-    "calm": Start(heads=0.1, blocks_by_depth=True, log_std=0.4),
-}
 
 
 @dataclass(frozen=True)
@@ -69,8 +47,10 @@ class NetworkConfig:
       tail: plain layers after the last block; nonzero only in networks imported from JaxGCRL.
       remat: save only the blocks' inputs for the backward pass and recompute the rest: less memory for more time, equal
         numbers up to rounding.
-      start: how ``STARTS`` changes the initial parameters. In the paper's networks the sum of the blocks grows with
-        depth and nothing normalizes it before the heads, so deep actors begin saturated and deep phi and psi far apart.
+      start: the initial parameters, ``paper`` or ``quiet``. In the paper's networks the sum of the blocks grows with
+        depth and nothing normalizes it before the heads, so deep actors begin saturated, and deep phi and psi far
+        apart. A quiet start divides what each block adds by the number of blocks; and an actor begins with means near
+        0 and a wide standard deviation. A training changes these parameters like all others.
 
     Raises:
       UsageError: a value is out of range.
@@ -221,18 +201,15 @@ def _initial(key: jax.Array, shapes: Any) -> Params:
     return jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
 
 
-def _begun(config: NetworkConfig, params: Any) -> Params:
-    """Initial parameters of one network, changed as its start says."""
-    start, blocks, params = STARTS[config.start], config.depth / LAYERS_PER_BLOCK, dict(params)
-    heads = start.heads / (blocks if start.heads_by_depth else 1)
-    for name in [name for name in params if name.startswith("head_") and heads != 1]:
-        params[name] = params[name] | {"kernel": params[name]["kernel"] * heads}
-    if start.blocks_by_depth and config.layer_norm and "blocks" in params:
-        last = f"layer_{LAYERS_PER_BLOCK - 1}"
-        layer = params["blocks"][last]
-        norm = layer["norm"] | {"scale": layer["norm"]["scale"] / blocks}
-        params["blocks"] = params["blocks"] | {last: layer | {"norm": norm}}
-    return params
+def _quiet(config: NetworkConfig, params: Params) -> Params:
+    """The parameters with each block's output divided by the number of blocks, so that their sum does not grow."""
+    if "blocks" not in params:
+        return params
+    last = f"layer_{LAYERS_PER_BLOCK - 1}"
+    # The LayerNorm undoes any scale before it. Without one the output is about proportional to the kernel.
+    layer, (module, name) = params["blocks"][last], ("norm", "scale") if config.layer_norm else ("dense", "kernel")
+    scaled = layer[module][name] / (config.depth // LAYERS_PER_BLOCK)
+    return {**params, "blocks": {**params["blocks"], last: {**layer, module: {**layer[module], name: scaled}}}}
 
 
 @dataclass(frozen=True)
@@ -258,10 +235,15 @@ class Actor:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        params = dict(_begun(self.config, _initial(key, self.shapes)))
-        if bias := STARTS[self.config.start].log_std:
-            params["head_1"] = params["head_1"] | {"bias": params["head_1"]["bias"] + bias}
-        return params
+        params = _initial(key, self.shapes)
+        if self.config.start == "paper":
+            return params
+        kernels = [_QUIET_KERNELS * params[head]["kernel"] for head in ("head_0", "head_1")]
+        heads = {
+            "head_0": {**params["head_0"], "kernel": kernels[0]},
+            "head_1": {"kernel": kernels[1], "bias": params["head_1"]["bias"] + _QUIET_LOG_STD},
+        }
+        return {**_quiet(self.config, params), **heads}
 
     def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log standard deviation [..., action] before the tanh."""
@@ -317,7 +299,10 @@ class Critic:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        return {name: _begun(self.config, params) for name, params in _initial(key, self.shapes).items()}
+        params = _initial(key, self.shapes)
+        if self.config.start == "paper":
+            return params
+        return {name: _quiet(self.config, part) for name, part in params.items()}
 
     def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of states [..., state] with actions [..., action]."""
