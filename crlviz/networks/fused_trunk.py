@@ -169,12 +169,13 @@ def _forward(how: FusedTrunk, width: int, networks: Any, keep: str) -> Any:
             for layer, (kernel, bias, scale, shift) in enumerate(layers):
                 # Two scratch arrays take turns, so that no warp overwrites what another still reads.
                 place = (index, layer) if keep == "all" else (0, layer % 2)
-                y = _product(how, (inputs, (*place, part)), y, (kernel, index)) + bias[index, :][None]
-                normal, inverse = _normalize(y, width)
+                vectors = bias[index, :], scale[index, :], shift[index, :]  # loaded while the product is computed
+                y = _product(how, (inputs, (*place, part)), y, (kernel, index))
+                normal, inverse = _normalize(y + vectors[0][None], width)
                 if keep:
                     normals[index, layer, part, :] = normal
                     inverses[index, layer, part] = inverse
-                z, gate = _gate(normal, scale[index, :], shift[index, :])
+                z, gate = _gate(normal, *vectors[1:])
                 y = z * gate
             return x + y
 
@@ -223,17 +224,22 @@ def _backward(how: FusedTrunk, width: int, of: Any, saved: Any, *, learned: bool
                     sums[which, number, program, :] = values.sum(0)
             return of_y
 
-        def block(turn: Any, skip: jax.Array) -> jax.Array:
-            index, g = blocks - 1 - turn, skip
-            for layer, (kernel, _, scale, shift) in reversed(list(enumerate(layers))):
-                normal, inverse = normals[index, layer, part, :], inverses[index, layer, part]
-                vectors, number = (scale[index, :], shift[index, :]), 1 + LAYERS * index + layer
-                of_y = through_norm(g, normal, inverse, *vectors, number=number)
-                place = (index, layer) if learned else (0, layer % 2)
-                g = _product(how, (of_ys, (*place, part)), of_y, (kernel, index), transposed=True)
-            return skip + g
+        def load(index: Any, layer: int) -> tuple[jax.Array, ...]:
+            _, _, scale, shift = layers[layer]
+            return normals[index, layer, part, :], inverses[index, layer, part], scale[index, :], shift[index, :]
 
-        g = lax.fori_loop(0, blocks, block, g_ref[part, :])
+        def block(turn: Any, carry: Any) -> Any:
+            (skip, loaded), index = carry, blocks - 1 - turn
+            g = skip
+            for layer in reversed(range(LAYERS)):
+                of_y = through_norm(g, *loaded, number=1 + LAYERS * index + layer)
+                # The next layer's values are loaded while the product is computed.
+                loaded = load(index, layer - 1) if layer else load(jnp.maximum(index - 1, 0), LAYERS - 1)
+                place = (index, layer) if learned else (0, layer % 2)
+                g = _product(how, (of_ys, (*place, part)), of_y, (layers[layer][0], index), transposed=True)
+            return skip + g, loaded
+
+        g, _ = lax.fori_loop(0, blocks, block, (g_ref[part, :], load(blocks - 1, LAYERS - 1)))
         bias, scale, shift = (vector[...] for vector in stem)
         of_x[part, :] = through_norm(g, *_normalize(x_ref[part, :] + bias[None], width), scale, shift, number=0)
 
