@@ -15,7 +15,7 @@ from crlviz.errors import sentence
 # Recorded in reports of jax's users.
 RECORDED = {
     "Unable to initialize backend 'cuda': INVALID_ARGUMENT: Mismatched PJRT plugin PJRT API version (0.54) and "
-    "framework PJRT API version 0.51). (set JAX_PLATFORMS='' to automatically choose an available backend)": "install -U",
+    "framework PJRT API version 0.51). (set JAX_PLATFORMS='' to automatically choose an available backend)": "pip in",
     "Unable to initialize backend 'cuda': INVALID_ARGUMENT: Unexpected PJRT_Client_Create_Args size: expected 88, got "
     "72. The plugin is likely built with a later version than the framework.": "pip install -U",
     "Unable to use CUDA because of the following issues with CUDA components:\nOutdated cuSPARSE installation found.\n"

@@ -102,6 +102,11 @@ def describe(config: Any, programs: Mapping[str, Mapping[str, Any]], card: Card)
             f"  {name:10}{each['kernels']:12,}{each['bytes'] / 1e9:10.4g}{each['flops'] / 1e12:10.3g}"
             f"{each['waits']:7,}{count:9,}  {notes[name]}".rstrip()
         )
+    if any(programs[name]["waits"] for name in notes):
+        lines.append(
+            "  waits: loops whose turns only the card counts (a physics engine's solver); one turn of each is counted, "
+            "and the host is asked after each"
+        )
     step = collect["kernels"] + learn["kernels"] + config.redraw_goals * programs["reset"]["kernels"]
     if update:
         lines.append(f"an update launches {update['kernels']:,} kernels, a training step {step:,}")

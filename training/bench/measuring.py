@@ -75,7 +75,7 @@ def _step_config(env: str, shape: tuple[int, int, int], changes: Mapping[str, An
     from training import config as configs
 
     of_shape = dict(zip(("depth", "width", "batch_size"), shape, strict=True))
-    config = configs.from_options(env, "paper", of_shape | changes)
+    config = configs.from_options(env, "paper", {**of_shape, **changes})
     config = configs.replace(config, {"actor.remat": remat, "critic.remat": remat})
     configs.schedule(config)
     return config

@@ -37,6 +37,9 @@ def test_the_text_says_what_dominates_and_that_it_is_a_model():
     assert "The FLOPs dominate: about" in text
     assert "an update launches 33 kernels, a training step 10,110" in text
     assert "physics 5, policy and buffer 5" in text
+    assert "waits:" not in text
+    waiting = PROGRAMS | {"collect": PROGRAMS["collect"] | {"waits": 3}}
+    assert "waits: loops whose turns" in "\n".join(device_model.describe(toy_config(), waiting, CARD))
 
 
 def test_measurements_are_told_beside_the_model(monkeypatch, tmp_path):

@@ -123,3 +123,32 @@ def test_what_is_no_description_is_refused_by_the_compiler():
     card = cards.read("h100")
     with pytest.raises(UsageError, match="XLA does not take this description"):
         device_programs.updates("point_u_maze", [], cards.parse(card.text + "nonsense: 1\n", "mine"))
+
+
+@needs_wheels
+@pytest.mark.slow
+def test_a_kernel_in_triton_is_one_launch():
+    """Pallas lowers a kernel of ours for a card of which it knows only the kind."""
+    done = subprocess.run([sys.executable, "-c", KERNEL], capture_output=True, text=True, check=False)
+    assert done.stdout.split()[-1:] == ["3"], done.stderr
+
+
+# Three kernels that each add one.
+KERNEL = """
+import jax, jax.numpy as jnp
+from jax.experimental import pallas, topologies
+from jax.experimental.pallas import triton
+from training.bench import cards, device_programs
+from training.bench.launches import Program
+
+jax.config.update("jax_platforms", "cpu")
+def add_one(x, y):
+    y[...] = x[...] + 1
+def kernel(x):
+    return pallas.pallas_call(add_one, out_shape=x, compiler_params=triton.CompilerParams(num_warps=4))(x)
+text = cards.read("h100").text
+card, = topologies.get_topology_desc(platform="cuda", target_config=text, topology="1x1x1").devices
+run = jax.jit(lambda x: kernel(kernel(kernel(x))))
+program, _ = device_programs._compile(card, run, jax.ShapeDtypeStruct((16, 16), jnp.float32))
+print(Program(program.as_text()).counts.kernels)
+"""

@@ -1,8 +1,12 @@
 """What a compiled program launches, in texts whose launches are counted by hand."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from tests.helpers.toys import toy_config
 from training.bench.launches import Counts, Program
+from training.run.compiled import compiled
 
 # Text as XLA writes it for a GPU, shortened.
 FUSED = """
@@ -174,3 +178,32 @@ def test_what_goes_to_the_host_waits(line):
 def test_another_text_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         Program("module @jit_f attributes {mhlo.num_partitions = 1 : i32} {\n}\n")
+
+
+def _waits(function, *arguments) -> int:
+    return Program(jax.jit(function).lower(*arguments).compile().as_text()).counts.waits
+
+
+def test_waits_of_real_programs_are_seen():
+    """As XLA writes them for this machine: a callback in each of 5 turns, and a loop whose length depends on data."""
+
+    def watched(x):
+        def turn(x, _):
+            jax.debug.callback(print, x[0])
+            return jnp.sin(x), None
+
+        return jax.lax.scan(turn, x, None, length=5)[0]
+
+    x = jnp.ones(3)
+    assert _waits(watched, x) == 5
+    assert _waits(lambda x: jax.lax.while_loop(lambda x: x[0] > 0.1, jnp.sin, x), x) == 1
+    assert _waits(lambda x: jax.lax.fori_loop(0, 5, lambda _, x: jnp.sin(x), x), x) == 0
+
+
+def test_nothing_in_a_training_step_waits_for_the_host():
+    programs = compiled(toy_config())
+    for name in ("collect", "learn", "evaluate_policy", "reset_envs"):
+        counts = Program(getattr(programs, name).as_text()).counts
+        assert counts.kernels > 100  # the text was understood
+        assert counts.waits == 0, name
+    assert Program(programs.learn.as_text()).turn(toy_config().updates)
