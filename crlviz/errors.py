@@ -18,7 +18,7 @@ class UsageError(CrlvizError):
     exit_code = 2
 
 
-def sentence(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Describe any error, raised by crlviz, jax, a driver or a library, and its remedy in one line."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, CrlvizError | OSError):

@@ -27,7 +27,7 @@ _SETTINGS: dict[str, tuple[Callable[[Any], Any], Any]] = {
 }
 
 
-def usual() -> contextlib.ExitStack:
+def fixed_settings() -> contextlib.ExitStack:
     """Context in which jax has the settings that crlviz needs; in this thread only, restored on exit."""
     stack = contextlib.ExitStack()
     for name, (setter, value) in _SETTINGS.items():
@@ -37,12 +37,12 @@ def usual() -> contextlib.ExitStack:
     return stack
 
 
-def as_usual(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function to run within ``usual()``."""
+def with_fixed_settings(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function to run within ``fixed_settings()``."""
 
     @functools.wraps(function)
     def within(*args: P.args, **kwargs: P.kwargs) -> R:
-        with usual():
+        with fixed_settings():
             return function(*args, **kwargs)
 
     return within

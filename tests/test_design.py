@@ -61,6 +61,14 @@ def _module(name: str) -> Path:
     return ROOT / (name.replace(".", "/") + ".py")
 
 
+def test_no_test_module_imports_another():
+    """What tests share is in tests/helpers, in a conftest, or in tests/torture."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for name in _imports(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = name.split(".")
+            assert parts[0] != "tests" or not any(part.startswith("test_") for part in parts), f"{path} imports {name}"
+
+
 def test_no_circle_among_rooms():
     """Between sub-packages, and modules beside them, the arrows go one way (graphlib names a circle)."""
     used: dict[str, set[str]] = {}

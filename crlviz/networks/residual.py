@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -20,10 +20,16 @@ from crlviz.errors import UsageError
 from crlviz.networks.fused_layers import Precision, dense_norm_swish
 from crlviz.precision import EXACT, exact
 
+if TYPE_CHECKING:
+    from crlviz.networks.fused_trunk import FusedTrunk
+
 LAYERS_PER_BLOCK = 4
 EMBEDDING = 64
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
+STARTS = ("paper", "quiet")
+# The quiet start of an actor's heads, at any depth: means near 0 and standard deviations near 0.85 before the tanh.
+_QUIET_KERNELS, _QUIET_LOG_STD = 0.1, 0.4
 
 Params = Mapping[str, Any]
 
@@ -41,6 +47,10 @@ class NetworkConfig:
       tail: plain layers after the last block; nonzero only in networks imported from JaxGCRL.
       remat: save only the blocks' inputs for the backward pass and recompute the rest: less memory for more time, equal
         numbers up to rounding.
+      start: the initial parameters, ``paper`` or ``quiet``. In the paper's networks the sum of the blocks grows with
+        depth and nothing normalizes it before the heads, so deep actors begin saturated, and deep phi and psi far
+        apart. A quiet start divides what each block adds by the number of blocks; and an actor begins with means near
+        0 and a wide standard deviation. A training changes these parameters like all others.
 
     Raises:
       UsageError: a value is out of range.
@@ -53,6 +63,7 @@ class NetworkConfig:
     residual: bool = True
     tail: int = 0
     remat: bool = False
+    start: str = "paper"
 
     def __post_init__(self):
         if not 0 <= self.tail < LAYERS_PER_BLOCK:
@@ -66,6 +77,8 @@ class NetworkConfig:
             raise UsageError(f"width {self.width}: a layer needs at least one unit")
         if self.activation not in _ACTIVATIONS:
             raise UsageError(f"activation {self.activation!r} is unknown; take {' or '.join(_ACTIVATIONS)}")
+        if self.start not in STARTS:
+            raise UsageError(f"start {self.start!r} is unknown; take {' or '.join(STARTS)}")
 
     @property
     def ablation(self) -> str:
@@ -127,6 +140,37 @@ class ResidualNetwork(nn.Module):
         return tuple(nn.Dense(size, precision=EXACT, name=f"head_{index}")(x) for index, size in enumerate(self.heads))
 
 
+def apply(
+    trunk: "FusedTrunk | None", networks: Sequence[tuple[ResidualNetwork, Params, jax.Array]]
+) -> list[tuple[jax.Array, ...]]:
+    """Outputs of several networks, one tuple of heads [..., size] for each.
+
+    Args:
+      trunk: runs the residual blocks as a GPU kernel, those of networks of equal shape in one launch. None: the plain
+        path, which serves every ``NetworkConfig``.
+      networks: for each the network, its parameters and its inputs [..., n].
+    """
+    if trunk is None:
+        return [network.apply({"params": params}, x) for network, params, x in networks]  # type: ignore[misc]
+    hidden = [
+        jnp.matmul(x.reshape(-1, x.shape[-1]), params["stem"]["dense"]["kernel"], precision=EXACT)
+        for _, params, x in networks
+    ]
+    for config in dict.fromkeys(network.config for network, *_ in networks):
+        same = [index for index, (network, *_) in enumerate(networks) if network.config == config]
+        outputs = trunk([(networks[index][1]["stem"], networks[index][1]["blocks"], hidden[index]) for index in same])
+        for index, y in zip(same, outputs, strict=True):
+            hidden[index] = y
+    return [
+        tuple(_head(params[f"head_{index}"], y).reshape(*x.shape[:-1], -1) for index in range(len(network.heads)))
+        for (network, params, x), y in zip(networks, hidden, strict=True)
+    ]
+
+
+def _head(params: Params, y: jax.Array) -> jax.Array:
+    return jnp.matmul(y, params["kernel"], precision=EXACT) + params["bias"]
+
+
 def _shapes(network: ResidualNetwork, inputs: int) -> Any:
     """Shapes of a network's parameters, for inputs [..., inputs]."""
     key, x = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((inputs,), jnp.float32)
@@ -157,31 +201,56 @@ def _initial(key: jax.Array, shapes: Any) -> Params:
     return jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
 
 
+def _quiet(config: NetworkConfig, params: Params) -> Params:
+    """The parameters with each block's output divided by the number of blocks, so that their sum does not grow."""
+    if "blocks" not in params:
+        return params
+    last = f"layer_{LAYERS_PER_BLOCK - 1}"
+    # The LayerNorm undoes any scale before it. Without one the output is about proportional to the kernel.
+    layer, (module, name) = params["blocks"][last], ("norm", "scale") if config.layer_norm else ("dense", "kernel")
+    scaled = layer[module][name] / (config.depth // LAYERS_PER_BLOCK)
+    return {**params, "blocks": {**params["blocks"], last: {**layer, module: {**layer[module], name: scaled}}}}
+
+
 @dataclass(frozen=True)
 class Actor:
-    """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1)."""
+    """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1).
+
+    ``trunk`` is that of ``apply``.
+    """
 
     config: NetworkConfig
     observation_size: int
     action_size: int
+    trunk: "FusedTrunk | None" = None
 
     @property
-    def _network(self) -> ResidualNetwork:
+    def network(self) -> ResidualNetwork:
         return ResidualNetwork(self.config, (self.action_size, self.action_size))
 
     @property
     def shapes(self) -> Any:
         """Shapes of the parameters that ``init`` returns; nothing is computed."""
-        return _shapes(self._network, self.observation_size)
+        return _shapes(self.network, self.observation_size)
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        return _initial(key, self.shapes)
+        params = _initial(key, self.shapes)
+        if self.config.start == "paper":
+            return params
+        kernels = [_QUIET_KERNELS * params[head]["kernel"] for head in ("head_0", "head_1")]
+        heads = {
+            "head_0": {**params["head_0"], "kernel": kernels[0]},
+            "head_1": {"kernel": kernels[1], "bias": params["head_1"]["bias"] + _QUIET_LOG_STD},
+        }
+        return {**_quiet(self.config, params), **heads}
 
     def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log standard deviation [..., action] before the tanh."""
-        outputs: Any = self._network.apply({"params": params}, observation)
-        mean, raw = outputs
+        return self.distribution_of(*apply(self.trunk, [(self.network, params, observation)])[0])
+
+    def distribution_of(self, mean: jax.Array, raw: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log standard deviation [..., action] from the network's two outputs [..., action]."""
         return mean, LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw) + 1)
 
     def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
@@ -190,7 +259,10 @@ class Actor:
 
     def sample(self, params: Params, observation: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Actions [..., action] from standard normal noise [..., action], and their log probabilities [...]."""
-        mean, log_std = self.distribution(params, observation)
+        return self.sample_of(*self.distribution(params, observation), noise)
+
+    def sample_of(self, mean: jax.Array, log_std: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """``sample`` from a ``distribution`` [..., action]."""
         raw = mean + jnp.exp(log_std) * noise
         action = jnp.tanh(raw)
         # The 1e-6 is from the paper's code. It bounds the log probability of a saturated action.
@@ -207,34 +279,39 @@ class Actor:
 
 @dataclass(frozen=True)
 class Critic:
-    """Q(s, a, g) = -||phi(s, a) - psi(g)||; higher means closer."""
+    """Q(s, a, g) = -||phi(s, a) - psi(g)||; higher means closer. ``trunk`` is that of ``apply``."""
 
     config: NetworkConfig
     state_size: int
     action_size: int
     goal_size: int
+    trunk: "FusedTrunk | None" = None
 
     @property
-    def _network(self) -> ResidualNetwork:
+    def network(self) -> ResidualNetwork:
         return ResidualNetwork(self.config, (EMBEDDING,))
 
     @property
     def shapes(self) -> Any:
         """Shapes of the parameters that ``init`` returns; nothing is computed."""
         inputs = {"phi": self.state_size + self.action_size, "psi": self.goal_size}
-        return {name: _shapes(self._network, size) for name, size in inputs.items()}
+        return {name: _shapes(self.network, size) for name, size in inputs.items()}
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        return _initial(key, self.shapes)
+        params = _initial(key, self.shapes)
+        if self.config.start == "paper":
+            return params
+        return {name: _quiet(self.config, part) for name, part in params.items()}
 
     def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of states [..., state] with actions [..., action]."""
-        return self._network.apply({"params": params["phi"]}, jnp.concatenate([state, action], axis=-1))[0]
+        x = jnp.concatenate([state, action], axis=-1)
+        return apply(self.trunk, [(self.network, params["phi"], x)])[0][0]
 
     def psi(self, params: Params, goal: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of goals [..., goal]."""
-        return self._network.apply({"params": params["psi"]}, goal)[0]
+        return apply(self.trunk, [(self.network, params["psi"], goal)])[0][0]
 
     def q(self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal]."""

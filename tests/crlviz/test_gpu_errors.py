@@ -10,12 +10,13 @@ import sys
 import pytest
 
 from crlviz import gpu_errors
-from crlviz.errors import sentence
+from crlviz.errors import one_line
 
 # Recorded in reports of jax's users.
 RECORDED = {
     "Unable to initialize backend 'cuda': INVALID_ARGUMENT: Mismatched PJRT plugin PJRT API version (0.54) and "
-    "framework PJRT API version 0.51). (set JAX_PLATFORMS='' to automatically choose an available backend)": "pip in",
+    "framework PJRT API version 0.51). (set JAX_PLATFORMS='' to automatically choose an available "
+    "backend)": "install -U",
     "Unable to initialize backend 'cuda': INVALID_ARGUMENT: Unexpected PJRT_Client_Create_Args size: expected 88, got "
     "72. The plugin is likely built with a later version than the framework.": "pip install -U",
     "Unable to use CUDA because of the following issues with CUDA components:\nOutdated cuSPARSE installation found.\n"
@@ -32,7 +33,7 @@ RECORDED = {
 
 @pytest.mark.parametrize(("message", "remedy"), RECORDED.items())
 def test_a_recorded_message_gets_one_sentence_with_the_way_out(message, remedy):
-    told = sentence(RuntimeError(message))
+    told = one_line(RuntimeError(message))
     assert remedy in told
     assert "\n" not in told
     assert message.splitlines()[0] in told
@@ -44,11 +45,11 @@ def test_out_of_the_memory_that_jax_has_names_the_settings(monkeypatch):
         "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 4770354232 bytes.\nBufferAssignment"
     )
     monkeypatch.setattr(gpu_errors, "has_driver", lambda: False)
-    assert "smaller --batch-size" in sentence(error)
-    assert "XLA_PYTHON_CLIENT" not in sentence(error)  # a CPU has no share
+    assert "smaller --batch-size" in one_line(error)
+    assert "XLA_PYTHON_CLIENT" not in one_line(error)  # a CPU has no share
     monkeypatch.setattr(gpu_errors, "has_driver", lambda: True)
-    assert "smaller --batch-size" in sentence(error)
-    assert "XLA_PYTHON_CLIENT_MEM_FRACTION=0.4" in sentence(error)
+    assert "smaller --batch-size" in one_line(error)
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION=0.4" in one_line(error)
 
 
 def test_other_errors_say_nothing_of_a_gpu():

@@ -14,14 +14,15 @@ import pytest
 
 import crlviz
 from crlviz import envs
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints import metrics_table
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.rollouts import evaluate
 from tests.helpers.toys import toy_config
 from training import config as configs
 from training import trainer
-from training.config import schedule
-from training.run import compiled, metrics_table, saved_state
+from training.run import compiled, saved_state
+from training.schedule import schedule
 
 TIMES = {"wall_seconds", "train_seconds", "env_steps_per_second", "updates_per_second"}
 
@@ -62,7 +63,7 @@ def test_the_run_directory_records_its_provenance(toy_run):
     assert config["versions"]["jax"] == jax.__version__
     assert config["versions"]["crlviz"] == crlviz.__version__
     assert config["config"] == json.loads(json.dumps(dataclasses.asdict(toy_config())))
-    assert run_directory.all_steps(toy_run) == [200, 280]
+    assert RunDirectory(toy_run).checkpoint_steps() == [200, 280]
     assert sorted(p.name for p in toy_run.iterdir()) == [".lock", "checkpoints", "config.json", "metrics.csv", "state"]
     agent = crlviz.load(toy_run)
     assert (agent.env_steps, agent.gradient_steps) == (280, 12)
@@ -85,7 +86,8 @@ def test_without_redrawn_goals_each_environment_returns_to_its_first_start(tmp_p
     config = toy_config(redraw_goals=False, episode_length=5)
     run = trainer.train(config, tmp_path / "run", progress=False)
     example = compiled.jitted(loop := compiled.build(config), loop.env).example
-    state = saved_state.read([saved_state.look(saved_state.newest(run))], example)
+    directory = RunDirectory(run)
+    state = saved_state.read([saved_state.verify(directory, directory.newest_state())], example)
     first = np.asarray(state.collector.first.obs[0])
     rows, trajectory = np.asarray(state.replay.rows.state[0]), np.asarray(state.replay.rows.trajectory[0])
     time, environment = np.nonzero(np.diff(trajectory, axis=0) == 1)  # the last steps of episodes
@@ -155,11 +157,11 @@ def test_a_diverged_run_keeps_no_bad_checkpoint(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(CrlvizError, match="became"):
         trainer.train(config, run, progress=False)
-    for steps in run_directory.all_steps(run):
+    for steps in RunDirectory(run).checkpoint_steps():
         agent = crlviz.load(run / "checkpoints" / str(steps))
         assert np.isfinite(agent.act(np.ones((3, 6), np.float32))).all()
         assert np.isfinite(agent.q(*(np.ones((3, n), np.float32) for n in (4, 2, 2)))).all()
-    if not run_directory.all_steps(run):
+    if not RunDirectory(run).checkpoint_steps():
         with pytest.raises(CrlvizError, match="no checkpoint"):
             crlviz.load(run)
 

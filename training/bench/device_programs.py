@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from crlviz.errors import CrlvizError, UsageError, sentence
+from crlviz.errors import CrlvizError, UsageError, one_line
 from training.bench.cards import Card
 from training.bench.launches import Program
 from training.bench.plan import Memory, Plan
@@ -111,7 +111,7 @@ def main() -> None:
     try:
         answer = _answer(request)
     except Exception as error:
-        answer = {"error": sentence(error), "usage": isinstance(error, UsageError)}
+        answer = {"error": one_line(error), "usage": isinstance(error, UsageError)}
     print(json.dumps(answer))
 
 
@@ -120,13 +120,16 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
     from crlviz import jax_config
 
-    with jax_config.usual(), jax_config.made_for("gpu"):  # also while shapes are traced, as jax keeps what it traced
+    with (
+        jax_config.fixed_settings(),
+        jax_config.made_for("gpu"),
+    ):  # also while shapes are traced, as jax keeps what it traced
         try:
             topology = topologies.get_topology_desc(platform="cuda", target_config=request["card"], topology="1x1x1")
         except NotImplementedError:
             raise UsageError(_REMEDY) from None
         except Exception as error:
-            raise UsageError(f"XLA does not take this description of a card: {sentence(error)}") from None
+            raise UsageError(f"XLA does not take this description of a card: {one_line(error)}") from None
         answers = {"plan": _plan_run, "updates": _compile_updates}
         return answers[request["order"]](request, functools.partial(_compile, topology.devices[0]))
 

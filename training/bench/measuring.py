@@ -70,14 +70,14 @@ def measure(
     return results
 
 
-def _step_config(env: str, shape: tuple[int, int, int], changes: Mapping[str, Any], remat: bool) -> Any:
+def _step_config(env: str, shape: tuple[int, int, int], changes: dict[str, Any], remat: bool) -> Any:
     """The config of a training step with this depth, width and batch size."""
     from training import config as configs
 
-    of_shape = dict(zip(("depth", "width", "batch_size"), shape, strict=True))
-    config = configs.from_options(env, "paper", {**of_shape, **changes})
+    of_shape: dict[str, Any] = dict(zip(("depth", "width", "batch_size"), shape, strict=True))
+    config = configs.from_options(env, "paper", of_shape | changes)
     config = configs.replace(config, {"actor.remat": remat, "critic.remat": remat})
-    configs.schedule(config)
+    config.check()
     return config
 
 

@@ -111,7 +111,7 @@ def of_programs(loop: Any, example: Any, collect: Any, learn: Any, evaluate: Any
     """
     from training.run import saved_state as states
 
-    config, counts = loop.config, loop.schedule
+    config, counts = loop.config, loop.config.schedule
     cost = loop.algorithm.cost(config.batch_size)
     learner = example.learner
     parameters = _bytes((learner.actor, learner.critic, learner.log_alpha))
@@ -121,8 +121,8 @@ def of_programs(loop: Any, example: Any, collect: Any, learn: Any, evaluate: Any
     return Plan(
         parameters=cost["parameters"],
         flops_per_update=cost["flops_per_update"],
-        updates=counts.gradient_steps(config, counts.steps),
-        env_steps=counts.env_steps(config, counts.steps),
+        updates=counts.gradient_steps(counts.steps),
+        env_steps=counts.total_env_steps,
         evaluation_steps=(counts.epochs + 1) * config.eval_episodes * loop.episode_length,
         memory=Memory(
             parameters=parameters,

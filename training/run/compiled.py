@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,31 +23,36 @@ from crlviz.errors import UsageError
 from crlviz.networks.residual import Actor, Critic
 from crlviz.processes import process_pool
 from crlviz.rollouts import evaluate
-from training.config import TrainConfig, schedule
+from training.config import TrainConfig
 from training.loop.train_loop import Loop, TrainState, shardings
 from training.run import hosts
 from training.run import saved_state as states
 from training.run.saved_state import Saved
 from training.sharding import ONE, Devices
 
+if TYPE_CHECKING:
+    from crlviz.networks.fused_trunk import FusedTrunk
 
-def build(config: TrainConfig, devices: Devices = ONE) -> Loop:
+
+def build(config: TrainConfig, devices: Devices = ONE, trunk: "FusedTrunk | None" = None) -> Loop:
     """Check a config and build its loop: environment, networks and algorithm. Compiles nothing.
+
+    ``trunk``: the kernels of the fused path; None: the plain path.
 
     Raises:
       UsageError: unknown environment, settings that contradict each other, or that do not divide over the devices.
     """
-    counts = schedule(config)
+    counts = config.schedule
     devices.check(config.num_envs, config.batch_size)
     env = envs.make(config.env, layout=config.layout or None, **config.env_options)
     length = config.episode_length or env.episode_length
-    return Loop(config, counts, env, algorithm(config, env, devices), length, devices)
+    return Loop(config, counts, env, algorithm(config, env, devices, trunk), length, devices)
 
 
-def algorithm(config: TrainConfig, env: GoalEnv, devices: Devices = ONE) -> CRL:
+def algorithm(config: TrainConfig, env: GoalEnv, devices: Devices = ONE, trunk: "FusedTrunk | None" = None) -> CRL:
     """The algorithm of a config, with networks of the environment's sizes."""
-    actor = Actor(config.actor, env.observation_size, env.action_size)
-    critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim)
+    actor = Actor(config.actor, env.observation_size, env.action_size, trunk)
+    critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim, trunk)
     return CRL(config.crl, actor, critic, devices.replicate)
 
 
@@ -137,13 +142,15 @@ class Programs:
         return states.snapshot(state if replay else state.replace(replay=None))
 
 
-def compiled(config: TrainConfig, slots: int = 1, devices: Devices = ONE) -> Programs:
+def compiled(
+    config: TrainConfig, slots: int = 1, devices: Devices = ONE, trunk: "FusedTrunk | None" = None
+) -> Programs:
     """Build and compile the programs of a config, from shapes alone, so a resumed run has exactly the same programs.
 
     Raises:
       UsageError: an error of ``build``, or the evaluation environment has another body.
     """
-    loop = build(config, devices)
+    loop = build(config, devices, trunk)
     eval_env = evaluation_env(loop)
     hosts.broadcast("compile", slots=slots, config=dataclasses.asdict(config))
     made = jitted(loop, eval_env, slots)
@@ -239,7 +246,9 @@ def _vmapped(function: Callable[..., Any], slots: int) -> Callable[..., Any]:
     return of_one
 
 
-def compile_for(config: TrainConfig, devices: Devices = ONE) -> Callable[[int], Programs]:
+def compile_for(
+    config: TrainConfig, devices: Devices = ONE, trunk: "FusedTrunk | None" = None
+) -> Callable[[int], Programs]:
     """Return a function that compiles programs for up to a number of slots: as many as train fastest on this device.
 
     An accelerator trains all at once if they fit its memory; else their number is halved until they do. A CPU is no
@@ -251,7 +260,7 @@ def compile_for(config: TrainConfig, devices: Devices = ONE) -> Callable[[int], 
     def compile_slots(slots: int) -> Programs:
         if slots > 1 and not at_once():
             return compile_slots(1)
-        programs, limit = compiled(config, slots, devices), memory()
+        programs, limit = compiled(config, slots, devices, trunk), memory()
         if slots == 1 or limit is None or programs.memory <= limit:
             return programs
         half = -(-slots // 2)

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
 from training.loop.divergence import DivergenceError
-from training.run import saved_state as states
 from training.run import signals
 from training.run.compiled import Programs
 from training.run.seed_run import SeedRun
@@ -68,11 +67,11 @@ class Run:
           Stopped: a signal was received; the group that was training is saved.
         """
         waiting = list(self.seed_runs)
-        with self._bar, ThreadPoolExecutor(1) as self._saver, signals.heard(self._answer) as heard:
+        with self._bar, ThreadPoolExecutor(1) as self._saver, signals.recorded(self._answer) as received:
             while waiting:
                 self._slots = next(groups(waiting, self._compile_slots))
                 waiting = [seed_run for seed_run in waiting if seed_run not in self._slots]
-                self._train(heard)
+                self._train(received)
                 self._start_time = time.perf_counter()
                 waiting += [seed_run for seed_run in self._slots if self._continues(seed_run)]
 
@@ -86,7 +85,7 @@ class Run:
         """Training steps done by the current group."""
         return self.training[0].counters.step
 
-    def _train(self, heard: Callable[[], int | None]) -> None:
+    def _train(self, received: Callable[[], int | None]) -> None:
         """Train the current group to its last evaluation, or until all its runs have failed."""
         try:
             self._load()
@@ -100,7 +99,7 @@ class Run:
                 self._save([seed_run for seed_run in self.training if seed_run.checkpoint_due], checkpoint=True)
                 if not self.training or self.step == counts.steps:
                     break
-            if number := heard():
+            if number := received():
                 self._save(self.training, checkpoint=False)
                 self._finish_saving()
                 if not self.training:
@@ -192,7 +191,7 @@ class Run:
                 self._show()
                 return True
             if not seed_run.error and not seed_run.config.keep_state:
-                states.remove(seed_run.path)
+                seed_run.directory.remove_states()
         except CrlvizError as error:
             seed_run.error = error
         return False
