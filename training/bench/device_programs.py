@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,25 @@ from training.bench.plan import Memory, Plan
 _REMEDY = "compiling for a GPU that is not here needs jax's CUDA wheels (5 GB): pip install 'crlviz[cuda13]'"
 
 
-def plan(config: Any, card: Card) -> tuple[Plan, dict[str, dict[str, Any]]]:
-    """Plan a run on a card.
+@dataclass(frozen=True)
+class OnCard:
+    """What a run does on a card.
 
-    Args:
-      config: a ``TrainConfig``.
-      card: need not be here.
+    Attributes:
+      plan: its counts and memory.
+      programs: for each of ``collect``, ``learn``, ``evaluate``, ``reset``, and for one ``update`` in ``learn``:
+        ``kernels``, ``physics``, ``bytes``, ``waits`` as in ``launches.Counts``, ``flops`` of the networks' matrix
+        products, and ``compile_seconds`` except of ``update``.
+      path: whether the networks take the fused path or the plain one, and why.
+    """
 
-    Returns:
-      The plan, and of each of the programs ``collect``, ``learn``, ``evaluate``, ``reset`` and of one ``update`` in
-      ``learn``: ``kernels``, ``physics``, ``bytes``, ``waits`` as in ``launches.Counts``, ``flops`` of the networks'
-      matrix products, and ``compile_seconds``.
+    plan: Plan
+    programs: Mapping[str, Mapping[str, Any]]
+    path: str
+
+
+def plan(config: Any, card: Card) -> OnCard:
+    """Plan a run on a card that need not be here; ``config`` is a ``TrainConfig``.
 
     Raises:
       UsageError: jax's CUDA wheels are not installed, the card's description is not XLA's, or an error of ``build``.
@@ -47,11 +56,11 @@ def plan(config: Any, card: Card) -> tuple[Plan, dict[str, dict[str, Any]]]:
     """
     answer = _ask({"order": "plan", "config": dataclasses.asdict(config)}, card)
     memory = Memory(**answer["plan"].pop("memory"))
-    return Plan(memory=memory, **answer["plan"]), answer["programs"]
+    return OnCard(Plan(memory=memory, **answer["plan"]), answer["programs"], answer["path"])
 
 
 def updates(env: str, cases: list[dict[str, Any]], card: Card) -> list[dict[str, Any]]:
-    """Compile the update of each case, of ours and where asked of the reference implementation.
+    """Compile the update of each case: the fused path where it serves, the plain path, and where asked the reference.
 
     Args:
       env: id of the environment, which gives the networks' inputs.
@@ -61,7 +70,7 @@ def updates(env: str, cases: list[dict[str, Any]], card: Card) -> list[dict[str,
 
     Returns:
       For each case and kind, ``kernels``, ``bytes``, ``flops``, ``temporaries`` (bytes) and ``compile_seconds`` of an
-      update, under ``ours`` and ``reference``.
+      update, under ``fused``, ``plain`` and ``reference``.
 
     Raises:
       UsageError, CrlvizError: as ``plan``.
@@ -120,10 +129,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
     from crlviz import jax_config
 
-    with (
-        jax_config.fixed_settings(),
-        jax_config.made_for("gpu"),
-    ):  # also while shapes are traced, as jax keeps what it traced
+    # Also while shapes are traced: jax keeps what it traced.
+    with jax_config.fixed_settings(), jax_config.made_for("gpu"):
         try:
             topology = topologies.get_topology_desc(platform="cuda", target_config=request["card"], topology="1x1x1")
         except NotImplementedError:
@@ -169,10 +176,12 @@ def _for_kernels(device: Any) -> AbstractContextManager[Any]:
 def _plan_run(request: Mapping[str, Any], compile_for: _Compile) -> dict[str, Any]:
     from training import config as configs
     from training.bench.plan import of_programs
+    from training.run import fused_choice
     from training.run.compiled import build, evaluation_env, jitted
 
     config = configs.load(request["config"])
-    loop = build(config)
+    choice = fused_choice.expected(config)
+    loop = build(config, trunk=choice.trunk)
     made = jitted(loop, evaluation_env(loop))
     compiled, programs = {}, {}
     names = {"collect": "collect", "learn": "learn", "evaluate_policy": "evaluate", "reset_envs": "reset"}
@@ -188,7 +197,7 @@ def _plan_run(request: Mapping[str, Any], compile_for: _Compile) -> dict[str, An
                 programs["update"] = {**dataclasses.asdict(update), "flops": flops["learn"] // config.updates}
             bar.update()
     plan = of_programs(loop, made.example, compiled["collect"], compiled["learn"], compiled["evaluate"], shared=False)
-    return {"plan": dataclasses.asdict(plan), "programs": programs}
+    return {"plan": dataclasses.asdict(plan), "programs": programs, "path": choice.why}
 
 
 def _flops(loop: Any) -> dict[str, int]:
@@ -198,7 +207,7 @@ def _flops(loop: Any) -> dict[str, int]:
 
     from crlviz.networks import flops
 
-    config, actor = loop.config, loop.algorithm.actor
+    config, actor = loop.config, dataclasses.replace(loop.algorithm.actor, trunk=None)
     params = jax.eval_shape(actor.init, jax.eval_shape(lambda: jax.random.key(0)))
 
     def acting(rows: int) -> int:
@@ -221,10 +230,10 @@ def _compile_updates(request: Mapping[str, Any], compile_for: _Compile) -> dict[
     environment = envs.make(request["env"])
     sizes = environment.state_dim, environment.action_size, environment.goal_dim
     results = []
-    with tqdm(total=sum(1 + case["reference"] for case in request["cases"]), unit="program", disable=None) as bar:
+    with tqdm(unit="program", disable=None) as bar:
         for values in request["cases"]:
             case = Case(sizes, **{name: value for name, value in values.items() if name != "reference"})
-            kinds = ("ours", "reference") if values["reference"] else ("ours",)
+            kinds = ["fused"] * (not case.remat) + ["plain"] + ["reference"] * values["reference"]
             result = {}
             for kind in kinds:
                 bar.set_description(f"compiling depth {case.depth}, {kind}")

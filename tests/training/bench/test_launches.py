@@ -133,6 +133,29 @@ def test_calls_of_libraries_and_triton_kernels_are_one_launch_each():
     assert Program(_module(entry, "")).counts == Counts(kernels=2, bytes=2 * ARRAY + 3 * ARRAY)
 
 
+@pytest.mark.parametrize(
+    "root",
+    [
+        'ROOT %g1 = (f32[4,8]{1,0}, s8[33554432]{0}) custom-call(%r, %r), custom_call_target="__cublas$gemm"',
+        '%g1 = (f32[4,8]{1,0}, s8[33554432]{0}) custom-call(%r, %r), custom_call_target="__cublas$gemm"\n'
+        "  %p1 = f32[4,8]{1,0} get-tuple-element(%g1), index=0\n"
+        "  %w1 = s8[33554432]{0} get-tuple-element(%g1), index=1\n"
+        "  ROOT %both = (f32[4,8]{1,0}, s8[33554432]{0}) tuple(%p1, %w1)",
+    ],
+)
+def test_a_library_product_of_a_slice_counts_the_slice_and_no_workspace(root):
+    fused = (
+        "%sliced (s0: f32[100,8], s1: s32[]) -> (f32[4,8], s8[33554432]) {\n  %s0 = f32[100,8]{1,0} parameter(0)\n"
+        "  %s1 = s32[] parameter(1)\n"
+        f"  %r = f32[4,8]{{1,0}} dynamic-slice(%s0, %s1, %s1), dynamic_slice_sizes={{4,8}}\n  {root}\n}}\n"
+    )
+    entry = (
+        "  %i = s32[] constant(3)\n  %many = f32[100,8]{1,0} constant({...})\n"
+        "  ROOT %y = (f32[4,8]{1,0}, s8[33554432]{0}) fusion(%many, %i), kind=kCustom, calls=%sliced"
+    )
+    assert Program(_module(entry, fused)).counts == Counts(kernels=1, bytes=ARRAY + 4 + ARRAY)
+
+
 def test_an_asynchronous_kernel_counts_once():
     entry = (
         "  %w = f32[8]{0} constant({...})\n"
