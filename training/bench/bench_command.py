@@ -139,43 +139,37 @@ def _count(device: str, lists: dict[str, list[int]], options: Mapping[str, Any])
     shared = {name: options[name] for name in ("remat", "precision")}
     cases = [shape | shared | {"reference": shape["depth"] <= options["reference_depth"]} for shape in shapes]
     click.echo(
-        f"an update on {card.name}, {shared['precision']}, sizes of {options['env']}; bounds by a model, not measured\n"
-        f"{'':18}{'kernels':>16}{'temporaries (MB)':>18}{'compiling (s)':>16}{'ms if nothing took time but':>30}\n"
-        f"{'depth':>6}{'width':>6}{'batch':>6}{'ours':>8}{'ref.':>8}{'ours':>10}{'ref.':>8}{'ours':>8}{'ref.':>8}"
-        f"{'launches':>12}{'bytes':>9}{'FLOPs':>9}"
+        f"an update on {card.name}, {shared['precision']}, sizes of {options['env']}; times by a model, not measured\n"
+        f"{'':55}{'ms if nothing took time but':>33}\n"
+        f"{'depth':>6}{'width':>6}{'batch':>6}  {'path':9}{'kernels':>9}{'temp. MB':>9}{'compiled s':>11}"
+        f"{'launches':>11}{'bytes':>9}{'FLOPs':>9}"
     )
     rows = []
     for shape, found in zip(shapes, device_programs.updates(options["env"], cases, card), strict=True):
-        row = dict(shape)
-        for kind, prefix in (("ours", ""), ("reference", "reference_")):
-            if values := found.get(kind):
-                work = device_model.Work(*(values[name] for name in ("kernels", "bytes", "flops")))
-                row |= {f"{prefix}{name}_per_update": values[name] for name in ("kernels", "bytes", "flops")}
-                row |= {f"{prefix}{name}": values[name] for name in ("temporaries", "compile_seconds")}
-                row[f"{prefix}modeled_seconds"] = device_model.seconds(work, card, shared["precision"])
+        row: dict[str, Any] = dict(shape)
+        for kind, values in found.items():
+            work = device_model.Work(*(values[name] for name in ("kernels", "bytes", "flops")))
+            times = device_model.seconds(work, card, shared["precision"])
+            counts = {f"{name}_per_update": values[name] for name in ("kernels", "bytes", "flops")}
+            counts |= {name: values[name] for name in ("temporaries", "compile_seconds")} | {"modeled_seconds": times}
+            if kind == next(iter(found)):  # what a run takes
+                row |= counts | {"path": kind}
+            row |= {f"{kind}_{name}": value for name, value in counts.items()}
+            click.echo(_line(row, kind))
         rows.append(row)
-        click.echo(_line(row))
     click.echo(device_model.checked())
     return {"target": card.name, "env": options["env"], **shared, "updates": rows}
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    """Format a row of the table of ``--device``."""
-
-    def both(name: str, widths: tuple[int, int], scale: float = 1.0) -> str:
-        values = (row.get(f"{prefix}{name}") for prefix in ("", "reference_"))
-        pairs = zip(values, widths, strict=True)
-        return "".join(f"{'-':>{width}}" if value is None else f"{value / scale:{width},.0f}" for value, width in pairs)
-
+def _line(row: Mapping[str, Any], kind: str) -> str:
+    """Format a line of the table of ``--device``: what one kind of implementation does at a size."""
+    times = "".join(
+        f"{1e3 * seconds:{width}.3f}"
+        for seconds, width in zip(row[f"{kind}_modeled_seconds"].values(), (11, 9, 9), strict=True)
+    )
     return (
-        f"{row['depth']:6}{row['width']:6}{row['batch_size']:6}"
-        + both("kernels_per_update", (8, 8))
-        + both("temporaries", (10, 8), 1e6)
-        + both("compile_seconds", (8, 8))
-        + "".join(
-            f"{1e3 * value:{width}.3f}"
-            for value, width in zip(row["modeled_seconds"].values(), (12, 9, 9), strict=True)
-        )
+        f"{row['depth']:6}{row['width']:6}{row['batch_size']:6}  {kind:9}{row[f'{kind}_kernels_per_update']:9,}"
+        f"{row[f'{kind}_temporaries'] / 1e6:9,.0f}{row[f'{kind}_compile_seconds']:11.0f}{times}"
     )
 
 

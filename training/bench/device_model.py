@@ -1,6 +1,8 @@
 """How long a GPU needs for what it was given, as a model: one bound each from launches, bytes and FLOPs.
 
-No bound is a measurement. ``model_checks.csv`` lists what was measured on a card beside what the model said of it.
+No bound is a measurement. ``model_checks.csv`` lists what was measured on a card beside what the model said of it,
+which is the largest bound. The model knows nothing of how well a kernel fills a card: a few programs that each wait for
+memory take longer than their bytes and FLOPs.
 """
 
 import csv
@@ -10,7 +12,6 @@ from importlib import resources
 from typing import Any
 
 from training.bench.cards import Card
-from training.config import schedule
 
 LAUNCH_SECONDS = 3e-6  # one launch after another in a stream takes 2 to 4 microseconds, whatever it computes
 
@@ -50,21 +51,26 @@ def seconds(work: Work, card: Card, precision: str) -> dict[str, float]:
 
 
 def checked() -> str:
-    """By how much the model missed the last measurement in ``model_checks.csv``, as a sentence."""
+    """How measured times compared with the model's on the card that ``model_checks.csv`` lists last, as a sentence."""
     with resources.files("training.bench").joinpath("model_checks.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        return "It was checked on no card yet."
+        return "The model was checked on no card yet."
     last = rows[-1]
-    ratio = float(last["measured_ms"]) / float(last["modeled_ms"])
-    return (
-        f"When it was last checked, {last['what']} took {ratio:.2g} times as long ({last['card']}, jax {last['jax']})."
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        if row["card"] == last["card"]:
+            ratios.setdefault(row["what"], []).append(float(row["measured_ms"]) / float(row["modeled_ms"]))
+    found = (
+        f"{what} took {min(values):.2g}" + (f" to {max(values):.2g}" if len(values) > 1 else "")
+        for what, values in ratios.items()
     )
+    return f"Checked on {last['card']} (jax {last['jax']}): {', '.join(found)} times as long as the model says."
 
 
 def calls(config: Any) -> dict[str, int]:
     """How often a run calls each of its programs; ``config`` is a ``TrainConfig``."""
-    counts = schedule(config)
+    counts = config.schedule
     collects = counts.prefill_unrolls + counts.steps
     return {
         "collect": collects,
@@ -101,6 +107,11 @@ def describe(config: Any, programs: Mapping[str, Mapping[str, Any]], card: Card)
         lines.append(
             f"  {name:10}{each['kernels']:12,}{each['bytes'] / 1e9:10.4g}{each['flops'] / 1e12:10.3g}"
             f"{each['waits']:7,}{count:9,}  {notes[name]}".rstrip()
+        )
+    if any(programs[name]["waits"] for name in notes):
+        lines.append(
+            "  waits: loops whose turns only the card counts (a physics engine's solver); one turn of each is counted, "
+            "and the host is asked after each"
         )
     step = collect["kernels"] + learn["kernels"] + config.redraw_goals * programs["reset"]["kernels"]
     if update:

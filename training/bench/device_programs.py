@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +30,25 @@ from training.bench.plan import Memory, Plan
 _REMEDY = "compiling for a GPU that is not here needs jax's CUDA wheels (5 GB): pip install 'crlviz[cuda13]'"
 
 
-def plan(config: Any, card: Card) -> tuple[Plan, dict[str, dict[str, Any]]]:
-    """Plan a run on a card.
+@dataclass(frozen=True)
+class OnCard:
+    """What a run does on a card.
 
-    Args:
-      config: a ``TrainConfig``.
-      card: need not be here.
+    Attributes:
+      plan: its counts and memory.
+      programs: for each of ``collect``, ``learn``, ``evaluate``, ``reset``, and for one ``update`` in ``learn``:
+        ``kernels``, ``physics``, ``bytes``, ``waits`` as in ``launches.Counts``, ``flops`` of the networks' matrix
+        products, and ``compile_seconds`` except of ``update``.
+      path: whether the networks take the fused path or the plain one, and why.
+    """
 
-    Returns:
-      The plan, and of each of the programs ``collect``, ``learn``, ``evaluate``, ``reset`` and of one ``update`` in
-      ``learn``: ``kernels``, ``physics``, ``bytes``, ``waits`` as in ``launches.Counts``, ``flops`` of the networks'
-      matrix products, and ``compile_seconds``.
+    plan: Plan
+    programs: Mapping[str, Mapping[str, Any]]
+    path: str
+
+
+def plan(config: Any, card: Card) -> OnCard:
+    """Plan a run on a card that need not be here; ``config`` is a ``TrainConfig``.
 
     Raises:
       UsageError: jax's CUDA wheels are not installed, the card's description is not XLA's, or an error of ``build``.
@@ -46,11 +56,11 @@ def plan(config: Any, card: Card) -> tuple[Plan, dict[str, dict[str, Any]]]:
     """
     answer = _ask({"order": "plan", "config": dataclasses.asdict(config)}, card)
     memory = Memory(**answer["plan"].pop("memory"))
-    return Plan(memory=memory, **answer["plan"]), answer["programs"]
+    return OnCard(Plan(memory=memory, **answer["plan"]), answer["programs"], answer["path"])
 
 
 def updates(env: str, cases: list[dict[str, Any]], card: Card) -> list[dict[str, Any]]:
-    """Compile the update of each case, of ours and where asked of the reference implementation.
+    """Compile the update of each case: the fused path where it serves, the plain path, and where asked the reference.
 
     Args:
       env: id of the environment, which gives the networks' inputs.
@@ -60,7 +70,7 @@ def updates(env: str, cases: list[dict[str, Any]], card: Card) -> list[dict[str,
 
     Returns:
       For each case and kind, ``kernels``, ``bytes``, ``flops``, ``temporaries`` (bytes) and ``compile_seconds`` of an
-      update, under ``ours`` and ``reference``.
+      update, under ``fused``, ``plain`` and ``reference``.
 
     Raises:
       UsageError, CrlvizError: as ``plan``.
@@ -73,6 +83,7 @@ def _ask(request: Mapping[str, Any], card: Card) -> dict[str, Any]:
     check_wheels()
     home = str(Path(__file__).parents[2])
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"}
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA logs how long it takes
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     child = subprocess.run(
         [sys.executable, "-P", "-m", "training.bench.device_programs"],
@@ -118,10 +129,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
     from crlviz import jax_config
 
-    with (
-        jax_config.fixed_settings(),
-        jax_config.made_for("gpu"),
-    ):  # also while shapes are traced, as jax keeps what it traced
+    # Also while shapes are traced: jax keeps what it traced.
+    with jax_config.fixed_settings(), jax_config.made_for("gpu"):
         try:
             topology = topologies.get_topology_desc(platform="cuda", target_config=request["card"], topology="1x1x1")
         except NotImplementedError:
@@ -142,17 +151,37 @@ def _compile(device: Any, function: Any, *shapes: Any) -> tuple[Any, float]:
     sharding = jax.sharding.SingleDeviceSharding(device)
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
     start = time.perf_counter()
-    program = function.lower(*placed).compile()
+    with _for_kernels(device):
+        program = function.lower(*placed).compile()
     return program, time.perf_counter() - start
+
+
+def _for_kernels(device: Any) -> AbstractContextManager[Any]:
+    """Context in which Pallas compiles kernels for a card that is not here; it asks for the card's kind."""
+    import jax
+
+    kinds = {
+        "8.0": "NVIDIA A100",
+        "8.6": "NVIDIA A10",
+        "8.9": "NVIDIA L40",
+        "9.0": "NVIDIA H100",
+        "10.0": "NVIDIA B200",
+    }
+    kind = kinds.get(str(device.compute_capability), device.device_kind)
+    abstract = jax.sharding.AbstractDevice(device_kind=kind, num_cores=None, platform="cuda")
+    mesh = jax.sharding.AbstractMesh((1,), ("one",), (jax.sharding.AxisType.Auto,), abstract_device=abstract)
+    return jax.sharding.use_abstract_mesh(mesh)
 
 
 def _plan_run(request: Mapping[str, Any], compile_for: _Compile) -> dict[str, Any]:
     from training import config as configs
     from training.bench.plan import of_programs
+    from training.run import fused_choice
     from training.run.compiled import build, evaluation_env, jitted
 
     config = configs.load(request["config"])
-    loop = build(config)
+    choice = fused_choice.expected(config)
+    loop = build(config, trunk=choice.trunk)
     made = jitted(loop, evaluation_env(loop))
     compiled, programs = {}, {}
     names = {"collect": "collect", "learn": "learn", "evaluate_policy": "evaluate", "reset_envs": "reset"}
@@ -168,7 +197,7 @@ def _plan_run(request: Mapping[str, Any], compile_for: _Compile) -> dict[str, An
                 programs["update"] = {**dataclasses.asdict(update), "flops": flops["learn"] // config.updates}
             bar.update()
     plan = of_programs(loop, made.example, compiled["collect"], compiled["learn"], compiled["evaluate"], shared=False)
-    return {"plan": dataclasses.asdict(plan), "programs": programs}
+    return {"plan": dataclasses.asdict(plan), "programs": programs, "path": choice.why}
 
 
 def _flops(loop: Any) -> dict[str, int]:
@@ -178,7 +207,7 @@ def _flops(loop: Any) -> dict[str, int]:
 
     from crlviz.networks import flops
 
-    config, actor = loop.config, loop.algorithm.actor
+    config, actor = loop.config, dataclasses.replace(loop.algorithm.actor, trunk=None)
     params = jax.eval_shape(actor.init, jax.eval_shape(lambda: jax.random.key(0)))
 
     def acting(rows: int) -> int:
@@ -201,10 +230,10 @@ def _compile_updates(request: Mapping[str, Any], compile_for: _Compile) -> dict[
     environment = envs.make(request["env"])
     sizes = environment.state_dim, environment.action_size, environment.goal_dim
     results = []
-    with tqdm(total=sum(1 + case["reference"] for case in request["cases"]), unit="program", disable=None) as bar:
+    with tqdm(unit="program", disable=None) as bar:
         for values in request["cases"]:
             case = Case(sizes, **{name: value for name, value in values.items() if name != "reference"})
-            kinds = ("ours", "reference") if values["reference"] else ("ours",)
+            kinds = ["fused"] * (not case.remat) + ["plain"] + ["reference"] * values["reference"]
             result = {}
             for kind in kinds:
                 bar.set_description(f"compiling depth {case.depth}, {kind}")

@@ -62,6 +62,11 @@ class _Instruction:
     def in_physics(self) -> bool:
         return bool(re.search(r'op_name="[^"]*\bphysics\b', self.attributes))
 
+    @property
+    def is_library_product(self) -> bool:
+        """Whether its result is a product, and a workspace of many megabytes that it hardly uses."""
+        return "__cublas" in self.attributes
+
     def named(self, attribute: str) -> list[str]:
         """Computations that an attribute names: ``calls=%a`` or ``branch_computations={%a, %b}``."""
         found = re.search(rf"\b{attribute}=(\{{[^}}]*\}}|%?[\w.\-]+)", self.attributes)
@@ -130,7 +135,7 @@ class Program:
         result = _arrays(kernel.type)
         if kernel.opcode.endswith("-start"):  # its type repeats the operands
             result = result[: len(result) // 2]
-        elif "__cublas" in kernel.attributes:  # a product, and a workspace of many megabytes that it hardly uses
+        elif kernel.is_library_product:
             result = result[:1]
         return sum(result) + sum(sum(_arrays(types.get(name, ""))) for name in kernel.operands)
 
@@ -167,8 +172,13 @@ class Program:
             each = inside[name]
             if each.opcode == "tuple":
                 return sum(written(operand) for operand in each.operands)
-            if each.opcode == "bitcast" and each.operands[0] in inside:
-                return written(each.operands[0])
+            made_by = inside.get(each.operands[0]) if each.operands else None
+            if each.opcode == "bitcast" and made_by:
+                return written(made_by.name)
+            if each.is_library_product:
+                return _arrays(each.type)[0]
+            if made_by and made_by.is_library_product and "index=0" not in each.attributes:
+                return 0
             changed = inside.get(each.operands[1]) if each.opcode == "dynamic-update-slice" else each
             return sum(_arrays((changed or each).type))
 

@@ -7,7 +7,7 @@ bench --json`` on another machine. For a card that is not here (``--device``) th
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ import click
 from training.bench.cards import Card
 from training.bench.device_model import describe as describe_programs
 from training.bench.device_model import duration, hours
+from training.bench.device_programs import OnCard
 from training.bench.plan import Plan, compute, knob
 from training.bench.throughput import Rates, measure, of_bench, paper_hours, read
 from training.options import of_a_run
 
 _JAX_SHARE = 0.75  # of a GPU's memory, which jax takes for a process unless XLA_PYTHON_CLIENT_MEM_FRACTION says else
-
-Programs = Mapping[str, Mapping[str, Any]]
 
 
 def device_memory() -> int:
@@ -39,7 +38,7 @@ def describe(
     limit: float,
     rates: Sequence[Rates] = (),
     card: Card | None = None,
-    programs: Programs | None = None,
+    on_card: OnCard | None = None,
 ) -> str:
     """Format a plan as text, and say whether the run fits.
 
@@ -48,7 +47,7 @@ def describe(
       plan: from ``compute`` or ``device_programs.plan``.
       limit: memory of the device in bytes.
       rates: throughput of each machine to predict hours for.
-      card, programs: the card that ``device_programs.plan`` compiled for, and what it counted.
+      card, on_card: the card that ``device_programs.plan`` compiled for, and what it found.
     """
     actor, critic = config.actor, config.critic
     depth = f"depth {critic.depth}" if actor.depth == critic.depth else f"depth {actor.depth} and {critic.depth}"
@@ -64,9 +63,10 @@ def describe(
         *_of_memory(config, plan, limit),
         "",
     ]
-    if card and programs:
-        lines += describe_programs(config, programs, card)
-        lines += [f"Compiling took {sum(each.get('compile_seconds', 0) for each in programs.values()):.0f} s.", ""]
+    if card and on_card:
+        lines += describe_programs(config, on_card.programs, card)
+        took = sum(each.get("compile_seconds", 0) for each in on_card.programs.values())
+        lines += [f"Networks: {on_card.path}. Compiling took {took:.0f} s.", ""]
     for rate in rates:
         updating, stepping = plan.hours(rate)
         lines += [
@@ -112,7 +112,7 @@ def _size(size: float) -> str:
 
 
 def results(
-    config: Any, plan: Plan, limit: float, rates: Sequence[Rates], card: Card | None, programs: Programs | None
+    config: Any, plan: Plan, limit: float, rates: Sequence[Rates], card: Card | None, on_card: OnCard | None
 ) -> dict[str, Any]:
     """What ``--json`` writes: the plan's numbers by the names of ``Plan`` and ``Memory``; arguments as ``describe``."""
     found = {"env": config.env, "depth": config.critic.depth, "actor_depth": config.actor.depth}
@@ -120,8 +120,9 @@ def results(
     found |= dataclasses.asdict(plan)
     found["memory"] |= {"total": plan.memory.total, "limit": limit, "fits": plan.memory.total <= limit}
     found["rates"] = [dataclasses.asdict(rate) | {"hours": sum(plan.hours(rate))} for rate in rates]
-    if card and programs:
-        found |= {"device": card.name, "programs": programs, "modeled_hours": hours(config, programs, card)}
+    if card and on_card:
+        found |= {"device": card.name, "path": on_card.path, "programs": on_card.programs}
+        found["modeled_hours"] = hours(config, on_card.programs, card)
     return found
 
 
@@ -189,11 +190,8 @@ def command(
         charts.check_endings([data])
     benchmarks = [read(path, env) for path in measured]
     card = cards.read(device) if device else None
-    programs: Programs | None = None
-    if card:
-        plan, programs = device_programs.plan(config, card)
-    else:
-        plan = compute(config)
+    on_card = device_programs.plan(config, card) if card else None
+    plan = on_card.plan if on_card else compute(config)
     if memory is not None:  # memory of an accelerator, even if the plan is made on a CPU
         plan = dataclasses.replace(plan, memory=dataclasses.replace(plan.memory, shared=False))
         limit = memory * 1e9
@@ -202,6 +200,6 @@ def command(
     rates = [measure(config)] if measuring is not False and not card else []
     rates += [of_bench(each, config, plan.flops_per_update) for each in benchmarks]
     if data:
-        found = results(config, plan, limit, rates, card, programs)
+        found = results(config, plan, limit, rates, card, on_card)
         atomic_files.write(data, (json.dumps(found, indent=1) + "\n").encode())
-    click.echo(describe(config, plan, limit, rates, card, programs))
+    click.echo(describe(config, plan, limit, rates, card, on_card))

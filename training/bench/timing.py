@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from crlviz import envs
 from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.networks.fused_trunk import FusedTrunk
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from crlviz.precision import within
 from training.bench import roofline
@@ -62,10 +63,14 @@ class Case:
         return CRL(CRLConfig(), Actor(network, state + goal, action), Critic(network, state, action, goal))
 
     def implementation(self, kind: str) -> CRL | ReferenceCRL:
-        """``ours`` or the ``reference``."""
+        """The ``reference``, or our algorithm: with the networks on the ``fused`` path, or else on the plain one."""
         if kind == "reference":
             return ReferenceCRL(CRLConfig(), NetworkConfig(self.depth, self.width), self.sizes)
-        return self.algorithm
+        plain = self.algorithm
+        if kind != "fused":
+            return plain
+        trunk = FusedTrunk(self.precision)
+        return replace(plain, actor=replace(plain.actor, trunk=trunk), critic=replace(plain.critic, trunk=trunk))
 
     def updates(self, kind: str, seeds: int = 1) -> "Updates":
         """Build the updates of ``ours`` or of the ``reference``."""

@@ -1,5 +1,7 @@
 """Hours of a run on a card, against sums by hand."""
 
+import csv
+
 import pytest
 
 from tests.helpers.toys import toy_config
@@ -37,18 +39,28 @@ def test_the_text_says_what_dominates_and_that_it_is_a_model():
     assert "The FLOPs dominate: about" in text
     assert "an update launches 33 kernels, a training step 10,110" in text
     assert "physics 5, policy and buffer 5" in text
+    assert "waits:" not in text
+    waiting = PROGRAMS | {"collect": PROGRAMS["collect"] | {"waits": 3}}
+    assert "waits: loops whose turns" in "\n".join(device_model.describe(toy_config(), waiting, CARD))
 
 
 def test_measurements_are_told_beside_the_model(monkeypatch, tmp_path):
     monkeypatch.setattr(device_model.resources, "files", lambda package: tmp_path)
     (tmp_path / "model_checks.csv").write_text("card,jax,what,modeled_ms,measured_ms\n")
-    assert device_model.checked() == "It was checked on no card yet."
+    assert device_model.checked() == "The model was checked on no card yet."
     with (tmp_path / "model_checks.csv").open("a") as file:
-        file.write("Toy 1,0.11.2,an update at depth 4,2.0,1.0\nToy 2,0.11.2,an update at depth 64,2.0,3.0\n")
+        file.write("Toy 1,0.11.1,an update,2.0,20.0\nToy 2,0.11.2,an update,2.0,1.0\n")
+        file.write("Toy 2,0.11.2,an update,2.0,3.0\nToy 2,0.11.2,a step,4.0,8.0\n")
     assert device_model.checked() == (
-        "When it was last checked, an update at depth 64 took 1.5 times as long (Toy 2, jax 0.11.2)."
+        "Checked on Toy 2 (jax 0.11.2): an update took 0.5 to 1.5, a step took 2 times as long as the model says."
     )
 
 
-def test_the_table_of_measurements_that_comes_with_crlviz_is_whole():
-    assert device_model.checked()
+def test_the_measurements_that_come_with_crlviz_have_the_largest_bound():
+    """Of the launches that the compiled program had, where those dominate."""
+    assert "times as long as the model says" in device_model.checked()
+    with device_model.resources.files("training.bench").joinpath("model_checks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert float(row["modeled_ms"]) >= round(int(row["kernels"]) * device_model.LAUNCH_SECONDS * 1e3, 3)
+        assert row["card"] in {cards.read(name).name for name in cards.names()}

@@ -1,8 +1,12 @@
 """What a compiled program launches, in texts whose launches are counted by hand."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from tests.helpers.toys import toy_config
 from training.bench.launches import Counts, Program
+from training.run.compiled import compiled
 
 # Text as XLA writes it for a GPU, shortened.
 FUSED = """
@@ -129,6 +133,29 @@ def test_calls_of_libraries_and_triton_kernels_are_one_launch_each():
     assert Program(_module(entry, "")).counts == Counts(kernels=2, bytes=2 * ARRAY + 3 * ARRAY)
 
 
+@pytest.mark.parametrize(
+    "root",
+    [
+        'ROOT %g1 = (f32[4,8]{1,0}, s8[33554432]{0}) custom-call(%r, %r), custom_call_target="__cublas$gemm"',
+        '%g1 = (f32[4,8]{1,0}, s8[33554432]{0}) custom-call(%r, %r), custom_call_target="__cublas$gemm"\n'
+        "  %p1 = f32[4,8]{1,0} get-tuple-element(%g1), index=0\n"
+        "  %w1 = s8[33554432]{0} get-tuple-element(%g1), index=1\n"
+        "  ROOT %both = (f32[4,8]{1,0}, s8[33554432]{0}) tuple(%p1, %w1)",
+    ],
+)
+def test_a_library_product_of_a_slice_counts_the_slice_and_no_workspace(root):
+    fused = (
+        "%sliced (s0: f32[100,8], s1: s32[]) -> (f32[4,8], s8[33554432]) {\n  %s0 = f32[100,8]{1,0} parameter(0)\n"
+        "  %s1 = s32[] parameter(1)\n"
+        f"  %r = f32[4,8]{{1,0}} dynamic-slice(%s0, %s1, %s1), dynamic_slice_sizes={{4,8}}\n  {root}\n}}\n"
+    )
+    entry = (
+        "  %i = s32[] constant(3)\n  %many = f32[100,8]{1,0} constant({...})\n"
+        "  ROOT %y = (f32[4,8]{1,0}, s8[33554432]{0}) fusion(%many, %i), kind=kCustom, calls=%sliced"
+    )
+    assert Program(_module(entry, fused)).counts == Counts(kernels=1, bytes=ARRAY + 4 + ARRAY)
+
+
 def test_an_asynchronous_kernel_counts_once():
     entry = (
         "  %w = f32[8]{0} constant({...})\n"
@@ -174,3 +201,32 @@ def test_what_goes_to_the_host_waits(line):
 def test_another_text_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         Program("module @jit_f attributes {mhlo.num_partitions = 1 : i32} {\n}\n")
+
+
+def _waits(function, *arguments) -> int:
+    return Program(jax.jit(function).lower(*arguments).compile().as_text()).counts.waits
+
+
+def test_waits_of_real_programs_are_seen():
+    """As XLA writes them for this machine: a callback in each of 5 turns, and a loop whose length depends on data."""
+
+    def watched(x):
+        def turn(x, _):
+            jax.debug.callback(print, x[0])
+            return jnp.sin(x), None
+
+        return jax.lax.scan(turn, x, None, length=5)[0]
+
+    x = jnp.ones(3)
+    assert _waits(watched, x) == 5
+    assert _waits(lambda x: jax.lax.while_loop(lambda x: x[0] > 0.1, jnp.sin, x), x) == 1
+    assert _waits(lambda x: jax.lax.fori_loop(0, 5, lambda _, x: jnp.sin(x), x), x) == 0
+
+
+def test_nothing_in_a_training_step_waits_for_the_host():
+    programs = compiled(toy_config())
+    for name in ("collect", "learn", "evaluate_policy", "reset_envs"):
+        counts = Program(getattr(programs, name).as_text()).counts
+        assert counts.kernels > 100  # the text was understood
+        assert counts.waits == 0, name
+    assert Program(programs.learn.as_text()).turn(toy_config().updates)
