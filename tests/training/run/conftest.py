@@ -37,15 +37,15 @@ def at_step(monkeypatch):
     """Call a function right before the given training step (from 0)."""
 
     def arrange(number, act):
-        real = Run._step
+        real = Run.advance
 
         def step(self):
             if self.step == number:
-                monkeypatch.setattr(Run, "_step", real)
+                monkeypatch.setattr(Run, "advance", real)
                 act()
             real(self)
 
-        monkeypatch.setattr(Run, "_step", step)
+        monkeypatch.setattr(Run, "advance", step)
 
     return arrange
 
