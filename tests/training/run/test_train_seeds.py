@@ -140,7 +140,7 @@ def test_at_once_a_diverged_run_gets_no_share_of_the_time(monkeypatch):
     clock = itertools.count(step=6.0)  # each training step takes six seconds
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     for _ in range(3):
-        run._step()
+        run.advance()
     assert [seed_run.shares for seed_run in seed_runs] == [[2.0, 2.0, 3.0], [2.0], [2.0, 2.0, 3.0]]
 
 
