@@ -69,11 +69,8 @@ def compute(
     shared = _distances(maze, cells)
     attrs = {"env": datasets.env_names(agents), "episodes": episodes, "cell_size": maze.cell_size, "free_cells": count}
     pairs = np.argwhere(shared.cells.values > 0)
-    return datasets.combine(
-        agents,
-        [_compute_one(agent, cells, pairs, episodes, deterministic, length, seed) for agent in agents],
-        shared.assign_attrs(attrs),
-    )
+    parts = [_compute_one(agent, cells, pairs, episodes, deterministic, length, seed) for agent in agents]
+    return datasets.combine(agents, parts, shared.assign_attrs(attrs))
 
 
 def _shared_maze(agents: Sequence["Agent"]) -> Maze:
@@ -341,15 +338,10 @@ def _curves(table: pd.DataFrame, metric: str, top: float, x_axis: str, size: int
     return alt.hconcat(*panels, spacing=30).resolve_scale(y="shared")
 
 
-@click.command(
-    cls=Command,
-    old_options={
-        "--cells": "--max-cells",
-        "--sampled": "--stochastic",
-        "--show": "--metric",
-        "--over": "--x-axis",
-    },
-)
+_OLD_OPTIONS = {"--cells": "--max-cells", "--sampled": "--stochastic", "--show": "--metric", "--over": "--x-axis"}
+
+
+@click.command(cls=Command, old_options=_OLD_OPTIONS)
 @outputs.checkpoints
 @outputs.out("stitch.html")
 @click.option("--episodes", type=int, default=1, show_default=True, help="Episodes for each pair.")

@@ -81,7 +81,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "heatmap.gif",
             "Through training",
-            "crlviz heatmap runs/d4 runs/d16 --resolution 6 --checkpoints 6 --out heatmap.gif",
+            "crlviz heatmap runs/d4 runs/d16 --resolution 6 --max-checkpoints 6 --out heatmap.gif",
             "The checkpoints of a run one after the other.",
         ),
     ),

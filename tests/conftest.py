@@ -34,10 +34,12 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of the toy config; read it, copy it, never change it."""
+    from tests.helpers.shared_programs import shared
     from tests.helpers.toys import toy_config
     from training.trainer import train
 
-    return train(toy_config(), tmp_path_factory.mktemp("runs") / "toy", command=["crlviz", "train"], progress=False)
+    with shared():
+        return train(toy_config(), tmp_path_factory.mktemp("runs") / "toy", command=["crlviz", "train"], progress=False)
 
 
 @pytest.fixture(scope="session")

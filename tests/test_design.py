@@ -41,6 +41,11 @@ def test_all_modules_are_looked_at():
 
 
 @modules
+def test_files_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@modules
 def test_imports_go_one_way(path):
     package = path.relative_to(ROOT).parts[0]
     for name in _imports(ast.parse(path.read_text(encoding="utf-8"))):

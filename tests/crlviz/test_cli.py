@@ -206,7 +206,7 @@ def test_python_m_crlviz_is_the_command():
 
 def test_a_closed_stdout_pipe_does_not_end_the_command(tmp_path):
     """With ``| head -1``, files written afterwards are still written."""
-    command = [sys.executable, "-m", "crlviz", "scaling", "examples/runs", "--out", str(tmp_path / "table.md")]
+    command = [sys.executable, "-m", "crlviz", "scaling", "examples/depth4", "--out", str(tmp_path / "table.md")]
     done = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     done.stdout.close()
     assert done.wait(120) == 0

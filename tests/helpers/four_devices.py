@@ -41,7 +41,7 @@ def collectives(text: str) -> list[tuple[str, list[int]]]:
 
 def stopped(folder: Path, config, count: str) -> Path:
     """Train on ``count`` devices and stop the run by a signal in its second training step."""
-    real = Run._step
+    real = Run.advance
 
     def step(self):
         if self.step == 1:
@@ -49,7 +49,7 @@ def stopped(folder: Path, config, count: str) -> Path:
         real(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_step", step)
+        patch.setattr(Run, "advance", step)
         with pytest.raises(signals.Stopped):
             trainer.train(config, folder, progress=False, devices=sharding.select(count))
     return folder

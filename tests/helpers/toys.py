@@ -17,6 +17,7 @@ import pytest
 import xarray as xr
 
 from crlviz import datasets
+from crlviz.algorithms.crl import CRL
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.envs.point import PointMaze
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
@@ -60,12 +61,17 @@ def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: S
     config = config or toy_config()
     loop = build(config)
     RunDirectory(run).write_config({"algorithm": "crl", "config": dataclasses.asdict(config)})
-    init = jax.jit(loop.algorithm.init)
     for count in steps:
-        learner = init(jax.random.key(count))
-        networks = {"actor": jax.device_get(learner.actor), "critic": jax.device_get(learner.critic)}
+        networks = jax.device_get(_initial(loop.algorithm, jax.random.key(count)))
         RunDirectory(run).write_checkpoint(count, count // 10, networks)
     return run
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initial(algorithm: CRL, key: jax.Array) -> dict[str, Any]:
+    """Initial parameters; compiled once for each shape of the networks."""
+    learner = algorithm.init(key)
+    return {"actor": learner.actor, "critic": learner.critic}
 
 
 def planted_run(run: Path, curve: Sequence[float], seconds: float = 1.0, **changes: Any) -> Path:
@@ -131,9 +137,9 @@ def change_config(run: Path, change: Callable[[dict[str, Any]], object]) -> None
 
 def send(number: int) -> None:
     """Send this process a signal and wait until its run has handled it, because a toy step may end too early."""
-    handled, say = threading.Event(), Run._say
+    handled, say = threading.Event(), Run.say
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_say", lambda self, line: (say(self, line), handled.set()))
+        patch.setattr(Run, "say", lambda self, line: (say(self, line), handled.set()))
         os.kill(os.getpid(), number)
         assert handled.wait(30)
 

@@ -18,6 +18,7 @@ from crlviz.checkpoints import metrics_table
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.rollouts import evaluate
+from tests.helpers.shared_programs import shared
 from tests.helpers.toys import toy_config
 from training import config as configs
 from training import trainer
@@ -192,7 +193,8 @@ def test_it_learns(tmp_path):
 
 
 def test_without_a_terminal_every_evaluation_prints_a_line(tmp_path, capsys):
-    trainer.train(toy_config(), tmp_path / "run")
+    with shared():
+        trainer.train(toy_config(), tmp_path / "run")
     printed = capsys.readouterr().err.splitlines()
     lines = [re.sub(r"\d+(\.\d+)?(?= updates)|\d\d:\d\d", "_", line) for line in printed]
     assert [line.partition(", success")[0] for line in lines] == [

@@ -27,13 +27,13 @@ TERMINATED = """
 import os, signal, time
 from crlviz import cli
 from training.run.runner import Run
-real = Run._step
+real = Run.advance
 def step(self):
     if self.step == 3:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
     real(self)
-Run._step = step
+Run.advance = step
 cli.main()
 """
 

@@ -44,7 +44,7 @@ def test_an_extended_run_that_is_killed_loses_nothing(run, longer, monkeypatch):
         raise MemoryError("as if killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_step", die)
+        patch.setattr(Run, "advance", die)
         with pytest.raises(MemoryError):
             trainer.resume(run, {"env_steps": 360}, progress=False)
     assert not trainer.finished(run)
@@ -53,7 +53,7 @@ def test_an_extended_run_that_is_killed_loses_nothing(run, longer, monkeypatch):
 
 
 def test_an_unfinished_run_can_be_shortened(toy_run, longer, tmp_path, monkeypatch):
-    real = Run._step
+    real = Run.advance
 
     def step(self):
         if self.step == 3:
@@ -62,7 +62,7 @@ def test_an_unfinished_run_can_be_shortened(toy_run, longer, tmp_path, monkeypat
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_step", step)
+        patch.setattr(Run, "advance", step)
         with pytest.raises(MemoryError):
             trainer.train(toy_config(env_steps=440, evaluations=4), run, progress=False)
     trainer.resume(run, {"env_steps": 360}, progress=False)  # less than it was started with

@@ -74,7 +74,7 @@ def test_an_older_run_that_is_killed_after_resuming_loses_nothing(begun, tmp_pat
         raise MemoryError("as if killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_step", die)
+        patch.setattr(Run, "advance", die)
         with pytest.raises(MemoryError):
             trainer.resume(begun, {"keep": 5}, progress=False)
     assert crlviz.load(begun).env_steps == 200

@@ -10,13 +10,18 @@ import pytest
 
 from crlviz.algorithms.crl import CRL
 from crlviz.checkpoints.run_directory import RunDirectory
+from tests.helpers.shared_programs import REAL, of_program
 from tests.helpers.toys import toy_config
 from tests.torture.runs import differences
 from training import trainer
 from training.loop import divergence
 from training.run import compiled
 
-REAL = compiled.compiled
+
+@functools.cache
+def _compiled(algorithm, config, *on):
+    """The programs of a config with this algorithm, which ``compiled.build`` must put in."""
+    return REAL(config, *on)
 
 
 class Poisoned(CRL):
@@ -46,7 +51,7 @@ def poison(monkeypatch):
             return dataclasses.replace(loop, algorithm=algorithm(*parts))
 
         monkeypatch.setattr(compiled, "build", build)
-        monkeypatch.setattr(compiled, "compiled", functools.cache(REAL))
+        monkeypatch.setattr(compiled, "compiled", lambda config, *on: _compiled(algorithm, of_program(config), *on))
 
     return arrange
 

@@ -45,7 +45,7 @@ def interrupted(monkeypatch):
     """Send SIGTERM right before the given training step, counted over all groups."""
 
     def arrange(number):
-        real, done = Run._step, []
+        real, done = Run.advance, []
 
         def step(self):
             done.append(self.step)
@@ -53,7 +53,7 @@ def interrupted(monkeypatch):
                 send(signal.SIGTERM)
             real(self)
 
-        monkeypatch.setattr(Run, "_step", step)
+        monkeypatch.setattr(Run, "advance", step)
 
     return arrange
 
@@ -119,7 +119,7 @@ def test_in_turn_a_failed_run_does_not_affect_the_others(toy_run, tmp_path, monk
 
 @dataclass(eq=False)
 class Counted:
-    """Stands in for a ``SeedRun`` in ``Run._step``; diverges in the given training step."""
+    """Stands in for a ``SeedRun`` in ``Run.advance``; diverges in the given training step."""
 
     diverges_in: int | None = None
     error: CrlvizError | None = None
@@ -140,13 +140,13 @@ def test_at_once_a_diverged_run_gets_no_share_of_the_time(monkeypatch):
     clock = itertools.count(step=6.0)  # each training step takes six seconds
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     for _ in range(3):
-        run._step()
+        run.advance()
     assert [seed_run.shares for seed_run in seed_runs] == [[2.0, 2.0, 3.0], [2.0], [2.0, 2.0, 3.0]]
 
 
 def plant(monkeypatch, seed, times=1):
     """Start the critic of one seed with NaN parameters."""
-    real, done = Run._load, []
+    real, done = Run.load, []
 
     def load(self):
         real(self)
@@ -156,7 +156,7 @@ def plant(monkeypatch, seed, times=1):
             critic = jax.tree.map(lambda leaf: leaf.at[slot].set(jnp.nan), self._state.learner.critic)
             self._state = self._state.replace(learner=self._state.learner.replace(critic=critic))
 
-    monkeypatch.setattr(Run, "_load", load)
+    monkeypatch.setattr(Run, "load", load)
 
 
 @pytest.mark.slow
@@ -240,14 +240,14 @@ def test_at_once_a_rewound_run_continues_after_the_others(group, tmp_path, at_on
 
 @pytest.mark.slow
 def test_at_once_a_removed_directory_does_not_affect_the_others(group, tmp_path, at_once, monkeypatch):
-    real = Run._step
+    real = Run.advance
 
     def step(self):
         if self.step == 1:
             shutil.rmtree(tmp_path / "seed2")
         real(self)
 
-    monkeypatch.setattr(Run, "_step", step)
+    monkeypatch.setattr(Run, "advance", step)
     with pytest.raises(CrlvizError, match=r"1 of 3 runs failed\n.*seed2: cannot write .*seed2.*No such file"):
         train(tmp_path, range(3))
     for seed in (0, 1):
