@@ -30,8 +30,12 @@ def score(run: pd.DataFrame, env_steps: float = math.inf, seconds: float = math.
 
 
 def scores(runs: pd.DataFrame, env_steps: float = math.inf, seconds: float = math.inf) -> list[float]:
-    """``score`` of the complete runs in the table, one a seed."""
-    return [score(run, env_steps, seconds) for _, run in runs[runs.complete == 1].groupby("seed")]
+    """``score`` of the runs in the table that used the whole budget or all their own steps, one a seed."""
+    return [
+        score(run, env_steps, seconds)
+        for _, run in runs.groupby("seed")
+        if run.complete.all() or run.env_steps.max() >= env_steps or run.train_seconds.max() >= seconds
+    ]
 
 
 def arms(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
