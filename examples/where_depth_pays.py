@@ -31,7 +31,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,27 +170,21 @@ def run(arms: Sequence[Arm], jobs: int, seconds: float, out: Path) -> Path:
       The results file. A run that failed or was cut short keeps its rows, with ``complete`` 0.
     """
     end = time.monotonic() + seconds
-    os.sched_setaffinity(0, process_pool.cores()[:jobs])
     atomic_files.make_directory(out)
-    of_arm = {arm: cells(arm, out) for arm in arms}
-    queue = [
-        (arm, group[k])
-        for k in range(max(map(len, of_arm.values())))
-        for arm, group in of_arm.items()
-        if k < len(group)
-    ]
+    of_arm = [(arm, cells(arm, out)) for arm in arms]
+    queue = [(arm, own[k]) for k in range(max(len(own) for _, own in of_arm)) for arm, own in of_arm if k < len(own)]
     todo = [
         process_pool.Job(
             (*cell.arguments, "--seed", str(cell.config.seed), "--out", str(cell.out)),
-            out / "logs" / f"{arm.name}-{cell.config.seed}.txt",
+            out / process_pool.LOGS / f"{arm.name}-seed{cell.config.seed}.txt",
         )
         for arm, cell in queue
         if not cell.begun
     ]
     shared = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(out.absolute() / "programs")}
-    # Processes that do not stop in time are killed: an interrupt that the pool waits in does that.
+    # The pool waits for processes that are slow to stop. An interrupt meanwhile kills them.
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    with contextlib.closing(process_pool.run(todo, jobs, shared)) as ticks:
+    with pinned(jobs), contextlib.closing(process_pool.run(todo, jobs, shared)) as ticks:
         for _, ended in ticks:
             for job, code in ended:
                 print(f"{job.log.stem}: {job.last_words if code else 'done'}", flush=True)
@@ -201,6 +195,19 @@ def run(arms: Sequence[Arm], jobs: int, seconds: float, out: Path) -> Path:
                 break
     signal.alarm(0)
     return write_results(queue, out / "RESULTS.csv")
+
+
+@contextlib.contextmanager
+def pinned(count: int) -> Iterator[None]:
+    """Context in which this process uses only so many cores, which the pool then gives one to each of its processes."""
+    cores = process_pool.cores()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores[:count])
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cores)
 
 
 def write_results(runs: Sequence[tuple[Arm, Cell]], path: Path) -> Path:
