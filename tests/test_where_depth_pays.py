@@ -57,18 +57,17 @@ def test_a_failed_run_and_one_cut_short_lose_nothing(tmp_path):
         "diverging": World("point_u_maze", settings=more | {"crl.learning_rate": 1e30}),
         "endless": World("point_u_maze", settings=more | {"evaluations": 100_000}),
     }
-    toy_arm = Arm("toy", 4, 8, env_steps=280, seeds="0-1")
+    toy_arm = Arm("toy", 4, 8, env_steps=280, seeds="0")
     arms = [
-        dataclasses.replace(toy_arm, world="endless", env_steps=400_000_000, seeds="0"),
+        dataclasses.replace(toy_arm, world="endless", env_steps=400_000_000),
         dataclasses.replace(toy_arm, world="diverging"),
         toy_arm,
     ]
     results = pd.read_csv(SCRIPT["run"](arms, 2, 90, tmp_path))
-    complete = results.groupby(["world", "seed"]).complete.first()
-    assert complete["toy"].to_dict() == {0: 1, 1: 1}
-    assert complete["endless"].to_dict() == {0: 0}
-    assert not complete.get("diverging", pd.Series(0)).any()
-    assert (results[results.world == "toy"].groupby("seed").env_steps.max() == 280).all()
+    complete = results.groupby("world").complete.first().to_dict()
+    assert complete.pop("diverging", 0) == 0  # it may have had its evaluation before the first update
+    assert complete == {"toy": 1, "endless": 0}
+    assert results[results.world == "toy"].env_steps.max() == 280
     assert (results.parameters > 0).all()
 
 
