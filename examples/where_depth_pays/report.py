@@ -3,7 +3,8 @@
     python examples/where_depth_pays/report.py
 
 The protocol and the runs are in ``examples/where_depth_pays.py``. ``screen.csv`` holds the candidates and
-``confirm.csv`` the confirming runs, a row for each evaluation; ``results.md`` and ``results.png`` are made of them.
+``confirm.csv`` the confirming runs, a row for each evaluation. The picture and the part of the page between its two
+markers are made of them.
 """
 
 import math
@@ -18,6 +19,8 @@ from crlviz.checkpoints import atomic_files
 from crlviz.statistics import Comparison, compare
 
 HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "explanation" / "where-depth-pays.md"
+BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 LAST = 5  # evaluations whose mean success is a run's score
 DEEP = 16
 ARM = ["world", "depth", "width", "start"]  # what the runs of an arm have in common
@@ -141,18 +144,27 @@ def headline(runs: pd.DataFrame) -> str:
     return f"Depth 16 reaches more goals than depth 4 after {' and after '.join(won)}"
 
 
-def main() -> None:
-    confirm, screen = pd.read_csv(HERE / "confirm.csv"), pd.read_csv(HERE / "screen.csv")
+def results(confirm: pd.DataFrame, screen: pd.DataFrame) -> str:
+    """The part of the page that is made of the runs."""
     parts = [
-        f"{headline(confirm)}.",
+        f"**{headline(confirm)}.**",
+        f"![Success over updates and over seconds]({PAGE.stem}.png)",
         verdicts(confirm),
-        "The confirming runs:",
+        "The confirming runs, with the score at the end of each:",
         table(confirm),
-        "The candidates, whose seeds claim nothing (in brackets what its batch's time cut short):",
+        "## The candidates",
+        "One to three seeds each, which claim nothing. In brackets: cut short by the end of its batch.",
         table(screen),
     ]
-    atomic_files.write(HERE / "results.md", ("\n\n".join(parts) + "\n").encode())
-    charts.save(plot(confirm, headline(confirm)), HERE / "results.png")
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    confirm, screen = pd.read_csv(HERE / "confirm.csv"), pd.read_csv(HERE / "screen.csv")
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    page = f"{before}{BEGIN}\n{results(confirm, screen)}\n{END}{rest.split(END)[1]}"
+    atomic_files.write(PAGE, page.encode())
+    charts.save(plot(confirm, headline(confirm)), PAGE.with_suffix(".png"))
 
 
 if __name__ == "__main__":
