@@ -15,12 +15,13 @@ The protocol, fixed before the confirming runs:
   depth 4 go on, with evaluations as far apart; their budget ends with the last evaluation before the mean of the
   seconds that depth 16 took. Every process has one core, and all arms train on the same machine in one batch, their
   seeds in step.
-- Screening: one to three seeds from 100 on for each arm; it claims nothing. It chooses the start of the networks, and
-  the world in which depth 4 stays below depth 16 by most.
+- Screening: one to three seeds from 100 on for each arm; it claims nothing. It chose the start of the networks, the
+  world in which depth 4 stays below depth 16 by most, and a width at which it does.
 - Confirming: seeds from 0 on, at least eight, none of them used for screening. The runs are not looked at before the
   batch has ended, and there are no second attempts. A run that was cut short before the end of its budget is listed and
   not counted.
-- Test: ``crlviz.statistics.compare``, 5 % over the four comparisons together.
+- Test: ``crlviz.statistics.compare``, 5 % over the four comparisons together. Depth 8, and depth 16 with the paper's
+  start, train along with fewer seeds; they are shown and not compared.
 
 Each batch writes RESULTS.csv, a row for each evaluation of each run. Those that the page of the search shows are in
 ``examples/where_depth_pays/``.
@@ -127,15 +128,15 @@ SCREEN = [
     *_swimmers(4, 32, "100", world="swimmer_u_maze"),
     *_swimmers(4, 16, "100"),
 ]
-# Three runs a seed, each of about as many seconds.
+# Three runs a seed, each of about as many seconds; then controls of fewer seeds, which are not compared.
 CONFIRM = [
-    arm
-    for seed in range(9)
-    for arm in (
-        *_swimmers(16, 32, str(seed), 8, world="swimmer_u_maze"),
-        *_swimmers(4, 32, str(seed), 20, world="swimmer_u_maze"),
-        *_swimmers(4, 64, str(seed), 14, world="swimmer_u_maze"),
-    )
+    *(
+        arm
+        for seed in range(10)
+        for arm in (*_swimmers(16, 32, str(seed)), *_swimmers(4, 32, str(seed), 17), *_swimmers(4, 64, str(seed), 13))
+    ),
+    *_swimmers(16, 32, "0-5", start="paper"),
+    *_swimmers(8, 32, "0-5"),
 ]
 
 

@@ -35,16 +35,15 @@ def test_the_runs_follow_the_protocol(tmp_path):
     for name in ("SCREEN", "CONFIRM"):
         for arm in SCRIPT[name]:
             for cell in SCRIPT["cells"](arm, tmp_path):
-                seeds.setdefault(f"{name} {arm.depth} {arm.width}", set()).add(cell.config.seed)
+                seeds.setdefault(f"{name} {arm.depth} {arm.width} {arm.start}", set()).add(cell.config.seed)
                 counts = schedule(cell.config)
                 assert counts.steps_per_epoch == 12
                 assert cell.total == cell.config.env_steps
-    confirming = [found for name, found in seeds.items() if name.startswith("CONFIRM")]
-    screening = set().union(*(found for name, found in seeds.items() if name.startswith("SCREEN")))
-    assert len(confirming) == 3
-    assert all(found == confirming[0] for found in confirming)
-    assert len(confirming[0]) >= 8
-    assert not screening & confirming[0]
+    confirming = seeds["CONFIRM 16 32 quiet"]
+    assert len(confirming) >= 8
+    assert confirming == seeds["CONFIRM 4 32 quiet"] == seeds["CONFIRM 4 64 quiet"]
+    assert all(found <= confirming for name, found in seeds.items() if name.startswith("CONFIRM"))
+    assert not any(found & confirming for name, found in seeds.items() if name.startswith("SCREEN"))
 
 
 @pytest.mark.slow
@@ -92,6 +91,8 @@ def test_scores_by_hand():
             curves(16, 32, seed, rising(11, 0.9) + seed / 1000, 4),
             curves(4, 32, seed, rising(41, 0.3) + seed / 1000, 1),
             curves(4, 64, seed, rising(21, 0.9) + seed / 1000, 2, complete=seed != 3),
+            curves(8, 32, seed, rising(11, 0), 2),
+            curves(16, 32, seed, rising(11, 0), 4).assign(start="paper"),
         )
     )
     found = REPORT["comparisons"](runs)
