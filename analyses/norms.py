@@ -203,6 +203,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
         depths = sorted(set(outs.depth))
         axis = alt.Axis(grid=False, format="d", values=depths)
         x = alt.X("depth:Q", title="depth", axis=axis, scale=alt.Scale(type="log", base=2, nice=False, padding=16))
+        titles = {name: long_name + f" ({units})" * (units != "1") for name, (long_name, units) in OUTPUTS.items()}
         below = [
             charts.layers(
                 *charts.seed_marks(
@@ -213,8 +214,8 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
                     shape=shape,
                     tooltip=["group", "value"],
                 )
-            ).properties(width=0.7 * size, height=150, title=charts.panel_title(long_name, 0.7 * size))
-            for name, (long_name, _) in OUTPUTS.items()
+            ).properties(width=0.7 * size, height=150, title=charts.panel_title(words, 0.7 * size))
+            for name, words in titles.items()
         ]
         chart = alt.vconcat(chart, alt.hconcat(*below, spacing=24), spacing=30)
     counts = rows["values"].map(len).tolist()

@@ -138,7 +138,8 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "norms.png",
             "What each block adds",
             f"crlviz norms {PAIR} --out norms.png",
-            "The L2 norm of what each residual block adds to its input, in actor, phi and psi.",
+            "The L2 norm of what each residual block adds to its input, in actor, phi and psi; and what comes out of "
+            "the networks. `--start` shows the same of fresh networks.",
         ),
     ),
     "Runs compared": (

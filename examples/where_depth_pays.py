@@ -4,20 +4,24 @@
     python examples/where_depth_pays.py --confirm --jobs 2 --seconds 7200 --out runs/confirm
     python examples/where_depth_pays.py --report
 
-The protocol, fixed before the runs:
+The protocol, fixed before the confirming runs:
 
-- Question: does depth 16 reach more goals than depth 4 (1) after as many updates, (2) with as many parameters, which a
-  wider network of depth 4 has, and (3) after as many seconds of training on one core, collection included?
+- Question: does depth 16 reach more goals than depth 4 (1) after as many updates, (2) with as many parameters, which
+  depth 4 has at twice the width, (3) after as many seconds of training on one core, collection included, and (4) with
+  as many parameters and after as many seconds?
 - Metric: success, the share of 128 evaluation episodes that come within the world's success distance of a goal, drawn
   from all goals of the world. The score of a run is the mean of its last five evaluations within its budget.
-- Budget: environment steps, the same for all arms of a world, and with them updates. For (3) depth 4 trains longer, in
-  evaluations as far apart, and its budget ends with the last evaluation before the mean of the seconds that depth 16
-  took. All runs have one core each and run on the same machine in one batch, their seeds in step.
-- Screening: two seeds from 100 on for each arm; it claims nothing. It chooses the start of the networks, and the world
-  in which depth 4 stays below depth 16 by most.
-- Confirming: seeds from 0 on, at least eight, none used for screening. The runs are not looked at before the batch has
-  ended. Runs that its time cut short are listed and not counted; there are no second attempts.
-- Test: ``crlviz.statistics.compare``, 5 % over the three comparisons together.
+- Budget: environment steps, the same for all arms in (1) and (2), and with them updates. For (3) and (4) the runs of
+  depth 4 go on, with evaluations as far apart; their budget ends with the last evaluation before the mean of the
+  seconds that depth 16 took. Every process has one core, and all arms train on the same machine in one batch, their
+  seeds in step.
+- Screening: one to three seeds from 100 on for each arm; it claims nothing. It chose the start of the networks, the
+  world in which depth 4 stays below depth 16 by most, and a width at which it does.
+- Confirming: seeds from 0 on, at least eight, none of them used for screening. The runs are not looked at before the
+  batch has ended, and there are no second attempts. A run that was cut short before the end of its budget is listed and
+  not counted.
+- Test: ``crlviz.statistics.compare``, 5 % over the four comparisons together. Depth 8, and depth 16 with the paper's
+  start, train along with fewer seeds; they are shown and not compared.
 
 Each batch writes RESULTS.csv, a row for each evaluation of each run. Those that the page of the search shows are in
 ``examples/where_depth_pays/``.
@@ -28,7 +32,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +47,7 @@ COLUMNS = (
     *("world", "depth", "width", "start", "seed", "parameters", "complete"),
     *("env_steps", "gradient_steps", "train_seconds", "success", "time_at_goal"),
 )
+_PREFILL, _EVERY = 256_000, 307_200  # steps of the swimmers before the first update, and between two evaluations
 _STOP_SECONDS = 8  # before the end, for running processes to stop
 
 
@@ -104,8 +109,9 @@ WORLDS = {
 def _swimmers(
     depth: int, width: int, seeds: str, millions: int = 6, *, world: str = "swimmer", start: str = "quiet"
 ) -> list[Arm]:
-    """Arms of one seed each."""
-    steps = {"env_steps": millions * 1_000_000, "evaluations": round(millions * 10 / 3)}
+    """Arms of one seed each. Whatever their length, all are evaluated at the same steps."""
+    evaluations = round((millions * 1_000_000 - _PREFILL) / _EVERY)
+    steps = {"env_steps": _PREFILL + _EVERY * evaluations, "evaluations": evaluations}
     return [Arm(world, depth, width, start, **steps, seeds=seed) for seed in read_values("seeds", seeds)]
 
 
@@ -122,7 +128,16 @@ SCREEN = [
     *_swimmers(4, 32, "100", world="swimmer_u_maze"),
     *_swimmers(4, 16, "100"),
 ]
-CONFIRM: list[Arm] = []
+# Three runs a seed, each of about as many seconds; then controls of fewer seeds, which are not compared.
+CONFIRM = [
+    *(
+        arm
+        for seed in range(10)
+        for arm in (*_swimmers(16, 32, str(seed)), *_swimmers(4, 32, str(seed), 17), *_swimmers(4, 64, str(seed), 13))
+    ),
+    *_swimmers(16, 32, "0-5", start="paper"),
+    *_swimmers(8, 32, "0-5"),
+]
 
 
 def cells(arm: Arm, out: Path) -> list[Cell]:
@@ -156,27 +171,21 @@ def run(arms: Sequence[Arm], jobs: int, seconds: float, out: Path) -> Path:
       The results file. A run that failed or was cut short keeps its rows, with ``complete`` 0.
     """
     end = time.monotonic() + seconds
-    os.sched_setaffinity(0, process_pool.cores()[:jobs])
     atomic_files.make_directory(out)
-    of_arm = {arm: cells(arm, out) for arm in arms}
-    queue = [
-        (arm, group[k])
-        for k in range(max(map(len, of_arm.values())))
-        for arm, group in of_arm.items()
-        if k < len(group)
-    ]
+    of_arm = [(arm, cells(arm, out)) for arm in arms]
+    queue = [(arm, own[k]) for k in range(max(len(own) for _, own in of_arm)) for arm, own in of_arm if k < len(own)]
     todo = [
         process_pool.Job(
             (*cell.arguments, "--seed", str(cell.config.seed), "--out", str(cell.out)),
-            out / "logs" / f"{arm.name}-{cell.config.seed}.txt",
+            out / process_pool.LOGS / f"{arm.name}-seed{cell.config.seed}.txt",
         )
         for arm, cell in queue
         if not cell.begun
     ]
     shared = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(out.absolute() / "programs")}
-    # Processes that do not stop in time are killed: an interrupt that the pool waits in does that.
+    # The pool waits for processes that are slow to stop. An interrupt meanwhile kills them.
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    with contextlib.closing(process_pool.run(todo, jobs, shared)) as ticks:
+    with pinned(jobs), contextlib.closing(process_pool.run(todo, jobs, shared)) as ticks:
         for _, ended in ticks:
             for job, code in ended:
                 print(f"{job.log.stem}: {job.last_words if code else 'done'}", flush=True)
@@ -187,6 +196,19 @@ def run(arms: Sequence[Arm], jobs: int, seconds: float, out: Path) -> Path:
                 break
     signal.alarm(0)
     return write_results(queue, out / "RESULTS.csv")
+
+
+@contextlib.contextmanager
+def pinned(count: int) -> Iterator[None]:
+    """Context in which this process uses only so many cores, which the pool then gives one to each of its processes."""
+    cores = process_pool.cores()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores[:count])
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cores)
 
 
 def write_results(runs: Sequence[tuple[Arm, Cell]], path: Path) -> Path:

@@ -140,6 +140,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {
         "actor.width": 64,
         "critic.width": 64,
+        "actor.start": "quiet",
+        "critic.start": "quiet",
         "crl.initial_temperature": 0.3,
         "crl.temperature_learning_rate": 1e-3,
         "num_envs": 64,

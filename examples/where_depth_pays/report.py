@@ -3,7 +3,8 @@
     python examples/where_depth_pays/report.py
 
 The protocol and the runs are in ``examples/where_depth_pays.py``. ``screen.csv`` holds the candidates and
-``confirm.csv`` the confirming runs, a row for each evaluation; ``results.md`` and ``results.png`` are made of them.
+``confirm.csv`` the confirming runs, a row for each evaluation. The picture and the part of the page between its two
+markers are made of them.
 """
 
 import math
@@ -18,8 +19,10 @@ from crlviz.checkpoints import atomic_files
 from crlviz.statistics import Comparison, compare
 
 HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "explanation" / "where-depth-pays.md"
+BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 LAST = 5  # evaluations whose mean success is a run's score
-DEEP = 16
+DEEP, SHALLOW, START = 16, 4, "quiet"  # what is compared
 ARM = ["world", "depth", "width", "start"]  # what the runs of an arm have in common
 
 
@@ -30,8 +33,12 @@ def score(run: pd.DataFrame, env_steps: float = math.inf, seconds: float = math.
 
 
 def scores(runs: pd.DataFrame, env_steps: float = math.inf, seconds: float = math.inf) -> list[float]:
-    """``score`` of the complete runs in the table, one a seed."""
-    return [score(run, env_steps, seconds) for _, run in runs[runs.complete == 1].groupby("seed")]
+    """``score`` of the runs in the table that used the whole budget or all their own steps, one a seed."""
+    return [
+        score(run, env_steps, seconds)
+        for _, run in runs.groupby("seed")
+        if run.complete.all() or run.env_steps.max() >= env_steps or run.train_seconds.max() >= seconds
+    ]
 
 
 def arms(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -42,7 +49,8 @@ def arms(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def comparisons(runs: pd.DataFrame) -> dict[str, tuple[list[float], list[float], Comparison]]:
     """Scores of depth 16 and of depth 4 in each comparison of the protocol, and the verdict."""
-    deep, shallow = runs[runs.depth == DEEP], runs[runs.depth < DEEP]
+    runs = runs[runs.start == START]
+    deep, shallow = runs[runs.depth == DEEP], runs[runs.depth == SHALLOW]
     width, budget = int(deep.width.iloc[0]), int(deep.env_steps.max())
     seconds = float(deep[(deep.complete == 1) & (deep.env_steps == budget)].train_seconds.mean())
     narrow, wide = shallow[shallow.width == width], shallow[shallow.width > width]
@@ -67,7 +75,7 @@ def verdicts(runs: pd.DataFrame) -> str:
 
 def table(runs: pd.DataFrame) -> str:
     """A row for each arm: its settings, its cost and the score of each seed; those cut short in brackets."""
-    heads = ["world", "depth", "width", "start (actor/critic)", "parameters", "million steps", "updates", "seconds"]
+    heads = ["world", "depth", "width", "start", "parameters", "million steps", "updates", "seconds"]
     lines = [f"| {' | '.join([*heads, 'success, each seed', 'mean'])} |", "|" + " --- |" * (len(heads) + 2)]
     for _, arm in arms(runs):
         last = arm.groupby("seed").last()
@@ -90,18 +98,25 @@ def _numbers(values: list[float]) -> str:
     return " ".join(f"{value:.2f}" for value in values)
 
 
+def _begun(start: str) -> str:
+    """What the name of an arm says of its start."""
+    return "" if start == START else f", {start} start"
+
+
 @charts.whole
 def plot(runs: pd.DataFrame, title: str) -> alt.TopLevelMixin:
     """Draw success over updates and over seconds: a thin line for each seed, a thick one for their mean."""
     runs = runs[runs.complete == 1].copy()
-    runs["arm"] = [f"depth {depth}, width {width}" for depth, width in zip(runs.depth, runs.width, strict=True)]
+    runs["arm"] = [f"depth {run.depth}, width {run.width}{_begun(run.start)}" for run in runs.itertuples()]
     runs["run"] = runs.arm + runs.seed.astype(str)
     runs["thousand_updates"] = runs.gradient_steps / 1000
-    named = runs.drop_duplicates("arm").sort_values(["depth", "width"], ascending=[False, True])
-    order = named.arm.tolist()
-    widths = sorted(set(named.width))
+    named = runs.drop_duplicates("arm").sort_values(["depth", "start", "width"], ascending=[False, False, True])
+    order, narrow = named.arm.tolist(), named.width.min()
+    dashes = [
+        [2, 2] if run.start != START else [7, 3] if run.width > narrow else charts.SOLID for run in named.itertuples()
+    ]
     color = alt.Scale(domain=order, range=[charts.depth_color(depth) for depth in named.depth])
-    dash = alt.Scale(domain=order, range=[[charts.SOLID, [6, 3]][widths.index(width)] for width in named.width])
+    dash = alt.Scale(domain=order, range=dashes)
     legend = alt.Legend(title=None, orient="right", symbolStrokeWidth=2.5)
     means = runs.groupby(["arm", "gradient_steps"], as_index=False)[
         ["success", "train_seconds", "thousand_updates"]
@@ -124,7 +139,7 @@ def plot(runs: pd.DataFrame, title: str) -> alt.TopLevelMixin:
             for data, width, opacity, detail in ((runs, 0.8, 0.35, ["run"]), (means, 3, 1, []))
         ]
         panels.append(charts.layers(*layers).properties(width=380, height=260))
-    seeds = charts.seed_note([arm.seed.nunique() for _, arm in runs.groupby("arm")])
+    seeds = charts.seed_note(runs.groupby("arm").seed.nunique().tolist())
     note = f"A thin line a seed, a thick one their mean; {seeds}."
     return alt.hconcat(*panels, spacing=30).properties(title=alt.TitleParams(title, subtitle=note))
 
@@ -137,18 +152,27 @@ def headline(runs: pd.DataFrame) -> str:
     return f"Depth 16 reaches more goals than depth 4 after {' and after '.join(won)}"
 
 
-def main() -> None:
-    confirm, screen = pd.read_csv(HERE / "confirm.csv"), pd.read_csv(HERE / "screen.csv")
+def results(confirm: pd.DataFrame, screen: pd.DataFrame) -> str:
+    """The part of the page that is made of the runs."""
     parts = [
-        f"{headline(confirm)}.",
+        f"**{headline(confirm)}.**",
+        f"![Success over updates and over seconds]({PAGE.stem}.png)",
         verdicts(confirm),
-        "The confirming runs:",
+        "The confirming runs, with the score at the end of each:",
         table(confirm),
-        "The candidates, whose seeds claim nothing (in brackets what its batch's time cut short):",
+        "## The candidates",
+        "One to three seeds each, which claim nothing. In brackets: cut short by the end of its batch.",
         table(screen),
     ]
-    atomic_files.write(HERE / "results.md", ("\n\n".join(parts) + "\n").encode())
-    charts.save(plot(confirm, headline(confirm)), HERE / "results.png")
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    confirm, screen = pd.read_csv(HERE / "confirm.csv"), pd.read_csv(HERE / "screen.csv")
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    page = f"{before}{BEGIN}\n{results(confirm, screen)}\n{END}{rest.split(END)[1]}"
+    atomic_files.write(PAGE, page.encode())
+    charts.save(plot(confirm, headline(confirm)), PAGE.with_suffix(".png"))
 
 
 if __name__ == "__main__":

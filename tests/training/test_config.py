@@ -34,6 +34,13 @@ def test_presets_give_valid_configs(name):
         assert _get(config, setting) == value
 
 
+def test_a_config_of_an_older_crlviz_begins_as_the_paper():
+    settings = dataclasses.asdict(from_options("point_u_maze"))
+    assert settings["actor"].pop("start") == settings["critic"].pop("start") == "quiet"
+    older = load(settings)
+    assert older.actor.start == older.critic.start == "paper"
+
+
 def test_light_bodies_start_from_the_laptop_preset_with_their_own_settings():
     assert from_options("point_u_maze") == replace(CONFIG, PRESETS["laptop"])
     swimmer = from_options("swimmer_u_maze")

@@ -57,6 +57,13 @@ def test_provenance_is_printed(run):
     assert lines[-1] == "2 checkpoints in this run: 90 to 1,000 environment steps"
 
 
+def test_a_quiet_start_is_printed(tmp_path):
+    run = untrained_run(tmp_path / "run", toy_config(actor__start="quiet"))
+    lines = {line.split()[0]: line for line in inspection.describe(run).splitlines()}
+    assert lines["actor"].endswith("swish, begun quiet")
+    assert lines["phi"].endswith("swish")
+
+
 def test_changes_on_resuming_are_printed(run):
     elsewhere = {"device": "cpu", "versions": ORIGIN["versions"] | {"jax": "0.11.0"}, "git": {}}
     resumed = [AGAIN, AGAIN | elsewhere | {"env_steps": 95}, AGAIN | {"env_steps": 98, "devices": 4}]
