@@ -60,7 +60,7 @@ def describe(
         f"updates           {plan.updates:15,}",
         f"environment steps {plan.env_steps:15,}  and {plan.evaluation_steps:,} in evaluations",
         "",
-        *_of_memory(config, plan, limit),
+        *_of_memory(config, plan, limit, card),
         "",
     ]
     if card and on_card:
@@ -82,9 +82,10 @@ def describe(
     return "\n".join([*lines, "", f"It will not fit: {advice}" if advice else "It fits."])
 
 
-def _of_memory(config: Any, plan: Plan, limit: float) -> list[str]:
+def _of_memory(config: Any, plan: Plan, limit: float, card: Card | None) -> list[str]:
     """Lines of text about memory and disk."""
     memory = plan.memory
+    share = ", the part of the card that jax takes" if card and limit == _JAX_SHARE * card.memory else ""
     return [
         "memory on the device, from the compiled training step",
         *(
@@ -101,7 +102,7 @@ def _of_memory(config: Any, plan: Plan, limit: float) -> list[str]:
         ),
         f"  {'saving':15} {_size(memory.saving)}  a copy of the state while it is written, "
         + ("in the same memory" if memory.shared else "in host memory: not counted"),
-        f"  {'peak':15} {_size(memory.total)}  of {_size(limit).strip()}",
+        f"  {'peak':15} {_size(memory.total)}  of {_size(limit).strip()}{share}",
         f"disk: saved state {_size(memory.saving).strip()}, twice that while it is replaced; checkpoints "
         f"{_size(plan.checkpoint_bytes).strip()}",
     ]
