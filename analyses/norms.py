@@ -1,5 +1,6 @@
-"""How much does each residual block add? (paper figure 17)"""
+"""How much does each residual block add (paper figure 17), and what comes out: how wide the policy and phi spread."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import click
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -18,6 +20,7 @@ from crlviz import charts, datasets, jax_config
 from crlviz.errors import UsageError
 from crlviz.networks import residual
 from crlviz.options import check_count
+from crlviz.precision import exact
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -25,11 +28,19 @@ if TYPE_CHECKING:
 
 NETWORKS = ("actor", "phi", "psi")
 _MAX_STATES = 4096  # drawn from the episodes' steps
+_SATURATED = 0.99
+# What is measured of the networks' outputs: the variable, its long name and its units.
+OUTPUTS = {
+    "saturation": ("share of sampled actions beyond 0.99", "1"),
+    "entropy": ("entropy of the policy", "nats"),
+    "distance": ("distance from phi to psi of the commanded goal", "1"),
+    "spread": ("distance of phi from its mean over states", "1"),
+}
 
 
-@jax_config.as_usual
-def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> xr.Dataset:
-    """Norms of the outputs of residual blocks, before the skip connection is added.
+@jax_config.with_fixed_settings
+def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0, start: bool = False) -> xr.Dataset:
+    """Norms of the outputs of residual blocks, before the skip connection is added; and measures of what comes out.
 
     The inputs come from episodes of the deterministic policy in its own environment; at most 4,096 of their steps are
     drawn. The actor's input is the state and the commanded goal, phi's the state and the action, psi's the achieved
@@ -38,11 +49,15 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> 
     Args:
       agents: of any environments.
       episodes: number of episodes for each agent.
-      seed: of the episodes and of the draw of steps.
+      seed: of the episodes, of the draw of steps and of the sampled actions.
+      start: measure networks as they begin instead: fresh ones with the settings and the seed of each agent.
 
     Returns:
       Dataset over the factors in which the agents differ, ``part`` (actor, phi, psi) and ``block`` (from 1, in order):
-      ``norm``, the mean over states of the L2 norm. NaN for blocks that a network does not have.
+      ``norm``, the mean over states of the L2 norm. NaN for blocks that a network does not have. And without ``part``
+      and ``block``, means over the same states, with actions that the policy samples: ``saturation``, the share of
+      their components beyond 0.99; ``entropy``, minus their log probability in nats; ``distance``, from phi to psi of
+      the commanded goal; ``spread``, of phi from its mean.
 
     Raises:
       UsageError: no episodes, or an agent without these networks, or one whose networks have no residual block.
@@ -54,10 +69,18 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0) -> 
         if not any("blocks" in params for params in _parameters(agent).values()):
             depth = max(agent.actor.config.depth, agent.critic.config.depth)
             raise UsageError(f"{agent.source} has no block of four layers: its networks have depth {depth} at most")
-    parts = [_compute_one(agent, episodes, seed) for agent in agents]
+    parts = [_compute_one(_fresh(agent) if start else agent, episodes, seed) for agent in agents]
     most = max(part.sizes["block"] for part in parts)
     parts = [part.reindex(block=np.arange(1, most + 1)) for part in parts]
-    return datasets.combine(agents, parts, xr.Dataset(attrs={"env": datasets.worlds(agents), "episodes": episodes}))
+    attrs = {"env": datasets.env_names(agents), "episodes": episodes, "start": int(start)}
+    return datasets.combine(agents, parts, xr.Dataset(attrs=attrs))
+
+
+def _fresh(agent: "Agent") -> "Agent":
+    """The agent with initial parameters, drawn with the seed of its run."""
+    actor_key, critic_key = jax.random.split(jax.random.key(agent.config["seed"]))
+    params = {"actor": agent.actor.init(actor_key), "critic": agent.critic.init(critic_key)}
+    return dataclasses.replace(agent, params=params)
 
 
 def _parameters(agent: "Agent") -> dict[str, Any]:
@@ -82,8 +105,14 @@ def _compute_one(agent: "Agent", episodes: int, seed: int) -> xr.Dataset:
     padded = np.full((len(NETWORKS), max(map(len, norms))), np.nan)
     for row, values in zip(padded, norms, strict=True):
         row[: len(values)] = values
+    noise = jax.random.normal(jax.random.key(seed), action[drawn].shape)
+    measured = _outputs(agent.actor, agent.critic, agent.params, state[drawn], goals[drawn], noise)
+    variables = {
+        name: ((), float(value), {"long_name": long_name, "units": units})
+        for value, (name, (long_name, units)) in zip(measured, OUTPUTS.items(), strict=True)
+    }
     return xr.Dataset(
-        {"norm": (("part", "block"), padded, {"long_name": "L2 norm of what a block adds", "units": "1"})},
+        variables | {"norm": (("part", "block"), padded, {"long_name": "L2 norm of what a block adds", "units": "1"})},
         coords={"part": list(NETWORKS), "block": np.arange(1, padded.shape[1] + 1)},
     )
 
@@ -92,6 +121,19 @@ def _compute_one(agent: "Agent", episodes: int, seed: int) -> xr.Dataset:
 def _norms(config: residual.NetworkConfig, params: Any, inputs: jax.Array) -> jax.Array:
     """Norm of each block's output [blocks], mean over inputs [B, n]."""
     return residual.contributions(config, params, inputs).mean(axis=1)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _outputs(
+    actor: residual.Actor, critic: residual.Critic, params: Any, state: jax.Array, goal: jax.Array, noise: jax.Array
+) -> list[jax.Array]:
+    """``OUTPUTS`` in order, for states [B, n], goals [B, g] and standard normal noise [B, action]."""
+    with exact():
+        action, log_prob = actor.sample(params["actor"], jnp.concatenate([state, goal], axis=-1), noise)
+        phi, psi = critic.phi(params["critic"], state, action), critic.psi(params["critic"], goal)
+    saturated = (jnp.abs(action) > _SATURATED).mean()
+    spread = jnp.linalg.norm(phi - phi.mean(0), axis=-1).mean()
+    return [saturated, -log_prob.mean(), residual.distance(phi, psi).mean(), spread]
 
 
 def table(dataset: xr.Dataset) -> pd.DataFrame:
@@ -116,15 +158,28 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@charts.whole
+def output_table(dataset: xr.Dataset) -> pd.DataFrame:
+    """One row for each group and variable of ``OUTPUTS``: ``values`` of the seeds, and ``value``, their mean.
+
+    Empty for a Dataset that an older crlviz wrote, which lacks these variables.
+    """
+    rows = []
+    for label, depth, parts in datasets.groups(dataset):
+        for name in OUTPUTS if "spread" in dataset else ():
+            values = [part[name].item() for part in parts]
+            rows.append({"group": label, "depth": depth, "output": name, "values": values, "value": np.mean(values)})
+    return pd.DataFrame(rows)
+
+
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
-    """Draw a panel for each network: norm over blocks, with a line for each group of seeds.
+    """Draw a panel for each network, the norm over blocks, and below one for each measure of the outputs, over depth.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
       size: width of a panel in pixels.
     """
-    rows = table(dataset)
+    rows, outs = table(dataset), output_table(dataset)
     style, order = styles(rows[["group", "depth"]].to_xarray()), list(dict.fromkeys(rows.group))
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
     color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
@@ -143,13 +198,31 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
         line = alt.Chart(part.drop(columns="values")).mark_line().encode(x=x, y=y, color=color, strokeDash=dash)
         marks = charts.seed_marks(part, y, x=x, color=color, shape=shape, tooltip=["group", "block", "value"])
         panels.append(charts.layers(line, *marks).properties(width=size, height=220, title=name))
+    chart = alt.hconcat(*panels, spacing=24).resolve_scale(y="shared")
+    if len(outs):
+        depths = sorted(set(outs.depth))
+        axis = alt.Axis(grid=False, format="d", values=depths)
+        x = alt.X("depth:Q", title="depth", axis=axis, scale=alt.Scale(type="log", base=2, nice=False, padding=16))
+        titles = {name: long_name + f" ({units})" * (units != "1") for name, (long_name, units) in OUTPUTS.items()}
+        below = [
+            charts.layers(
+                *charts.seed_marks(
+                    outs[outs.output == name],
+                    alt.Y("value:Q", title=None, scale=alt.Scale(zero=True)),
+                    x=x,
+                    color=color,
+                    shape=shape,
+                    tooltip=["group", "value"],
+                )
+            ).properties(width=0.7 * size, height=150, title=charts.panel_title(words, 0.7 * size))
+            for name, words in titles.items()
+        ]
+        chart = alt.vconcat(chart, alt.hconcat(*below, spacing=24), spacing=30)
     counts = rows["values"].map(len).tolist()
     note = f"Mean over states of {dataset.attrs['episodes']} episodes; {charts.seed_note(counts)}."
-    return (
-        alt.hconcat(*panels, spacing=24)
-        .resolve_scale(y="shared")
-        .properties(title=alt.TitleParams(f"What each residual block adds, {dataset.attrs['env']}", subtitle=note))
-    )
+    moment = "Before training: what" if dataset.attrs.get("start") else "What"
+    title = f"{moment} each residual block adds, {dataset.attrs['env']}"
+    return chart.properties(title=alt.TitleParams(title, subtitle=note))
 
 
 @click.command()
@@ -157,23 +230,29 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
 @outputs.out("norms.html")
 @click.option("--episodes", type=int, default=32, show_default=True, help="Episodes that give the states.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of those episodes.")
-def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, seed: int) -> None:
+@click.option("--start", is_flag=True, help="Measure fresh networks with the settings of each checkpoint instead.")
+def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, seed: int, start: bool) -> None:
     """Measure the L2 norm of what each residual block adds to its input, on states the policy visits.
+
+    Also measured: the share of sampled actions beyond 0.99, the policy's entropy, the distance from phi to psi, and the
+    spread of phi. With --start they show how a network begins: deep ones begin saturated unless actor.start and
+    critic.start say otherwise.
 
     \b
     Example: crlviz norms runs/d4 runs/d16 --out norms.png
+             crlviz norms runs/d4 runs/d16 --start --out start.png
     """
     from crlviz.agent import load_all
 
     outputs.check(out)
     check_count(episodes, "episodes")
-    dataset = compute(load_all(checkpoints), episodes=episodes, seed=seed)
+    dataset = compute(load_all(checkpoints), episodes=episodes, seed=seed, start=start)
     click.echo(summary(dataset))
     outputs.write(out, dataset, lambda: plot(dataset))
 
 
 def summary(dataset: xr.Dataset) -> str:
-    """Norms of each network's first, largest and last block as a text table."""
+    """Text tables: norms of each network's first, largest and last block; and the measures of the outputs."""
     width = outputs.label_width(dataset)
     rows = [f"{'checkpoint':{width}} {'part':8} {'first':>8} {'largest':>18} {'last':>8}"]
     for label, _, part in datasets.each(dataset):
@@ -185,7 +264,10 @@ def summary(dataset: xr.Dataset) -> str:
             top = int(norms.argmax())
             largest = f"{norms[top]:.2f} (block {top + 1})"
             rows.append(f"{label:{width}} {name:8} {norms[0]:8.2f} {largest:>18} {norms[-1]:8.2f}")
+    rows += ["", f"{'checkpoint':{width}} " + " ".join(f"{name:>10}" for name in OUTPUTS)]
+    for label, _, part in datasets.each(dataset):
+        rows.append(f"{label:{width}} " + " ".join(f"{part[name].item():10.2f}" for name in OUTPUTS))
     return "\n".join(rows)
 
 
-__all__ = ["NETWORKS", "command", "compute", "plot", "summary", "table"]
+__all__ = ["NETWORKS", "OUTPUTS", "command", "compute", "plot", "summary", "table"]

@@ -157,8 +157,10 @@ class CRL:
           update (paper figure 4), without recomputation by ``remat``.
         """
         learner = jax.eval_shape(lambda: self.init(jax.random.key(0)))
-        actor = replace(self.actor, config=replace(self.actor.config, remat=False))
-        plain = CRL(self.config, actor, replace(self.critic, config=replace(self.critic.config, remat=False)))
+        # The fused path computes the same products, inside kernels, where they cannot be counted.
+        actor = replace(self.actor, config=replace(self.actor.config, remat=False), trunk=None)
+        critic = replace(self.critic, config=replace(self.critic.config, remat=False), trunk=None)
+        plain = CRL(self.config, actor, critic)
         sizes = self.critic.state_size, self.critic.action_size, self.critic.goal_size
         batch = [jax.ShapeDtypeStruct((batch_size, size), jnp.float32) for size in sizes]
         key = jax.eval_shape(lambda: jax.random.key(0))

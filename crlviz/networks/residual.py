@@ -27,6 +27,9 @@ LAYERS_PER_BLOCK = 4
 EMBEDDING = 64
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
+STARTS = ("paper", "quiet")
+# The quiet start of an actor's heads, at any depth: means near 0 and standard deviations near 0.85 before the tanh.
+_QUIET_KERNELS, _QUIET_LOG_STD = 0.1, 0.4
 
 Params = Mapping[str, Any]
 
@@ -44,6 +47,10 @@ class NetworkConfig:
       tail: plain layers after the last block; nonzero only in networks imported from JaxGCRL.
       remat: save only the blocks' inputs for the backward pass and recompute the rest: less memory for more time, equal
         numbers up to rounding.
+      start: the initial parameters, ``paper`` or ``quiet``. In the paper's networks the sum of the blocks grows with
+        depth and nothing normalizes it before the heads, so deep actors begin saturated, and deep phi and psi far
+        apart. A quiet start divides what each block adds by the number of blocks; and an actor begins with means near
+        0 and a wide standard deviation. A training changes these parameters like all others.
 
     Raises:
       UsageError: a value is out of range.
@@ -56,6 +63,7 @@ class NetworkConfig:
     residual: bool = True
     tail: int = 0
     remat: bool = False
+    start: str = "paper"
 
     def __post_init__(self):
         if not 0 <= self.tail < LAYERS_PER_BLOCK:
@@ -69,6 +77,8 @@ class NetworkConfig:
             raise UsageError(f"width {self.width}: a layer needs at least one unit")
         if self.activation not in _ACTIVATIONS:
             raise UsageError(f"activation {self.activation!r} is unknown; take {' or '.join(_ACTIVATIONS)}")
+        if self.start not in STARTS:
+            raise UsageError(f"start {self.start!r} is unknown; take {' or '.join(STARTS)}")
 
     @property
     def ablation(self) -> str:
@@ -191,6 +201,17 @@ def _initial(key: jax.Array, shapes: Any) -> Params:
     return jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
 
 
+def _quiet(config: NetworkConfig, params: Params) -> Params:
+    """The parameters with each block's output divided by the number of blocks, so that their sum does not grow."""
+    if "blocks" not in params:
+        return params
+    last = f"layer_{LAYERS_PER_BLOCK - 1}"
+    # The LayerNorm undoes any scale before it. Without one the output is about proportional to the kernel.
+    layer, (module, name) = params["blocks"][last], ("norm", "scale") if config.layer_norm else ("dense", "kernel")
+    scaled = layer[module][name] / (config.depth // LAYERS_PER_BLOCK)
+    return {**params, "blocks": {**params["blocks"], last: {**layer, module: {**layer[module], name: scaled}}}}
+
+
 @dataclass(frozen=True)
 class Actor:
     """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1).
@@ -214,7 +235,15 @@ class Actor:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        return _initial(key, self.shapes)
+        params = _initial(key, self.shapes)
+        if self.config.start == "paper":
+            return params
+        kernels = [_QUIET_KERNELS * params[head]["kernel"] for head in ("head_0", "head_1")]
+        heads = {
+            "head_0": {**params["head_0"], "kernel": kernels[0]},
+            "head_1": {"kernel": kernels[1], "bias": params["head_1"]["bias"] + _QUIET_LOG_STD},
+        }
+        return {**_quiet(self.config, params), **heads}
 
     def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log standard deviation [..., action] before the tanh."""
@@ -270,7 +299,10 @@ class Critic:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        return _initial(key, self.shapes)
+        params = _initial(key, self.shapes)
+        if self.config.start == "paper":
+            return params
+        return {name: _quiet(self.config, part) for name, part in params.items()}
 
     def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of states [..., state] with actions [..., action]."""

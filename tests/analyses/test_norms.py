@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import norm as normal
 
 import crlviz
 from analyses import norms
@@ -27,6 +28,11 @@ def _layer(x, params, config):
 
 def _by_numpy(x, params, config):
     """Norms [blocks, B], layer by layer."""
+    return _forward(x, params, config)[0]
+
+
+def _forward(x, params, config):
+    """Norms [blocks, B], and the outputs [B, ...] of each head."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     x = _layer(x, params["stem"], config)
     norms_of_blocks = []
@@ -36,7 +42,8 @@ def _by_numpy(x, params, config):
             y = _layer(y, jax.tree.map(lambda leaf, index=index: leaf[index], params["blocks"][f"layer_{k}"]), config)
         norms_of_blocks.append(np.sqrt((y**2).sum(-1)))
         x = x + y if config.residual else y
-    return np.array(norms_of_blocks)
+    heads = [params[name] for name in sorted(params) if name.startswith("head_")]
+    return np.array(norms_of_blocks), [x @ head["kernel"] + head["bias"] for head in heads]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +80,54 @@ def test_means_over_the_states_of_rollouts(agents):
         found = dataset.norm.sel(part=network).values
         np.testing.assert_allclose(found[: len(values)], values.mean(1), rtol=1e-4)
         assert np.isnan(found[len(values) :]).all()
+
+
+def test_outputs_against_numpy(agents):
+    agent = agents[0]
+    dataset = norms.compute([agent], episodes=2, seed=3).isel(depth=0)
+    runs = rollout(agent, 2, seed=3)
+    state = runs.state.values.reshape(-1, runs.state.shape[-1])
+    goals = np.repeat(runs.goal.values, runs.sizes["time"], axis=0)
+    drawn = np.random.default_rng(3).permutation(len(state))
+    state, goals = state[drawn], goals[drawn]
+    mean, raw = _forward(np.concatenate([state, goals], 1), agent.params["actor"], agent.actor.config)[1]
+    deviation = np.exp(-5 + 3.5 * (np.tanh(raw) + 1))
+    before = mean + deviation * np.asarray(jax.random.normal(jax.random.key(3), mean.shape))
+    # By the change of variables: the density of the Gaussian over the slope of the tanh.
+    density = normal.pdf(before, mean, deviation) / (1 - np.tanh(before) ** 2)
+    critic, config = agent.params["critic"], agent.critic.config
+    (phi,) = _forward(np.concatenate([state, np.tanh(before)], 1), critic["phi"], config)[1]
+    (psi,) = _forward(goals, critic["psi"], config)[1]
+    expected = {
+        "saturation": (abs(np.tanh(before)) > 0.99).mean(),
+        "entropy": -np.log(density).sum(1).mean(),
+        "distance": np.sqrt(((phi - psi) ** 2).sum(1)).mean(),
+        "spread": np.sqrt(((phi - phi.mean(0)) ** 2).sum(1)).mean(),
+    }
+    assert list(norms.OUTPUTS) == list(expected)
+    assert expected["saturation"] > 0
+    for name, value in expected.items():
+        assert dataset[name].item() == pytest.approx(value, rel=1e-3), name
+
+
+def test_the_start_is_that_of_fresh_networks_not_the_checkpoints(agents):
+    """A checkpoint whose parameters are zero: its embeddings are one point, those of a fresh network are not."""
+    dull = dataclasses.replace(agents[0], params=jax.tree.map(np.zeros_like, agents[0].params))
+    agents = [agents[0], dull]
+    trained = [norms.compute([agent], episodes=2) for agent in agents]
+    fresh = [norms.compute([agent], episodes=2, start=True) for agent in agents]
+    assert trained[1].spread.item() == 0 < trained[0].spread.item()
+    xr.testing.assert_equal(fresh[0], fresh[1])
+    assert fresh[0].spread.item() > 0.5
+    assert "Before training" in str(norms.plot(fresh[0]).to_dict()["title"])
+
+
+def test_a_dataset_of_an_older_crlviz_is_still_drawn(agents):
+    dataset = norms.compute(agents[:1], episodes=2)
+    older = dataset.drop_vars(list(norms.OUTPUTS))
+    del older.attrs["start"]
+    assert len(norms.plot(older).to_dict()["hconcat"]) == len(norms.NETWORKS)
+    assert len(norms.plot(dataset).to_dict()["vconcat"][1]["hconcat"]) == len(norms.OUTPUTS)
 
 
 def test_depths_and_seeds_share_a_dataset(agents, tmp_path):

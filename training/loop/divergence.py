@@ -81,6 +81,6 @@ def divergence_error(first: Divergence, updates_before: int, actor_depth: int) -
     if name.startswith("actor") and actor_depth > ACTOR_LIMIT:
         sentence += (
             f" (the actor has depth {actor_depth:,}; the paper saw this too and kept the actor shallower than the "
-            f"encoders: --actor-depth {ACTOR_LIMIT})"
+            f"encoders: --actor-depth {ACTOR_LIMIT}; or begin quiet: --set actor.start=quiet --set critic.start=quiet)"
         )
     return DivergenceError(sentence)

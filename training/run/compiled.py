@@ -23,7 +23,7 @@ from crlviz.errors import UsageError
 from crlviz.networks.residual import Actor, Critic
 from crlviz.processes import process_pool
 from crlviz.rollouts import evaluate
-from training.config import TrainConfig, schedule
+from training.config import TrainConfig
 from training.loop.train_loop import Loop, TrainState, shardings
 from training.run import hosts
 from training.run import saved_state as states
@@ -42,7 +42,7 @@ def build(config: TrainConfig, devices: Devices = ONE, trunk: "FusedTrunk | None
     Raises:
       UsageError: unknown environment, settings that contradict each other, or that do not divide over the devices.
     """
-    counts = schedule(config)
+    counts = config.schedule
     devices.check(config.num_envs, config.batch_size)
     env = envs.make(config.env, layout=config.layout or None, **config.env_options)
     length = config.episode_length or env.episode_length
@@ -151,8 +151,29 @@ def compiled(
       UsageError: an error of ``build``, or the evaluation environment has another body.
     """
     loop = build(config, devices, trunk)
-    eval_env = _evaluation_env(config, loop)
+    eval_env = evaluation_env(loop)
     hosts.broadcast("compile", slots=slots, config=dataclasses.asdict(config))
+    made = jitted(loop, eval_env, slots)
+    return Programs(loop, slots, made.example, made.empty_buffer, **_compiled(**made.functions))
+
+
+@dataclass(frozen=True)
+class Jitted:
+    """The programs of a run before they are compiled.
+
+    Attributes:
+      example, empty_buffer: as in ``Programs``.
+      functions: for each compiled program of ``Programs``, the jitted function and the shapes of its arguments.
+    """
+
+    example: TrainState
+    empty_buffer: Callable[[], Any]
+    functions: dict[str, tuple[Any, ...]]
+
+
+def jitted(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Jitted:
+    """Jit the programs of a loop and its evaluations. Traces what is needed for shapes; compiles nothing."""
+    config, devices = loop.config, loop.devices
 
     def evaluate_policy(params, key):
         def policy(observation, _):
@@ -187,18 +208,17 @@ def compiled(
     )
     score = jax.jit(_vmapped(evaluate_policy, slots), in_shardings=(replicated, replicated), out_shardings=replicated)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), slots))
-    fresh = jax.eval_shape(reset_envs, keys)
-    stacked = jax.eval_shape(init, keys, fresh).replace(replay=jax.eval_shape(empty_buffer))
+    first = jax.eval_shape(reset_envs, keys)
+    stacked = jax.eval_shape(init, keys, first).replace(replay=jax.eval_shape(empty_buffer))
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
-    fresh = fresh if config.redraw_goals else None
-    programs = _compiled(
-        collect=(collect, stacked, fresh),
-        evaluate_policy=(score, stacked.learner.actor, keys),
-        learn=(learn, stacked),
-        reset_envs=(reset_envs, keys),
-        init=(init, keys, fresh),
-    )
-    return Programs(loop, slots, example, empty_buffer, **programs)
+    functions = {
+        "collect": (collect, stacked, first if config.redraw_goals else None),
+        "evaluate_policy": (score, stacked.learner.actor, keys),
+        "learn": (learn, stacked),
+        "reset_envs": (reset_envs, keys),
+        "init": (init, keys, first),
+    }
+    return Jitted(example, empty_buffer, functions)
 
 
 def _compiled(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
@@ -284,7 +304,13 @@ def _keys(seed: int) -> jax.Array:
     return jax.random.split(jax.random.key(seed))
 
 
-def _evaluation_env(config: TrainConfig, loop: Loop) -> GoalEnv:
+def evaluation_env(loop: Loop) -> GoalEnv:
+    """The environment of the evaluations.
+
+    Raises:
+      UsageError: it has another body than the one that is trained.
+    """
+    config = loop.config
     if not config.eval_env or config.eval_env == config.env:
         return loop.env
     env = envs.make(config.eval_env, **config.env_options)

@@ -92,6 +92,14 @@ def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def expected(config: TrainConfig) -> Choice:
+    """What a run on a GPU will try, for a plan made without one: there it checks the kernels and may refuse them."""
+    reason = "fused=off" if config.fused == "off" else unserved(config)
+    if reason:
+        return Choice(None, f"plain path: {reason}")
+    return Choice(_kernels(config), "fused path, if the check at the start of a run finds that it agrees and is faster")
+
+
 def unserved(config: TrainConfig, devices: Devices = ONE) -> str:
     """Why the kernels cannot serve a config; empty if they can."""
     if devices.count > 1:

@@ -1,0 +1,179 @@
+"""Write the tables and the picture of the search for a world in which depth pays, from the results kept here.
+
+    python examples/where_depth_pays/report.py
+
+The protocol and the runs are in ``examples/where_depth_pays.py``. ``screen.csv`` holds the candidates and
+``confirm.csv`` the confirming runs, a row for each evaluation. The picture and the part of the page between its two
+markers are made of them.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import altair as alt
+import pandas as pd
+
+from crlviz import charts
+from crlviz.checkpoints import atomic_files
+from crlviz.statistics import Comparison, compare
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "explanation" / "where-depth-pays.md"
+BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
+LAST = 5  # evaluations whose mean success is a run's score
+DEEP, SHALLOW, START = 16, 4, "quiet"  # what is compared
+ARM = ["world", "depth", "width", "start"]  # what the runs of an arm have in common
+
+
+def score(run: pd.DataFrame, env_steps: float = math.inf, seconds: float = math.inf) -> float:
+    """Mean success of the last five evaluations of a run within a budget of steps and of seconds of training."""
+    within = run[(run.env_steps <= env_steps) & (run.train_seconds <= seconds)]
+    return float(within.success.tail(LAST).mean())
+
+
+def scores(runs: pd.DataFrame, env_steps: float = math.inf, seconds: float = math.inf) -> list[float]:
+    """``score`` of the runs in the table that used the whole budget or all their own steps, one a seed."""
+    return [
+        score(run, env_steps, seconds)
+        for _, run in runs.groupby("seed")
+        if run.complete.all() or run.env_steps.max() >= env_steps or run.train_seconds.max() >= seconds
+    ]
+
+
+def arms(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The arms of a table of runs, by name: deep ones first, then by width."""
+    for (world, depth, width, start), arm in sorted(runs.groupby(ARM), key=lambda a: (a[0][0], -a[0][1], a[0][2])):
+        yield f"{world}, depth {depth}, width {width}, start {start}", arm
+
+
+def comparisons(runs: pd.DataFrame) -> dict[str, tuple[list[float], list[float], Comparison]]:
+    """Scores of depth 16 and of depth 4 in each comparison of the protocol, and the verdict."""
+    runs = runs[runs.start == START]
+    deep, shallow = runs[runs.depth == DEEP], runs[runs.depth == SHALLOW]
+    width, budget = int(deep.width.iloc[0]), int(deep.env_steps.max())
+    seconds = float(deep[(deep.complete == 1) & (deep.env_steps == budget)].train_seconds.mean())
+    narrow, wide = shallow[shallow.width == width], shallow[shallow.width > width]
+    groups = {
+        "as many updates": scores(narrow, budget),
+        "as many parameters": scores(wide, budget),
+        "as many seconds": scores(narrow, seconds=seconds),
+        "as many parameters and seconds": scores(wide, seconds=seconds),
+    }
+    own = scores(deep)
+    return {name: (own, other, compare(own, other, len(groups), largest=1)) for name, other in groups.items()}
+
+
+def verdicts(runs: pd.DataFrame) -> str:
+    """A row for each comparison: scores of the seeds, and what may be said."""
+    lines = ["| depth 4 has | depth 16, each seed | depth 4, each seed | verdict |", "| --- | --- | --- | --- |"]
+    for name, (deep, shallow, verdict) in comparisons(runs).items():
+        words = verdict.words("depth 16 is better", "depth 4 is better")
+        lines.append(f"| {name} | {_numbers(deep)} | {_numbers(shallow)} | {words} |")
+    return "\n".join(lines)
+
+
+def table(runs: pd.DataFrame) -> str:
+    """A row for each arm: its settings, its cost and the score of each seed; those cut short in brackets."""
+    heads = ["world", "depth", "width", "start", "parameters", "million steps", "updates", "seconds"]
+    lines = [f"| {' | '.join([*heads, 'success, each seed', 'mean'])} |", "|" + " --- |" * (len(heads) + 2)]
+    for _, arm in arms(runs):
+        last = arm.groupby("seed").last()
+        of_seed = {seed: score(run) for seed, run in arm.groupby("seed")}
+        texts = [f"{of_seed[seed]:.2f}" if row.complete else f"({of_seed[seed]:.2f})" for seed, row in last.iterrows()]
+        whole = [of_seed[seed] for seed, row in last.iterrows() if row.complete]
+        mean = f"{sum(whole) / len(whole):.2f}" if whole else ""
+        world, depth, width, start, parameters = (last[name].iloc[0] for name in [*ARM, "parameters"])
+        cost = [
+            f"{last.env_steps.max() / 1e6:.1f}",
+            f"{last.gradient_steps.max():,}",
+            f"{last.train_seconds.mean():.0f}",
+        ]
+        cells = [world, str(depth), str(width), start, f"{parameters:,}", *cost, " ".join(texts), mean]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)
+
+
+def _begun(start: str) -> str:
+    """What the name of an arm says of its start."""
+    return "" if start == START else f", {start} start"
+
+
+@charts.whole
+def plot(runs: pd.DataFrame, title: str) -> alt.TopLevelMixin:
+    """Draw success over updates and over seconds: a thin line for each seed, a thick one for their mean."""
+    runs = runs[runs.complete == 1].copy()
+    runs["arm"] = [f"depth {run.depth}, width {run.width}{_begun(run.start)}" for run in runs.itertuples()]
+    runs["run"] = runs.arm + runs.seed.astype(str)
+    runs["thousand_updates"] = runs.gradient_steps / 1000
+    named = runs.drop_duplicates("arm").sort_values(["depth", "start", "width"], ascending=[False, False, True])
+    order, narrow = named.arm.tolist(), named.width.min()
+    dashes = [
+        [2, 2] if run.start != START else [7, 3] if run.width > narrow else charts.SOLID for run in named.itertuples()
+    ]
+    color = alt.Scale(domain=order, range=[charts.depth_color(depth) for depth in named.depth])
+    dash = alt.Scale(domain=order, range=dashes)
+    legend = alt.Legend(title=None, orient="right", symbolStrokeWidth=2.5)
+    means = runs.groupby(["arm", "gradient_steps"], as_index=False)[
+        ["success", "train_seconds", "thousand_updates"]
+    ].mean()
+    panels = []
+    for field, words in (
+        ("thousand_updates", "thousand updates"),
+        ("train_seconds", "seconds of training on one core"),
+    ):
+        layers = [
+            alt.Chart(data[["arm", field, "success", *detail]])
+            .mark_line(strokeWidth=width, opacity=opacity, clip=True)
+            .encode(
+                x=alt.X(f"{field}:Q", title=words, axis=alt.Axis(grid=False)),
+                y=alt.Y("success:Q", title="share of goals reached", scale=alt.Scale(domain=[0, 1])),
+                color=alt.Color("arm:N", sort=order, scale=color, legend=legend),
+                strokeDash=alt.StrokeDash("arm:N", sort=order, scale=dash, legend=legend),
+                **({"detail": "run:N"} if detail else {}),
+            )
+            for data, width, opacity, detail in ((runs, 0.8, 0.35, ["run"]), (means, 3, 1, []))
+        ]
+        panels.append(charts.layers(*layers).properties(width=380, height=260))
+    seeds = charts.seed_note(runs.groupby("arm").seed.nunique().tolist())
+    note = f"A thin line a seed, a thick one their mean; {seeds}."
+    return alt.hconcat(*panels, spacing=30).properties(title=alt.TitleParams(title, subtitle=note))
+
+
+def headline(runs: pd.DataFrame) -> str:
+    """The comparisons that depth 16 wins, as a title."""
+    won = [name for name, (_, _, verdict) in comparisons(runs).items() if verdict.verdict > 0]
+    if not won:
+        return "Depth 16 is not told from depth 4"
+    return f"Depth 16 reaches more goals than depth 4 after {' and after '.join(won)}"
+
+
+def results(confirm: pd.DataFrame, screen: pd.DataFrame) -> str:
+    """The part of the page that is made of the runs."""
+    parts = [
+        f"**{headline(confirm)}.**",
+        f"![Success over updates and over seconds]({PAGE.stem}.png)",
+        verdicts(confirm),
+        "The confirming runs, with the score at the end of each:",
+        table(confirm),
+        "## The candidates",
+        "One to three seeds each, which claim nothing. In brackets: cut short by the end of its batch.",
+        table(screen),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    confirm, screen = pd.read_csv(HERE / "confirm.csv"), pd.read_csv(HERE / "screen.csv")
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    page = f"{before}{BEGIN}\n{results(confirm, screen)}\n{END}{rest.split(END)[1]}"
+    atomic_files.write(PAGE, page.encode())
+    charts.save(plot(confirm, headline(confirm)), PAGE.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The script that searches for a world in which depth pays, and the report of its results."""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse.csgraph import connected_components
+
+from crlviz.envs import mazes
+from tests.helpers.toys import TOY
+from training.config import schedule
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPT = runpy.run_path(str(EXAMPLES / "where_depth_pays.py"))
+REPORT = runpy.run_path(str(EXAMPLES / "where_depth_pays" / "report.py"))
+SHIPPED = EXAMPLES / "where_depth_pays"
+
+
+def test_a_perfect_maze_has_one_way_between_any_two_cells():
+    maze = mazes.Maze(SCRIPT["perfect_maze"](5))
+    cells = np.array(maze.free)
+    neighbors = abs(cells[:, None] - cells[None]).sum(-1) == 1
+    assert connected_components(neighbors)[0] == 1
+    assert neighbors.sum() // 2 == len(cells) - 1  # a tree
+    assert len(cells) == 2 * 5 * 5 - 1
+    assert {*maze.starts, *maze.goals} == set(maze.free)
+
+
+def test_the_runs_follow_the_protocol(tmp_path):
+    """Seeds of the confirming runs are fresh, each has all arms, and all arms are evaluated at the same steps."""
+    seeds: dict[str, set[int]] = {}
+    for name in ("SCREEN", "CONFIRM"):
+        for arm in SCRIPT[name]:
+            for cell in SCRIPT["cells"](arm, tmp_path):
+                seeds.setdefault(f"{name} {arm.depth} {arm.width} {arm.start}", set()).add(cell.config.seed)
+                counts = schedule(cell.config)
+                assert counts.steps_per_epoch == 12
+                assert cell.total == cell.config.env_steps
+    confirming = seeds["CONFIRM 16 32 quiet"]
+    assert len(confirming) >= 8
+    assert confirming == seeds["CONFIRM 4 32 quiet"] == seeds["CONFIRM 4 64 quiet"]
+    assert all(found <= confirming for name, found in seeds.items() if name.startswith("CONFIRM"))
+    assert not any(found & confirming for name, found in seeds.items() if name.startswith("SCREEN"))
+
+
+@pytest.mark.slow
+def test_a_failed_run_and_one_cut_short_lose_nothing(tmp_path):
+    Arm, World = SCRIPT["Arm"], SCRIPT["World"]
+    toy = TOY | {"evaluations": 2}
+    more = {name: value for name, value in toy.items() if not name.endswith((".width", "env_steps"))}
+    SCRIPT["WORLDS"] |= {
+        "toy": World("point_u_maze", settings=more),
+        "diverging": World("point_u_maze", settings=more | {"crl.learning_rate": 1e30}),
+        "endless": World("point_u_maze", settings=more | {"evaluations": 100_000}),
+    }
+    toy_arm = Arm("toy", 4, 8, env_steps=280, seeds="0")
+    arms = [
+        dataclasses.replace(toy_arm, world="endless", env_steps=400_000_000),
+        dataclasses.replace(toy_arm, world="diverging"),
+        toy_arm,
+    ]
+    results = pd.read_csv(SCRIPT["run"](arms, 2, 90, tmp_path))
+    complete = results.groupby("world").complete.first().to_dict()
+    assert complete.pop("diverging", 0) == 0  # it may have had its evaluation before the first update
+    assert complete == {"toy": 1, "endless": 0}
+    assert results[results.world == "toy"].env_steps.max() == 280
+    assert (results.parameters > 0).all()
+
+
+def curves(depth, width, seed, success, seconds, complete=1):
+    """A run with an evaluation every 100 steps, ``seconds`` apart."""
+    count = np.arange(len(success))
+    facts = {"world": "toy", "depth": depth, "width": width, "start": "quiet", "seed": seed, "parameters": 9}
+    columns = {"env_steps": 100 * count, "gradient_steps": 10 * count, "train_seconds": seconds * count}
+    return pd.DataFrame(facts | {"complete": complete} | columns | {"success": success, "time_at_goal": 0.0})
+
+
+def rising(count, best):
+    return np.minimum(np.arange(count) / 10, best)
+
+
+def test_scores_by_hand():
+    """Deep: 11 evaluations to step 1,000, 4 s apart. Shallow: 1 s apart, carried on to 40 s."""
+    runs = pd.concat(
+        part
+        for seed in range(8)
+        for part in (
+            curves(16, 32, seed, rising(11, 0.9) + seed / 1000, 4),
+            curves(4, 32, seed, rising(41, 0.3) + seed / 1000, 1),
+            curves(4, 64, seed, rising(21, 0.9) + seed / 1000, 2, complete=seed != 3),
+            curves(8, 32, seed, rising(11, 0), 2),
+            curves(16, 32, seed, rising(11, 0), 4).assign(start="paper"),
+        )
+    )
+    found = REPORT["comparisons"](runs)
+    offsets = np.arange(8) / 1000
+    last_five = np.mean([0.6, 0.7, 0.8, 0.9, 0.9])
+    deep, shallow, verdict = found["as many updates"]
+    assert deep == pytest.approx(last_five + offsets)
+    assert shallow == pytest.approx(0.3 + offsets)
+    assert verdict.verdict == 1
+    assert verdict.comparisons == 4
+    assert found["as many seconds"][1] == pytest.approx(0.3 + offsets)
+    # The run that was cut short had reached the deep runs' steps; it counts there.
+    assert found["as many parameters"][1] == pytest.approx(last_five + offsets)
+    assert found["as many parameters"][2].verdict == 0
+    # At 2 s an evaluation, it goes on to step 2,000.
+    assert found["as many parameters and seconds"][1] == pytest.approx(0.9 + offsets)
+    assert "after as many updates and after as many seconds" in REPORT["headline"](runs)
+
+
+def test_a_run_cut_short_is_bracketed_and_not_in_the_mean():
+    runs = pd.concat([curves(4, 32, 0, rising(11, 1), 1), curves(4, 32, 1, rising(6, 1), 1, complete=0)])
+    last = REPORT["table"](runs).splitlines()[-1]
+    assert "| 0.80 (0.30) | 0.80 |" in last
+    assert REPORT["scores"](runs, env_steps=1000) == pytest.approx([0.8])
+    assert REPORT["scores"](runs, env_steps=500) == pytest.approx([0.3, 0.3])
