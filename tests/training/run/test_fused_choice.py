@@ -35,6 +35,7 @@ def test_an_unknown_value_is_refused():
         configs.schedule(toy_config(fused="maybe"))
 
 
+@pytest.mark.slow
 def test_kernels_that_agree_are_taken(gpu):
     choice = fused_choice.choose(toy_config(fused="on"))
     assert choice.trunk == FusedTrunk("float32", interpret=True)
