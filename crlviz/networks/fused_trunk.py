@@ -43,14 +43,15 @@ class FusedTrunk:
       precision: of the products: float32, tf32 or bfloat16, all with sums in float32.
       rows: rows of a batch that one program takes; a power of 2, at least 16.
       warps: warps of a program.
-      shared_memory: bytes for slices of weights that are loaded ahead. An A100 has 163,000 and an H100 227,000.
+      shared_memory: bytes for slices of weights that are loaded ahead. An L40S has 99,000, an A100 163,000 and an H100
+        227,000.
       interpret: run the kernels as ordinary jax operations, on any device.
     """
 
     precision: str
     rows: int = 16
     warps: int = 8
-    shared_memory: int = 160_000
+    shared_memory: int = 95_000
     interpret: bool = False
 
     @property
@@ -69,11 +70,11 @@ class FusedTrunk:
     def slices(self, width: int) -> tuple[int, int]:
         """Rows of a weight matrix [width, width] that are loaded at once, and how many such slices are under way."""
         size = jnp.dtype(self.stored).itemsize
+        unpipelined = self.precision == "float32"  # one more slice, which is split into two factors
         rows = min(width, 128 // size)
-        while rows > 16 and 2 * rows * (width + self.rows) * size > self.shared_memory:
+        while rows > 16 and (2 + unpipelined) * rows * (width + self.rows) * size > self.shared_memory:
             rows //= 2
-        # Products of split float32 numbers need room for one more.
-        fitting = self.shared_memory // (rows * (width + self.rows) * size) - (self.precision == "float32")
+        fitting = self.shared_memory // (rows * (width + self.rows) * size) - unpipelined
         return rows, max(1, min(width // rows, fitting))
 
     def __call__(self, networks: Networks) -> list[jax.Array]:

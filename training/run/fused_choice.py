@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # their norm. Rounding errors grow through a network, and those of the plain path are as large.
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
 _WIDEST = 1_024  # a row of a wider layer does not fit the registers
+# Bytes of shared memory of A100, H100 and B200, less a little; all other cards have at least the default.
+_SHARED = {"8.0": 160_000, "9.0": 220_000, "10.0": 220_000}
 _SECONDS = 0.5  # of timing, for each path
 
 
@@ -125,8 +127,8 @@ class _Unfit(Exception):
 def _kernels(config: TrainConfig) -> "FusedTrunk":
     from crlviz.networks.fused_trunk import FusedTrunk
 
-    newer = float(getattr(jax.devices()[0], "compute_capability", 0)) >= 9
-    return FusedTrunk(config.precision, **({"shared_memory": 220_000} if newer else {}))
+    generation = str(getattr(jax.devices()[0], "compute_capability", ""))
+    return FusedTrunk(config.precision, shared_memory=_SHARED.get(generation, FusedTrunk.shared_memory))
 
 
 def _tried(config: TrainConfig) -> Choice:

@@ -179,3 +179,16 @@ def test_bfloat16_rounds_products_alone():
     with exact():
         expected = [in_bfloat16(*cases[0])]
     assert relative(ours, expected) < 1e-3 < relative(expected, truth)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("width", [16, 256, 512])
+@pytest.mark.parametrize("shared", [95_000, 160_000, 220_000])
+def test_slices_fit_the_shared_memory(precision, width, shared):
+    how = FusedTrunk(precision, shared_memory=shared)
+    rows, count = how.slices(width)
+    size = 2 if precision == "bfloat16" else 4
+    assert (count + (precision == "float32")) * rows * (width + how.rows) * size <= shared
+    assert width % rows == 0
+    assert rows >= 16
+    assert 1 <= count <= width // rows
