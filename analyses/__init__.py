@@ -7,6 +7,7 @@ _MODULES = {
     "behavior": "behavior",
     "efficiency": "sweeps.efficiency",
     "embed": "embed",
+    "evaluation": "evaluation",
     "heatmap": "heatmap",
     "norms": "norms",
     "paper": "pages.paper",

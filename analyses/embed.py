@@ -26,7 +26,7 @@ NUMBERS = {
 _NEAR = 0.5  # a state is near the goal within this share of the first state's distance
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: int = 32, seed: int = 0) -> xr.Dataset:
     """Embeddings phi(s, a) along a trajectory, and psi(g) of its goal.
 
@@ -73,7 +73,7 @@ def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: 
         paths = [paths[best]] * len(agents)
     longest = max(path.sizes["time"] for path in paths)
     parts = [_embed(agent, path).reindex(time=np.arange(longest)) for agent, path in zip(agents, paths, strict=True)]
-    attrs = {"env": datasets.worlds(agents), "trajectory": trajectory}
+    attrs = {"env": datasets.env_names(agents), "trajectory": trajectory}
     return datasets.combine(agents, parts, xr.Dataset(attrs=attrs))
 
 
@@ -159,7 +159,7 @@ def _spread(points: np.ndarray) -> float:
     return float(spread) if spread > 0 else np.nan
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
     """Draw a panel for each depth with its first seed's trajectory, and below them the two numbers of all seeds.
 

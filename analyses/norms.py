@@ -38,7 +38,7 @@ OUTPUTS = {
 }
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0, start: bool = False) -> xr.Dataset:
     """Norms of the outputs of residual blocks, before the skip connection is added; and measures of what comes out.
 
@@ -72,7 +72,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0, sta
     parts = [_compute_one(_fresh(agent) if start else agent, episodes, seed) for agent in agents]
     most = max(part.sizes["block"] for part in parts)
     parts = [part.reindex(block=np.arange(1, most + 1)) for part in parts]
-    attrs = {"env": datasets.worlds(agents), "episodes": episodes, "start": int(start)}
+    attrs = {"env": datasets.env_names(agents), "episodes": episodes, "start": int(start)}
     return datasets.combine(agents, parts, xr.Dataset(attrs=attrs))
 
 
@@ -171,7 +171,7 @@ def output_table(dataset: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     """Draw a panel for each network, the norm over blocks, and below one for each measure of the outputs, over depth.
 

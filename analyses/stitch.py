@@ -16,27 +16,28 @@ from analyses.common import outputs
 from analyses.sweeps.scaling import styles
 from crlviz import charts, datasets, jax_config
 from crlviz.envs.base import GoalEnv
+from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
 from crlviz.networks.residual import Actor
-from crlviz.options import check_choice, check_count
+from crlviz.options import Command, check_choice, check_count
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-MOST_CELLS = 100  # more cells give more pairs than a picture can show, and each pair costs an episode
+MAX_CELLS = 100  # more cells give more pairs than a picture can show, and each pair costs an episode
 _MAX_BATCH = 1024  # episodes in one compiled program: bounds its memory
-OVER = {"cells": "cells from start to goal", "meters": "distance from start to goal (m)"}
-SHOW = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
+X_AXES = {"cells": "cells from start to goal", "meters": "distance from start to goal (m)"}
+METRICS = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def compute(
     agents: Sequence["Agent"],
     *,
     episodes: int = 1,
-    most: int = MOST_CELLS,
-    sampled: bool = False,
+    max_cells: int = MAX_CELLS,
+    deterministic: bool = True,
     length: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -46,8 +47,8 @@ def compute(
       agents: in mazes with the same walls; they may have been trained on different pairs of start and goal.
       episodes: number of episodes for each pair. Episodes start at the center of a cell, so those of a point mass or a
         humanoid are identical with the deterministic policy; those of an ant differ, as its reset adds noise.
-      most: largest number of cells. In a larger maze, its start and the cells that lie farthest apart are used.
-      sampled: sample actions instead of taking the policy's mean.
+      max_cells: largest number of cells. In a larger maze, its start and the cells that lie farthest apart are used.
+      deterministic: use the policy's mean action; otherwise sample actions.
       length: steps of an episode; default: the environment's.
       seed: of the bodies' initial states and the policy's noise.
 
@@ -60,48 +61,75 @@ def compute(
     Raises:
       UsageError: an environment without a maze, mazes with different walls, fewer than two cells, or no episodes.
     """
-    maze = agents[0].env.maze
     check_count(episodes, "episodes")
+    if max_cells < 2:
+        raise UsageError(f"{max_cells} cells: at least two are needed, a start and a goal")
+    maze = _shared_maze(agents)
+    cells, count = _choose_cells(maze, max_cells)
+    shared = _distances(maze, cells)
+    attrs = {"env": datasets.env_names(agents), "episodes": episodes, "cell_size": maze.cell_size, "free_cells": count}
+    pairs = np.argwhere(shared.cells.values > 0)
+    parts = [_compute_one(agent, cells, pairs, episodes, deterministic, length, seed) for agent in agents]
+    return datasets.combine(agents, parts, shared.assign_attrs(attrs))
+
+
+def _shared_maze(agents: Sequence["Agent"]) -> Maze:
+    """The maze of the agents.
+
+    Raises:
+      UsageError: an environment has none, or their walls differ.
+    """
+    maze = agents[0].env.maze
     for agent in agents:
         if agent.env.maze is None:
             raise UsageError(f"{agent.env.id} has no maze, so no cells to start from")
         if maze is None or not np.array_equal(agent.env.maze.walls, maze.walls):
             raise UsageError(f"{agents[0].source} and {agent.source} walk in different mazes; analyze them separately")
     assert maze is not None
-    if most < 2:
-        raise UsageError(f"{most} cells: at least two are needed, a start and a goal")
+    return maze
+
+
+def _choose_cells(maze: Maze, max_cells: int) -> tuple[np.ndarray, int]:
+    """The cells [N, 2] that can be reached, by distance from the maze's start, and how many there were.
+
+    Of more than ``max_cells``, the start and those that lie farthest from it and from each other.
+    """
     start, cells = maze.starts[0], np.array(maze.free)
     from_start = maze.geodesic(maze.xy(cells), maze.xy(start))
     reachable = np.isfinite(from_start)
     cells, from_start = cells[reachable], from_start[reachable]
     count = len(cells)
-    if count > most:
-        chosen = np.append(maze.spread(cells, most - 1, start), np.flatnonzero((cells == start).all(1)))
+    if count > max_cells:
+        chosen = np.append(maze.spread(cells, max_cells - 1, start), np.flatnonzero((cells == start).all(1)))
         cells, from_start = cells[chosen], from_start[chosen]
-    cells = cells[np.argsort(from_start, kind="stable")]
-    places = maze.xy(cells)
-    distance = maze.geodesics(places, places)
-    steps = maze.steps(cells)
-    shared = xr.Dataset(
+    return cells[np.argsort(from_start, kind="stable")], count
+
+
+def _distances(maze: Maze, cells: np.ndarray) -> xr.Dataset:
+    """The part that all agents share: distances between the cells [N, 2], in meters and in cells."""
+    places, dims = maze.xy(cells), ("start", "goal")
+    distance, steps = maze.geodesics(places, places), maze.steps(cells).astype(int)
+    return xr.Dataset(
         {
-            "distance": (("start", "goal"), distance, {"long_name": "way through the maze", "units": "m"}),
-            "cells": (("start", "goal"), steps.astype(int), {"long_name": OVER["cells"], "units": "1"}),
+            "distance": (dims, distance, {"long_name": "way through the maze", "units": "m"}),
+            "cells": (dims, steps, {"long_name": X_AXES["cells"], "units": "1"}),
         },
         coords={
             f"{side}_{axis}": (side, places[:, k], {"long_name": f"{side} cell's {axis}", "units": "m"})
-            for side in ("start", "goal")
+            for side in dims
             for k, axis in enumerate("xy")
         },
-        attrs={"env": datasets.worlds(agents), "episodes": episodes, "cell_size": maze.cell_size, "free_cells": count},
     ).assign_coords(start=np.arange(len(cells)), goal=np.arange(len(cells)))
-    pairs = np.argwhere(steps > 0)
-    return datasets.combine(
-        agents, [_compute_one(agent, cells, pairs, episodes, sampled, length, seed) for agent in agents], shared
-    )
 
 
 def _compute_one(
-    agent: "Agent", cells: np.ndarray, pairs: np.ndarray, episodes: int, sampled: bool, length: int | None, seed: int
+    agent: "Agent",
+    cells: np.ndarray,
+    pairs: np.ndarray,
+    episodes: int,
+    deterministic: bool,
+    length: int | None,
+    seed: int,
 ) -> xr.Dataset:
     """Outcomes of one agent; ``pairs`` [P, 2] are indices of start and goal in ``cells`` [N, 2]."""
     env = agent.env
@@ -114,7 +142,7 @@ def _compute_one(
     keys = jax.random.split(jax.random.key(seed), chunks)
     params = agent.params["actor"]
     steps = [
-        _time_at_goal(env, length, sampled, agent.actor, params, key, chunk[:, 0], chunk[:, 1])
+        _time_at_goal(env, length, deterministic, agent.actor, params, key, chunk[:, 0], chunk[:, 1])
         for key, chunk in zip(keys, places, strict=True)
     ]
     time_at_goal = np.concatenate(steps)[: len(tasks)].reshape(len(pairs), episodes)
@@ -139,7 +167,7 @@ def _compute_one(
 
 @partial(jax.jit, static_argnums=range(4))
 def _time_at_goal(
-    env: GoalEnv, length: int, sampled: bool, actor: Actor, params: Any, key: jax.Array, starts: Any, goals: Any
+    env: GoalEnv, length: int, deterministic: bool, actor: Actor, params: Any, key: jax.Array, starts: Any, goals: Any
 ) -> jax.Array:
     """Time at goal in steps [B] of episodes from starts [B, 2] to goals [B, 2] in meters.
 
@@ -149,7 +177,7 @@ def _time_at_goal(
     states = jax.vmap(env.reset)(jax.random.split(reset_key, len(starts)), starts, goals)
 
     def policy(observation, key):
-        return actor.act(params, observation, key if sampled else None)
+        return actor.act(params, observation, None if deterministic else key)
 
     def record(before, action, after, alive):
         return (after.metrics["success"] > 0) & alive
@@ -157,24 +185,24 @@ def _time_at_goal(
     return simulate(env, policy, states, policy_key, length, record).sum(0)
 
 
-def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -> pd.DataFrame:
+def curves(dataset: xr.Dataset, *, metric: str = "success", x_axis: str = "cells") -> pd.DataFrame:
     """Success or time at goal over distance, for seen and unseen pairs separately.
 
     Args:
       dataset: from ``compute``.
-      show: ``success`` or ``time_at_goal``.
-      over: ``cells`` or ``meters`` (rounded to multiples of a cell's side).
+      metric: ``success`` or ``time_at_goal``.
+      x_axis: ``cells`` or ``meters`` (rounded to multiples of a cell's side).
 
     Returns:
       One row for each group, kind of pair and distance. Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``
       (the distance), ``number`` (of pairs), ``values`` (for each seed, its mean over pairs) and ``value`` (their mean).
 
     Raises:
-      UsageError: unknown ``show`` or ``over``.
+      UsageError: unknown ``metric`` or ``x_axis``.
     """
-    _check(show, over)
+    _check(metric, x_axis)
     size = dataset.attrs["cell_size"]
-    x = dataset.cells.values if over == "cells" else np.round(dataset.distance.values / size) * size
+    x = dataset.cells.values if x_axis == "cells" else np.round(dataset.distance.values / size) * size
     rows = []
     for label, depth, parts in datasets.groups(dataset):
         seen = parts[0].seen.values
@@ -183,7 +211,7 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
                 at_distance = chosen & (x == distance)
                 if not at_distance.any():
                     continue
-                scores = [float(part[show].values[at_distance].mean()) for part in parts]
+                scores = [float(part[metric].values[at_distance].mean()) for part in parts]
                 rows.append(
                     {
                         "group": label,
@@ -198,27 +226,27 @@ def curves(dataset: xr.Dataset, *, show: str = "success", over: str = "cells") -
     return pd.DataFrame(rows)
 
 
-def _check(show: str, over: str) -> None:
-    check_choice("show", show, SHOW)
-    check_choice("over", over, OVER)
+def _check(metric: str, x_axis: str) -> None:
+    check_choice("metric", metric, METRICS)
+    check_choice("x_axis", x_axis, X_AXES)
 
 
-@charts.whole
-def plot(dataset: xr.Dataset, *, show: str = "success", over: str = "cells", size: int = 260) -> alt.TopLevelMixin:
+@charts.self_contained
+def plot(dataset: xr.Dataset, *, metric: str = "success", x_axis: str = "cells", size: int = 260) -> alt.TopLevelMixin:
     """Draw a matrix of start and goal for each group of seeds, and below them curves over distance.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
-      show: ``success`` or ``time_at_goal``.
-      over: axis of the curves: ``cells`` or ``meters``.
+      metric: ``success`` or ``time_at_goal``.
+      x_axis: axis of the curves: ``cells`` or ``meters``.
       size: side of a matrix in pixels.
     """
     groups = list(datasets.groups(dataset))
-    table = curves(dataset, show=show, over=over)
-    top = 1.0 if show == "success" else float(dataset[show].max())
-    matrices = [_matrix(parts, label, show, top, size) for label, _, parts in groups]
+    table = curves(dataset, metric=metric, x_axis=x_axis)
+    top = 1.0 if metric == "success" else float(dataset[metric].max())
+    matrices = [_matrix(parts, label, metric, top, size) for label, _, parts in groups]
     note = charts.seed_note([len(parts) for _, _, parts in groups])
-    lines = _curves(table, show, top, over, size)
+    lines = _curves(table, metric, top, x_axis, size)
     return (
         alt.vconcat(alt.concat(*matrices, columns=4, spacing=24), lines, spacing=30)
         .resolve_scale(color="independent", shape="independent", strokeDash="independent")
@@ -241,7 +269,7 @@ def _cells(dataset: xr.Dataset) -> str:
 
 
 def _matrix(
-    parts: Sequence[xr.Dataset], label: str, show: str, top: float, size: int
+    parts: Sequence[xr.Dataset], label: str, metric: str, top: float, size: int
 ) -> alt.LayerChart | alt.FacetChart:
     """The mean over one group of seeds, start cells by goal cells; colors go up to ``top``."""
     first = parts[0]
@@ -267,10 +295,10 @@ def _matrix(
         "y": alt.Y("start:O", title="start cell", scale=alt.Scale(domain=domain, padding=0), axis=alt.Axis(**axis)),
     }
     scale = alt.Scale(scheme="viridis", domain=[0, top])
-    legend = alt.Legend(title=SHOW[show].split(" (")[0], gradientLength=120)
-    color = alt.Color(f"{show}:Q", scale=scale, legend=legend)
+    legend = alt.Legend(title=METRICS[metric].split(" (")[0], gradientLength=120)
+    color = alt.Color(f"{metric}:Q", scale=scale, legend=legend)
     # Strokes have the tiles' colors, so that no background shows between tiles.
-    edge = alt.Stroke(f"{show}:Q", scale=scale, legend=None)
+    edge = alt.Stroke(f"{metric}:Q", scale=scale, legend=None)
     tooltip = ["start", "goal", "success", alt.Tooltip("time_at_goal", title="time at goal (steps)")]
     tooltip += [alt.Tooltip("distance", title="distance (m)"), "cells", "seen"]
     dots: dict[str, Any] = {
@@ -285,7 +313,7 @@ def _matrix(
     ).properties(width=size, height=size, title=charts.panel_title(label, size))
 
 
-def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) -> alt.HConcatChart:
+def _curves(table: pd.DataFrame, metric: str, top: float, x_axis: str, size: int) -> alt.HConcatChart:
     """Curves over distance: one panel for seen pairs, one for unseen pairs."""
     style, order = styles(table[["group", "depth"]].to_xarray()), list(dict.fromkeys(table.group))
     legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
@@ -295,9 +323,9 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
     ticks = sorted(table.x.unique().tolist())
     ticks = ticks[:: -(-len(ticks) // 12)]
     x = alt.X(
-        "x:Q", title=OVER[over], axis=alt.Axis(grid=False, format="~g", values=ticks), scale=alt.Scale(zero=False)
+        "x:Q", title=X_AXES[x_axis], axis=alt.Axis(grid=False, format="~g", values=ticks), scale=alt.Scale(zero=False)
     )
-    y = alt.Y("value:Q", title=SHOW[show], scale=alt.Scale(domain=[0, top]))
+    y = alt.Y("value:Q", title=METRICS[metric], scale=alt.Scale(domain=[0, top]))
     panels = []
     for pairs, title in (("seen", "pairs seen in training"), ("unseen", "pairs never seen")):
         part = table[table.pairs == pairs]
@@ -310,30 +338,32 @@ def _curves(table: pd.DataFrame, show: str, top: float, over: str, size: int) ->
     return alt.hconcat(*panels, spacing=30).resolve_scale(y="shared")
 
 
-@click.command()
+_OLD_OPTIONS = {"--cells": "--max-cells", "--sampled": "--stochastic", "--show": "--metric", "--over": "--x-axis"}
+
+
+@click.command(cls=Command, old_options=_OLD_OPTIONS)
 @outputs.checkpoints
 @outputs.out("stitch.html")
 @click.option("--episodes", type=int, default=1, show_default=True, help="Episodes for each pair.")
 @click.option(
-    "--cells",
-    "most",
+    "--max-cells",
     type=int,
-    default=MOST_CELLS,
+    default=MAX_CELLS,
     show_default=True,
     help="Largest number of cells; in a larger maze, those that lie farthest apart.",
 )
-@click.option("--sampled", is_flag=True, help="Sample actions instead of taking the policy's mean.")
-@click.option("--show", default="success", show_default=True, help="What to draw: success or time_at_goal.")
-@click.option("--over", default="cells", show_default=True, help="Axis of the curves: cells or meters.")
+@outputs.deterministic
+@click.option("--metric", default="success", show_default=True, help="What to draw: success or time_at_goal.")
+@click.option("--x-axis", default="cells", show_default=True, help="Axis of the curves: cells or meters.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of initial states and sampled actions.")
 def command(
     checkpoints: Sequence[Path],
     out: Sequence[Path],
     episodes: int,
-    most: int,
-    sampled: bool,
-    show: str,
-    over: str,
+    max_cells: int,
+    deterministic: bool,
+    metric: str,
+    x_axis: str,
     seed: int,
 ) -> None:
     """Run from every start cell to every goal cell of a maze, also for pairs that training never draws.
@@ -344,11 +374,12 @@ def command(
     from crlviz.agent import load_all
 
     outputs.check(out)
-    _check(show, over)
+    _check(metric, x_axis)
     check_count(episodes, "episodes")
-    dataset = compute(load_all(checkpoints), episodes=episodes, most=most, sampled=sampled, seed=seed)
+    agents = load_all(checkpoints)
+    dataset = compute(agents, episodes=episodes, max_cells=max_cells, deterministic=deterministic, seed=seed)
     click.echo(summary(dataset))
-    outputs.write(out, dataset, lambda: plot(dataset, show=show, over=over))
+    outputs.write(out, dataset, lambda: plot(dataset, metric=metric, x_axis=x_axis))
 
 
 def summary(dataset: xr.Dataset) -> str:
@@ -363,4 +394,4 @@ def summary(dataset: xr.Dataset) -> str:
     return "\n".join(rows)
 
 
-__all__ = ["OVER", "SHOW", "command", "compute", "curves", "plot", "summary"]
+__all__ = ["METRICS", "X_AXES", "command", "compute", "curves", "plot", "summary"]

@@ -15,7 +15,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from crlviz import envs, jax_config
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from crlviz.checkpoints.run_directory import RunDirectory, runs_in
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
@@ -118,14 +119,14 @@ class Agent:
         trained = f"{self.env_steps:,} environment steps, seed {facts['seed']}"
         return f"Agent({facts['env']}, {shape}, {trained}, from {self.source})"
 
-    @jax_config.as_usual
+    @jax_config.with_fixed_settings
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
         """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or with a key a sample."""
         if key is not None and not hasattr(key, "dtype"):
             raise UsageError(f"key is {key!r}; give a random key, such as jax.random.key(0), or None")
         return _act(self.actor, self.params["actor"], self._input("observation", observation), key)
 
-    @jax_config.as_usual
+    @jax_config.with_fixed_settings
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal].
 
@@ -141,12 +142,12 @@ class Agent:
             ) from None
         return _q(self.critic, self.params["critic"], state, action, goal)
 
-    @jax_config.as_usual
+    @jax_config.with_fixed_settings
     def embed(self, state: Any, action: Any) -> jax.Array:
         """phi [..., 64] of states [..., state] with actions [..., action]."""
         return _phi(self.critic, self.params["critic"], *self._inputs(state, action))
 
-    @jax_config.as_usual
+    @jax_config.with_fixed_settings
     def embed_goal(self, goal: Any) -> jax.Array:
         """psi [..., 64] of goals [..., goal]."""
         return _psi(self.critic, self.params["critic"], self._input("goal", goal))
@@ -248,7 +249,7 @@ def _q(critic: Critic, params: Params, state: jax.Array, action: jax.Array, goal
         return critic.q(params, state, action, goal)
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def load(path: str | Path) -> Agent:
     """Load a checkpoint, or the newest checkpoint of a run directory.
 
@@ -257,22 +258,23 @@ def load(path: str | Path) -> Agent:
     Raises:
       CrlvizError: the checkpoint is missing, damaged, of a newer format, or its arrays do not fit its config.
     """
-    checkpoint = run_directory.find(path)
+    checkpoint = open_checkpoint(path)
     agent, shapes = _agent_and_shapes(checkpoint)
     sizes = array_bytes(checkpoint)
     for name, expected in shapes.items():
-        agent.params[name] = run_directory.read(checkpoint, name, most_bytes=sizes[name])
+        agent.params[name] = checkpoint.read(name, max_bytes=sizes[name])
         _check_shapes(agent.params[name], expected, f"{name}.safetensors", agent)
     _warn_of_versions(checkpoint.config.get("versions"))
     if checkpoint.config["format"] == 1:
         _warn_once(
-            f"{checkpoint.run} is of an early crlviz, without a checksum of its config.json: edits to it go unnoticed"
+            f"{checkpoint.run.path} is of an early crlviz, without a checksum of its config.json: edits to it go "
+            "unnoticed"
         )
     return agent
 
 
-@jax_config.as_usual
-def array_bytes(checkpoint: run_directory.Checkpoint) -> dict[str, int]:
+@jax_config.with_fixed_settings
+def array_bytes(checkpoint: Checkpoint) -> dict[str, int]:
     """Bytes of the ``actor`` and ``critic`` arrays by the checkpoint's config; their files may not hold more.
 
     Raises:
@@ -284,7 +286,7 @@ def array_bytes(checkpoint: run_directory.Checkpoint) -> dict[str, int]:
     }
 
 
-def _agent_and_shapes(checkpoint: run_directory.Checkpoint) -> tuple[Agent, dict[str, Any]]:
+def _agent_and_shapes(checkpoint: Checkpoint) -> tuple[Agent, dict[str, Any]]:
     """The agent that a checkpoint's config describes, without parameters, and the shapes of its parameters."""
     config = {"algorithm": checkpoint.config["algorithm"], **checkpoint.config["config"]}
     agent = Agent(config, {}, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
@@ -297,7 +299,7 @@ def _agent_and_shapes(checkpoint: run_directory.Checkpoint) -> tuple[Agent, dict
         return agent, {name: _shapes(network) for name, network in networks.items()}
     except (UsageError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0][:300]
-        raise CrlvizError(f"{checkpoint.run / 'config.json'} does not describe an agent: {reason}") from None
+        raise CrlvizError(f"{checkpoint.run.config_file} does not describe an agent: {reason}") from None
 
 
 @cache
@@ -328,7 +330,7 @@ def load_each(paths: Sequence[str | Path]) -> list[tuple[Path, Agent]]:
 
     Args:
       paths: checkpoints, run directories (their newest checkpoint), or directories that hold runs, as made by
-        ``crlviz sweep`` and ``train --seeds``. A run in such a directory that cannot be loaded is skipped with a
+        ``crlviz sweep`` and ``train --seed 0-4``. A run in such a directory that cannot be loaded is skipped with a
         warning.
 
     Raises:
@@ -336,8 +338,8 @@ def load_each(paths: Sequence[str | Path]) -> list[tuple[Path, Agent]]:
     """
     agents: list[tuple[Path, Agent]] = []
     for path in map(Path, paths):
-        single = (path / "config.json").exists() or (path / "manifest.json").exists()
-        runs = [] if single else run_directory.runs_in(path)
+        single = RunDirectory(path).exists() or (path / "manifest.json").exists()
+        runs = [] if single else runs_in(path)
         agents += readable(runs, load) if runs else [(path, load(path))]
     return agents
 

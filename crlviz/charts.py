@@ -66,15 +66,33 @@ def _our_settings() -> Iterator[None]:
 P = ParamSpec("P")
 
 
-def whole(plot: Callable[P, alt.TopLevelMixin]) -> Callable[P, alt.TopLevelMixin]:
-    """Decorator: the function's charts include our theme and their data, so they look the same in any session."""
+def self_contained(plot: Callable[P, alt.TopLevelMixin]) -> Callable[P, alt.TopLevelMixin]:
+    """Decorator: the function's charts look the same in any session, whatever its theme and limit of rows.
+
+    A chart and its copies (``chart.properties(...)``) bring our settings when they are shown or saved. Chart plus chart
+    is Altair's own and has the session's settings.
+    """
 
     @functools.wraps(plot)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> alt.TopLevelMixin:
         chart = plot(*args, **kwargs)
-        return type(chart).from_dict(_spec(chart), validate=False)  # type: ignore[attr-defined]
+        kind: Any = type(chart)
+        ours = object.__new__(_with_our_settings(kind))
+        ours.__dict__.update(chart.__dict__)  # a chart's constructor would validate all its parts again
+        return ours
 
     return wrapper
+
+
+@functools.cache
+def _with_our_settings(kind: Any) -> Any:
+    """A subclass of a kind of chart, such as ``alt.LayerChart``, that is written with our settings."""
+
+    def to_dict(self: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        with _our_settings():
+            return kind.to_dict(self, *args, **options)
+
+    return type(kind.__name__, (kind,), {"to_dict": to_dict, "__doc__": kind.__doc__})
 
 
 def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
@@ -270,7 +288,7 @@ def _runs(edges: np.ndarray) -> list[list[int]]:
     return np.column_stack([np.argwhere(steps == 1), np.argwhere(steps == -1)[:, 1]]).tolist()
 
 
-def amounts(**options: Any) -> alt.Axis:
+def number_axis(**options: Any) -> alt.Axis:
     """An axis of numbers of any size, labeled 0.8, 200, 200k.
 
     SI suffixes are used from 1,000 on only: 0.8 would become 800m, which reads as meters, and zero would get a suffix.

@@ -28,7 +28,7 @@ def _end_with_input() -> None:
 if __name__ == "__main__":
     # A shell makes background processes ignore SIGINT, but here only the parent process sends one.
     with interrupts.listening(ignored=True):
-        with interrupts.nothing_begun():
+        with interrupts.exit_at_once():
             tie()
             from crlviz.cli import main
         main()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 import click
 import platformdirs
 
-from crlviz import __version__
-from crlviz.errors import UsageError, sentence
+from crlviz import __version__, gpu_errors
+from crlviz.errors import UsageError, one_line
 from crlviz.escaping import printable
 from crlviz.options import nearest
 from crlviz.processes import interrupts
@@ -30,10 +30,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("training.train_command:command", "Train an agent and write a run directory."),
     "watch": ("analyses.pages.watch:command", "Keep a page about a run while it trains."),
     "sweep": ("training.sweep.sweep_command:command", "Train every combination of settings."),
+    "ls": ("crlviz.checkpoints.ls_command:command", "List runs: network, seed, steps, success, state."),
     "inspect": ("crlviz.interchange.inspection:command", "Print what is in a checkpoint."),
     "import": ("crlviz.interchange.importing:command", "Make run directories from runs of the paper's code."),
     "export": ("crlviz.interchange.exporting:command", "Write an agent's networks as safetensors or ONNX."),
-    "heatmap": ("analyses.heatmap.q_map:command", "Draw Q over the positions of a maze."),
+    "eval": ("analyses.evaluation:command", "Score agents: success, time at goal and steps to goal."),
+    "heatmap": ("analyses.heatmap.heatmap_command:command", "Draw Q over the positions of a maze."),
     "rollout": ("crlviz.rendering.rollout_command:command", "Film what agents do."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
@@ -42,7 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "scaling": ("analyses.sweeps.scaling:command", "Draw learning curves and final scores over depth."),
     "efficiency": ("analyses.sweeps.efficiency:command", "Compare depth and width at equal cost."),
     "paper": ("analyses.pages.paper:command", "Draw every figure of the paper that runs support, on one page."),
-    "plan": ("training.bench.plan:command", "Estimate memory and time of a run before training."),
+    "plan": ("training.bench.plan_command:command", "Estimate memory and time of a run before training."),
     "bench": ("training.bench.bench_command:command", "Measure speed on this machine."),
 }
 
@@ -63,7 +65,7 @@ class _Verbs(click.Group):
             return None
         module, _, attribute = VERBS[name][0].partition(":")
         _prefer_own_package(module.partition(".")[0])
-        with interrupts.nothing_begun():
+        with interrupts.exit_at_once():
             command = getattr(importlib.import_module(module), attribute)
         command.name = name
         return command
@@ -83,6 +85,8 @@ def cli(debug: bool) -> None:
     Start with: crlviz demo
     """
     _prepare_jax()
+    if not debug:
+        gpu_errors.listen()
 
 
 def main() -> None:
@@ -103,7 +107,7 @@ def main() -> None:
     except Exception as error:  # from any library
         if debug:
             traceback.print_exc()
-        click.echo(f"Error: {printable(sentence(error))}", err=True)
+        click.echo(f"Error: {printable(one_line(error))}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 

@@ -53,6 +53,14 @@ _MEANINGS = {
     "block": ("number of the residual block, from the input on", "1"),
     "component": ("number of the principal component", "1"),
 }
+# Names of variables and coordinates in files of an older crlviz, and what they are called now.
+OLD_NAMES = {
+    "behaviour": "behavior",
+    "way": "geodesic",
+    "reach": "displacement_over_geodesic",
+    "late_reach": "late_displacement_over_geodesic",
+    "roaming": "travel_over_geodesic",
+}
 _MOST_PARTS = 4  # settings in a label; nobody reads more
 
 
@@ -122,6 +130,11 @@ def described(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
+def with_current_names(dataset: xr.Dataset) -> xr.Dataset:
+    """The Dataset with its variables and coordinates under their current names; a file may have older ones."""
+    return dataset.rename({old: new for old, new in OLD_NAMES.items() if old in dataset.variables})
+
+
 def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Dataset) -> xr.Dataset:
     """Combine one Dataset per agent, and the variables that all agents share, into one Dataset.
 
@@ -148,7 +161,7 @@ def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Da
     return described(shared.merge(combined).assign_attrs(shared.attrs | attrs | depth))
 
 
-def worlds(agents: Sequence["Agent"]) -> str:
+def env_names(agents: Sequence["Agent"]) -> str:
     """The names of the agents' training environments, joined by "and"."""
     return " and ".join(dict.fromkeys(agent.env.id for agent in agents))
 

@@ -1,8 +1,12 @@
-"""Fixed jax settings, so that numbers do not depend on the user's: float32, and one random number generator."""
+"""Fixed jax settings, so that numbers do not depend on the user's: float32, and one random number generator.
+
+And the platform that programs are made for, which is not always the one that makes them.
+"""
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -10,6 +14,8 @@ import jax.experimental
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_platform: ContextVar[str] = ContextVar("platform", default="")
 
 _home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # before jax 0.8
 
@@ -21,7 +27,7 @@ _SETTINGS: dict[str, tuple[Callable[[Any], Any], Any]] = {
 }
 
 
-def usual() -> contextlib.ExitStack:
+def fixed_settings() -> contextlib.ExitStack:
     """Context in which jax has the settings that crlviz needs; in this thread only, restored on exit."""
     stack = contextlib.ExitStack()
     for name, (setter, value) in _SETTINGS.items():
@@ -31,12 +37,27 @@ def usual() -> contextlib.ExitStack:
     return stack
 
 
-def as_usual(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function to run within ``usual()``."""
+def with_fixed_settings(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function to run within ``fixed_settings()``."""
 
     @functools.wraps(function)
     def within(*args: P.args, **kwargs: P.kwargs) -> R:
-        with usual():
+        with fixed_settings():
             return function(*args, **kwargs)
 
     return within
+
+
+def platform() -> str:
+    """The platform that programs traced now will run on: jax's default one (cpu, gpu), or that of ``made_for``."""
+    return _platform.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def made_for(platform: str) -> Iterator[None]:
+    """Context in which programs are traced for a platform that may not be here, in this thread."""
+    before = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(before)

@@ -1,11 +1,42 @@
 """Parsing and checks of options that several verbs share. The Python functions use the same checks and messages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
 
 from crlviz.errors import UsageError
 
 _SMALLEST, _LARGEST = 16, 4096  # pixels of each side of a picture
 _MOST_FPS = 240
+
+
+class Command(click.Command):
+    """A command that also takes the old names of its options, which ``--help`` does not show.
+
+    Args:
+      arguments, options: those of ``click.Command``.
+      old_options: old name of an option to its current name. Using one prints a hint on stderr.
+    """
+
+    def __init__(self, *arguments: Any, old_options: Mapping[str, str], **options: Any):
+        super().__init__(*arguments, **options)
+        self.old_options = old_options
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(map(self._current, args)))
+
+    def _current(self, argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        if name not in self.old_options:
+            return argument
+        hint_at_new_name(name, self.old_options[name])
+        return self.old_options[name] + equals + value
+
+
+def hint_at_new_name(old: str, new: str) -> None:
+    """Tell the user on stderr what an option is called now."""
+    click.echo(f"{old} is called {new} now", err=True)
 
 
 def read_size(text: str) -> tuple[int, int]:

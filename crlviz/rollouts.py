@@ -84,7 +84,7 @@ def evaluate(env: GoalEnv, policy: Policy, key: jax.Array, episodes: int, length
     }
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def rollout(
     agent: "Agent",
     episodes: int = 16,
@@ -118,8 +118,6 @@ def rollout(
       pose), ``action``, their ``q``, ``achieved``, ``distance`` and ``success`` after the step, ``alive`` (false after
       the step in which the body failed; the physics goes on), and ``goal`` per episode.
     """
-    import xarray as xr
-
     from crlviz import datasets
 
     env = env or agent.env
@@ -138,42 +136,34 @@ def rollout(
         chosen = _distinct(np.asarray(_goals(env, resets, key)), episodes, env.goal_distance)
     records = _rollout(env, resets, length, deterministic, *networks, key, chosen, starts, goals)
     steps = {name: np.asarray(jnp.swapaxes(leaf, 0, 1)) for name, leaf in records.items()}
-    observation = steps["observation"]
-    each = ("episode", "time")
-    texts = {
-        "state": ("state before the step", "mixed"),
-        "action": ("action", "1"),
-        "achieved": ("achieved goal after the step", "m"),
-        "pose": ("joint positions before the step, which place every body", "mixed"),
-        "goal": ("commanded goal", "m"),
-        "distance": ("distance to the goal after the step", "m"),
-        "q": ("Q(s, a, g) of the step", "1"),
-        "success": ("within the success distance", "1"),
-        "alive": ("episode not yet ended before the step", "1"),
-    }
+    attrs = {"env": env.id, "checkpoint": str(agent.source), "seed": seed}
+    return datasets.described(_dataset(env, steps).assign_attrs(attrs))
+
+
+def _dataset(env: GoalEnv, steps: dict[str, np.ndarray]) -> "xr.Dataset":
+    """The recorded values [episode, time, ...] of ``_rollout`` as a Dataset, with units."""
+    import xarray as xr
+
+    observation, each = steps["observation"], ("episode", "time")
     variables = {
-        "state": ((*each, "state_index"), observation[..., : env.state_dim]),
-        "action": ((*each, "action_index"), steps["action"]),
-        "achieved": ((*each, "goal_index"), steps["achieved"]),
-        "pose": ((*each, "joint"), steps["pose"]),
-        "goal": (("episode", "goal_index"), observation[:, 0, env.state_dim :]),
-        "distance": (each, steps["distance"]),
-        "q": (each, steps["q"]),
-        "success": (each, steps["success"] & steps["alive"]),
-        "alive": (each, steps["alive"]),
+        "state": ("state before the step", "mixed", (*each, "state_index"), observation[..., : env.state_dim]),
+        "action": ("action", "1", (*each, "action_index"), steps["action"]),
+        "achieved": ("achieved goal after the step", "m", (*each, "goal_index"), steps["achieved"]),
+        "pose": ("joint positions before the step, which place every body", "mixed", (*each, "joint"), steps["pose"]),
+        "goal": ("commanded goal", "m", ("episode", "goal_index"), observation[:, 0, env.state_dim :]),
+        "distance": ("distance to the goal after the step", "m", each, steps["distance"]),
+        "q": ("Q(s, a, g) of the step", "1", each, steps["q"]),
+        "success": ("within the success distance", "1", each, steps["success"] & steps["alive"]),
+        "alive": ("episode not yet ended before the step", "1", each, steps["alive"]),
     }
-    dataset = xr.Dataset(
+    episodes, length = steps["q"].shape
+    return xr.Dataset(
         {
-            name: (dims, values, dict(zip(("long_name", "units"), texts[name], strict=True)))
-            for name, (dims, values) in variables.items()
+            name: (dims, values, {"long_name": long_name, "units": units})
+            for name, (long_name, units, dims, values) in variables.items()
         },
-        coords={
-            "episode": np.arange(episodes),
-            "time": np.arange(length) * env.dt,
-        },
-        attrs={"env": env.id, "checkpoint": str(agent.source), "seed": seed},
+        coords={"episode": np.arange(episodes), "time": np.arange(length) * env.dt},
     )
-    return datasets.described(dataset)
 
 
 @partial(jax.jit, static_argnums=range(6))

@@ -56,7 +56,7 @@ class Comparison:
         power = f"; {self.seeds} seeds would have found {self.detectable:{form}} or more" if self.detectable else ""
         if math.isinf(self.detectable):
             power = f"; {self.seeds} seeds vary too much to find any difference"
-        return f"no difference told ({interval}{power})"
+        return f"no difference found ({interval}{power})"
 
 
 def compare(

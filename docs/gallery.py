@@ -81,7 +81,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "heatmap.gif",
             "Through training",
-            "crlviz heatmap runs/d4 runs/d16 --resolution 6 --checkpoints 6 --out heatmap.gif",
+            "crlviz heatmap runs/d4 runs/d16 --resolution 6 --max-checkpoints 6 --out heatmap.gif",
             "The checkpoints of a run one after the other.",
         ),
     ),
@@ -99,6 +99,12 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "A page to turn, zoom and scrub.",
             made="rollout-page.html",
             view=(900, 640),
+        ),
+        Picture(
+            "eval.png",
+            "Success, goal by goal",
+            "crlviz eval examples/runs/depth4-width32-seed? examples/runs/depth16-width32-seed? --out eval.png",
+            "The share of new episodes that reach their goal, a small mark a seed, and the same at each goal cell.",
         ),
         Picture(
             "behavior.png",
@@ -216,6 +222,7 @@ TUTORIAL = (
 DATA = {
     "rollout": f"crlviz rollout {PAIR} --steps 20 --out rollout.nc",
     "heatmap": f"crlviz heatmap {PAIR} --goal 0.5,-2.5 --resolution 4 --out heatmap.nc",
+    "eval": f"crlviz eval {PAIR} --out eval.nc",
     "behavior": f"crlviz behavior {PAIR} --episodes 8 --out behavior.nc",
     "stitch": f"crlviz stitch {PAIR} --out stitch.nc",
     "embed": f"crlviz embed {PAIR} --episodes 8 --out embed.nc",

@@ -59,6 +59,31 @@ def settings() -> str:
     return "\n\n".join(parts)
 
 
+def names_elsewhere() -> str:
+    """Settings that JaxGCRL, brax or the paper's code call otherwise."""
+    from training.config import NAMES_ELSEWHERE
+
+    return _table(("there", "here"), [(other, f"`{own}`") for other, own in NAMES_ELSEWHERE.items()])
+
+
+def renamed_options() -> str:
+    """The old names of options that still work, from the commands themselves."""
+    from crlviz.cli import VERBS, cli
+
+    rows = []
+    for verb in VERBS:
+        command = cli.get_command(click.Context(cli), verb)
+        rows += [(verb, f"`{old}`", f"`{new}`") for old, new in getattr(command, "old_options", {}).items()]
+    return _table(("verb", "old", "now"), rows)
+
+
+def renamed_variables() -> str:
+    """Variables of data sets that an older crlviz called otherwise."""
+    from crlviz.datasets import OLD_NAMES
+
+    return _table(("old", "now"), [(old, f"`{new}`") for old, new in OLD_NAMES.items()])
+
+
 def environments() -> str:
     """The table of ``crlviz envs``."""
     from crlviz.rendering.envs_command import table
@@ -93,8 +118,9 @@ def python() -> str:
         name = where.partition(":")[0]
         module = importlib.import_module(name)
         if name.startswith("analyses.") and hasattr(module, "compute") and hasattr(module, "plot"):
-            question = inspect.getdoc(module) or ""
-            parts += [f"### {verb}", question, *(_directive(f"{name}.{f}") for f in ("compute", "plot"))]
+            home = module.compute.__module__  # a verb's command may have a module of its own
+            question = inspect.getdoc(importlib.import_module(home)) or ""
+            parts += [f"### {verb}", question, *(_directive(f"{home}.{f}") for f in ("compute", "plot"))]
     return "\n\n".join(parts)
 
 
@@ -180,6 +206,9 @@ GENERATED: dict[str, Callable[[], str]] = {
     "commands": commands,
     "settings": settings,
     "environments": environments,
+    "names_elsewhere": names_elsewhere,
+    "renamed_options": renamed_options,
+    "renamed_variables": renamed_variables,
     "python": python,
     "changelog": changelog,
 }

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,10 +34,12 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of the toy config; read it, copy it, never change it."""
+    from tests.helpers.shared_programs import shared
     from tests.helpers.toys import toy_config
     from training.trainer import train
 
-    return train(toy_config(), tmp_path_factory.mktemp("runs") / "toy", command=["crlviz", "train"], progress=False)
+    with shared():
+        return train(toy_config(), tmp_path_factory.mktemp("runs") / "toy", command=["crlviz", "train"], progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +47,24 @@ def toy_agent(toy_run: Path):
     import crlviz
 
     return crlviz.load(toy_run)
+
+
+@pytest.fixture
+def crlviz(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """Run the command in this process; returns exit code, stdout and stderr."""
+    from crlviz import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["crlviz", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

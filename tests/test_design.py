@@ -41,6 +41,11 @@ def test_all_modules_are_looked_at():
 
 
 @modules
+def test_files_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@modules
 def test_imports_go_one_way(path):
     package = path.relative_to(ROOT).parts[0]
     for name in _imports(ast.parse(path.read_text(encoding="utf-8"))):
@@ -59,6 +64,14 @@ def _rooms_used(path: Path) -> set[str]:
 
 def _module(name: str) -> Path:
     return ROOT / (name.replace(".", "/") + ".py")
+
+
+def test_no_test_module_imports_another():
+    """What tests share is in tests/helpers, in a conftest, or in tests/torture."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for name in _imports(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = name.split(".")
+            assert parts[0] != "tests" or not any(part.startswith("test_") for part in parts), f"{path} imports {name}"
 
 
 def test_no_circle_among_rooms():

@@ -30,6 +30,8 @@ def problem(line: str) -> str:
     if verb not in VERBS:
         return f"no verb is called {verb}"
     command = cli.get_command(click.Context(cli), verb)
+    if old := {word.partition("=")[0] for word in words} & {*getattr(command, "old_options", {}), "--seeds"}:
+        return f"{verb} {old} has another name now"
     try:
         command.make_context(verb, words)
     except click.UsageError as error:

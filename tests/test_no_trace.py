@@ -48,7 +48,7 @@ picture = heatmap.plot(heatmap.compute([agent], resolution=32))
 picture.to_dict()  # as a notebook does, with the user's limit of rows
 charts.render(picture, ".svg")
 charts.render(norms.plot(norms.compute([agent], episodes=2)), ".json")
-with signals.heard(print):
+with signals.recorded(print):
     pass
 from pathlib import Path
 list(process_pool.run([process_pool.Job(("--version",), Path(sys.argv[2]))], 1, poll=0.05))

@@ -1,22 +1,22 @@
-"""The typed config of a run, with the paper's values as defaults; the named presets; and the schedule of a config."""
+"""The typed config of a run, with the paper's values as defaults; and the named presets."""
 
 import contextlib
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from crlviz import envs
 from crlviz.algorithms.crl import CRLConfig
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks.residual import NetworkConfig
 from crlviz.options import nearest
-from crlviz.precision import PRECISIONS
+from training.schedule import Schedule, schedule
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class TrainConfig:
       precision: precision of the networks' matrix products in training: float32, tf32 or bfloat16, all accumulated in
         float32. The products that ``crlviz.precision`` keeps exact are excepted. Lower precision is faster on
         accelerators; a CPU always computes in float32.
+      fused: run the networks' layers as one GPU kernel: on, off or auto. With auto a run does so if a check at its
+        start finds that the kernel agrees with the plain path and is faster. On a CPU auto is the plain path.
       env_steps: steps in total over all environments, prefill included; rounded up to whole epochs.
       evaluations: number of evaluations, besides the one at the start.
       eval_episodes: episodes in an evaluation.
@@ -80,6 +82,7 @@ class TrainConfig:
     replay_steps: int = 10_000
     window: int = 1_000
     precision: str = "float32"
+    fused: str = "auto"
     env_steps: int = 100_000_000
     evaluations: int = 50
     eval_episodes: int = 128
@@ -92,6 +95,26 @@ class TrainConfig:
     keep: int = 0
     save_replay: bool = True
     keep_state: bool = True
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The counts that follow from the config.
+
+        Raises:
+          UsageError: a setting out of range, or settings that contradict each other.
+        """
+        return schedule(self)
+
+    def check(self) -> None:
+        """Check what can be checked before importing brax, which takes a second, and before compiling.
+
+        Raises:
+          UsageError: an unknown environment, a setting out of range, or settings that contradict each other.
+        """
+        envs.check(self.env, self.layout or None)
+        if self.eval_env:
+            envs.check(self.eval_env)
+        schedule(self)
 
 
 # The settings that each preset changes, by dotted field name.
@@ -151,6 +174,30 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "width": ("actor.width", "critic.width"),
     "actor_depth": ("actor.depth",),
     "critic_depth": ("critic.depth",),
+}
+
+# What JaxGCRL, brax and the paper's code call a setting, where crlviz has another name for it.
+NAMES_ELSEWHERE = {
+    "discounting": "gamma",
+    "unroll_length": "unroll",
+    "num_sgd_batches_per_training_step": "updates",
+    "max_replay_size": "replay_steps",
+    "total_env_steps": "env_steps",
+    "num_timesteps": "env_steps",
+    "num_epochs": "evaluations",
+    "num_evals": "evaluations",
+    "num_eval_envs": "eval_episodes",
+    "eval_env_id": "eval_env",
+    "env_id": "env",
+    "env_name": "env",
+    "actor_lr": "crl.learning_rate",
+    "critic_lr": "crl.learning_rate",
+    "alpha_lr": "crl.temperature_learning_rate",
+    "logsumexp_penalty_coeff": "crl.logsumexp_penalty",
+    "actor_network_width": "actor.width",
+    "critic_network_width": "critic.width",
+    "actor_depth": "actor.depth",
+    "critic_depth": "critic.depth",
 }
 
 
@@ -226,9 +273,9 @@ def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]
         if tail and isinstance(values.get(head), Mapping):
             value = {**values[head], tail: _literal(value)}
         elif head not in values or dataclasses.is_dataclass(values[head]) != bool(tail):
-            raise UsageError(
-                f"no setting is called {prefix + name!r}{nearest(prefix + name, known)}; known are {', '.join(known)}"
-            )
+            own = NAMES_ELSEWHERE.get(prefix + name)
+            hint = f" (it is {own} here)" if own else nearest(prefix + name, known)
+            raise UsageError(f"no setting is called {prefix + name!r}{hint}; known are {', '.join(known)}")
         elif tail:
             inner.setdefault(head, {})[tail] = value
             continue
@@ -263,13 +310,13 @@ def load(settings: Mapping[str, Any], source: str | Path = "config.json") -> Tra
         raise CrlvizError(f"{source} is damaged or from another version of crlviz: {error}") from None
 
 
-def of_run(run: Path) -> TrainConfig:
+def read_run(run: Path) -> TrainConfig:
     """The config of a run directory.
 
     Raises:
       CrlvizError: its config.json cannot be read, or an error of ``load``.
     """
-    return load(run_directory.read_config(run)["config"], run / "config.json")
+    return load(RunDirectory(run).read_config()["config"], run / "config.json")
 
 
 def _load(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
@@ -315,118 +362,3 @@ def _read(name: str, text: str, kind: type) -> Any:
     raise UsageError(
         f"{name} takes {'true or false' if kind is bool else f'a value of type {kind.__name__}'}, not {text!r}"
     )
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The counts that follow from a config.
-
-    A training step is one unroll and its updates; an epoch is the training steps between two evaluations.
-
-    Attributes:
-      prefill_unrolls: unrolls before the first update, which fill the first window.
-      epochs: number of evaluations after the start.
-      steps_per_epoch: training steps in an epoch.
-      replay_capacity: steps of each environment that the buffer holds.
-    """
-
-    prefill_unrolls: int
-    epochs: int
-    steps_per_epoch: int
-    replay_capacity: int
-
-    @property
-    def steps(self) -> int:
-        """Training steps in the whole run."""
-        return self.epochs * self.steps_per_epoch
-
-    def env_steps(self, config: TrainConfig, step: int) -> int:
-        """Environment steps after ``step`` training steps, prefill included."""
-        return (self.prefill_unrolls + step) * config.unroll * config.num_envs
-
-    def gradient_steps(self, config: TrainConfig, step: int) -> int:
-        """Updates after ``step`` training steps."""
-        return step * config.updates
-
-
-def schedule(config: TrainConfig) -> Schedule:
-    """Check a config and return its schedule.
-
-    Raises:
-      UsageError: a setting out of range, or settings that contradict each other.
-    """
-    at_least_one = ("num_envs", "unroll", "updates", "env_steps", "evaluations", "eval_episodes", "window")
-    for name in (*at_least_one, "save_every"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"{name} is {getattr(config, name)}; it must be at least 1")
-    if config.episode_length < 0:
-        raise UsageError(
-            f"episode_length is {config.episode_length}; it must be at least 1, or 0 for the environment's own"
-        )
-    for name in ("rewinds", "keep"):
-        if getattr(config, name) < 0:
-            raise UsageError(f"{name} is {getattr(config, name)}; it must be at least 0")
-    if config.on_nan not in ("stop", "rewind"):
-        raise UsageError(f"on_nan is {config.on_nan!r}; take stop or rewind")
-    if config.precision not in PRECISIONS:
-        raise UsageError(f"precision is {config.precision!r}; take {', '.join(PRECISIONS)}")
-    if not config.loss_bound > 0:
-        raise UsageError(f"loss_bound is {config.loss_bound}; it must be positive")
-    for name in ("learning_rate", "temperature_learning_rate", "initial_temperature"):
-        if not 0 < getattr(config.crl, name) < math.inf:
-            raise UsageError(f"crl.{name} is {getattr(config.crl, name)}; it must be positive and finite")
-    if config.batch_size < 2:
-        raise UsageError(f"batch_size is {config.batch_size}; InfoNCE needs at least 2 rows, one of them as a negative")
-    if not 0 < config.gamma <= 1:
-        raise UsageError(f"gamma is {config.gamma}; it must be above 0 and at most 1")
-    prefill = -(-config.window // config.unroll)
-    capacity = -(-config.replay_steps // config.unroll) * config.unroll
-    if config.window > capacity:
-        raise UsageError(f"window is {config.window} steps but the buffer holds {capacity}; raise replay_steps")
-    held = config.window * config.num_envs
-    if config.batch_size > held:
-        raise UsageError(
-            f"batch_size is {config.batch_size:,} but the buffer provides {held:,} rows "
-            f"({config.num_envs} environments, windows of {config.window} steps); lower batch_size or raise num_envs "
-            "or window"
-        )
-    steps = _steps(config, config.env_steps, prefill)
-    per_epoch = -(-steps // config.evaluations)
-    return Schedule(prefill, -(-steps // per_epoch), per_epoch, capacity)
-
-
-def _steps(config: TrainConfig, env_steps: int, prefill: int) -> int:
-    """Training steps needed to reach ``env_steps``, rounded up."""
-    return max(1, -(-env_steps // (config.unroll * config.num_envs)) - prefill)
-
-
-def rounded(config: TrainConfig) -> str:
-    """A sentence on what is rounded to whole training steps and epochs; empty if nothing is."""
-    counts = schedule(config)
-    total, per_step = counts.env_steps(config, counts.steps), config.unroll * config.num_envs
-    changes = []
-    if total != config.env_steps:
-        changes.append(
-            f"env_steps {config.env_steps:,} is rounded up to {total:,}: {counts.prefill_unrolls * per_step:,} to fill "
-            f"the buffer, then whole training steps of {per_step:,}, {counts.steps_per_epoch} for each evaluation"
-        )
-    if counts.epochs != config.evaluations:
-        changes.append(f"evaluations {config.evaluations:,} become {counts.epochs:,}")
-    return "; ".join(changes)
-
-
-def extended(config: TrainConfig, env_steps: int) -> TrainConfig:
-    """Return the config with another total of environment steps, rounded up to epochs of the same length as before.
-
-    Both configs compute the same up to the end of the shorter run.
-
-    Raises:
-      UsageError: ``env_steps`` is not positive.
-    """
-    schedule(dataclasses.replace(config, env_steps=env_steps))
-    before = schedule(config)
-    epochs = -(-_steps(config, env_steps, before.prefill_unrolls) // before.steps_per_epoch)
-    if epochs == before.epochs:
-        return config
-    total = before.env_steps(config, epochs * before.steps_per_epoch)
-    return dataclasses.replace(config, env_steps=total, evaluations=epochs)

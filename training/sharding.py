@@ -96,7 +96,7 @@ class Devices:
 ONE = Devices()
 
 
-def chosen(count: str) -> Devices:
+def select(count: str) -> Devices:
     """The devices that ``--devices`` selects.
 
     Args:

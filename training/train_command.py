@@ -22,7 +22,7 @@ _SEED = "{seed}"  # placeholder for the seed in --out
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Run directory to create; with --seeds, the folder of all runs.  [default: runs/ENV-depth16-...-seed0]",
+    help="Run directory to create; with several seeds, the folder of all.  [default: runs/ENV-depth16-...-seed0]",
 )
 @click.option(
     "--resume",
@@ -31,8 +31,8 @@ _SEED = "{seed}"  # placeholder for the seed in --out
     help="Resume this run instead, or all runs in this folder.",
 )
 @of_a_run
-@click.option("--seed", type=int, help="Random seed.")
-@click.option("--seeds", metavar="0-4", help="Several seeds, as OUT/seed0, OUT/seed1, ...")
+@click.option("--seed", metavar="N|0-4", help="Random seed. Several, as 0-4 or 1,3, train OUT/seed0, OUT/seed1, ...")
+@click.option("--seeds", hidden=True)
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--watch", is_flag=True, help="Keep the page RUN/watch/index.html up to date while training.")
 @click.option("--max-pair-distance", type=int, help="Train on starts and goals at most this many cells apart.")
@@ -76,15 +76,15 @@ def command(
     Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save the run and stop it; --resume then finishes it with the same results. A
     saved state holds the replay buffer: gigabytes at the paper's size, twice that while one replaces another.
 
-    With --seeds several runs start and compile once. A GPU trains as many at once as fit its memory; a CPU trains them
-    one after the other. If one fails, the others continue. OUT may contain {seed}: runs/d16-seed{seed}.
+    Several seeds start and compile once. A GPU trains as many at once as fit its memory; a CPU trains them one after
+    the other. If one fails, the others continue. OUT may contain {seed}: runs/d16-seed{seed}.
 
     With --devices the results are those of one device up to rounding, and a run resumes on any number of devices. With
     --distributed give every process the same command, and OUT on a disk that all of them share.
 
     \b
     Example: crlviz train point_big_maze --depth 16 --seed 1 --out runs/d16
-             crlviz train point_big_maze --depth 16 --seeds 0-4 --out runs/d16
+             crlviz train point_big_maze --depth 16 --seed 0-4 --out runs/d16
              crlviz train --resume runs/d16
              crlviz train humanoid --depth 64 --devices 4 --out runs/d64
     """
@@ -93,7 +93,7 @@ def command(
 
     try:
         # Handles signals until training starts; from then on training.run.signals does.
-        with interrupts.nothing_begun(), _processes(devices, distributed) as count:
+        with interrupts.exit_at_once(), _processes(devices, distributed) as count:
             if resume:
                 _resume(resume, env, out, watch, count, options)
             else:
@@ -123,36 +123,34 @@ def _processes(devices: str | None, distributed: str | None) -> Iterator[str]:
 
 
 def _train(env: str | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]) -> None:
-    from crlviz import envs
     from crlviz.envs import mazes
     from crlviz.errors import UsageError
-    from training.config import from_options, schedule
+    from training.config import from_options
     from training.sweep import grid
 
     if not env:
         raise UsageError("train takes ENV, or --resume RUN")
-    seeds, max_distance = options.pop("seeds"), options.pop("max_pair_distance")
-    if watch and seeds is not None:
-        raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for each of --seeds")
+    max_distance, seeds = options.pop("max_pair_distance"), _read_seeds(options["seed"], options.pop("seeds"))
+    if watch and seeds:
+        raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for each of several seeds")
+    if seeds:
+        options["seed"] = None
     id = env if max_distance is None else mazes.within(env, max_distance)
     start = {name: options.pop(name) for name in ("preset", "layout", "settings")}
     config = from_options(id, start["preset"], options, start["settings"], start["layout"])
-    # Check what can be checked before importing brax, which takes a second, and before compiling.
-    envs.check(id, config.layout or None)
-    if config.eval_env:
-        envs.check(config.eval_env)
-    schedule(config)
+    config.check()
     if out is None:
         given = {
             name: value for name, value in (options | {"max_pair_distance": max_distance}).items() if value is not None
         }
         name = f"{grid.name(config, env=env, options=given, **start)}-seed"
-        out = Path("runs") / (name + (str(config.seed) if seeds is None else _SEED))
-    outs = _directories(seeds, options["seed"], out)
+        out = Path("runs") / (name + (_SEED if seeds else str(config.seed)))
+    pattern = str(out if _SEED in str(out) else out / f"seed{_SEED}")
+    outs = {seed: Path(pattern.replace(_SEED, str(seed))) for seed in seeds}
     from training import trainer
-    from training.sharding import chosen
+    from training.sharding import select
 
-    selected, argv = chosen(devices), ["crlviz", *sys.argv[1:]]
+    selected, argv = select(devices), ["crlviz", *sys.argv[1:]]
     _warn_if_slow(start["preset"], env)
     if outs:
         again = [] if _SEED in str(out) else [out]
@@ -170,30 +168,38 @@ def _warn_if_slow(preset: str | None, env: str) -> None:
     """Warn about GPU settings on a CPU, which take weeks; not if JAX_PLATFORMS chose the CPU."""
     import jax
 
+    from crlviz import gpu_errors
     from training.config import preset_of
 
     if preset_of(preset, env) == "paper" and jax.default_backend() == "cpu" and not os.environ.get("JAX_PLATFORMS"):
         click.echo(
-            "jax finds no GPU here, and on a CPU the paper's settings take weeks. crlviz plan estimates how long; "
-            "--preset laptop trains less; a GPU needs jax[cuda12] or jax[cuda13]",
+            f"jax finds no GPU here ({gpu_errors.why_none()}), and on a CPU the paper's settings take weeks. crlviz "
+            "plan estimates how long; --preset laptop trains less",
             err=True,
         )
 
 
-def _directories(seeds: str | None, seed: int | None, out: Path) -> dict[int, Path]:
-    """The run directory of each seed of ``--seeds``; empty if that is not given."""
-    from crlviz.errors import UsageError
-    from crlviz.options import read_values
+def _read_seeds(text: str | None, old: str | None) -> list[int]:
+    """The seeds of several runs; empty for one run.
 
-    if seeds is None:
-        return {}
-    if seed is not None:
-        raise UsageError("--seed trains one run and --seeds several; give one of the two")
-    values = read_values("--seeds", seeds)
-    if not all(value.isdecimal() for value in values):
-        raise UsageError(f"--seeds takes whole numbers separated by commas, or a range such as 0-4, not {seeds!r}")
-    pattern = str(out if _SEED in str(out) else out / f"seed{_SEED}")
-    return {int(value): Path(pattern.replace(_SEED, value)) for value in values}
+    Args:
+      text: the value of ``--seed``.
+      old: the value of ``--seeds``, its name for several runs in an older crlviz, which also takes one.
+    """
+    from crlviz.errors import UsageError
+    from crlviz.options import hint_at_new_name, read_values
+
+    if old is not None:
+        hint_at_new_name("--seeds", "--seed")
+        if text is not None:
+            raise UsageError("--seed takes several seeds, such as 0-4; leave --seeds out")
+    given = text if old is None else old
+    if given is None:
+        return []
+    values = read_values("--seed", given)
+    if not all(value.removeprefix("-").isdecimal() for value in values):
+        raise UsageError(f"--seed takes whole numbers separated by commas, or a range such as 0-4, not {given!r}")
+    return list(map(int, values)) if old is not None or len(values) > 1 else []
 
 
 def _resume(
@@ -219,9 +225,9 @@ def _resume(
     if watch and len(runs) > 1:
         raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for each of several")
     from training import trainer
-    from training.sharding import chosen
+    from training.sharding import select
 
-    selected, done = chosen(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
+    selected, done = select(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
     with _watching(runs[0]) if watch and not done else contextlib.nullcontext():
         trainer.resume_seeds(runs, given, again=places, command=["crlviz", *sys.argv[1:]], devices=selected)
     for run in runs:
@@ -229,9 +235,10 @@ def _resume(
 
 
 def _runs(place: Path) -> list[Path]:
-    """The run at a path, or the runs inside it, as ``--seeds`` makes them."""
-    inside = [] if (place / "config.json").exists() else [config.parent for config in place.glob("*/config.json")]
-    return sorted(inside, key=lambda run: (len(run.name), run.name)) or [place]  # seed10 after seed9
+    """The run at a path, or the runs inside it, as several seeds make them."""
+    from crlviz.checkpoints.run_directory import RunDirectory, runs_in
+
+    return [place] if RunDirectory(place).exists() else runs_in(place) or [place]
 
 
 @contextlib.contextmanager

@@ -13,18 +13,20 @@ import filelock
 from tqdm import tqdm
 
 from crlviz import jax_config
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints import atomic_files
+from crlviz.checkpoints.metrics_table import METRICS
+from crlviz.checkpoints.run_directory import KEEPING, RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from training import config as configs
 from training import provenance
-from training.config import TrainConfig, schedule
-from training.run import compiled, metrics_table
+from training.config import TrainConfig
+from training.run import compiled, fused_choice
 from training.run import saved_state as states
 from training.run.compiled import build, compile_for
-from training.run.metrics_table import METRICS
 from training.run.runner import Run, groups
 from training.run.seed_run import SeedRun
+from training.schedule import extended, rounded
 from training.sharding import ONE, Devices
 
 __all__ = ["METRICS", "build", "finished", "resume", "resume_seeds", "train", "train_seeds"]
@@ -48,7 +50,7 @@ def train(
       command: the command line, to record in config.json.
       progress: True: show a progress bar; False: show nothing; None: a bar in a terminal, else a line for each
         evaluation.
-      devices: the devices to train on (``sharding.chosen``).
+      devices: the devices to train on (``sharding.select``).
 
     Returns:
       The run directory.
@@ -63,7 +65,7 @@ def train(
     return run
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def train_seeds(
     config: TrainConfig,
     outs: Mapping[int, Path],
@@ -93,9 +95,12 @@ def train_seeds(
     start_time, runs = time.perf_counter(), list(outs.values())
     for out in runs:
         _refuse_existing(out)
-    if progress is not False and (change := configs.rounded(config)):
+    if progress is not False and (change := rounded(config)):
         tqdm.write(change, file=sys.stderr)
-    compile_slots = compile_for(config, devices)
+    choice = fused_choice.choose(config, devices)
+    if progress is not False and choice.why:
+        tqdm.write(choice.why, file=sys.stderr)
+    compile_slots = compile_for(config, devices, choice.trunk)
     programs = compile_slots(len(runs))
     _check_disk(runs, config, states.size(programs.example, replay=config.save_replay))
     # Create the directories only after compiling, so that an early failure or interrupt leaves nothing behind.
@@ -105,14 +110,14 @@ def train_seeds(
         seed_runs = []
         for seed, out in outs.items():
             _refuse_existing(out)  # another process may have created it meanwhile
-            atomic_files.clear(out)
-            seed_runs.append(SeedRun(out, dataclasses.replace(config, seed=seed)))
+            atomic_files.remove_partial(out)
+            seed_runs.append(SeedRun(RunDirectory(out), dataclasses.replace(config, seed=seed)))
         shared = {"algorithm": "crl", "cost": programs.loop.algorithm.cost(config.batch_size)}
-        shared |= provenance.collect(devices.count) | {"command": list(command)}
+        shared |= provenance.collect(devices.count) | {"fused": choice.record, "command": list(command)}
         for group in groups(seed_runs, compile_slots):
             for seed_run in group:
                 own = {"config": dataclasses.asdict(seed_run.config), "together": _seeds(group)}
-                run_directory.write_config(seed_run.path, shared | own)
+                seed_run.directory.write_config(shared | own)
         Run(seed_runs, compile_slots, start_time, again or runs, progress).go()
         _report(seed_runs, len(runs))
     return runs
@@ -133,7 +138,7 @@ def resume(
 
     Args:
       run: the run directory.
-      changes: settings of ``run_directory.KEEPING`` to change; and ``env_steps``, to train a finished or unfinished run
+      changes: settings of ``KEEPING`` to change; and ``env_steps``, to train a finished or unfinished run
         longer or less long. The result is that of a run started with this value and with epochs of the same length.
       command: the command line, to record in config.json beside the first one.
       progress: as in ``train``.
@@ -147,7 +152,7 @@ def resume(
     return run
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def resume_seeds(
     runs: Sequence[Path],
     changes: Mapping[str, Any] | None = None,
@@ -174,48 +179,61 @@ def resume_seeds(
       CrlvizError: an error of ``resume``; if some of several runs fail, it is raised after the others have finished.
     """
     start_time = time.perf_counter()
-    contents = {run: run_directory.read_config(run) for run in runs}
+    contents = {run: RunDirectory(run).read_config() for run in runs}
     changes = dict(changes or {})
-    fixed = [name for name in changes if name not in (*run_directory.KEEPING, "env_steps")]
-    if fixed:
-        allowed = ", ".join((*run_directory.KEEPING, "env_steps"))
+    if fixed := [name for name in changes if name not in (*KEEPING, "env_steps")]:
+        allowed = ", ".join((*KEEPING, "env_steps"))
         raise UsageError(f"{fixed[0]} is fixed once a run has started; what may change is {allowed}")
     with _locked(*runs):
         seed_runs: list[SeedRun] = []
         failed: dict[Path, CrlvizError] = {}
         for run in runs:
-            for folder in (run, run / "checkpoints", run / "state"):
-                atomic_files.clear(folder)
             try:
-                config = _changed(run, changes)
-                if progress is not False and changes.get("env_steps", total := _total(config)) != total:
-                    message = f"env_steps {changes['env_steps']:,} is rounded up to {total:,}, an evaluation of {run}"
-                    tqdm.write(message, file=sys.stderr)
-                if _is_finished(run, config):
-                    if not config.keep_state:
-                        states.remove(run)
-                    continue
-                _refuse_stateless(run)
-                seed_runs.append(SeedRun(run, config))
+                if seed_run := _unfinished(RunDirectory(run), changes, progress):
+                    seed_runs.append(seed_run)
             except CrlvizError as error:
                 failed[run] = error
         if seed_runs:
             _refuse_different(seed_runs)
-            compile_slots, now = compile_for(seed_runs[0].config, devices), provenance.collect(devices.count)
+            first = seed_runs[0]
+            choice = fused_choice.again(first.config, contents[first.path], devices)
+            compile_slots = compile_for(first.config, devices, choice.trunk)
+            now = provenance.collect(devices.count) | {"fused": choice.record, "command": list(command)}
             for group in groups(seed_runs, compile_slots):
                 for seed_run in group:
-                    _warn_if_other_machine(seed_run.path, contents[seed_run.path], now)
-                    _warn_if_other_group(seed_run.path, contents[seed_run.path], group)
-                    note = {
-                        "env_steps": seed_run.env_steps,
-                        **now,
-                        "command": list(command),
-                        "together": _seeds(group),
-                    }
-                    _note_resumed(seed_run, contents[seed_run.path], changes, note)
+                    content = contents[seed_run.path]
+                    _warn_if_other_machine(seed_run.path, content, now)
+                    _warn_if_other_group(seed_run.path, content, group)
+                    note = {"env_steps": seed_run.env_steps, **now, "together": _seeds(group)}
+                    _note_resumed(seed_run, content, changes, note)
             Run(seed_runs, compile_slots, start_time, again or runs, progress).go()
         _report(seed_runs, len(runs), failed)
     return runs
+
+
+def _unfinished(run: RunDirectory, changes: Mapping[str, Any], progress: bool | None) -> SeedRun | None:
+    """A locked run at its newest saved state, with the changes made to its config; None if it is finished.
+
+    Args:
+      run: the run.
+      changes: as in ``resume``.
+      progress: False: do not say what is rounded.
+
+    Raises:
+      CrlvizError: the run cannot be resumed.
+    """
+    run.remove_partial()
+    config = _changed(run, changes)
+    total = config.schedule.total_env_steps
+    if progress is not False and changes.get("env_steps", total) != total:
+        message = f"env_steps {changes['env_steps']:,} is rounded up to {total:,}, an evaluation of {run.path}"
+        tqdm.write(message, file=sys.stderr)
+    if run.finished(total):
+        if not config.keep_state:
+            run.remove_states()
+        return None
+    _refuse_stateless(run)
+    return SeedRun(run, config)
 
 
 def finished(run: str | Path, env_steps: int | None = None) -> bool:
@@ -228,50 +246,38 @@ def finished(run: str | Path, env_steps: int | None = None) -> bool:
     Raises:
       CrlvizError: not a run directory.
     """
-    config = configs.of_run(Path(run))
-    return _is_finished(Path(run), configs.extended(config, env_steps) if env_steps is not None else config)
+    config = configs.read_run(Path(run))
+    if env_steps is not None:
+        config = extended(config, env_steps)
+    return RunDirectory(Path(run)).finished(config.schedule.total_env_steps)
 
 
-def _is_finished(run: Path, config: TrainConfig) -> bool:
-    last = _total(config)
-    rows = metrics_table.read(run, last)
-    return bool(rows) and int(rows[-1]["env_steps"]) == last and last in run_directory.all_steps(run)
-
-
-def _total(config: TrainConfig) -> int:
-    """Environment steps in the whole run."""
-    counts = schedule(config)
-    return counts.env_steps(config, counts.steps)
-
-
-def _changed(run: Path, changes: Mapping[str, Any]) -> TrainConfig:
+def _changed(run: RunDirectory, changes: Mapping[str, Any]) -> TrainConfig:
     """The config to continue with: the run's own, with the changes made."""
-    config = configs.of_run(run)
+    config = configs.read_run(run.path)
     wanted = changes.get("env_steps")
     config = configs.replace(config, {name: value for name, value in changes.items() if name != "env_steps"})
     if wanted is None:
         return config
-    config = configs.extended(config, wanted)
-    total = _total(config)
-    saved = [*run_directory.numbered(run / "checkpoints"), *run_directory.numbered(run / "state")]
+    config = extended(config, wanted)
+    total = config.schedule.total_env_steps
+    saved = [*run.checkpoints(), *run.states()]
     done = max((int(path.name) for path in saved), default=0)
     if total < done:
         raise UsageError(
-            f"{run} has already done {done:,} environment steps; env_steps {wanted:,} would end it at {total:,}"
+            f"{run.path} has already done {done:,} environment steps; env_steps {wanted:,} would end it at {total:,}"
         )
     return config
 
 
-def _refuse_stateless(run: Path) -> None:
+def _refuse_stateless(run: RunDirectory) -> None:
     """Refuse to resume a run that has checkpoints but no state."""
-    if states.newest(run) or not run_directory.all_steps(run):
+    if run.newest_state() or not run.checkpoints():
         return
-    if finished(run):
-        raise CrlvizError(
-            f"{run} is finished and has no saved state to continue from; train again in another directory, without "
-            "--no-keep-state"
-        )
-    raise CrlvizError(f"{run} has checkpoints but no saved state to continue from; train again in another directory")
+    advice = "no saved state to continue from; train again in another directory"
+    if run.finished():
+        raise CrlvizError(f"{run.path} is finished and has {advice}, without --no-keep-state")
+    raise CrlvizError(f"{run.path} has checkpoints but {advice}")
 
 
 def _note_resumed(seed_run: SeedRun, content: dict[str, Any], changes: Mapping[str, Any], note: dict[str, Any]) -> None:
@@ -286,7 +292,7 @@ def _note_resumed(seed_run: SeedRun, content: dict[str, Any], changes: Mapping[s
     if before != changed:
         note = note | {"before": before}
     more = {"config": content["config"] | changed, "resumed": [*content.get("resumed", []), note]}
-    run_directory.write_config(seed_run.path, content | more)
+    seed_run.directory.write_config(content | more)
 
 
 def _report(seed_runs: Sequence[SeedRun], count: int, failed: Mapping[Path, CrlvizError] | None = None) -> None:
@@ -295,7 +301,7 @@ def _report(seed_runs: Sequence[SeedRun], count: int, failed: Mapping[Path, Crlv
     for run, error in failed.items():
         if isinstance(error, atomic_files.WriteError):
             advice = f"what was saved before is intact; fix the cause, then run crlviz train --resume {run}"
-            if not (run / "config.json").exists():
+            if not RunDirectory(run).exists():
                 advice = f"the run is gone: {run} was removed while it trained"
             failed[run] = CrlvizError(f"{error}; {advice}")
     if failed and count == 1:
@@ -324,7 +330,7 @@ def _locked(*runs: Path) -> Iterator[None]:
     with contextlib.ExitStack() as locks:
         for run in runs:
             lock = filelock.FileLock(run / ".lock")
-            with atomic_files.naming(run / ".lock"):
+            with atomic_files.errors_naming(run / ".lock"):
                 try:
                     lock.acquire(timeout=0)
                 except filelock.Timeout:

@@ -18,7 +18,7 @@ _TOUCH = 0.01  # meters: a smaller gap is contact
 _TILTED = 0.5  # uprightness below which a body counts as fallen: tilted by more than 60 degrees
 _FALL_SECONDS = 0.5  # seconds before a failure over which ``fall_speed`` is measured
 _INSIDE = 0.1  # share of a cell: a torso is over a wall if it is this far inside the wall's faces
-_LATE = 0.5  # share of a body's time after which its moves count for ``late_reach``
+_LATE = 0.5  # share of a body's time after which its moves count for ``late_displacement_over_geodesic``
 _DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
 
 
@@ -41,11 +41,13 @@ DESCRIPTORS: dict[str, Descriptor] = {
     "time_at_goal": Descriptor("steps within the success distance", "steps"),
     "steps_to_goal": Descriptor("steps until the first within the success distance; NaN where there is none", "steps"),
     "staying": Descriptor("share within the success distance of the steps from the first such one on", "1"),
-    "way": Descriptor("distance to the goal at the start, through the maze if there is one", "m"),
-    "progress": Descriptor("share of the way that lay behind it where it came nearest; 1 is the goal", "1"),
-    "path_over_geodesic": Descriptor("length of its path until it reached the goal, or all of it, over the way", "1"),
-    "reach": Descriptor("how far from its start it came, over the way", "1"),
-    "roaming": Descriptor("length of the moves that led farther than the goal's diameter, over the way", "1"),
+    "geodesic": Descriptor("distance to the goal at the start, through the maze if there is one", "m"),
+    "progress": Descriptor("share of the geodesic that lay behind it where it came nearest; 1 is the goal", "1"),
+    "path_over_geodesic": Descriptor("length of its path until it reached the goal, or all of it, over geodesic", "1"),
+    "displacement_over_geodesic": Descriptor("how far from its start it came, over geodesic", "1"),
+    "travel_over_geodesic": Descriptor(
+        "length of the moves that led farther than the goal's diameter, over the geodesic", "1"
+    ),
     "speed": Descriptor("length of its path over the time it was alive", "m/s"),
     "fell": Descriptor("1 where the body failed before the episode's last step", "1"),
     "fall_speed": Descriptor("speed towards the goal in the last half second before it failed", "m/s"),
@@ -59,7 +61,9 @@ DESCRIPTORS: dict[str, Descriptor] = {
     "stroke_frequency": Descriptor("strokes a second, mean over its joints", "1/s", ("chain",)),
     "stroke_length": Descriptor("how much nearer to the goal a stroke brought it", "body lengths", ("chain",)),
     "wave": Descriptor("how far neighboring joints go round: 1 a wave along it, 0 there and back", "1", ("chain",)),
-    "late_reach": Descriptor("how far it came in the second half of its time, over the way", "1", ("chain",)),
+    "late_displacement_over_geodesic": Descriptor(
+        "how far it came in the second half of its time, over geodesic", "1", ("chain",)
+    ),
 }
 
 
@@ -111,11 +115,11 @@ def _describe_episode(env: GoalEnv, skeleton: "_Skeleton | None", episode: xr.Da
         "time_at_goal": success.sum(),
         "steps_to_goal": np.nan if reached is None else reached + 1,
         "staying": 0.0 if reached is None else success[reached:].mean(),
-        "way": to_goal[0],
+        "geodesic": to_goal[0],
         "progress": 1 - to_goal.min() / start_distance,
         "path_over_geodesic": moves[: None if reached is None else reached + 1].sum() / start_distance,
-        "reach": np.linalg.norm(places - places[0], axis=1).max() / start_distance,
-        "roaming": _roaming(places, 2 * env.goal_distance) / start_distance,
+        "displacement_over_geodesic": np.linalg.norm(places - places[0], axis=1).max() / start_distance,
+        "travel_over_geodesic": _travel(places, 2 * env.goal_distance) / start_distance,
         "speed": moves.mean() / env.dt,
         "fell": float(steps < length),
         "fall_speed": fall_speed if np.isfinite(fall_speed) else 0.0,  # over a wall, the distance is infinite
@@ -133,7 +137,7 @@ def _describe_episode(env: GoalEnv, skeleton: "_Skeleton | None", episode: xr.Da
             "stroke_frequency": count / (until * env.dt),
             "stroke_length": (to_goal[0] - to_goal[until]) / count / LENGTH if count else np.nan,
             "wave": strokes.wave(angles),
-            "late_reach": np.linalg.norm(late - late[0], axis=1).max() / start_distance,
+            "late_displacement_over_geodesic": np.linalg.norm(late - late[0], axis=1).max() / start_distance,
         }
     elif skeleton:
         row |= {
@@ -152,7 +156,7 @@ def _describe_episode(env: GoalEnv, skeleton: "_Skeleton | None", episode: xr.Da
     return {name: float(value) for name, value in row.items()}
 
 
-def _roaming(places: np.ndarray, stride: float) -> float:
+def _travel(places: np.ndarray, stride: float) -> float:
     """Length in meters of the path [N, n], leaving out each point less than a stride from the last one kept."""
     total, anchor = 0.0, places[0]
     for place in places[1:]:

@@ -16,7 +16,7 @@ from analyses.behavior.descriptors import DESCRIPTORS, describe
 from analyses.common import outputs, seed_plots
 from crlviz import charts, datasets, jax_config
 from crlviz.errors import UsageError
-from crlviz.options import check_count
+from crlviz.options import Command, check_count
 from crlviz.rendering import video
 from crlviz.rollouts import rollout
 
@@ -60,7 +60,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "stands still",
         "stays within a tenth of the distance to the goal from its start, and never reaches the goal",
-        lambda d: d["reach"] < 0.1 and not d["time_at_goal"],
+        lambda d: d["displacement_over_geodesic"] < 0.1 and not d["time_at_goal"],
         "#c9ccd1",
     ),
     Rule(
@@ -70,7 +70,7 @@ RULES: tuple[Rule, ...] = (
         lambda d: (
             d["stroke_frequency"] >= 0.2
             and d["wall_contact"] >= 0.5
-            and d["late_reach"] < 0.1
+            and d["late_displacement_over_geodesic"] < 0.1
             and not d["time_at_goal"]
         ),
         "#7d5a50",
@@ -78,7 +78,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "loops the corridor",
         "roams more than twice the distance to the goal, and stays there less than half of the time after reaching it",
-        lambda d: d["roaming"] > 2 and d["staying"] < 0.5,
+        lambda d: d["travel_over_geodesic"] > 2 and d["staying"] < 0.5,
         "#b07aa1",
     ),
     Rule(
@@ -106,14 +106,14 @@ def behavior(descriptors: Mapping[str, float]) -> str:
     return next(rule.name for rule in RULES if rule.holds(known))
 
 
-@jax_config.as_usual
-def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = False, seed: int = 0) -> xr.Dataset:
+@jax_config.with_fixed_settings
+def compute(agents: Sequence["Agent"], *, episodes: int = 64, deterministic: bool = True, seed: int = 0) -> xr.Dataset:
     """Descriptors and names of many episodes of each agent, in its evaluation environment.
 
     Args:
       agents: with the same body, in similar environments.
       episodes: number of episodes for each agent.
-      sampled: sample actions instead of taking the policy's mean.
+      deterministic: use the policy's mean action; otherwise sample actions.
       seed: of starts, goals and the policy's noise.
 
     Returns:
@@ -124,7 +124,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = Fa
     Raises:
       UsageError: no episodes, or agents to which different descriptors apply.
     """
-    parts = [_compute_one(agent, episodes, sampled, seed) for agent in agents]
+    parts = [_compute_one(agent, episodes, deterministic, seed) for agent in agents]
     for agent, part in zip(agents, parts, strict=True):
         if part.attrs["absent"] != parts[0].attrs["absent"]:
             raise UsageError(
@@ -133,15 +133,15 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, sampled: bool = Fa
     attrs = {
         "env": " and ".join(dict.fromkeys(agent.eval_env.id for agent in agents)),
         "episodes": episodes,
-        "sampled": int(sampled),
+        "deterministic": int(deterministic),
         "seed": seed,
     }
     return datasets.combine(agents, parts, xr.Dataset(attrs=attrs | parts[0].attrs))
 
 
-def _compute_one(agent: "Agent", episodes: int, sampled: bool, seed: int) -> xr.Dataset:
+def _compute_one(agent: "Agent", episodes: int, deterministic: bool, seed: int) -> xr.Dataset:
     env = agent.eval_env
-    described = describe(env, rollout(agent, episodes, seed=seed, deterministic=not sampled, env=env))
+    described = describe(env, rollout(agent, episodes, seed=seed, deterministic=deterministic, env=env))
     names = [behavior({str(k): float(v[index]) for k, v in described.items()}) for index in range(episodes)]
     share = [np.mean([name == known for name in names]) for known in NAMES]
     score = described.time_at_goal + described.progress.fillna(0)
@@ -213,7 +213,7 @@ def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
         own = picked[picked.source == str(agent.source)]
         if not len(own):
             continue
-        options = {"seed": dataset.attrs["seed"], "deterministic": not dataset.attrs["sampled"]}
+        options = {"seed": dataset.attrs["seed"], "deterministic": bool(dataset.attrs["deterministic"])}
         runs = rollout(agent, dataset.attrs["episodes"], env=agent.eval_env, **options)
         for row in own.itertuples():
             caption = f"{row.group}, seed {agent.facts['seed']}, {row.which}: {row.name}"
@@ -223,7 +223,7 @@ def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
     return f"drawn by {video.write(path, rows)}"
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     """Draw the share of each behavior, time at goal and the other descriptors, over depth.
 
@@ -231,8 +231,7 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
       dataset: from ``compute``, or read back from netCDF.
       size: height of the bar chart in pixels.
     """
-    if "behaviour" in dataset.variables:  # as an older crlviz spelled it
-        dataset = dataset.rename(behaviour="behavior")
+    dataset = datasets.with_current_names(dataset)
     groups = list(datasets.groups(dataset))
     shown = [name for name in DESCRIPTORS if name in dataset and float(abs(dataset[name]).max()) > 0]
     titles = {name: name.replace("_", " ") for name in shown}
@@ -286,13 +285,13 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
     )
 
 
-@click.command()
+@click.command(cls=Command, old_options={"--sampled": "--stochastic"})
 @outputs.checkpoints
 @outputs.out("behavior.html", "mp4 or gif for a video of each depth's median and best episode")
 @click.option("--episodes", type=int, default=64, show_default=True, help="Episodes for each checkpoint.")
-@click.option("--sampled", is_flag=True, help="Sample actions instead of taking the policy's mean.")
+@outputs.deterministic
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of starts, goals and sampled actions.")
-def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, sampled: bool, seed: int) -> None:
+def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, deterministic: bool, seed: int) -> None:
     """Name what agents do, describe it in numbers, and look for the depth at which it changes.
 
     \b
@@ -303,7 +302,7 @@ def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, sam
     outputs.check(out, also=video.ENDINGS)
     check_count(episodes, "episodes")
     agents = load_all(checkpoints)
-    dataset = compute(agents, episodes=episodes, sampled=sampled, seed=seed)
+    dataset = compute(agents, episodes=episodes, deterministic=deterministic, seed=seed)
     click.echo(summary(dataset))
     videos = dict.fromkeys(video.ENDINGS, partial(montage, agents, dataset))
     outputs.write(out, dataset, lambda: plot(dataset), videos)

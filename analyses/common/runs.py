@@ -10,27 +10,51 @@ import pandas as pd
 import xarray as xr
 
 from crlviz import charts, datasets
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.metrics_table import LAST
+from crlviz.checkpoints.run_directory import RunDirectory, by_number, runs_in
 from crlviz.errors import CrlvizError
 from crlviz.processes import process_pool
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-LAST = 5  # a run's score is the mean of its last five evaluations (paper section 4)
 _STALL = 3  # an interval longer than this multiple of the run's median for as many steps is a stall
 METRICS = {"time_at_goal": "time at goal (steps)", "success": "goals reached (share)"}
 
 # Settings that distinguish runs, besides task and seed.
 FACTORS = ("algorithm", "depth", "width", "actor_depth", "actor_width", "network", "batch_size", "others", "trained")
+# long_name of the variables and coordinates.
+_MEANINGS = {
+    "success": "share of evaluation episodes that reach their goal",
+    "time_at_goal": "time at goal",
+    "env_steps": "environment steps",
+    "gradient_steps": "updates",
+    "train_seconds": "seconds of collecting and updating",
+    "stalled_seconds": "seconds that the machine stalled, left out of train_seconds",
+    "parameters": "parameters of actor and critic",
+    "flops_per_update": "FLOPs an update, matrix products",
+    "group": "what a run differs in from others but for task and seed",
+    "env": "task",
+    "seed": "seed",
+    "algorithm": "algorithm",
+    "depth": "depth of the critic's encoders",
+    "width": "width of the critic's encoders",
+    "actor_depth": "depth of the actor",
+    "actor_width": "width of the actor",
+    "network": "what the network lacks of the paper's",
+    "batch_size": "rows of an update",
+    "others": "other settings in which runs of a task differ",
+    "trained": "environment steps of the newest checkpoint",
+    "together": "seeds trained at once",
+}
 
 
 def find(paths: Sequence[str | Path]) -> list[Path]:
     """Find the run directories at paths, sorted by name, with numbers in numeric order (4 before 16).
 
     Args:
-      paths: run directories, or directories that hold some, as ``crlviz sweep`` and ``train --seeds`` make them. A path
-        without runs is left out with a warning, because a shell wildcard may include it.
+      paths: run directories, or directories that hold some, as ``crlviz sweep`` and ``train --seed 0-4`` make them. A
+        path without runs is left out with a warning, because a shell wildcard may include it.
 
     Raises:
       CrlvizError: a path does not exist, or no path holds a run.
@@ -40,7 +64,7 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise CrlvizError(f"there is no {path}")
-        inside = [path] if (path / "config.json").is_file() else run_directory.runs_in(path)
+        inside = [path] if RunDirectory(path).exists() else runs_in(path)
         found += inside
         if not inside and path.name != process_pool.LOGS:
             rejected.append(f"{path} is no run directory (no config.json) and holds none")
@@ -48,7 +72,7 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
         raise CrlvizError(rejected[0])
     for reason in rejected:
         warnings.warn(f"left out: {reason}", stacklevel=2)
-    return sorted(found, key=run_directory.by_number)
+    return sorted(found, key=by_number)
 
 
 def collect(paths: Sequence[str | Path]) -> xr.Dataset:
@@ -83,82 +107,99 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
       UsageError: two runs have the same settings and seed.
     """
     from crlviz.agent import load, readable  # imports jax, which this module's readers of tables do not need
-    from crlviz.networks.residual import parameter_count
 
     loaded = readable(list(map(Path, paths)), lambda path: (load(path), metrics(path)))
     paths, agents, tables = (list(column) for column in zip(*((path, *read) for path, read in loaded), strict=True))
+    differing = datasets.check_differing(agents)  # a run given twice would count as two seeds
     clocks = [clock(table) for table in tables]
     tables = [table.assign(train_seconds=seconds) for table, (seconds, _) in zip(tables, clocks, strict=True)]
-    longest = max(len(table) for table in tables)
-    differing = datasets.check_differing(agents)  # a run given twice would count as two seeds
-    # Two custom layouts are two tasks, although both environments are called point_maze.
-    tasks = [" ".join(filter(None, [agent.facts["env"], agent.facts.get("layout", "")])) for agent in agents]
-    others = _others(agents, tasks)
+    stalled = [seconds for _, seconds in clocks]
+    tasks = _tasks(agents)
     facts = [
-        agent.facts | {"env": task, "others": other} for agent, task, other in zip(agents, tasks, others, strict=True)
+        agent.facts | {"env": task, "others": other, "trained": agent.env_steps}
+        for agent, task, other in zip(agents, tasks, _others(agents, tasks), strict=True)
     ]
+    together = [len(RunDirectory(path).read_config().get("together", [None])) for path in paths]
+    dataset = xr.Dataset(
+        _curves(tables) | _scores(tables) | _costs(agents, paths, stalled),
+        coords={
+            "run": np.arange(len(agents)),
+            "group": ("run", _groups(facts, differing), {"long_name": _MEANINGS["group"]}),
+            "together": ("run", together, {"long_name": _MEANINGS["together"], "units": "1"}),
+        }
+        | {
+            name: ("run", [fact[name] for fact in facts], {"long_name": _MEANINGS[name], "units": "1"})
+            for name in ("env", "seed", *FACTORS)
+        }
+        | {name: ("run", datasets.values(agents, name)) for name in differing if name not in datasets.FACTS},
+        attrs={
+            "checkpoints": "\n".join(str(agent.source) for agent in agents),
+            "env": ", ".join(dict.fromkeys(tasks)),
+        },
+    )
+    return datasets.described(dataset)
+
+
+def _tasks(agents: Sequence["Agent"]) -> list[str]:
+    """The task of each agent. Two custom layouts are two tasks, although both environments are called point_maze."""
+    return [" ".join(filter(None, [agent.facts["env"], agent.facts.get("layout", "")])) for agent in agents]
+
+
+def _groups(facts: Sequence[dict[str, Any]], differing: Sequence[str]) -> list[str]:
+    """The group of each run: the factors in which some runs differ, in words; without any, its depth."""
     names = [name for name in differing if name in datasets.FACTS and name not in ("seed", "env")]
     groups = []
     for fact in facts:
         redundant = [f"actor_{shape}" for shape in ("depth", "width") if fact[shape] == fact[f"actor_{shape}"]]
         label = datasets.label({name: fact[name] for name in names if name not in redundant})
         groups.append(", ".join(filter(None, [label, fact["others"]])) or datasets.label({"depth": fact["depth"]}))
+    return groups
 
-    def curve(column: str, long_name: str, units: str) -> tuple[Any, ...]:
+
+def _curves(tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
+    """Variables over run and evaluation, padded with NaN."""
+    longest = max(len(table) for table in tables)
+
+    def curve(column: str) -> np.ndarray:
         values = np.full((len(tables), longest), np.nan)
         for row, table in zip(values, tables, strict=True):
             row[: len(table)] = table[column]
-        return ("run", "evaluation"), values, {"long_name": long_name, "units": units}
+        return values
+
+    units = {"time_at_goal": "steps", "train_seconds": "s"}
+    names = ("success", "time_at_goal", "env_steps", "gradient_steps", "train_seconds")
+    return {
+        name: (("run", "evaluation"), curve(name), {"long_name": _MEANINGS[name], "units": units.get(name, "1")})
+        for name in names
+    }
+
+
+def _scores(tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
+    """The two scores of each run."""
 
     def score(column: str, long_name: str, units: str) -> tuple[Any, ...]:
         return "run", [table[column].tail(LAST).mean() for table in tables], {"long_name": long_name, "units": units}
 
-    def coordinate(name: str, long_name: str) -> tuple[Any, ...]:
-        return "run", [fact[name] for fact in facts], {"long_name": long_name, "units": "1"}
+    return {
+        "score_success": score("success", f"success, mean of the last {LAST} evaluations", "1"),
+        "score_time_at_goal": score("time_at_goal", f"time at goal, mean of the last {LAST} evaluations", "steps"),
+    }
+
+
+def _costs(agents: Sequence["Agent"], paths: Sequence[Path], stalled: Sequence[float]) -> dict[str, Any]:
+    """What each run cost; ``stalled`` are seconds."""
+    from crlviz.networks.residual import parameter_count
 
     parameters = [parameter_count(agent.params) for agent in agents]
-    flops = [_flops(Path(path)) for path in paths]
-    together = [len(run_directory.read_config(Path(path)).get("together", [None])) for path in paths]
-    dataset = xr.Dataset(
-        {
-            "success": curve("success", "share of evaluation episodes that reach their goal", "1"),
-            "time_at_goal": curve("time_at_goal", "time at goal", "steps"),
-            "env_steps": curve("env_steps", "environment steps", "1"),
-            "gradient_steps": curve("gradient_steps", "updates", "1"),
-            "train_seconds": curve("train_seconds", "seconds of collecting and updating", "s"),
-            "score_success": score("success", f"success, mean of the last {LAST} evaluations", "1"),
-            "score_time_at_goal": score("time_at_goal", f"time at goal, mean of the last {LAST} evaluations", "steps"),
-            "stalled_seconds": (
-                "run",
-                [stalled for _, stalled in clocks],
-                {"long_name": "seconds that the machine stalled, left out of train_seconds", "units": "s"},
-            ),
-            "parameters": ("run", parameters, {"long_name": "parameters of actor and critic", "units": "1"}),
-            "flops_per_update": ("run", flops, {"long_name": "FLOPs an update, matrix products", "units": "1"}),
-        },
-        coords={
-            "run": np.arange(len(agents)),
-            "group": ("run", groups, {"long_name": "what a run differs in from others but for task and seed"}),
-            "env": coordinate("env", "task"),
-            "seed": coordinate("seed", "seed"),
-            "algorithm": coordinate("algorithm", "algorithm"),
-            "depth": coordinate("depth", "depth of the critic's encoders"),
-            "width": coordinate("width", "width of the critic's encoders"),
-            "actor_depth": coordinate("actor_depth", "depth of the actor"),
-            "actor_width": coordinate("actor_width", "width of the actor"),
-            "network": coordinate("network", "what the network lacks of the paper's"),
-            "batch_size": coordinate("batch_size", "rows of an update"),
-            "others": coordinate("others", "other settings in which runs of a task differ"),
-            "trained": coordinate("env_steps", "environment steps of the newest checkpoint"),
-            "together": ("run", together, {"long_name": "seeds trained at once", "units": "1"}),
-        }
-        | {name: ("run", datasets.values(agents, name)) for name in differing if name not in datasets.FACTS},
-        attrs={
-            "checkpoints": "\n".join(str(agent.source) for agent in agents),
-            "env": ", ".join(dict.fromkeys(fact["env"] for fact in facts)),
-        },
-    )
-    return datasets.described(dataset)
+    flops = [_flops(path) for path in paths]
+    return {
+        name: ("run", values, {"long_name": _MEANINGS[name], "units": units})
+        for name, values, units in (
+            ("stalled_seconds", stalled, "s"),
+            ("parameters", parameters, "1"),
+            ("flops_per_update", flops, "1"),
+        )
+    }
 
 
 def metrics(run: Path) -> pd.DataFrame:
@@ -167,14 +208,15 @@ def metrics(run: Path) -> pd.DataFrame:
     Raises:
       CrlvizError: the file is missing, cannot be read, or is not a table of evaluations.
     """
+    directory = RunDirectory(run)
+    if not directory.metrics_file.exists():
+        raise CrlvizError(f"{run} has no metrics.csv, so no learning curve; an imported run has none")
     try:
-        table = pd.read_csv(run / "metrics.csv")
-    except FileNotFoundError:
-        raise CrlvizError(f"{run} has no metrics.csv, so no learning curve; an imported run has none") from None
-    except (OSError, ValueError) as error:
-        raise CrlvizError(f"{run / 'metrics.csv'} cannot be read: {error}") from None
+        table = pd.DataFrame(directory.read_metrics()).apply(pd.to_numeric)
+    except ValueError as error:
+        raise CrlvizError(f"{directory.metrics_file} is not a table of evaluations ({error})") from None
     if not len(table) or not {"success", "time_at_goal", "env_steps"} <= set(table.columns):
-        raise CrlvizError(f"{run / 'metrics.csv'} is not a table of evaluations")
+        raise CrlvizError(f"{directory.metrics_file} is not a table of evaluations")
     return table
 
 
@@ -212,8 +254,8 @@ def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
 
     Returns:
       Columns ``group``, the ``FACTORS`` (without others), ``seeds`` (their number), ``scores`` (a list, one score for
-      each seed), ``score`` (their mean), and the mean costs of the runs: ``updates``, ``parameters``, ``flops`` (per
-      update) and ``seconds``.
+      each seed), ``score`` (their mean), and the mean costs of the runs: ``gradient_steps``, ``parameters``, ``flops``
+      (per update) and ``seconds``.
     """
     rows = []
     for group in dict.fromkeys(dataset.group.values.tolist()):
@@ -226,7 +268,7 @@ def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
                 "seeds": len(np.unique(part.seed)),
                 "scores": [float(score) for score in scores],
                 "score": float(np.mean(scores)),
-                "updates": float(part.gradient_steps.max("evaluation").mean()),
+                "gradient_steps": float(part.gradient_steps.max("evaluation").mean()),
                 "parameters": float(part.parameters.mean()),
                 "flops": float(part.flops_per_update.mean()),
                 "seconds": float(part.train_seconds.max("evaluation").mean()),
@@ -319,5 +361,5 @@ def _others(agents: Sequence["Agent"], tasks: Sequence[str]) -> list[str]:
 
 def _flops(run: Path) -> float:
     """FLOPs of an update as config.json records them; NaN if it does not."""
-    cost = run_directory.read_config(run).get("cost")
+    cost = RunDirectory(run).read_config().get("cost")
     return float(cost["flops_per_update"]) if isinstance(cost, dict) and "flops_per_update" in cost else np.nan

@@ -12,29 +12,29 @@ import jinja2
 import numpy as np
 import xarray as xr
 
-from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, is_shared, maze_of, passed
+from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, covered, is_shared, maze_of
 from crlviz import charts, datasets
 from crlviz.envs import mazes
 from crlviz.escaping import script_json
 
-MOST_BYTES = 6_000_000  # of maps and distances; base64 in the page takes a third more
+MAX_BYTES = 6_000_000  # of maps and distances; base64 in the page takes a third more
 _UNREACHED = 2**16 - 1  # stands for an infinite distance
 
 
-def fitting(maps: int, checkpoints: int, most: int) -> int:
-    """Choose the resolution at which a page stays below ``MOST_BYTES``.
+def choose_resolution(maps: int, checkpoints: int, max_resolution: int) -> int:
+    """Choose the resolution at which a page stays below ``MAX_BYTES``.
 
     A point takes one byte for each checkpoint and two for its distance.
 
     Args:
       maps: number of places times number of cells.
       checkpoints: number of checkpoints.
-      most: largest resolution.
+      max_resolution: largest resolution.
 
     Returns:
       Points along a cell's side.
     """
-    return min(most, max(1, int((MOST_BYTES / (maps * (checkpoints + 2))) ** 0.5)))
+    return min(max_resolution, max(1, int((MAX_BYTES / (maps * (checkpoints + 2))) ** 0.5)))
 
 
 def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
@@ -93,7 +93,7 @@ def _panels(dataset: xr.Dataset, free: np.ndarray, fixed: str) -> list[dict[str,
         correlation = np.stack(
             [part.rank_correlation.transpose("distance_kind", fixed).values for part in parts.values()]
         )
-        outlines = [passed(part.visits.values, free)[free] for part in parts.values()] if "visits" in dataset else []
+        outlines = [covered(part.visits.values, free)[free] for part in parts.values()] if "visits" in dataset else []
         result.append(
             {
                 "label": label,

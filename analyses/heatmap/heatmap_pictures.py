@@ -37,7 +37,7 @@ def is_shared(scale: str) -> bool:
     return scale == "shared"
 
 
-def passed(visits: np.ndarray, free: np.ndarray) -> np.ndarray:
+def covered(visits: np.ndarray, free: np.ndarray) -> np.ndarray:
     """Points that the policy covers [X, Y]: the free points it visited, with small gaps between them closed.
 
     Args:
@@ -50,7 +50,7 @@ def passed(visits: np.ndarray, free: np.ndarray) -> np.ndarray:
     return binary_erosion(binary_dilation(visits > 0, iterations=2), iterations=2, border_value=1) & free
 
 
-@charts.whole
+@charts.self_contained
 def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool = True) -> alt.TopLevelMixin:
     """Draw one map of Q for each checkpoint (columns) and goal or start (rows).
 
@@ -137,7 +137,7 @@ def _map(
     if maze is not None:
         layers.append(charts.walls(maze, axes))
     if "visits" in part:
-        layers.append(charts.outline(passed(part.visits.values, np.isfinite(q)), x, y, spacing, axes))
+        layers.append(charts.outline(covered(part.visits.values, np.isfinite(q)), x, y, spacing, axes))
     fixed = "goal" if "goal_x" in part.coords else "start"
     if maze is not None and fixed == "goal":
         layers.append(charts.marker(maze.xy(maze.starts), axes, "start"))

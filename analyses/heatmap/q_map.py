@@ -4,13 +4,10 @@ Maps of Q(s, a, g) over all free positions for a goal, with the rank correlation
 straight-line distance. Q means little where the policy never goes, so a map can outline the policy's coverage.
 """
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +16,17 @@ import xarray as xr
 from tqdm import tqdm
 
 from analyses.common import outputs
-from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, STILL, animate, is_shared, plot
-from crlviz import charts, datasets, envs, jax_config
-from crlviz.checkpoints import atomic_files
+from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, animate, plot
+from analyses.heatmap.places import (
+    MAX_PLACES,
+    all_places,
+    default_goals,
+    default_places,
+    default_resolution,
+    grid,
+    position,
+)
+from crlviz import datasets, jax_config
 from crlviz.envs import mazes
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
@@ -31,14 +36,10 @@ from crlviz.rollouts import simulate
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
-MOST_PLACES = 4
-MOST_ON_A_PAGE = 256  # goals or starts to choose from on the interactive page
-_STATIC = (".png", ".svg", ".pdf")  # formats without tooltips
-_MOST_POINTS = 256  # default limit along a map's longer side: a picture cannot show more
 FIXED = {"positions": "goal", "goals": "start"}  # axis of the maps -> the other argument of Q, which stays fixed
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def compute(
     agents: Sequence["Agent"],
     places: np.ndarray | None = None,
@@ -73,55 +74,18 @@ def compute(
       UsageError: unknown option, different walls or bodies, a place inside a wall, or an environment without a plane of
         goals.
     """
-    _check(over, action, resolution)
-    env, fixed = agents[0].env, FIXED[over]
+    check(over, action, resolution)
+    env = agents[0].env
+    _check_comparable(agents)
     resolution = default_resolution(env) if resolution is None else resolution
-    if env.goal_dim < 2:
-        raise UsageError(f"goals of {env.id} lie on a line; a map needs goals in a plane")
-    for agent in agents[1:]:
-        same_walls = agent.env.maze is None if env.maze is None else env.maze.same_ground(agent.env.maze)
-        if not same_walls or agent.env.state_dim != env.state_dim:
-            raise UsageError(
-                f"{agents[0].source} walks in {env.id} and {agent.source} in {agent.env.id}, which differ in walls "
-                "or bodies; draw them separately"
-            )
     state = jax.jit(env.reset)(jax.random.key(seed))  # jit: compiles one program instead of one for each operation
     if places is None:
-        places = default_places(agents[0], over) if env.placeable or over == "positions" else _position(env, state)
+        places = default_places(agents[0], over) if env.placeable or over == "positions" else position(env, state)
     places = np.atleast_2d(places)
-    x, y, free = _grid(env, resolution, seed)
+    x, y, free = grid(env, resolution, seed)
     points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
-    if env.maze is not None:
-        for place in places:
-            if not env.maze.is_free(place):
-                raise UsageError(f"the {fixed} {place[0]:g},{place[1]:g} is not in a free cell of {env.id}")
-    straight = np.where(free, np.linalg.norm(points[None] - places[:, None, None], axis=-1), np.nan)
-    geodesic = straight
-    if env.maze is not None:
-        geodesic = env.maze.geodesics(points, places)
-        geodesic = np.where(free & np.isfinite(geodesic), geodesic, np.nan)
-    dims = (fixed, "x", "y")
-    shared = xr.Dataset(
-        {
-            "geodesic": (dims, geodesic, {"long_name": "distance through the maze", "units": "m"}),
-            "straight": (dims, straight, {"long_name": "straight-line distance", "units": "m"}),
-        },
-        coords={
-            fixed: np.arange(len(places)),
-            f"{fixed}_x": (fixed, places[:, 0], {"long_name": f"{fixed}'s x", "units": "m"}),
-            f"{fixed}_y": (fixed, places[:, 1], {"long_name": f"{fixed}'s y", "units": "m"}),
-            "x": ("x", x, {"long_name": "x", "units": "m"}),
-            "y": ("y", y, {"long_name": "y", "units": "m"}),
-            "distance_kind": ["geodesic", "straight"],
-        },
-        attrs={
-            "env": datasets.worlds(agents),
-            "over": over,
-            "action": action,
-            "spacing": float(x[1] - x[0]) if len(x) > 1 else 1.0,
-        }
-        | _maze_attrs(env.maze),
-    )
+    shared = _distances(env, places, x, y, free, FIXED[over])
+    shared.attrs = {"env": datasets.env_names(agents), "over": over, "action": action} | shared.attrs
     observations = _observations(env, state, places, points[free], over)
     parts = []
     for agent in tqdm(agents, unit="checkpoint", disable=None if len(agents) > 2 else True):
@@ -137,59 +101,70 @@ def compute(
     return datasets.combine(agents, parts, shared)
 
 
-def _check(over: str, action: str, resolution: int | None) -> None:
+def _check_comparable(agents: Sequence["Agent"]) -> None:
+    """Check that one map can show all agents: the same body and walls, and goals in a plane."""
+    env = agents[0].env
+    if env.goal_dim < 2:
+        raise UsageError(f"goals of {env.id} lie on a line; a map needs goals in a plane")
+    for agent in agents[1:]:
+        same_walls = agent.env.maze is None if env.maze is None else env.maze.same_ground(agent.env.maze)
+        if not same_walls or agent.env.state_dim != env.state_dim:
+            raise UsageError(
+                f"{agents[0].source} walks in {env.id} and {agent.source} in {agent.env.id}, which differ in walls "
+                "or bodies; draw them separately"
+            )
+
+
+def _distances(
+    env: GoalEnv, places: np.ndarray, x: np.ndarray, y: np.ndarray, free: np.ndarray, fixed: str
+) -> xr.Dataset:
+    """The part that all agents share: distances in meters from each place to the points of the grid.
+
+    Args:
+      env: the environment.
+      places: [P, 2] in meters.
+      x, y, free: the grid, from ``grid``.
+      fixed: what the places are: ``goal`` or ``start``.
+
+    Raises:
+      UsageError: a place inside a wall.
+    """
+    points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
+    if env.maze is not None:
+        for place in places:
+            if not env.maze.is_free(place):
+                raise UsageError(f"the {fixed} {place[0]:g},{place[1]:g} is not in a free cell of {env.id}")
+    straight = np.where(free, np.linalg.norm(points[None] - places[:, None, None], axis=-1), np.nan)
+    geodesic = straight
+    if env.maze is not None:
+        geodesic = env.maze.geodesics(points, places)
+        geodesic = np.where(free & np.isfinite(geodesic), geodesic, np.nan)
+    dims = (fixed, "x", "y")
+    return xr.Dataset(
+        {
+            "geodesic": (dims, geodesic, {"long_name": "distance through the maze", "units": "m"}),
+            "straight": (dims, straight, {"long_name": "straight-line distance", "units": "m"}),
+        },
+        coords={
+            fixed: np.arange(len(places)),
+            f"{fixed}_x": (fixed, places[:, 0], {"long_name": f"{fixed}'s x", "units": "m"}),
+            f"{fixed}_y": (fixed, places[:, 1], {"long_name": f"{fixed}'s y", "units": "m"}),
+            "x": ("x", x, {"long_name": "x", "units": "m"}),
+            "y": ("y", y, {"long_name": "y", "units": "m"}),
+            "distance_kind": ["geodesic", "straight"],
+        },
+        attrs={"spacing": float(x[1] - x[0]) if len(x) > 1 else 1.0} | _maze_attrs(env.maze),
+    )
+
+
+def check(over: str, action: str, resolution: int | None) -> None:
     check_choice("over", over, FIXED)
     check_choice("action", action, ("policy", "zeros"))
     if resolution is not None and resolution < 1:
         raise UsageError(f"resolution {resolution}: a cell needs at least one point")
 
 
-@jax_config.as_usual
-def default_goals(agent: "Agent", most: int = MOST_PLACES) -> np.ndarray:
-    """Goal positions [G, 2] in meters of the agent's evaluation, sorted by geodesic distance, farthest first.
-
-    They are those of the evaluation environment. If it is the training environment and the maze has an evaluation
-    layout, they are those of that layout. Of more than ``most``, the ones farthest from the start and from each other.
-    """
-    maze = _evaluation_maze(agent)
-    if maze is None:
-        state = jax.jit(agent.eval_env.reset)(jax.random.key(0))
-        return np.asarray(state.obs[agent.eval_env.state_dim : agent.eval_env.state_dim + 2])[None]
-    cells = _goal_cells(maze)
-    if len(cells) > most:
-        return maze.xy(cells[maze.spread(cells, most, maze.starts[0])])
-    order = np.argsort(-maze.geodesic(maze.xy(cells), maze.xy(maze.starts[0])), kind="stable")
-    return maze.xy(cells[order])
-
-
-def _evaluation_maze(agent: "Agent") -> mazes.Maze | None:
-    """The maze whose goals ``default_goals`` gives."""
-    env, eval_id = agent.eval_env, f"{agent.eval_env.id}_eval"
-    return (envs.check(eval_id) if env is agent.env and eval_id in envs.ids() else None) or env.maze
-
-
-def _goal_cells(maze: mazes.Maze) -> np.ndarray:
-    """Cells [G, 2] that episodes take goals from."""
-    return np.array(sorted({tuple(cell) for cell in maze.pairs[0][:, 1].tolist()}) if maze.hops else maze.goals)
-
-
-@jax_config.as_usual
-def default_places(agent: "Agent", over: str, most: int = MOST_PLACES) -> np.ndarray:
-    """Default fixed places [P, 2] in meters: ``default_goals``; for maps over goals, the maze's first starts."""
-    if over == "positions":
-        return default_goals(agent, most)
-    env = agent.env
-    if env.maze is not None:
-        return env.maze.xy(env.maze.starts[:most])
-    return _position(env, jax.jit(env.reset)(jax.random.key(0)))[None]
-
-
-def _position(env: GoalEnv, state: Any) -> np.ndarray:
-    """Position [2] in meters of the body in a state."""
-    return np.asarray(state.obs)[list(env.goal_indices[:2])]
-
-
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def on_a_page(
     agents: Sequence["Agent"], *, over: str = "positions", resolution: int | None = None, **options: Any
 ) -> xr.Dataset:
@@ -199,49 +174,14 @@ def on_a_page(
       agents, over, options: as for ``compute``.
       resolution: largest number of points along a cell's side. Default: ``default_resolution``.
     """
-    from analyses.heatmap.heatmap_page import fitting
+    from analyses.heatmap.heatmap_page import choose_resolution
 
     env = agents[0].env
     places = all_places(env) if over == "positions" or env.placeable else default_places(agents[0], over)
     cells = len(env.maze.free) if env.maze else 100
-    most = default_resolution(env) if resolution is None else resolution
-    resolution = fitting(len(places) * cells, len(agents), most)
+    largest = default_resolution(env) if resolution is None else resolution
+    resolution = choose_resolution(len(places) * cells, len(agents), largest)
     return compute(agents, places, over=over, resolution=resolution, **options)
-
-
-@jax_config.as_usual
-def all_places(env: GoalEnv) -> np.ndarray:
-    """Places [P, 2] in meters to choose from on a page: the center of every free cell; without a maze, a 10 x 10 grid.
-
-    Of more than ``MOST_ON_A_PAGE`` cells, the start and those that lie farthest from it and from each other.
-    """
-    maze = env.maze
-    if maze is not None and len(maze.free) > MOST_ON_A_PAGE:
-        start, cells = maze.starts[0], np.array(maze.free)
-        chosen = maze.spread(cells, MOST_ON_A_PAGE - 1, start)
-        return maze.xy(sorted({start, *map(tuple, cells[chosen].tolist())}))
-    x, y, free = _grid(env, 1, 0)
-    return np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)[free]
-
-
-def default_resolution(env: GoalEnv) -> int:
-    """Default number of points along a cell's side: 8; in large mazes, as many as a picture can show."""
-    return min(8, max(1, _MOST_POINTS // max(env.maze.shape))) if env.maze else 8
-
-
-def _grid(env: GoalEnv, resolution: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coordinates x [X], y [Y] of the grid in meters, and which points are free [X, Y]."""
-    if env.maze is not None:
-        return env.maze.grid(resolution)
-    # No maze: a square around the starts and goals of episodes, with a margin.
-    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(seed), 256))
-    starts = np.asarray(states.obs)[:, list(env.goal_indices[:2])]
-    goals = np.asarray(states.obs)[:, env.state_dim : env.state_dim + 2]
-    both = np.concatenate([starts, goals])
-    center = (both.min(0) + both.max(0)) / 2
-    half = 0.6 * np.ptp(both, axis=0).max()
-    steps = (np.arange(10 * resolution) + 0.5) / (10 * resolution) * 2 - 1
-    return center[0] + half * steps, center[1] + half * steps, np.ones((len(steps), len(steps)), bool)
 
 
 def _observations(env: GoalEnv, state: Any, places: np.ndarray, points: np.ndarray, over: str) -> list[np.ndarray]:
@@ -257,7 +197,7 @@ def _observations(env: GoalEnv, state: Any, places: np.ndarray, points: np.ndarr
             )
         return [np.asarray(_placed(env, state, points, place)) for place in places]
     # A body that cannot be placed can still be used at its own position.
-    own = _position(env, state)
+    own = position(env, state)
     starts = [None if not env.placeable and np.allclose(place, own, atol=1e-6) else place for place in places]
     return [np.asarray(_placed(env, state, start, points)) for start in starts]
 
@@ -281,7 +221,7 @@ def _placed(env: GoalEnv, state: Any, positions: Any, goals: Any) -> jax.Array:
     drawn = state.obs[env.state_dim :]  # a goal's third coordinate (a height) stays as drawn
 
     def one(position, goal):
-        return env.placed(state, position, drawn.at[:2].set(goal))
+        return env.observation_at(state, position, drawn.at[:2].set(goal))
 
     axes = [None if value is None or value.ndim == 1 else 0 for value in (positions, goals)]
     return jax.vmap(one, axes)(positions, goals)
@@ -340,100 +280,6 @@ def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
     return {"maze": "\n".join(maze.rows), "cell_size": maze.cell_size, "origin": list(maze.origin)}
 
 
-@click.command()
-@outputs.checkpoints
-@outputs.out("heatmap.html", "gif for all of training")
-@click.option(
-    "--goal",
-    "goals",
-    multiple=True,
-    metavar="X,Y",
-    help="Goal in meters; may be given several times. Default: in html all cells, at most 256; else evaluation goals "
-    "far apart (in gif the farthest).",
-)
-@click.option(
-    "--goals",
-    "most",
-    type=int,
-    default=MOST_PLACES,
-    show_default=True,
-    help="Largest number of default goals (or starts) in a still picture.",
-)
-@click.option("--start", "starts", multiple=True, metavar="X,Y", help="Start in meters, for --over goals; as --goal.")
-@click.option(
-    "--over",
-    default="positions",
-    show_default=True,
-    help="positions: Q of all positions, for a goal; goals: Q of all goals, from a start.",
-)
-@click.option(
-    "--checkpoints",
-    "count",
-    type=int,
-    default=8,
-    show_default=True,
-    help="Number of checkpoints of each run in html and gif, evenly spaced.",
-)
-@click.option("--action", default="policy", show_default=True, help="Action in Q: policy or zeros.")
-@click.option("--scale", default="own", show_default=True, help="Color scale of each map: own or shared.")
-@click.option("--resolution", type=int, help="Points along a cell's side. Default: 8, fewer in large mazes.")
-@click.option("--coverage/--no-coverage", default=True, show_default=True, help="Outline where the policy goes.")
-def command(checkpoints, out, goals, most, starts, over, count, action, scale, resolution, coverage) -> None:
-    """Draw Q over the positions of a maze, one map for each checkpoint and goal.
-
-    An html without --goal is interactive: click a cell to move the goal, slide through training. A gif is an animation
-    through training. Other pictures, and an html with --goal, are still and show each run's newest checkpoint.
-
-    \b
-    Example: crlviz heatmap runs/d4 runs/d16 --out maps.html
-             crlviz heatmap runs/d4 runs/d16 --goal 2.5,2.5 --out maps.png --out maps.nc
-             crlviz heatmap runs/d4 runs/d16 --out q.gif
-    """
-    from analyses.heatmap.heatmap_page import page
-    from crlviz.agent import load_all, load_each
-    from crlviz.checkpoints.run_directory import through_training
-
-    draw = inspect.unwrap(plot)  # saving adds theme and data, which takes a chart of its own two seconds
-    outputs.check(out, also=(".gif",))
-    _check(over, action, resolution)
-    is_shared(scale)
-    fixed_places, other = (goals, starts) if over == "positions" else (starts, goals)
-    if other:
-        raise UsageError(f"--over {over} keeps the {FIXED[over]} fixed: give --{FIXED[over]}")
-    for option, number in (("checkpoints", count), ("goals", most)):
-        if number < 1:
-            raise UsageError(f"--{option} {number}: at least one is needed")
-    places = np.array([_read_place(place, FIXED[over]) for place in fixed_places]) if fixed_places else None
-    options = {"over": over, "action": action, "coverage": coverage}
-    runs, newest = zip(*load_each(checkpoints), strict=True)
-    endings = {path.suffix for path in out}
-    interactive, animated = ".html" in endings and places is None, ".gif" in endings
-    through = [through_training(path, count) for path in runs]
-    if animated and max(map(len, through)) < 2:
-        raise UsageError(STILL)
-    agents = load_all([path for paths in through for path in paths]) if interactive or animated else []
-    computed: list[xr.Dataset] = []
-    others: dict[str, Callable[[Path], None]] = {}
-    if interactive:
-        computed.append(on_a_page(agents, resolution=resolution, **options))
-        html = page(computed[0], scale=scale).encode(errors="replace")
-        others[".html"] = lambda path: atomic_files.write(path, html)
-    if animated:
-        shown = default_places(newest[0], over)[:1] if places is None else places
-        computed.append(compute(agents, shown, resolution=resolution, **options))
-        gif = animate(computed[-1], scale=scale)
-        others[".gif"] = lambda path: atomic_files.write(path, gif)
-    if endings - others.keys() - {".nc"} or not computed:
-        shown = default_places(newest[0], over, most) if places is None else places
-        computed.append(compute(newest, shown, resolution=resolution, **options))
-        others |= dict.fromkeys(_STATIC, lambda path: charts.save(draw(computed[-1], scale=scale, tips=False), path))
-        maze = _evaluation_maze(newest[0])
-        if places is None and over == "positions" and maze and len(shown) < (count := len(_goal_cells(maze))):
-            click.echo(f"{len(shown)} of {count} goals, far from the start and from each other; --goals {count}: all")
-    click.echo(summary(computed[0]))
-    outputs.write(out, computed[0], lambda: draw(computed[-1], scale=scale), others)
-
-
 def summary(dataset: xr.Dataset) -> str:
     """Rank correlations of each run's newest checkpoint as a text table; the mean if there are many places."""
     fixed = dataset.geodesic.dims[0]
@@ -444,26 +290,11 @@ def summary(dataset: xr.Dataset) -> str:
         places = [
             f"{x:g},{y:g}" for x, y in zip(dataset[f"{fixed}_x"].values, dataset[f"{fixed}_y"].values, strict=True)
         ]
-        if len(places) > MOST_PLACES:
+        if len(places) > MAX_PLACES:
             correlation, places = correlation.mean(fixed, keepdims=True), [f"mean of {len(places)}"]
         for place, (by_maze, by_line) in zip(places, correlation.values, strict=True):
             rows.append(f"{label:{width}} {place:>14} {by_maze:6.2f} {by_line:6.2f}")
     return "\n".join(rows)
 
 
-def _read_place(text: str, option: str) -> tuple[float, float]:
-    """Parse X,Y in meters.
-
-    Raises:
-      UsageError: the text is not two finite numbers.
-    """
-    try:
-        x, y = (float(part) for part in text.split(","))
-        if not np.isfinite([x, y]).all():
-            raise ValueError
-    except ValueError:
-        raise UsageError(f"--{option} takes X,Y in meters, for example 2.5,-1, not {text!r}") from None
-    return x, y
-
-
-__all__ = ["all_places", "animate", "command", "compute", "default_goals", "default_places", "plot", "summary"]
+__all__ = ["all_places", "animate", "compute", "default_goals", "default_places", "plot", "summary"]

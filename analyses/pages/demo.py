@@ -1,38 +1,32 @@
-"""``crlviz demo``: train shallow and deep agents in one maze, and write a page that shows what each learned.
+"""``crlviz demo``: train shallow and deep agents in one world, and write a page that shows what each learned.
 
 Training runs as ``crlviz train`` in one process per core, so the page can list the commands that ran.
 """
 
-import base64
 import contextlib
 import json
-import os
-import shlex
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 from tqdm import tqdm
 
-from crlviz import statistics
 from crlviz.checkpoints import atomic_files
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.processes import process_pool
 from crlviz.processes.process_pool import LOGS, Job
 
-ENV = "point_big_maze"
-SHALLOW, DEEP, WIDTH = 4, 16, 64
+ENV = "swimmer"
+SHALLOW, DEEP, WIDTH = 4, 16, 32
 # A trunk has about depth x width^2 parameters, so depth 4 with twice the width has as many as depth 16.
 WIDE = WIDTH * round((DEEP / SHALLOW) ** 0.5)
-ENV_STEPS, QUICK_ENV_STEPS = 2_304_000, 1_152_000
+ENV_STEPS = 6_092_800  # whole training steps and evaluations of the preset
 SEEDS = (0, 1, 2)
-SHOWN_SEED, SHOWN_GOALS = 0, 2
 
 
 @dataclass(frozen=True)
@@ -74,25 +68,22 @@ class Run:
     @property
     def share(self) -> float:
         """Share of the run that is done; 1 once the directory holds this run, finished."""
-        from analyses.common.runs import metrics
-        from crlviz.checkpoints.run_directory import all_steps, read_config
-
+        run = RunDirectory(self.out)
         try:
-            if read_config(self.out)["command"][1:] != self.arguments:
+            if run.read_config()["command"][1:] != self.arguments:
                 return 0.0
-            done, saved = int(metrics(self.out).env_steps.iloc[-1]), all_steps(self.out)
-        except (CrlvizError, KeyError):
+            done, finished = int(run.read_metrics()[-1]["env_steps"]), run.finished()
+        except (CrlvizError, KeyError, IndexError):
             return 0.0
-        complete = done >= self.kind.env_steps and done in saved
-        return 1.0 if complete else min(0.99, done / self.kind.env_steps)
+        return 1.0 if finished else min(0.99, done / self.kind.env_steps)
 
     @property
     def is_made_here(self) -> bool:
         """Whether the directory holds a run that a demo started, according to its note."""
-        from crlviz.checkpoints.run_directory import read_config
-
         try:
-            return self.out.is_dir() and read_config(self.out)["command"][1:] == json.loads(self._note.read_text())
+            return self.out.is_dir() and RunDirectory(self.out).read_config()["command"][1:] == json.loads(
+                self._note.read_text()
+            )
         except (CrlvizError, KeyError, OSError, ValueError):
             return False
 
@@ -121,7 +112,7 @@ def train_all(runs: Sequence[Run], title: str) -> None:
     jobs = {}
     for run in waiting:
         arguments = run.arguments
-        if run.share and (run.out / "state").exists():  # from a demo that was stopped
+        if run.share and RunDirectory(run.out).states():  # from a demo that was stopped
             arguments = ["train", "--resume", str(run.out)]
         elif run.is_made_here:  # from a demo with other settings, or one that was stopped before its first save
             shutil.rmtree(run.out)
@@ -153,11 +144,9 @@ def _result(run: Path) -> str:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Directory to write.  [default: demo, or demo-quick]")
-@click.option(
-    "--quick", is_flag=True, help="One seed and half the training: two minutes, but too few seeds to compare."
-)
+@click.option("--quick", is_flag=True, help="One seed instead of three: three minutes, but too few seeds to compare.")
 def command(out: Path | None, quick: bool) -> None:
-    """Train depth 4 and depth 16 in a maze on this machine, and write a page that shows what they learned.
+    """Train depth 4 and depth 16 on this machine, and write a page that shows what they learned.
 
     It also trains two controls: depth 4 with as many parameters as depth 16, and depth 4 for as many seconds. Finished
     runs in OUT are kept and unfinished ones resumed, so an interrupted demo continues where it stopped.
@@ -167,24 +156,24 @@ def command(out: Path | None, quick: bool) -> None:
     """
     start = time.perf_counter()
     out = out or Path("demo-quick" if quick else "demo")
+    from analyses.pages.demo_page import report
+
     seeds = SEEDS[:1] if quick else SEEDS
-    steps = QUICK_ENV_STEPS if quick else ENV_STEPS
     click.echo(f"Training depth {SHALLOW} and depth {DEEP} on {ENV}, {len(seeds)} seed(s) each, and two controls.")
-    shallow = Kind("depth4", f"depth {SHALLOW}", SHALLOW, WIDTH, steps)
-    deep = Kind("depth16", f"depth {DEEP}", DEEP, WIDTH, steps)
-    wide = Kind("depth4-wide", f"depth {SHALLOW}, as many parameters (width {WIDE})", SHALLOW, WIDE, steps)
+    shallow = Kind("depth4", f"depth {SHALLOW}", SHALLOW, WIDTH, ENV_STEPS)
+    deep = Kind("depth16", f"depth {DEEP}", DEEP, WIDTH, ENV_STEPS)
+    wide = Kind("depth4-wide", f"depth {SHALLOW}, as many parameters (width {WIDE})", SHALLOW, WIDE, ENV_STEPS)
     # The longest runs first, so that no core waits for a long run at the end.
     first = [Run(kind, seed, out / "runs") for kind in (deep, wide, shallow) for seed in seeds]
     train_all(first, "training")
     ratio = _seconds(first, deep) / _seconds(first, shallow)
-    longer = Kind(
-        "depth4-long", f"depth {SHALLOW}, as many seconds", SHALLOW, WIDTH, 1000 * round(steps * ratio / 1000)
-    )
+    steps = 1000 * round(ENV_STEPS * ratio / 1000)
+    longer = Kind("depth4-long", f"depth {SHALLOW}, as many seconds", SHALLOW, WIDTH, steps)
     second = [Run(longer, seed, out / "runs") for seed in seeds]
     train_all(second, f"depth {SHALLOW} for as many seconds")
     runs = sorted(first, key=lambda run: (shallow, deep, wide).index(run.kind)) + second
     click.echo("Drawing.")
-    index = report(runs, out, quick=quick, began=start)
+    index = report(runs, out, env=ENV, quick=quick, began=start)
     click.echo(f"Took {time.perf_counter() - start:.0f} s. Open {index} in a browser.")
 
 
@@ -193,111 +182,3 @@ def _seconds(runs: Sequence[Run], kind: Kind) -> float:
     from analyses.common.runs import clock, metrics
 
     return float(np.mean([clock(metrics(run.out))[0][-1] for run in runs if run.kind == kind]))
-
-
-def report(runs: Sequence[Run], out: Path, *, quick: bool, began: float) -> Path:
-    """Write pictures, tables and the page for finished runs, shallow and deep first; returns the path of the page."""
-    import altair as alt
-    import jinja2
-
-    from analyses.common import runs as run_data
-    from analyses.heatmap import q_map
-    from analyses.sweeps import efficiency, scaling
-    from crlviz import charts, datasets
-    from crlviz.agent import load
-
-    titles = {run.out: run.kind.title for run in runs}
-    data = run_data.compute(list(titles)).assign_coords(group=("run", list(titles.values())))
-    table = efficiency.table(data, "success")
-    kinds = list(dict.fromkeys(run.kind for run in runs))
-    shallow, deep = kinds[0], kinds[1]
-    agents = {run: load(run.out) for run in runs if run.kind in (shallow, deep)}
-    maps = q_map.compute(list(agents.values()), coverage=True)
-    shown = maps.isel(goal=slice(SHOWN_GOALS))
-    shown = shown.sel(seed=SHOWN_SEED) if "seed" in shown.dims else shown
-    pictures = {
-        "heatmaps": q_map.plot(shown),
-        "curves": alt.hconcat(*(scaling.curves(data, over=over) for over in ("gradient_steps", "train_seconds"))),
-        "efficiency": efficiency.panels(data, metric="success", costs=("updates", "parameters", "seconds")),
-    }
-    for name, picture in pictures.items():
-        charts.save(picture, out / f"{name}.png")
-    datasets.save(maps, out / "heatmaps.nc")
-    table.assign(scores=[" ".join(f"{score:.3f}" for score in scores) for scores in table.scores]).to_csv(
-        out / "results.csv", index=False, float_format="%.6g"
-    )
-    _animate([run for run in agents if run.seed == SHOWN_SEED], agents, out / "policies.gif")
-    page = jinja2.Template(
-        resources.files("analyses.pages").joinpath("demo.html").read_text(encoding="utf-8"), autoescape=True
-    ).render(
-        quick=quick,
-        env=ENV,
-        kinds=kinds,
-        seeds=len({run.seed for run in runs}),
-        shown_seed=SHOWN_SEED,
-        findings=findings(table, kinds),
-        correlations=_correlations(maps, kinds[:2]),
-        rows=table.to_dict("records"),
-        script=charts.embed_script(),
-        charts={name: charts.embed(picture, name) for name, picture in pictures.items()},
-        animation=base64.b64encode((out / "policies.gif").read_bytes()).decode(),
-        commands=[shlex.join(["crlviz", *run.arguments]) for run in runs],
-        out=out,
-        first=[run.out for run in agents if run.seed == SHOWN_SEED],
-        stalls=run_data.stalls(data),
-        seconds=time.perf_counter() - began,
-        settings=agents[runs[0]].config,
-        cores=os.cpu_count(),
-    )
-    index = out / "index.html"
-    index.write_text(page, encoding="utf-8", errors="replace")
-    for sentence in findings(table, kinds):
-        click.echo(f"  {sentence}")
-    return index
-
-
-def findings(table: Any, kinds: Sequence[Kind]) -> list[str]:
-    """Compare deep with shallow at equal updates, parameters and seconds: one sentence each, corrected for three tests.
-
-    Args:
-      table: from ``analyses.sweeps.efficiency.table``.
-      kinds: shallow, deep, equal parameters, equal seconds.
-    """
-    by_group = {row["group"]: row for row in table.to_dict("records")}
-    deep, others = by_group[kinds[1].title], (kinds[0], kinds[2], kinds[3])
-    sentences = []
-    for quantity, kind in zip(("updates", "parameters", "seconds"), others, strict=True):
-        other = by_group[kind.title]
-        comparison = statistics.compare(deep["scores"], other["scores"], len(others), largest=1.0)  # shares
-        verdict = comparison.words("deeper is better here", "deeper is worse here")
-        sentences.append(
-            f"At equal {quantity}, depth {kinds[1].depth} reaches {deep['score']:.0%} of the goals and depth "
-            f"{kind.depth} {other['score']:.0%}: {verdict}."
-        )
-    return sentences
-
-
-def _correlations(maps: Any, kinds: Sequence[Kind]) -> list[tuple[str, float, float]]:
-    """Mean rank correlation of Q with distance, over seeds and goals.
-
-    Returns:
-      For each depth: title, correlation with the distance in the maze, correlation with the straight-line distance.
-    """
-    result = []
-    for kind in kinds:
-        mean = maps.rank_correlation.sel(depth=kind.depth)
-        mean = mean.mean([dim for dim in mean.dims if dim != "distance_kind"]).values
-        result.append((kind.title, float(mean[0]), float(mean[1])))
-    return result
-
-
-def _animate(runs: Sequence[Run], agents: dict[Run, Any], path: Path) -> None:
-    """Write a GIF of one seed's policies, side by side, each from the start to every goal at once."""
-    from crlviz.charts import depth_color
-    from crlviz.rendering.maze_gif import animate
-    from crlviz.rollouts import rollout
-
-    maze = agents[runs[0]].env.maze
-    goals = maze.xy(maze.goals)
-    episodes = {run.kind.title: rollout(agents[run], len(goals), goals=goals) for run in runs}
-    animate(maze, episodes, path, colors=[depth_color(run.kind.depth) for run in runs])

@@ -14,7 +14,8 @@ from analyses.common import outputs
 from analyses.common.runs import clock, find, metrics
 from analyses.pages import figures, sweep_cost
 from analyses.pages.figures import Figure, Runs
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints import atomic_files
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
 
@@ -113,7 +114,7 @@ def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[
         entries.append(entry)
         if entry.missing:
             if figure.sweep:
-                typed = run_directory.read_config(runs.paths[0]).get("command") or []
+                typed = RunDirectory(runs.paths[0]).read_config().get("command") or []
                 entry.command = sweep_cost.command(figure, runs, typed)
                 if timed_runs := _train_seconds(runs):
                     entry.hours = sweep_cost.hours(figure, *timed_runs)

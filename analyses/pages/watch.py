@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints import atomic_files
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 
 if TYPE_CHECKING:
@@ -98,10 +99,10 @@ def _set_session_nice(nice: int) -> None:
 
 def _check_run(run: Path) -> None:
     """Raise a UsageError if the run does not exist (probably a typo) or cannot train."""
-    if not (run / "config.json").is_file():
+    if not RunDirectory(run).exists():
         fault = "is not a run directory: it has no config.json" if run.exists() else "does not exist"
         raise UsageError(f"{run} {fault}; name a run that has started, or start one with crlviz train ... --watch")
-    if "imported" in run_directory.read_config(run):
+    if "imported" in RunDirectory(run).read_config():
         raise UsageError(f"{run} was imported and is not training; crlviz heatmap {run} draws its heatmap")
 
 
@@ -112,11 +113,11 @@ def _progress(run: Path) -> tuple[int, int, bool] | None:
       Environment steps of the last evaluation, environment steps of the newest checkpoint, whether the run is finished.
     """
     try:
-        last = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()[-1]
         # Ask this first: a finished run then certainly has its last checkpoint.
-        finished = run_directory.finished(run, run_directory.read_config(run))
-        return int(last.partition(",")[0]), run_directory.all_steps(run)[-1], finished
-    except (OSError, ValueError, IndexError, KeyError, CrlvizError):
+        finished = RunDirectory(run).finished()
+        row, checkpoint = RunDirectory(run).read_metrics()[-1], RunDirectory(run).checkpoint_steps()[-1]
+        return int(row["env_steps"]), checkpoint, finished
+    except (IndexError, CrlvizError):
         return None
 
 
@@ -151,7 +152,7 @@ def write(run: Path, *, over: bool) -> Path:
         **{"refresh": _REFRESH_SECONDS} | _heatmap(agent) | _clip(agent),
     )
     folder = run / "watch"
-    with atomic_files.naming(folder):  # without parents: do not recreate a removed run
+    with atomic_files.errors_naming(folder):  # without parents: do not recreate a removed run
         folder.mkdir(exist_ok=True)
     atomic_files.write(folder / "index.html", page.encode(errors="replace"))
     return folder / "index.html"
@@ -163,7 +164,7 @@ def _curves(table: "pd.DataFrame") -> "alt.HConcatChart":
 
     from crlviz import charts
 
-    x = alt.X("env_steps:Q", title="environment steps", axis=charts.amounts(tickCount=4))
+    x = alt.X("env_steps:Q", title="environment steps", axis=charts.number_axis(tickCount=4))
     panels = []
     for column, title in _CURVES.items():
         domain: dict[str, Any] = {"domain": [0, 1]} if column == "success" else {"zero": column != "critic_loss"}
@@ -204,15 +205,15 @@ def _clip(agent: "Agent") -> dict[str, Any]:
 def _animate_points(agent: "Agent", path: Path) -> dict[str, Any]:
     """Write a GIF of point masses that go to every goal; returns values for the page."""
     from crlviz.charts import depth_color
-    from crlviz.rendering.maze_gif import animate
+    from crlviz.rendering.top_view import Ground, Panel, animate
     from crlviz.rollouts import rollout
 
     maze = agent.env.maze
     assert maze is not None
     goals = maze.xy(maze.goals)[:_CLIP_EPISODES]
     episodes = rollout(agent, len(goals), goals=goals)
-    colors = [depth_color(agent.facts["depth"])]
-    animate(maze, {"newest checkpoint": episodes}, path, colors=colors, every=4, fps=15)
+    panel = Panel("newest checkpoint", episodes, depth_color(agent.facts["depth"]))
+    animate(Ground(maze.extent, 300, maze), [panel], path, every=4, fps=15)
     return {"clip_shows": "from the start to all goals at once"}
 
 

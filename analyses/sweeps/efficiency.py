@@ -18,12 +18,12 @@ from crlviz import charts
 from crlviz.options import check_choice
 
 COSTS = {
-    "updates": "updates",
+    "gradient_steps": "updates",
     "parameters": "parameters of actor and critic",
     "flops": "FLOPs an update (matrix products)",
     "seconds": "training seconds",
 }
-_SHORT = {"updates": "updates", "parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
+_SHORT = {"gradient_steps": "updates", "parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}
 _LINES = {"depth": "deeper, at one width", "width": "wider, at one depth"}
 _LINE_STYLE = alt.Scale(domain=list(_LINES.values()), range=[charts.SOLID, [5, 4]])
 NEEDS = (
@@ -47,7 +47,7 @@ def pareto(costs: Sequence[float] | np.ndarray, scores: Sequence[float] | np.nda
     return ~np.any(no_worse & better, axis=1)
 
 
-@charts.whole
+@charts.self_contained
 def plot(
     dataset: xr.Dataset,
     *,
@@ -122,7 +122,7 @@ def _panel(
         f"{cost}:Q",
         title=COSTS[cost],
         scale=alt.Scale(type="log", nice=False, padding=25),
-        axis=charts.amounts(tickCount=4),
+        axis=charts.number_axis(tickCount=4),
     )
     domain = alt.Scale(domain=[0, 1]) if metric == "success" else alt.Scale(zero=True)
     y = alt.Y("value:Q", title=METRICS[metric], scale=domain)

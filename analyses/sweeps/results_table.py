@@ -22,8 +22,8 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
     Returns:
       Columns ``task``, ``network`` (the group), ``seeds`` (their number), ``time_at_goal``, ``success`` and their
       ``..._lowest`` and ``..._highest`` (over seeds; NaN over tasks), ``parameters``, ``flops_per_update``,
-      ``updates``, ``train_seconds``, and ``paper``: the paper's time at goal with its standard error, at width 256, if
-      task, depth and architecture match; else empty.
+      ``gradient_steps``, ``train_seconds``, and ``paper``: the paper's time at goal with its standard error, at width
+      256, if task, depth and architecture match; else empty.
     """
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     paper = paper_numbers()
@@ -37,7 +37,7 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
                 | _score("time_at_goal", at_goal)
                 | _score("success", success)
                 | {"parameters": at_goal["parameters"], "flops_per_update": at_goal["flops"]}
-                | {"updates": at_goal["updates"], "train_seconds": at_goal["seconds"]}
+                | {"gradient_steps": at_goal["gradient_steps"], "train_seconds": at_goal["seconds"]}
                 | {"paper": _of_paper(paper, task, at_goal)}
             )
     by_task = pd.DataFrame(rows)
@@ -76,7 +76,7 @@ def markdown(table: pd.DataFrame) -> str:
             f"{row['parameters']:,.0f}",
             "" if pd.isna(row["flops_per_update"]) else f"{row['flops_per_update']:.3g}",
         ]
-        cells += [f"{row['updates']:,.0f}", f"{row['train_seconds']:.0f}", row["paper"]]
+        cells += [f"{row['gradient_steps']:,.0f}", f"{row['train_seconds']:.0f}", row["paper"]]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

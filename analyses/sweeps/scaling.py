@@ -17,7 +17,7 @@ from analyses.common.runs import LAST, METRICS, vary
 from analyses.sweeps import results_table
 from crlviz import charts, datasets
 from crlviz.checkpoints import atomic_files
-from crlviz.options import check_choice
+from crlviz.options import Command, check_choice
 
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
 _COLORS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of lines that are not depths
@@ -30,14 +30,14 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
 
 
 def curves(
-    dataset: xr.Dataset, *, metric: str = "success", over: str = "gradient_steps", size: int = 380, title: str = ""
+    dataset: xr.Dataset, *, metric: str = "success", x_axis: str = "gradient_steps", size: int = 380, title: str = ""
 ) -> alt.LayerChart | alt.FacetChart:
     """Draw scores over training: a thick line for each group (the mean over seeds), thin lines for its seeds.
 
     Args:
       dataset: from ``analyses.common.runs.compute``, of one task.
       metric: a key of ``METRICS``.
-      over: a key of ``AXES``.
+      x_axis: a key of ``AXES``.
       size: width in pixels.
       title: default: the axis.
     """
@@ -46,16 +46,16 @@ def curves(
         depth = int(part.depth[0])
         for index in range(part.sizes["run"]):
             run = part.isel(run=index)
-            for x, y in zip(run[over].values, run[metric].values, strict=True):
+            for x, y in zip(run[x_axis].values, run[metric].values, strict=True):
                 seeds.append({"group": group, "depth": depth, "run": int(run.run), "x": x, "score": y})
         for evaluation in range(part.sizes["evaluation"]):
             values = part[metric].values[:, evaluation]
             if np.isfinite(values).all():
-                x, y = part[over].values[:, evaluation].mean(), values.mean()
+                x, y = part[x_axis].values[:, evaluation].mean(), values.mean()
                 means.append({"group": group, "depth": depth, "x": x, "score": y})
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     style = styles(dataset)
-    x = alt.X("x:Q", title=AXES[over], axis=charts.amounts(tickCount=6))
+    x = alt.X("x:Q", title=AXES[x_axis], axis=charts.number_axis(tickCount=6))
     y = alt.Y("score:Q", title=METRICS[metric], scale=_domain(metric))
     legend = alt.Legend(orient="bottom", columns=1, title=None, labelLimit=400, symbolOpacity=1, symbolSize=400)
     color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
@@ -67,7 +67,7 @@ def curves(
     return charts.layers(
         thin.encode(x=x, y=y, color=color, strokeDash=dash, detail="run:N"),
         thick.encode(x=x, y=y, color=color, strokeDash=dash),
-    ).properties(width=size, height=260, title=alt.TitleParams(title or f"against {AXES[over]}", subtitle=note))
+    ).properties(width=size, height=260, title=alt.TitleParams(title or f"against {AXES[x_axis]}", subtitle=note))
 
 
 def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
@@ -111,7 +111,9 @@ class Panel:
         return f"crlviz sweep ENV {self.options} --seed 0-4 --out RUNS"
 
 
-def panels(dataset: xr.Dataset, metric: str = "time_at_goal", over: str = "env_steps") -> dict[str, alt.TopLevelMixin]:
+def panels(
+    dataset: xr.Dataset, metric: str = "time_at_goal", x_axis: str = "env_steps"
+) -> dict[str, alt.TopLevelMixin]:
     """Draw the panels that the runs of one task support, by their names in ``PANELS``."""
     drawn = {}
     for name, panel in PANELS.items():
@@ -120,30 +122,30 @@ def panels(dataset: xr.Dataset, metric: str = "time_at_goal", over: str = "env_s
         most = max(len(set(column)) for column in zip(*values, strict=True))
         # With two factors, there must be more combinations than values of either: both vary, not only jointly.
         if len(set(values)) > (most if len(panel.factors) > 1 else 1):
-            drawn[name] = panel.draw(part, metric, over)
+            drawn[name] = panel.draw(part, metric, x_axis)
     return drawn
 
 
-@charts.whole
-def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", over: str = "env_steps") -> alt.TopLevelMixin:
+@charts.self_contained
+def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", x_axis: str = "env_steps") -> alt.TopLevelMixin:
     """Draw every panel that the runs support, in a block for each task; learning curves if they support none.
 
     Args:
       dataset: from ``analyses.common.runs.compute``, or read back from netCDF.
       metric: a key of ``METRICS``.
-      over: a key of ``AXES``: the axis of learning curves.
+      x_axis: a key of ``AXES``: the axis of learning curves.
 
     Raises:
       UsageError: unknown metric or axis.
     """
     check_choice("metric", metric, METRICS)
-    check_choice("over", over, AXES)
+    check_choice("x_axis", x_axis, AXES)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     blocks = []
     for task in tasks:
         part = dataset.isel(run=dataset.env.values == task)
-        pictures: list[Any] = list(panels(part, metric, over).values())
-        pictures = pictures or [curves(part, metric=metric, over=over, title="Learning curves")]
+        pictures: list[Any] = list(panels(part, metric, x_axis).values())
+        pictures = pictures or [curves(part, metric=metric, x_axis=x_axis, title="Learning curves")]
         block = alt.concat(*pictures, columns=2, spacing=30, title=task)
         blocks.append(block.resolve_scale(color="independent", shape="independent", strokeDash="independent"))
     lacking = [panel.title for panel in missing(dataset)]
@@ -180,10 +182,10 @@ def _cells(part: xr.Dataset, names: Sequence[str], metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _curves(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
+def _curves(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
     """Learning curves, a line for each depth."""
     part = runs.relabel(part, "depth").sortby("depth")
-    return curves(part, metric=metric, over=over, size=330, title="Learning curves by depth")
+    return curves(part, metric=metric, x_axis=x_axis, size=330, title="Learning curves by depth")
 
 
 def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.TopLevelMixin:
@@ -215,7 +217,7 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
     )
 
 
-def _grid(part: xr.Dataset, metric: str, over: str) -> alt.TopLevelMixin:
+def _grid(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
     """Final scores by actor and critic depth, as numbers on colored tiles."""
     data = _cells(part, ["depth", "actor_depth"], metric)
     middle = (data.value.min() + data.value.max()) / 2
@@ -245,19 +247,19 @@ PANELS = {
     "depth": Panel(
         "final score by depth (figures 1 and 5, table 1)",
         ("depth",),
-        lambda part, metric, over: _over(part, metric, "depth", "depth", "Final score by depth"),
+        lambda part, metric, x_axis: _over(part, metric, "depth", "depth", "Final score by depth"),
         "--depth 4,8,16,32",
     ),
     "ablation": Panel(
         "without residual, LayerNorm, Swish (figures 5 and 16)",
         ("depth", "network"),
-        lambda part, metric, over: _over(part, metric, "depth", "network", "With and without parts of the network"),
+        lambda part, metric, x_axis: _over(part, metric, "depth", "network", "With and without parts of the network"),
         "--depth 4,8,16,32 --ablate residual,layer-norm,swish",
     ),
     "batch": Panel(
         "batch size by depth (figure 7)",
         ("depth", "batch_size"),
-        lambda part, metric, over: _over(part, metric, "batch_size", "depth", "Batch size by depth"),
+        lambda part, metric, x_axis: _over(part, metric, "batch_size", "depth", "Batch size by depth"),
         "--depth 4,16 --batch-size 64,256",
     ),
     "grid": Panel(
@@ -269,14 +271,14 @@ PANELS = {
 }
 
 
-@click.command()
+@click.command(cls=Command, old_options={"--over": "--x-axis"})
 @outputs.runs
 @outputs.out("scaling.html", "csv or md for the table")
 @outputs.metric
 @click.option(
-    "--over", type=click.Choice(list(AXES)), default="env_steps", show_default=True, help="Axis of the curves."
+    "--x-axis", type=click.Choice(list(AXES)), default="env_steps", show_default=True, help="Axis of the curves."
 )
-def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) -> None:
+def command(paths: Sequence[Path], out: Sequence[Path], metric: str, x_axis: str) -> None:
     """Draw learning curves and final scores over depth, batch size, actor and critic depth, and ablations.
 
     RUNS are run directories, or directories that hold some. Panels that they do not support are listed with the sweeps
@@ -297,7 +299,7 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, over: str) 
         ".csv": lambda path: atomic_files.write(path, table.to_csv(index=False, float_format="%.6g").encode()),
         ".md": lambda path: atomic_files.write(path, results_table.markdown(table).encode()),
     }
-    outputs.write(out, dataset, lambda: plot(dataset, metric=metric, over=over), tables)
+    outputs.write(out, dataset, lambda: plot(dataset, metric=metric, x_axis=x_axis), tables)
 
 
 __all__ = ["AXES", "LAST", "PANELS", "command", "compute", "curves", "missing", "panels", "plot", "styles"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,11 @@ from flax import struct
 
 from crlviz.algorithms.optimizer import adam, norm
 from crlviz.networks import flops
-from crlviz.networks.residual import Actor, Critic, Params, distance, parameter_count
+from crlviz.networks.residual import Actor, Critic, Params, apply, distance, parameter_count
 from crlviz.precision import EXACT
+
+if TYPE_CHECKING:
+    from crlviz.networks.fused_trunk import FusedTrunk
 
 Gradients = tuple[Any, Any, jax.Array]  # of the actor, critic and temperature losses
 
@@ -120,6 +123,11 @@ class CRL:
     replicate: Callable[[jax.Array], jax.Array] = _identity
 
     @property
+    def trunk(self) -> "FusedTrunk | None":
+        """That of both networks, which share it."""
+        return self.actor.trunk
+
+    @property
     def _optimizer(self) -> optax.GradientTransformation:
         return optax.adam(self.config.learning_rate)
 
@@ -149,8 +157,10 @@ class CRL:
           update (paper figure 4), without recomputation by ``remat``.
         """
         learner = jax.eval_shape(lambda: self.init(jax.random.key(0)))
-        actor = replace(self.actor, config=replace(self.actor.config, remat=False))
-        plain = CRL(self.config, actor, replace(self.critic, config=replace(self.critic.config, remat=False)))
+        # The fused path computes the same products, inside kernels, where they cannot be counted.
+        actor = replace(self.actor, config=replace(self.actor.config, remat=False), trunk=None)
+        critic = replace(self.critic, config=replace(self.critic.config, remat=False), trunk=None)
+        plain = CRL(self.config, actor, critic)
         sizes = self.critic.state_size, self.critic.action_size, self.critic.goal_size
         batch = [jax.ShapeDtypeStruct((batch_size, size), jnp.float32) for size in sizes]
         key = jax.eval_shape(lambda: jax.random.key(0))
@@ -168,10 +178,14 @@ class CRL:
           The loss [], psi(goal) [B, 64], and the metrics of ``info_nce``.
         """
         phi, psi = self.critic.phi(params, state, action), self.critic.psi(params, goal)
+        loss, detail = self.contrast(phi, psi)
+        return loss, (psi, detail)
+
+    def contrast(self, phi: jax.Array, psi: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """``info_nce`` of a batch of embeddings [B, 64]."""
         # Each device computes its rows of the logits: its own state-actions against the goals of the whole batch.
         logits = pairwise_logits(phi, self.replicate(psi))
-        loss, detail = info_nce(logits, self.config.logsumexp_penalty)
-        return loss, (psi, detail)
+        return info_nce(logits, self.config.logsumexp_penalty)
 
     def actor_loss(
         self,
@@ -205,12 +219,11 @@ class CRL:
         """Gradients of the three losses on a batch [B, ...], each by its own parameters; and the update's metrics."""
         noise = jax.random.normal(key, action.shape)
         alpha = jnp.exp(learner.log_alpha)
-        (critic_loss, (psi, detail)), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
-            learner.critic, state, action, goal
+        losses = self._joint_losses if self.trunk else self._losses
+        (critic_loss, actor_loss), (critic_grad, actor_grad), log_prob, detail = losses(
+            learner, alpha, state, action, goal, noise
         )
-        (actor_loss, log_prob), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
-            learner.actor, learner.critic, alpha, state, goal, psi, noise
-        )
+        grouped = self.trunk is not None
         alpha_loss, alpha_grad = jax.value_and_grad(self.alpha_loss)(learner.log_alpha, log_prob)
         return (actor_grad, critic_grad, alpha_grad), {
             "critic_loss": critic_loss,
@@ -218,10 +231,50 @@ class CRL:
             "alpha_loss": alpha_loss,
             "alpha": alpha,
             "entropy": -log_prob.mean(),
-            "critic_gradient": norm(critic_grad),
-            "actor_gradient": norm(actor_grad),
+            "critic_gradient": norm(critic_grad, grouped=grouped),
+            "actor_gradient": norm(actor_grad, grouped=grouped),
             **detail,
         }
+
+    def _losses(self, learner: Learner, alpha: jax.Array, *batch: jax.Array) -> Any:
+        """The losses of critic and actor, their gradients, the log probabilities [B] and the metrics of ``info_nce``.
+
+        ``batch``: states, actions, goals and noise [B, ...].
+        """
+        state, action, goal, noise = batch
+        (critic_loss, (psi, detail)), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
+            learner.critic, state, action, goal
+        )
+        (actor_loss, log_prob), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
+            learner.actor, learner.critic, alpha, state, goal, psi, noise
+        )
+        return (critic_loss, actor_loss), (critic_grad, actor_grad), log_prob, detail
+
+    def _joint_losses(self, learner: Learner, alpha: jax.Array, *batch: jax.Array) -> Any:
+        """The same as ``_losses``, with networks that do not wait for each other in one launch of a kernel."""
+        state, action, goal, noise = batch
+
+        def total(critic: Params, actor: Params) -> Any:
+            (phi,), (psi,), outputs = apply(
+                self.trunk,
+                [
+                    (self.critic.network, critic["phi"], jnp.concatenate([state, action], axis=-1)),
+                    (self.critic.network, critic["psi"], goal),
+                    (self.actor.network, actor, jnp.concatenate([state, goal], axis=-1)),
+                ],
+            )
+            critic_loss, detail = self.contrast(phi, psi)
+            own_action, log_prob = self.actor.sample_of(*self.actor.distribution_of(*outputs), noise)
+            # The actor's loss has no gradient by the critic.
+            fixed, psi = jax.lax.stop_gradient((critic, psi))
+            q = -distance(self.critic.phi(fixed, state, own_action), psi)
+            actor_loss = jnp.mean(alpha * log_prob - q)
+            return critic_loss + actor_loss, ((critic_loss, actor_loss), log_prob, detail)
+
+        (_, (losses, log_prob, detail)), gradients = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(
+            learner.critic, learner.actor
+        )
+        return losses, gradients, log_prob, detail
 
     def step(self, learner: Learner, gradients: Gradients, skip: jax.Array | bool = False) -> Learner:
         """Apply one Adam step; return the learner unchanged where ``skip`` is true."""

@@ -27,7 +27,7 @@ def write(path: Path, data: bytes) -> None:
     Raises:
       WriteError: the file cannot be written: no space, no permission, no such directory.
     """
-    with naming(path):
+    with errors_naming(path):
         temporary = _beside(path)
         try:
             with open(temporary, "xb") as file:
@@ -49,7 +49,7 @@ def check_writable(path: Path) -> None:
       UsageError: ``path`` is a directory, or its directory does not exist.
       WriteError: the directory is not writable: no permission, or a read-only disk.
     """
-    with naming(path):
+    with errors_naming(path):
         if path.is_dir():
             raise UsageError(f"cannot write {path}: it is a directory; name a file in it")
         if not path.parent.is_dir():
@@ -64,18 +64,18 @@ def make_directory(path: Path) -> None:
     Raises:
       WriteError: the directory cannot be created.
     """
-    with naming(path):
+    with errors_naming(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
+def temporary_file(path: Path) -> Iterator[Path]:
     """Atomic write of a file by other code: yields a temporary path with the same file name to write to.
 
     Raises:
       WriteError: the file cannot be written.
     """
-    with naming(path):
+    with errors_naming(path):
         folder = _beside(path)
         folder.mkdir()
         try:
@@ -99,7 +99,7 @@ def directory(path: Path) -> Iterator[Path]:
     Raises:
       WriteError: the directory cannot be written.
     """
-    with naming(path):
+    with errors_naming(path):
         path.parent.mkdir(exist_ok=True)
         temporary = _beside(path)
         temporary.mkdir()
@@ -138,20 +138,20 @@ def remove_directory(path: Path) -> None:
     Raises:
       WriteError: the directory cannot be removed.
     """
-    with naming(path, "remove"):
+    with errors_naming(path, "remove"):
         temporary = _beside(path)
         path.rename(temporary)
         shutil.rmtree(temporary)
 
 
-def clear(folder: Path) -> None:
+def remove_partial(folder: Path) -> None:
     """Remove partial files that killed processes left in a folder. No process may be writing there now.
 
     Raises:
       WriteError: a partial file cannot be removed.
     """
     for partial in folder.glob(f".*{PART}"):
-        with naming(partial, "remove"):
+        with errors_naming(partial, "remove"):
             if partial.is_dir():
                 shutil.rmtree(partial)
             else:
@@ -159,7 +159,7 @@ def clear(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: Path, verb: str = "write") -> Iterator[None]:
+def errors_naming(path: Path, verb: str = "write") -> Iterator[None]:
     """Turn an OSError into a WriteError that names ``path`` instead of the temporary file."""
     try:
         yield

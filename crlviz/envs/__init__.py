@@ -122,27 +122,27 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
     from crlviz import jax_config  # here: it imports jax
 
     maze = check(id, layout)
-    build: Any = kind(id)
+    build: Any = env_class(id)
     if backend is not None:
         options["backend"] = backend
     known = _options(build)
     for option in options:
         if option not in known:
             raise UsageError(f"{id} has no option {option!r}; known: {', '.join(known) or 'none'}")
-    with jax_config.usual():
+    with jax_config.fixed_settings():
         return build(id, maze, **options) if maze else build(id, **options)
 
 
 def options(id: str) -> dict[str, Any]:
     """The environment's keyword options for ``make``, with defaults. Raises as ``check`` does."""
-    return _options(kind(id))
+    return _options(env_class(id))
 
 
 def _options(build: Any) -> dict[str, Any]:
     return {p.name: p.default for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
-def kind(id: str) -> "type[GoalEnv]":
+def env_class(id: str) -> "type[GoalEnv]":
     """The class of an environment; its attributes give sizes without building it. Raises as ``check`` does."""
     body = BODIES[_split(id)[0]]
     module, _, name = body.where.partition(":")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from crlviz.envs.looks import View
@@ -47,8 +48,8 @@ class GoalEnv(abc.ABC):
       dt: seconds of a step.
       view: the camera of its pictures.
       maze: the maze it walks in, or None.
-      placeable: whether the body or object that reaches goals can be moved on its own (``placed``); false if its
-        position follows from joint angles.
+      placeable: whether the body or object that reaches goals can be moved on its own (``observation_at``); false if
+        its position follows from joint angles.
       backends: engines it runs on, the paper's first: ``jax`` alone, or keys of ``physics.PIPELINES``.
     """
 
@@ -88,7 +89,11 @@ class GoalEnv(abc.ABC):
     def pose(self, state: State) -> jax.Array:
         """The joint positions [nq] of ``model`` in a state."""
 
-    def placed(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
+    def outline(self, pose: np.ndarray) -> np.ndarray | None:
+        """The body as a line from above: points [..., P, 2] in meters, for poses [..., nq]; None: a disc."""
+        return None
+
+    def observation_at(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
         """The observation [observation_size] of an initial state with another position and goal.
 
         Args:
@@ -108,7 +113,7 @@ class GoalEnv(abc.ABC):
 
     @property
     def _place_indices(self) -> tuple[int, ...]:
-        """Indices in the state of the x, y that ``placed`` sets."""
+        """Indices in the state of the x, y that ``observation_at`` sets."""
         return self.goal_indices[:2]
 
     @property

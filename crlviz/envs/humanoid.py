@@ -77,7 +77,7 @@ class Humanoid(PhysicsEnv):
             q = q.at[:2].set(start)
         return q.at[-2:].set(jnp.asarray(goal, float)[:2]), jnp.zeros(self.sys.qd_size())
 
-    def placed(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
+    def observation_at(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
         # The target is part of the state, and it moves the center of mass, to which the links' inertias refer.
         q = state.pipeline_state.q
         q = (q if place is None else q.at[:2].set(place)).at[-2:].set(goal[:2])

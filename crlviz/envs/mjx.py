@@ -13,6 +13,8 @@ from brax.base import Motion, System, Transform
 from flax import struct
 from mujoco import mjx
 
+from crlviz import jax_config
+
 
 @struct.dataclass
 class MjxState:
@@ -53,7 +55,7 @@ def _sequential_on_cpu(function: Callable[..., MjxState]) -> Callable[..., MjxSt
 
     XLA's CPU programs for batched MJX are far slower per element than the unbatched program.
     """
-    if jax.default_backend() != "cpu":
+    if jax_config.platform() != "cpu":
         return function
     single = jax.custom_batching.custom_vmap(function)
 

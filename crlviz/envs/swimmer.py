@@ -139,6 +139,12 @@ class Swimmer(GoalEnv):
         x, y = self._points(body.middle, body.angle, body.joints)
         return jnp.concatenate([body.middle, jnp.stack([x[0], y[0]]), body.angle[None], body.joints, body.goal])
 
+    def outline(self, pose: np.ndarray) -> np.ndarray:
+        first, angle, joints = pose[..., 2:4], pose[..., 4:5], pose[..., 5 : 4 + self.links]
+        angles = np.cumsum(np.concatenate([angle, joints], axis=-1), axis=-1)
+        links = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * LENGTH / self.links
+        return np.concatenate([first[..., None, :], first[..., None, :] + np.cumsum(links, axis=-2)], axis=-2)
+
     def reset(self, rng: jax.Array, start: jax.Array | None = None, goal: jax.Array | None = None) -> State:
         place_key, jitter_key, angle_key, joints_key = jax.random.split(rng, 4)
         if self.maze:

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from crlviz import __version__, envs
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints import atomic_files
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from crlviz.interchange import paper_format
@@ -53,8 +54,8 @@ def command(paths: tuple[Path, ...], out: Path, env: str | None) -> None:
     Example: crlviz import runs/ant_u4_maze_1000_20250101-000000 --out runs/theirs
     """
     for run in import_runs(paths, out, env):
-        config = run_directory.read_config(run)
-        settings, steps = config["config"], [f"{count:,}" for count in run_directory.all_steps(run)]
+        config = RunDirectory(run).read_config()
+        settings, steps = config["config"], [f"{count:,}" for count in RunDirectory(run).checkpoint_steps()]
         shape = f"depth {settings['critic']['depth']}, width {settings['critic']['width']}"
         click.echo(printable(f"wrote {run}: {settings['env']}, {shape}, after {', '.join(steps)} environment steps"))
         for note in config["imported"]["notes"]:
@@ -145,7 +146,9 @@ def _import(source: _Source, run: Path, env: str | None) -> None:
             raise CrlvizError(f"{file} and {first.path} hold networks of different shapes; import them separately")
         updates = settings.gradient_steps(env_steps) if settings else None
         networks = {"actor": parameters.actor, "critic": parameters.critic}
-        run_directory.write(run, env_steps, updates, networks | {"temperature": {"log_alpha": parameters.log_alpha}})
+        RunDirectory(run).write_checkpoint(
+            env_steps, updates, networks | {"temperature": {"log_alpha": parameters.log_alpha}}
+        )
 
 
 def _write_config(source: _Source, first: Parameters, run: Path, env: str | None) -> None:
@@ -177,8 +180,8 @@ def _write_config(source: _Source, first: Parameters, run: Path, env: str | None
         "args": dict(settings.args) if settings else {},
     }
     versions, command = {"crlviz": __version__}, ["crlviz", *sys.argv[1:]]
-    run_directory.write_config(
-        run, {"algorithm": "crl", "config": config, "versions": versions, "imported": origin, "command": command}
+    RunDirectory(run).write_config(
+        {"algorithm": "crl", "config": config, "versions": versions, "imported": origin, "command": command}
     )
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import click
 import numpy as np
 
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints import checked_arrays
+from crlviz.checkpoints.checkpoint import Checkpoint, checkpoints_at, open_checkpoint
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
 
@@ -40,7 +42,7 @@ def describe(path: Path) -> str:
     """
     from crlviz import agent  # imports jax, which --help must not
 
-    checkpoint = run_directory.find(path)
+    checkpoint = open_checkpoint(path)
     # Checks that the arrays are complete and match the config, so that what is printed is true.
     agent.load(checkpoint.path)
     config = checkpoint.config["config"]
@@ -60,7 +62,7 @@ def describe(path: Path) -> str:
         lines += ["layout", *(f"  {row}" for row in config["layout"])]
     lines.append(f"{'network':12}{'parameters':>12}  shape")
     for name in ("actor", "critic"):
-        params = run_directory.read(checkpoint, name)
+        params = checkpoint.read(name)
         network = config[name]
         switches = [] if network["layer_norm"] else ["no LayerNorm"]
         switches += [] if network["residual"] else ["no residual"]
@@ -70,13 +72,13 @@ def describe(path: Path) -> str:
         for part, tree in ((name, params),) if name == "actor" else sorted(params.items()):
             lines.append(f"{part:12}{_size(tree):12,}  {shape}")
     if "temperature.safetensors" in checkpoint.files:
-        (log_alpha,) = run_directory.read(checkpoint, "temperature", most_bytes=8).values()
+        (log_alpha,) = checkpoint.read("temperature", max_bytes=8).values()
         lines.append(f"temperature {np.exp(log_alpha).item():12.4g}")
     # A file from elsewhere must not send control characters to the terminal.
     return "\n".join(map(printable, lines + _origin(checkpoint)))
 
 
-def _origin(checkpoint: run_directory.Checkpoint) -> list[str]:
+def _origin(checkpoint: Checkpoint) -> list[str]:
     """Lines on a run's provenance (versions, device, source code, command, resumptions), checkpoints and state."""
     config = checkpoint.config
     lines = [f"made with   {_words(config.get('versions'))}"]
@@ -95,12 +97,13 @@ def _origin(checkpoint: run_directory.Checkpoint) -> list[str]:
                 f"resumed     at environment step {_words(part.get('env_steps'))}: {_words(part.get('command'))}"
             )
             lines += [f"            {name} {_words(value)}" for name, value in _changed(part, config)]
-    steps, states = run_directory.all_steps(checkpoint.run), run_directory.numbered(checkpoint.run / "state")
+    run = checkpoint.run
+    steps, states = run.checkpoint_steps(), run.states()
     if len(steps) > 1:
         lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps")
     if states:
-        resume = f"crlviz train --resume {checkpoint.run}"
-        if run_directory.finished(checkpoint.run, config):
+        resume = f"crlviz train --resume {run.path}"
+        if run.finished():
             lines.append(f"finished; to train longer: {resume} --env-steps N")
         else:
             lines.append(f"unfinished: saved at environment step {int(states[-1].name):,}; go on with: {resume}")
@@ -134,31 +137,31 @@ def check(path: Path) -> Iterator[tuple[Path, str]]:
     Raises:
       CrlvizError: there is neither a checkpoint nor a saved state.
     """
-    run, places = run_directory.places_at(path)
-    states = run_directory.numbered(run / "state") if path == run else []
+    run, places = checkpoints_at(path)
+    states = run.states() if path == run.path else []
     if not places and not states:
-        raise CrlvizError(f"{run} holds no checkpoint yet")
-    fault = _fault(run_directory.read_config, run)
-    yield run / "config.json", fault
+        raise CrlvizError(f"{run.path} holds no checkpoint yet")
+    fault = _fault(run.read_config)
+    yield run.config_file, fault
     if fault:
         return
     for place in places:
-        fault = _fault(run_directory.find, place)
+        fault = _fault(open_checkpoint, place)
         yield place / "manifest.json", fault
         if not fault:
-            yield from _check_files(run_directory.find(place))
+            yield from _check_files(open_checkpoint(place))
     for place in states:
         yield place, _fault(_check_state, place, run)
 
 
-def _check_state(place: Path, run: Path) -> None:
+def _check_state(place: Path, run: RunDirectory) -> None:
     """Check a saved state (training/run/saved_state.py) by its checksums only, as it can be many gigabytes."""
-    manifest = run_directory.read_manifest(place, run, run_directory.read_config(run), {})
+    manifest = run.read_manifest(place, {})
     for name in manifest["files"]:
-        run_directory.check_file(place, manifest, name)
+        checked_arrays.check(place, manifest, name)
 
 
-def _check_files(checkpoint: run_directory.Checkpoint) -> Iterator[tuple[Path, str]]:
+def _check_files(checkpoint: Checkpoint) -> Iterator[tuple[Path, str]]:
     from crlviz import agent  # imports jax, which --help must not
 
     try:
@@ -170,7 +173,7 @@ def _check_files(checkpoint: run_directory.Checkpoint) -> Iterator[tuple[Path, s
     for name in checkpoint.files:
         # Any further file is not larger than the networks.
         most = sizes.get(name.removesuffix(".safetensors"), sum(sizes.values()))
-        fault = _fault(run_directory.read_checked, checkpoint, name, most)
+        fault = _fault(checkpoint.check, name, most)
         yield checkpoint.path / name, fault
         intact &= not fault
     if intact:

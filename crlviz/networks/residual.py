@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,9 @@ import jax.numpy as jnp
 from crlviz.errors import UsageError
 from crlviz.networks.fused_layers import Precision, dense_norm_swish
 from crlviz.precision import EXACT, exact
+
+if TYPE_CHECKING:
+    from crlviz.networks.fused_trunk import FusedTrunk
 
 LAYERS_PER_BLOCK = 4
 EMBEDDING = 64
@@ -137,6 +140,37 @@ class ResidualNetwork(nn.Module):
         return tuple(nn.Dense(size, precision=EXACT, name=f"head_{index}")(x) for index, size in enumerate(self.heads))
 
 
+def apply(
+    trunk: "FusedTrunk | None", networks: Sequence[tuple[ResidualNetwork, Params, jax.Array]]
+) -> list[tuple[jax.Array, ...]]:
+    """Outputs of several networks, one tuple of heads [..., size] for each.
+
+    Args:
+      trunk: runs the residual blocks as a GPU kernel, those of networks of equal shape in one launch. None: the plain
+        path, which serves every ``NetworkConfig``.
+      networks: for each the network, its parameters and its inputs [..., n].
+    """
+    if trunk is None:
+        return [network.apply({"params": params}, x) for network, params, x in networks]  # type: ignore[misc]
+    hidden = [
+        jnp.matmul(x.reshape(-1, x.shape[-1]), params["stem"]["dense"]["kernel"], precision=EXACT)
+        for _, params, x in networks
+    ]
+    for config in dict.fromkeys(network.config for network, *_ in networks):
+        same = [index for index, (network, *_) in enumerate(networks) if network.config == config]
+        outputs = trunk([(networks[index][1]["stem"], networks[index][1]["blocks"], hidden[index]) for index in same])
+        for index, y in zip(same, outputs, strict=True):
+            hidden[index] = y
+    return [
+        tuple(_head(params[f"head_{index}"], y).reshape(*x.shape[:-1], -1) for index in range(len(network.heads)))
+        for (network, params, x), y in zip(networks, hidden, strict=True)
+    ]
+
+
+def _head(params: Params, y: jax.Array) -> jax.Array:
+    return jnp.matmul(y, params["kernel"], precision=EXACT) + params["bias"]
+
+
 def _shapes(network: ResidualNetwork, inputs: int) -> Any:
     """Shapes of a network's parameters, for inputs [..., inputs]."""
     key, x = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((inputs,), jnp.float32)
@@ -180,20 +214,24 @@ def _quiet(config: NetworkConfig, params: Params) -> Params:
 
 @dataclass(frozen=True)
 class Actor:
-    """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1)."""
+    """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1).
+
+    ``trunk`` is that of ``apply``.
+    """
 
     config: NetworkConfig
     observation_size: int
     action_size: int
+    trunk: "FusedTrunk | None" = None
 
     @property
-    def _network(self) -> ResidualNetwork:
+    def network(self) -> ResidualNetwork:
         return ResidualNetwork(self.config, (self.action_size, self.action_size))
 
     @property
     def shapes(self) -> Any:
         """Shapes of the parameters that ``init`` returns; nothing is computed."""
-        return _shapes(self._network, self.observation_size)
+        return _shapes(self.network, self.observation_size)
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
@@ -209,8 +247,10 @@ class Actor:
 
     def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log standard deviation [..., action] before the tanh."""
-        outputs: Any = self._network.apply({"params": params}, observation)
-        mean, raw = outputs
+        return self.distribution_of(*apply(self.trunk, [(self.network, params, observation)])[0])
+
+    def distribution_of(self, mean: jax.Array, raw: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log standard deviation [..., action] from the network's two outputs [..., action]."""
         return mean, LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw) + 1)
 
     def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
@@ -219,7 +259,10 @@ class Actor:
 
     def sample(self, params: Params, observation: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Actions [..., action] from standard normal noise [..., action], and their log probabilities [...]."""
-        mean, log_std = self.distribution(params, observation)
+        return self.sample_of(*self.distribution(params, observation), noise)
+
+    def sample_of(self, mean: jax.Array, log_std: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """``sample`` from a ``distribution`` [..., action]."""
         raw = mean + jnp.exp(log_std) * noise
         action = jnp.tanh(raw)
         # The 1e-6 is from the paper's code. It bounds the log probability of a saturated action.
@@ -236,22 +279,23 @@ class Actor:
 
 @dataclass(frozen=True)
 class Critic:
-    """Q(s, a, g) = -||phi(s, a) - psi(g)||; higher means closer."""
+    """Q(s, a, g) = -||phi(s, a) - psi(g)||; higher means closer. ``trunk`` is that of ``apply``."""
 
     config: NetworkConfig
     state_size: int
     action_size: int
     goal_size: int
+    trunk: "FusedTrunk | None" = None
 
     @property
-    def _network(self) -> ResidualNetwork:
+    def network(self) -> ResidualNetwork:
         return ResidualNetwork(self.config, (EMBEDDING,))
 
     @property
     def shapes(self) -> Any:
         """Shapes of the parameters that ``init`` returns; nothing is computed."""
         inputs = {"phi": self.state_size + self.action_size, "psi": self.goal_size}
-        return {name: _shapes(self._network, size) for name, size in inputs.items()}
+        return {name: _shapes(self.network, size) for name, size in inputs.items()}
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
@@ -262,11 +306,12 @@ class Critic:
 
     def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of states [..., state] with actions [..., action]."""
-        return self._network.apply({"params": params["phi"]}, jnp.concatenate([state, action], axis=-1))[0]
+        x = jnp.concatenate([state, action], axis=-1)
+        return apply(self.trunk, [(self.network, params["phi"], x)])[0][0]
 
     def psi(self, params: Params, goal: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of goals [..., goal]."""
-        return self._network.apply({"params": params["psi"]}, goal)[0]
+        return apply(self.trunk, [(self.network, params["psi"], goal)])[0][0]
 
     def q(self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal]."""

@@ -3,7 +3,7 @@
 Ctrl-C, SIGTERM, SIGHUP (the terminal is gone) and SIGUSR1 (SLURM, before a job's time is over). An exception raised by
 a signal handler can be lost: in a callback, for example while jax is imported, Python prints and drops it. So each
 signal is also recorded, and long work calls ``check`` before it starts. Before any work has started
-(``nothing_begun``), the process exits at once instead.
+(``exit_at_once``), the process exits at once instead.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 _received: list[int] = []
-_nothing_begun = False
+_exit_at_once = False
 
 
 class Interrupted(KeyboardInterrupt):
@@ -50,7 +50,7 @@ def listening(*, ignored: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
+def blocked() -> Iterator[None]:
     """Context in which signals are blocked. Child processes started in it inherit the mask and must unblock it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -63,14 +63,14 @@ def held_back() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def nothing_begun() -> Iterator[None]:
+def exit_at_once() -> Iterator[None]:
     """Context in which a handled signal ends the process at once, because there is nothing to save yet."""
-    global _nothing_begun
-    before, _nothing_begun = _nothing_begun, True
+    global _exit_at_once
+    before, _exit_at_once = _exit_at_once, True
     try:
         yield
     finally:
-        _nothing_begun = before
+        _exit_at_once = before
 
 
 def check() -> None:
@@ -85,10 +85,10 @@ def exit_code() -> int:
 
 
 def handle(number: int, _: object) -> None:
-    """Signal handler: record the signal, then raise ``Interrupted`` or exit (``nothing_begun``)."""
+    """Signal handler: record the signal, then raise ``Interrupted`` or exit (``exit_at_once``)."""
     _received.append(number)
     mute_closed_terminal()
-    if _nothing_begun:
+    if _exit_at_once:
         with contextlib.suppress(OSError):
             os.write(2, b"Interrupted.\n")
         os._exit(exit_code())

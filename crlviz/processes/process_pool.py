@@ -27,14 +27,14 @@ class Job:
     log: Path
 
     @property
-    def words(self) -> list[str]:
+    def log_lines(self) -> list[str]:
         """The lines of the log."""
         return self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
 
     @property
     def last_words(self) -> str:
         """The last line of the log; for a command that failed, the reason."""
-        words = self.words
+        words = self.log_lines
         return printable(words[-1].removeprefix("Error: ")) if words else "it said nothing"
 
 
@@ -98,7 +98,7 @@ def run(
 
 def _start(job: Job, environment: Mapping[str, str], affinity: Sequence[int], append: bool) -> subprocess.Popen:
     atomic_files.make_directory(job.log.parent)
-    with open(job.log, "ab" if append else "wb") as log, interrupts.held_back():
+    with open(job.log, "ab" if append else "wb") as log, interrupts.blocked():
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "crlviz.child", *job.arguments],
             stdin=subprocess.PIPE,  # never written to; closes when this process ends, which the child notices

@@ -60,7 +60,7 @@ def table() -> list[dict[str, Any]]:
 
     rows = []
     for id in envs.ids():
-        kind, maze = envs.kind(id), envs.check(id)
+        kind, maze = envs.env_class(id), envs.check(id)
         rows.append(
             {
                 "id": id,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _INFINITE = 100.0  # meters; half the side drawn for a plane of size 0, which MuJoCo treats as infinite
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 1) -> None:
     """Write an interactive replay of episodes side by side, in step with each other.
 

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from crlviz.errors import UsageError
+from crlviz.options import Command
 
 DATA, PAGE = ".nc", ".html"
 
 
-@click.command()
+@click.command(cls=Command, old_options={"--sampled": "--stochastic"})
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -35,7 +36,12 @@ DATA, PAGE = ".nc", ".html"
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of starts and goals, the same for all agents.")
 @click.option("--steps", type=int, help="Steps of an episode. Default: the environment's.")
-@click.option("--sampled", is_flag=True, help="Sample actions; by default the policy's mean is used.")
+@click.option(
+    "--deterministic/--stochastic",
+    default=True,
+    show_default=True,
+    help="Take the policy's mean action, or sample actions.",
+)
 @click.option("--camera", default="follow", show_default=True, help="follow, side or top.")
 @click.option("--fps", type=float, help="Frames per second; the video always runs in real time. Default: about 30.")
 @click.option("--size", default="320x240", show_default=True, metavar="WxH", help="Pixels of each picture.")
@@ -46,7 +52,7 @@ def command(
     episodes: int | None,
     seed: int,
     steps: int | None,
-    sampled: bool,
+    deterministic: bool,
     camera: str,
     fps: float | None,
     size: str,
@@ -82,7 +88,7 @@ def command(
         for label, agent in zip(captions, agents, strict=True):
             replay_page.check_world(agents[0].eval_env, agent.eval_env.id, label)
     for label, agent in zip(captions, agents, strict=True):
-        runs[label] = run(agent, episodes, seed, goals, steps, sampled)
+        runs[label] = run(agent, episodes, seed, goals, steps, deterministic)
         click.echo(summary(label, runs[label]))
     for path in out:
         renderer = ""
@@ -90,18 +96,18 @@ def command(
             parts = [part.drop_vars("goal_index", errors="ignore") for part in runs.values()]
             datasets.save(datasets.combine(agents, parts, parts[0][[]]), path)
         elif path.suffix == PAGE:
-            replay_page.write(path, agents[0].eval_env, alone(runs))
+            replay_page.write(path, agents[0].eval_env, split_episodes(runs))
         else:
             panels = [
                 video.Panel(caption, agents[index // episodes].eval_env, episode)
-                for index, (caption, episode) in enumerate(alone(runs).items())
+                for index, (caption, episode) in enumerate(split_episodes(runs).items())
             ]
             rows = [panels[row::episodes] for row in range(episodes)]
             renderer = f", drawn by {video.write(path, rows, size=pixels, fps=fps, camera=camera)}"
         click.echo(f"wrote {path}{renderer}")
 
 
-def alone(runs: Mapping[str, Any]) -> dict[str, Any]:
+def split_episodes(runs: Mapping[str, Any]) -> dict[str, Any]:
     """Split each agent's rollout into episodes; returns caption to episode, agent by agent."""
     return {
         label + (f", episode {episode + 1}" if run.sizes["episode"] > 1 else ""): run.isel(episode=episode)
@@ -123,7 +129,7 @@ def labels(agents: Any) -> list[str]:
     return datasets.labels([{name: agent.facts.get(name, "unknown") for name in names} for agent in agents])
 
 
-def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int | None, sampled: bool) -> Any:
+def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int | None, deterministic: bool) -> Any:
     """Run episodes of one agent in its evaluation environment.
 
     Args:
@@ -132,7 +138,7 @@ def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int |
       seed: of starts and goals.
       goals: "X,Y" in meters, used in turn; empty: different goals drawn by the environment.
       steps: length of an episode; None: the environment's.
-      sampled: sample actions instead of using the policy's mean.
+      deterministic: use the policy's mean action; otherwise sample actions.
 
     Returns:
       The Dataset of ``crlviz.rollout``.
@@ -159,7 +165,7 @@ def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int |
         episodes,
         seed=seed,
         goals=commanded,
-        deterministic=not sampled,
+        deterministic=deterministic,
         length=steps,
         env=env,
         distinct=not goals,

@@ -16,7 +16,7 @@ from crlviz.checkpoints import atomic_files
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.options import check_rate
-from crlviz.rendering import maze_gif
+from crlviz.rendering import top_view
 from crlviz.rendering.cameras import Cameraman
 from crlviz.rendering.renderers import GLRenderer, RayRenderer, open_renderer
 
@@ -66,7 +66,7 @@ class Panel:
         return self.step(self.episode.sizes["time"] * self.env.dt) * self.env.dt
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def write(
     path: str | Path,
     rows: Sequence[Sequence[Panel]],
@@ -128,31 +128,29 @@ def _film(
     cameraman = Cameraman(panel.env, poses[0], panel.episode.goal.values, camera, size[0] / size[1])
     maze = panel.env.maze if panel.env.view.body and camera != "top" else None
     width = 2 * round(_MAP_SHARE * size[0] / 2)
-    ground = maze_gif.ground(maze, width) if maze else None
+    ground = top_view.Ground(maze.extent, width, maze) if maze else None
+    below = ground.picture() if ground else None
     frame = 0
     while True:
         step = panel.step(frame / fps)
         picture = Image.fromarray(renderer.render(poses[step], cameraman.shot(poses[step], 1 / fps)))
-        if maze and ground:
-            inset = _map(panel, ground.copy(), width, step)
+        if ground and below:
+            inset = _map(panel, ground, below.copy(), step)
             picture.paste(inset, (picture.width - inset.width - 4, 4))
         yield np.concatenate([_caption(panel, step, size[0]), np.asarray(picture)])
         frame += 1
 
 
-def _map(panel: Panel, ground: Image.Image, width: int, step: int) -> Image.Image:
-    """The maze from above, with the path so far and the goal."""
-    maze = panel.env.maze
-    assert maze is not None
-    draw = ImageDraw.Draw(ground)
-    unit = maze_gif.SCALE * width / (maze.extent[3] - maze.extent[2]) * maze.cell_size
-    path = maze_gif.pixels(maze, panel.episode.achieved.values[: step + 1, :2], width)
-    maze_gif.disc(draw, maze_gif.pixels(maze, panel.episode.goal.values[:2], width), 0.3 * unit, "#3aa655")
+def _map(panel: Panel, ground: top_view.Ground, picture: Image.Image, step: int) -> Image.Image:
+    """The maze from above, with the path so far and the goal; drawn into the ground's picture."""
+    draw = ImageDraw.Draw(picture)
+    path = ground.pixels(panel.episode.achieved.values[: step + 1, :2])
+    top_view.disc(draw, ground.pixels(panel.episode.goal.values[:2]), 0.3 * ground.unit, "#3aa655")
     if len(path) > 1:
-        draw.line([tuple(point) for point in path], fill="#e0a070", width=maze_gif.SCALE)
-    maze_gif.disc(draw, path[-1], 0.22 * unit, "#d4873f", outline="#222222")
-    size = (ground.width // maze_gif.SCALE, ground.height // maze_gif.SCALE)
-    return ground.resize(size, Image.Resampling.LANCZOS)
+        draw.line([tuple(point) for point in path], fill="#e0a070", width=top_view.SCALE)
+    top_view.disc(draw, path[-1], 0.22 * ground.unit, "#d4873f", outline="#222222")
+    size = (picture.width // top_view.SCALE, picture.height // top_view.SCALE)
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _caption(panel: Panel, step: int, width: int) -> np.ndarray:
@@ -188,7 +186,7 @@ def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     """Stream frames to ffmpeg and write the file atomically."""
     import imageio_ffmpeg
 
-    with atomic_files.unfinished(path) as temporary:
+    with atomic_files.temporary_file(path) as temporary:
         first = next(frames)
         pad = [(0, first.shape[0] % 2), (0, first.shape[1] % 2), (0, 0)]
         height, width = first.shape[0] + pad[0][1], first.shape[1] + pad[1][1]

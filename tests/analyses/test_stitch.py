@@ -11,7 +11,7 @@ from crlviz import datasets, envs
 from crlviz.envs import mazes
 from crlviz.envs.point import PointMaze
 from crlviz.errors import UsageError
-from tests.crlviz.envs.test_geodesics import carved
+from tests.helpers.carved import carved
 from tests.helpers.toys import FACTS, Handmade, assert_described
 
 
@@ -95,7 +95,7 @@ def test_without_generated_pairs_the_layouts_own_pairs_are_seen():
 def test_episodes_are_averaged_and_actions_sampled():
     agent = Handmade(envs.make("point_u_maze"), _shake)
     still = stitch.compute([agent], length=30).isel(depth=0)
-    drawn = stitch.compute([agent], length=30, sampled=True, episodes=3).isel(depth=0)
+    drawn = stitch.compute([agent], length=30, deterministic=False, episodes=3).isel(depth=0)
     assert still.success.sum() == 0
     assert drawn.success.values[0, 1] == 1
     assert drawn.attrs["episodes"] == 3
@@ -112,22 +112,22 @@ def _agents(seeds=3):
     ]
 
 
-@pytest.mark.parametrize("show", ["success", "time_at_goal"])
-def test_curves_against_numpy(show):
+@pytest.mark.parametrize("metric", ["success", "time_at_goal"])
+def test_curves_against_numpy(metric):
     dataset = stitch.compute(_agents(), length=40)
-    table = stitch.curves(dataset, show=show).set_index(["depth", "pairs", "x"])
+    table = stitch.curves(dataset, metric=metric).set_index(["depth", "pairs", "x"])
     for (depth, pairs, cells), row in table.iterrows():
         part = dataset.sel(depth=depth, seed=0)
         chosen = (part.cells.values == cells) & (part.seen.values.astype(bool) == (pairs == "seen"))
         assert row.number == chosen.sum()
-        assert row.value == pytest.approx(part[show].values[chosen].mean())
+        assert row.value == pytest.approx(part[metric].values[chosen].mean())
         assert row["values"] == pytest.approx([row.value] * 3)  # all seeds alike
     assert table.number.groupby(["depth"]).sum().tolist() == [42, 42]
 
 
 def test_meters_are_rounded_to_whole_cells():
     dataset = stitch.compute(_agents(1), length=3)
-    table = stitch.curves(dataset, over="meters")
+    table = stitch.curves(dataset, x_axis="meters")
     assert (table.x == table.x.round()).all()
     assert table.groupby("depth").number.sum().tolist() == [42, 42]
 
@@ -151,15 +151,15 @@ def test_mistakes():
     with pytest.raises(UsageError, match="0 episodes"):
         stitch.compute(agents[:1], episodes=0)
     dataset = stitch.compute(agents[:1], length=1)
-    with pytest.raises(UsageError, match="over 'feet'"):
-        stitch.curves(dataset, over="feet")
-    with pytest.raises(UsageError, match="show 'q' is unknown; take success or time_at_goal"):
-        stitch.plot(dataset, show="q")
+    with pytest.raises(UsageError, match="x_axis 'feet'"):
+        stitch.curves(dataset, x_axis="feet")
+    with pytest.raises(UsageError, match="metric 'q' is unknown; take success or time_at_goal"):
+        stitch.plot(dataset, metric="q")
 
 
 def test_a_large_maze_uses_cells_that_lie_far_apart():
     maze = mazes.build(carved(21), centered=True)
-    dataset = stitch.compute([Handmade(Teleporting("here", maze), _stay)], most=20, length=2)
+    dataset = stitch.compute([Handmade(Teleporting("here", maze), _stay)], max_cells=20, length=2)
     assert dict(dataset.sizes)["start"] == dataset.sizes["goal"] == 20
     cells = [tuple(cell) for cell in maze.cell(np.stack([dataset.start_x, dataset.start_y], -1)).tolist()]
     assert cells[0] == maze.starts[0]

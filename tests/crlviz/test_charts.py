@@ -99,14 +99,29 @@ def test_json_is_the_specification(chart, tmp_path):
     assert saved == own
 
 
-def test_a_whole_chart_looks_the_same_in_every_session(chart, tmp_path):
-    whole = charts.whole(lambda: chart)()
-    assert type(whole) is type(chart)
+@pytest.mark.parametrize("show", [lambda chart: chart.to_dict(), lambda chart: json.loads(chart.to_json())])
+def test_a_self_contained_chart_looks_the_same_in_every_session(show):
+    long = pd.DataFrame({"a": np.arange(6000.0), "b": 1.0})  # Altair's limit is 5,000 rows
+    plain = alt.Chart(long).mark_point().encode(x="a", y="b")
+    ours = charts.self_contained(lambda: plain)()
+    assert isinstance(ours, alt.Chart)
     with alt.theme.enable("dark"):
-        shown = whole.to_dict()
+        shown, copied = show(ours), show(ours.properties(width=77))
+        with pytest.raises(alt.MaxRowsError):
+            show(plain)
+    assert shown == json.loads(charts.render(plain, ".json"))
     assert shown["config"]["font"] == charts.FONT
-    assert shown["config"]["background"] == "white"
-    assert json.loads(charts.render(whole, ".json")) == json.loads(charts.render(chart, ".json"))
+    assert copied == shown | {"width": 77}
+
+
+def test_a_self_contained_chart_is_shown_and_joined_as_any_other(chart, tmp_path):
+    ours = charts.self_contained(lambda: chart)()
+    assert charts.FONT in ours._repr_mimebundle_()["text/html"]  # what a notebook asks for
+    joined = (ours & chart).to_dict()
+    assert len(joined["vconcat"]) == 2
+    assert joined["config"].get("font") != charts.FONT  # as in the session
+    ours.save(tmp_path / "a.html")
+    assert charts.FONT in (tmp_path / "a.html").read_text()
 
 
 def test_long_labels_are_wrapped_or_rotated():
@@ -142,7 +157,7 @@ def _labels(axis: alt.Axis, low: float, high: float, kind: str, width: int) -> l
     ("low", "high", "kind"), [(0.3, 4, "log"), (0.2, 0.9, "linear"), (0, 800_000, "linear"), (9e3, 4e6, "log")]
 )
 def test_number_labels_are_correct_and_distinct(low, high, kind):
-    for label in (labels := _labels(charts.amounts(tickCount=4), low, high, kind, 165)):
+    for label in (labels := _labels(charts.number_axis(tickCount=4), low, high, kind, 165)):
         number, suffix = re.fullmatch(r"([\d.]+)([kM]?)", label).groups()  # never m, which reads as meters
         value = float(number) * {"": 1, "k": 1e3, "M": 1e6}[suffix]
         assert low * 0.99 <= value <= high * 1.01

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crlviz import charts, cli
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints import checked_json
+from crlviz.checkpoints.run_directory import RunDirectory, settings_digest
 from crlviz.escaping import printable, script_json
 from crlviz.interchange import inspection
 from tests.helpers.toys import toy_config, untrained_run
@@ -34,12 +35,12 @@ def test_script_json_is_equal_json_without_a_less_than_sign(value):
 
 def _rewrite_config(run, config):
     """Write a run's config.json as an attacker would: with a valid checksum."""
-    (run / "config.json").write_bytes(run_directory.to_json(config))
+    (run / "config.json").write_bytes(checked_json.encode(config))
 
 
 def test_inspect_prints_no_control_characters(tmp_path):
     run = untrained_run(tmp_path / "run", toy_config())
-    config = {name: value for name, value in run_directory.read_config(run).items() if name != "sha256"}
+    config = {name: value for name, value in RunDirectory(run).read_config().items() if name != "sha256"}
     more = {
         "versions": {"jax": HOSTILE},
         "device": HOSTILE,
@@ -57,7 +58,7 @@ def test_inspect_prints_no_control_characters(tmp_path):
 @pytest.mark.parametrize("where", ["algorithm", "env", "eval_env", "seed", "file"])
 def test_names_from_files_reach_the_terminal_escaped(tmp_path, where, monkeypatch, capfd):
     run = untrained_run(tmp_path / "run", toy_config())
-    config = {name: value for name, value in run_directory.read_config(run).items() if name != "sha256"}
+    config = {name: value for name, value in RunDirectory(run).read_config().items() if name != "sha256"}
     if where == "algorithm":
         config["algorithm"] = HOSTILE
     elif where != "file":
@@ -68,8 +69,8 @@ def test_names_from_files_reach_the_terminal_escaped(tmp_path, where, monkeypatc
     manifest.pop("sha256")
     if where == "file":
         manifest["files"][HOSTILE] = {"bytes": 1, "sha256": ""}
-    manifest["settings"] = run_directory.settings_digest(config)
-    (checkpoint / "manifest.json").write_bytes(run_directory.to_json(manifest))
+    manifest["settings"] = settings_digest(config)
+    (checkpoint / "manifest.json").write_bytes(checked_json.encode(manifest))
     arguments = ["inspect", str(run), *(["--verify"] if where == "file" else [])]
     monkeypatch.setattr("sys.argv", ["crlviz", *arguments])
     with pytest.raises(SystemExit) as ended:

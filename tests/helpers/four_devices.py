@@ -41,7 +41,7 @@ def collectives(text: str) -> list[tuple[str, list[int]]]:
 
 def stopped(folder: Path, config, count: str) -> Path:
     """Train on ``count`` devices and stop the run by a signal in its second training step."""
-    real = Run._step
+    real = Run.advance
 
     def step(self):
         if self.step == 1:
@@ -49,9 +49,9 @@ def stopped(folder: Path, config, count: str) -> Path:
         real(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_step", step)
+        patch.setattr(Run, "advance", step)
         with pytest.raises(signals.Stopped):
-            trainer.train(config, folder, progress=False, devices=sharding.chosen(count))
+            trainer.train(config, folder, progress=False, devices=sharding.select(count))
     return folder
 
 
@@ -59,14 +59,14 @@ def main(folder: Path) -> None:
     compiled.compiled = functools.cache(compiled.compiled)
     config = toy_config(**SETTINGS)
     for count in ("1", "4"):
-        trainer.train(config, folder / f"on{count}", progress=False, devices=sharding.chosen(count))
+        trainer.train(config, folder / f"on{count}", progress=False, devices=sharding.select(count))
     for begun, ended in (("1", "4"), ("4", "1"), ("4", "4")):
         run = stopped(folder / f"from{begun}to{ended}", config, begun)
-        trainer.resume(run, progress=False, devices=sharding.chosen(ended))
+        trainer.resume(run, progress=False, devices=sharding.select(ended))
     compiled.at_once = lambda: True
     seeds = {seed: folder / f"together{seed}" for seed in (3, 4)}
-    trainer.train_seeds(config, seeds, progress=False, devices=sharding.chosen("4"))
-    one, four = (compiled.compiled(config, 1, sharding.chosen(count)) for count in ("1", "4"))
+    trainer.train_seeds(config, seeds, progress=False, devices=sharding.select("4"))
+    one, four = (compiled.compiled(config, 1, sharding.select(count)) for count in ("1", "4"))
     results = {
         "rows": config.num_envs * config.replay_steps,
         "collectives": collectives(four.collect.as_text()) + collectives(four.learn.as_text()),

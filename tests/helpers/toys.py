@@ -17,7 +17,8 @@ import pytest
 import xarray as xr
 
 from crlviz import datasets
-from crlviz.checkpoints import run_directory
+from crlviz.algorithms.crl import CRL
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.envs.point import PointMaze
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from training import config as configs
@@ -59,13 +60,18 @@ def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: S
     """Write a run directory without training: each checkpoint, named by ``steps``, has its own initial networks."""
     config = config or toy_config()
     loop = build(config)
-    run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
-    init = jax.jit(loop.algorithm.init)
+    RunDirectory(run).write_config({"algorithm": "crl", "config": dataclasses.asdict(config)})
     for count in steps:
-        learner = init(jax.random.key(count))
-        networks = {"actor": jax.device_get(learner.actor), "critic": jax.device_get(learner.critic)}
-        run_directory.write(run, count, count // 10, networks)
+        networks = jax.device_get(_initial(loop.algorithm, jax.random.key(count)))
+        RunDirectory(run).write_checkpoint(count, count // 10, networks)
     return run
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initial(algorithm: CRL, key: jax.Array) -> dict[str, Any]:
+    """Initial parameters; compiled once for each shape of the networks."""
+    learner = algorithm.init(key)
+    return {"actor": learner.actor, "critic": learner.critic}
 
 
 def planted_run(run: Path, curve: Sequence[float], seconds: float = 1.0, **changes: Any) -> Path:
@@ -74,8 +80,8 @@ def planted_run(run: Path, curve: Sequence[float], seconds: float = 1.0, **chang
     All parameters are zero, so that nothing is compiled. Evaluations are ``seconds`` apart.
     """
     config = toy_config(**changes)
-    run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
-    run_directory.write(run, config.env_steps, config.env_steps // 10, _zeros(config.actor, config.critic))
+    RunDirectory(run).write_config({"algorithm": "crl", "config": dataclasses.asdict(config)})
+    RunDirectory(run).write_checkpoint(config.env_steps, config.env_steps // 10, _zeros(config.actor, config.critic))
     plant_curve(run, curve, seconds)
     return run
 
@@ -123,17 +129,17 @@ def stepped(loop: Loop, state: TrainState) -> tuple[TrainState, dict[str, jax.Ar
 
 def change_config(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change a run's config.json and its checksum with it."""
-    content = run_directory.read_config(run)
+    content = RunDirectory(run).read_config()
     content.pop("sha256", None)
     change(content)
-    run_directory.write_config(run, content)
+    RunDirectory(run).write_config(content)
 
 
 def send(number: int) -> None:
     """Send this process a signal and wait until its run has handled it, because a toy step may end too early."""
-    handled, say = threading.Event(), Run._say
+    handled, say = threading.Event(), Run.say
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_say", lambda self, line: (say(self, line), handled.set()))
+        patch.setattr(Run, "say", lambda self, line: (say(self, line), handled.set()))
         os.kill(os.getpid(), number)
         assert handled.wait(30)
 

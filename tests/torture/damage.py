@@ -21,7 +21,8 @@ import numpy as np
 import safetensors.numpy
 
 import crlviz
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints import checked_json
+from crlviz.checkpoints.run_directory import settings_digest
 from crlviz.interchange import inspection
 from tests.helpers.toys import toy_config, untrained_run
 from tests.torture.bounds import Table, attempt, limit_memory
@@ -54,9 +55,9 @@ class Case:
                 if last in container:
                     container[last] = value
             if path == self.manifest and isinstance(json.loads(self.config.read_text())["config"], dict):
-                content["settings"] = run_directory.settings_digest(json.loads(self.config.read_text()))
+                content["settings"] = settings_digest(json.loads(self.config.read_text()))
             content.pop("sha256")
-            path.write_bytes(run_directory.to_json(content))
+            path.write_bytes(checked_json.encode(content))
 
     def put(self, name: str, data: bytes | None, size: int = 0) -> None:
         """Replace a file of the checkpoint and update its manifest entry; without ``data``, by a sparse file."""

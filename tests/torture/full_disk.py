@@ -20,7 +20,8 @@ from pathlib import Path
 
 import click
 
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.checkpoint import open_checkpoint
+from crlviz.checkpoints.run_directory import RunDirectory
 from tests.torture import runs
 
 LONGEST = 2.5  # maximum seconds of training before the disk is lost
@@ -112,10 +113,10 @@ def _faults(code: int, words: str, run: Path) -> list[str]:
     if not run.exists():
         return faults
     faults += [f"left over: {path.name}" for path in run.rglob("*.part")]
-    for steps in run_directory.all_steps(run):
-        checkpoint = run_directory.find(run / "checkpoints" / str(steps))
+    for steps in RunDirectory(run).checkpoint_steps():
+        checkpoint = open_checkpoint(run / "checkpoints" / str(steps))
         for network in ("actor", "critic"):
-            run_directory.read(checkpoint, network)  # raises an error if it is damaged
+            checkpoint.read(network)  # raises an error if it is damaged
     return faults
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import jax
 
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints import checked_json
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.interchange import inspection
 from tests.helpers.toys import begun, toy_config, untrained_run
 from tests.torture import damage
@@ -73,7 +74,7 @@ def nonsense(case: Case) -> None:
             {"counters": content["counters"] | {"sums": case.rng.choice([[], None, 5])}},
         ]
     )
-    case.manifest.write_bytes(run_directory.to_json(content))
+    case.manifest.write_bytes(checked_json.encode(content))
 
 
 KINDS: dict[str, Callable[[Any], None]] = {
@@ -93,7 +94,7 @@ def _run(folder: Path, seed: int) -> Path:
     config = toy_config(seed=seed)
     run = untrained_run(folder, config, [90, 1000])
     state = jax.jit(partial(begun, build(config)))(jax.random.key(seed))
-    states.write(run, STEP, states.snapshot(state), Counters(step=1, sums={"critic_loss": 0.5}))
+    states.write(RunDirectory(run), STEP, states.snapshot(state), Counters(step=1, sums={"critic_loss": 0.5}))
     return run
 
 
@@ -103,7 +104,7 @@ def main(count: int, seed: int) -> None:
         folder = Path(name)
         pristine, other = _run(folder / "pristine", 0), _run(folder / "other", 1)
         example = jax.eval_shape(partial(begun, build(toy_config())), jax.random.key(0))
-        states.read([states.look(pristine / "state" / str(STEP))], example)
+        states.read([states.verify(RunDirectory(pristine), pristine / "state" / str(STEP))], example)
         limit_memory()
         while sum(table.kinds.values()) < count:
             kind = list(KINDS)[sum(table.kinds.values()) % len(KINDS)]
@@ -117,7 +118,9 @@ def main(count: int, seed: int) -> None:
 
 def _check(run: Path, kind: str, example: Any) -> tuple[str, float]:
     """Faults in how the damage was handled, and the seconds of the slower of two reads."""
-    read, first = attempt(lambda: states.read([states.look(states.newest(run))], example))
+    read, first = attempt(
+        lambda: states.read([states.verify(RunDirectory(run), RunDirectory(run).newest_state())], example)
+    )
     found: list[str] = []
     verified, second = attempt(lambda: found.extend(fault for _, fault in inspection.check(run) if fault))
     faults = [f"resume: {read}"] * (read != "refused")

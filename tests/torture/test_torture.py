@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from crlviz.checkpoints.run_directory import RunDirectory
 from tests.torture import full_disk, kills, runs
-from training.run import saved_state as states
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +31,8 @@ def test_second_ctrl_c(tmp_path):
     rng, run, reference = random.Random(0), tmp_path / "run", tmp_path / "reference"
     assert runs.finish(runs.start(reference)) == (0, "")
     for _ in range(3):
-        before, process = states.newest(run), runs.start(run)
-        while states.newest(run) in (None, before):  # until it trains and has saved
+        before, process = RunDirectory(run).newest_state(), runs.start(run)
+        while RunDirectory(run).newest_state() in (None, before):  # until it trains and has saved
             assert process.poll() is None
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.2))

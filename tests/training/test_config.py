@@ -11,7 +11,8 @@ from crlviz import envs
 from crlviz.errors import CrlvizError, UsageError
 from tests.helpers.toys import toy_config
 from training import config as configs
-from training.config import PRESETS, TrainConfig, from_options, load, replace, schedule
+from training.config import PRESETS, TrainConfig, from_options, load, replace
+from training.schedule import schedule
 
 CONFIG = TrainConfig(env="point_u_maze")
 
@@ -164,8 +165,8 @@ def test_the_toy_schedule_by_hand():
     plan = schedule(config)
     assert (plan.prefill_unrolls, plan.epochs, plan.steps_per_epoch, plan.replay_capacity) == (3, 2, 2, 60)
     assert plan.steps == 4
-    assert [plan.env_steps(config, step) for step in (0, 2, 4)] == [4 * 10 * 3, 4 * 10 * 5, 4 * 10 * 7]
-    assert [plan.gradient_steps(config, step) for step in (0, 2, 4)] == [0, 6, 12]
+    assert [plan.env_steps(step) for step in (0, 2, 4)] == [4 * 10 * 3, 4 * 10 * 5, 4 * 10 * 7]
+    assert [plan.gradient_steps(step) for step in (0, 2, 4)] == [0, 6, 12]
 
 
 @given(
@@ -196,7 +197,7 @@ def test_schedules_cover_what_was_asked(num_envs, unroll, window, replay_steps, 
     assert replay_steps <= plan.replay_capacity < replay_steps + unroll
     assert plan.replay_capacity % unroll == 0
     assert 1 <= plan.epochs <= evaluations
-    total = plan.env_steps(config, plan.steps)
+    total = plan.env_steps(plan.steps)
     assert total >= env_steps
     # Less than an epoch more than asked for, unless the prefill alone is more.
     step = num_envs * unroll

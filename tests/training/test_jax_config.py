@@ -13,7 +13,7 @@ import safetensors.numpy
 import crlviz
 from analyses import norms
 from analyses.heatmap import q_map
-from crlviz import envs, rollouts
+from crlviz import envs, jax_config, rollouts
 from crlviz.interchange import exporting
 from crlviz.interchange.importing import import_runs
 from tests.helpers.toys import toy_config
@@ -103,3 +103,26 @@ def test_the_command_ignores_the_variables(toy_run, tmp_path):
         assert done.returncode == 0, done.stderr
         drawn.append(out.read_text())
     assert drawn[0] == drawn[1]
+
+
+def test_programs_can_be_made_for_another_platform():
+    assert jax_config.platform() == jax.default_backend()
+    with jax_config.made_for("gpu"):
+        assert jax_config.platform() == "gpu"
+    assert jax_config.platform() == jax.default_backend()
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="tells a CPU's programs from a GPU's")
+def test_mjx_steps_a_batch_one_by_one_on_a_cpu_alone():
+    """A plan for a GPU must compile the GPU's program: all states at once, not a loop over the batch."""
+    from crlviz.envs.mjx import MjxState, _sequential_on_cpu
+
+    def forward(x):
+        return MjxState(jax.numpy.sin(x), x, x, x, x)
+
+    def text() -> str:
+        return str(jax.make_jaxpr(jax.vmap(_sequential_on_cpu(forward)))(jax.numpy.ones((4, 3))))
+
+    assert "scan" in text()
+    with jax_config.made_for("gpu"):
+        assert "scan" not in text()

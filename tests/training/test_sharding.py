@@ -10,13 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-import crlviz
 from crlviz import cli
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import UsageError
-from tests.torture.runs import ROOT, TIMES, differences
+from tests.helpers.same import same
+from tests.torture.runs import ROOT, differences
 from training import sharding
-from training.run import metrics_table
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +40,6 @@ def measured(four):
     return json.loads((four / "told.json").read_text())
 
 
-def same(run: Path, other: Path) -> None:
-    """Check that scores, losses and parameters of two runs agree to 1e-4."""
-    for mine, theirs in zip(*(metrics_table.read(each, 10**9) for each in (run, other)), strict=True):
-        for name in set(mine) - set(TIMES):
-            assert mine[name] == theirs[name] or float(mine[name]) == pytest.approx(float(theirs[name]), 1e-4, 1e-4)
-    for mine, theirs in zip(*(jax.tree.leaves(crlviz.load(each).params) for each in (run, other)), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.slow  # compiles for two numbers of devices
 @pytest.mark.parametrize("name", ["on4", "from1to4", "from4to1", "from4to4"])
 def test_any_number_of_devices_gives_the_result_of_one(four, name):
@@ -62,15 +52,15 @@ def test_a_run_resumes_bit_for_bit_on_as_many_devices_and_warns_on_others(four):
     output = (four / "stderr.txt").read_text()
     assert f"{four / 'from1to4'} was started with devices 1, which differs from this machine" in output
     assert "from4to4 was started" not in output
-    content = run_directory.read_config(four / "from1to4")
+    content = RunDirectory(four / "from1to4").read_config()
     assert (content["devices"], content["resumed"][0]["devices"]) == (1, 4)
-    assert content["config"] == run_directory.read_config(four / "on4")["config"]
+    assert content["config"] == RunDirectory(four / "on4").read_config()["config"]
 
 
 @pytest.mark.slow
 def test_several_seeds_at_once_use_all_devices(four):
     same(four / "together3", four / "on1")
-    assert run_directory.read_config(four / "together3")["together"] == [3, 4]
+    assert RunDirectory(four / "together3").read_config()["together"] == [3, 4]
 
 
 @pytest.mark.slow
@@ -98,7 +88,7 @@ def test_each_device_does_a_quarter_of_the_arithmetic(measured, program):
 
 
 def test_one_device_changes_nothing():
-    one, tree = sharding.chosen("1"), {"rows": np.ones((3, 2))}
+    one, tree = sharding.select("1"), {"rows": np.ones((3, 2))}
     assert one == sharding.ONE
     assert one.shard_rows(tree) is tree
     assert one.replicate(tree) is tree
@@ -115,7 +105,7 @@ def test_one_device_changes_nothing():
 )
 def test_wrong_devices_are_refused(tmp_path, monkeypatch, capsys, count, words):
     with pytest.raises(UsageError, match=words):
-        sharding.chosen(count)
+        sharding.select(count)
     out = str(tmp_path / "run")
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "point_u_maze", "--out", out, "--devices", count])
     with pytest.raises(SystemExit) as left:

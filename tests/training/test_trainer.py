@@ -14,14 +14,16 @@ import pytest
 
 import crlviz
 from crlviz import envs
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints import metrics_table
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.rollouts import evaluate
+from tests.helpers.shared_programs import shared
 from tests.helpers.toys import toy_config
 from training import config as configs
 from training import trainer
-from training.config import schedule
-from training.run import compiled, metrics_table
+from training.run import compiled, saved_state
+from training.schedule import schedule
 
 TIMES = {"wall_seconds", "train_seconds", "env_steps_per_second", "updates_per_second"}
 
@@ -62,7 +64,7 @@ def test_the_run_directory_records_its_provenance(toy_run):
     assert config["versions"]["jax"] == jax.__version__
     assert config["versions"]["crlviz"] == crlviz.__version__
     assert config["config"] == json.loads(json.dumps(dataclasses.asdict(toy_config())))
-    assert run_directory.all_steps(toy_run) == [200, 280]
+    assert RunDirectory(toy_run).checkpoint_steps() == [200, 280]
     assert sorted(p.name for p in toy_run.iterdir()) == [".lock", "checkpoints", "config.json", "metrics.csv", "state"]
     agent = crlviz.load(toy_run)
     assert (agent.env_steps, agent.gradient_steps) == (280, 12)
@@ -78,6 +80,20 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(toy_run, tmp_path):
     other = trainer.train(toy_config(seed=1), tmp_path / "other", progress=False)
     kernels = [(a, b) for a, b in zip(_parameters(toy_run), _parameters(other), strict=True) if a.ndim > 1]
     assert all((a != b).mean() > 0.9 for a, b in kernels)
+
+
+def test_without_redrawn_goals_each_environment_returns_to_its_first_start(tmp_path):
+    """As in the preset ``paper``: 4 environments have 4 starts and 4 goals in the whole run."""
+    config = toy_config(redraw_goals=False, episode_length=5)
+    run = trainer.train(config, tmp_path / "run", progress=False)
+    example = compiled.jitted(loop := compiled.build(config), loop.env).example
+    directory = RunDirectory(run)
+    state = saved_state.read([saved_state.verify(directory, directory.newest_state())], example)
+    first = np.asarray(state.collector.first.obs[0])
+    rows, trajectory = np.asarray(state.replay.rows.state[0]), np.asarray(state.replay.rows.trajectory[0])
+    time, environment = np.nonzero(np.diff(trajectory, axis=0) == 1)  # the last steps of episodes
+    assert len(time) > 4
+    np.testing.assert_array_equal(rows[time + 1, environment], first[environment, : rows.shape[-1]])
 
 
 def test_evaluation_uses_the_mean_action_and_its_own_environment(tmp_path, monkeypatch):
@@ -142,11 +158,11 @@ def test_a_diverged_run_keeps_no_bad_checkpoint(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(CrlvizError, match="became"):
         trainer.train(config, run, progress=False)
-    for steps in run_directory.all_steps(run):
+    for steps in RunDirectory(run).checkpoint_steps():
         agent = crlviz.load(run / "checkpoints" / str(steps))
         assert np.isfinite(agent.act(np.ones((3, 6), np.float32))).all()
         assert np.isfinite(agent.q(*(np.ones((3, n), np.float32) for n in (4, 2, 2)))).all()
-    if not run_directory.all_steps(run):
+    if not RunDirectory(run).checkpoint_steps():
         with pytest.raises(CrlvizError, match="no checkpoint"):
             crlviz.load(run)
 
@@ -177,7 +193,8 @@ def test_it_learns(tmp_path):
 
 
 def test_without_a_terminal_every_evaluation_prints_a_line(tmp_path, capsys):
-    trainer.train(toy_config(), tmp_path / "run")
+    with shared():
+        trainer.train(toy_config(), tmp_path / "run")
     printed = capsys.readouterr().err.splitlines()
     lines = [re.sub(r"\d+(\.\d+)?(?= updates)|\d\d:\d\d", "_", line) for line in printed]
     assert [line.partition(", success")[0] for line in lines] == [

@@ -1,22 +1,15 @@
-"""``crlviz plan``: predict the memory and hours of a run before training it.
+"""What a run needs before it is trained: counts, memory by purpose, disk; and a setting that makes it fit.
 
-Memory is taken from the compiled training step, which is not executed. It holds for the device that makes the plan: a
-program for a CPU has other temporaries than one for a GPU. Hours are the run's number of updates and steps divided by
-throughput, measured now for a few seconds or by ``crlviz bench --json`` on another machine.
+Memory is taken from the compiled programs, which are not executed. It holds for the device that they are compiled for:
+a program for a CPU has other temporaries than one for a GPU.
 """
 
 import dataclasses
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import click
-
 from crlviz.errors import CrlvizError
-from training.bench.throughput import Rates, measure, of_bench, paper_hours, read
-from training.options import of_a_run
+from training.bench.throughput import Rates
 
 
 @dataclass(frozen=True)
@@ -91,36 +84,56 @@ def compute(config: Any) -> Plan:
     """
     import jax
 
-    from training.config import schedule
-    from training.run import saved_state as states
     from training.run.compiled import compiled
 
     programs = compiled(config)
-    counts, loop, example = schedule(config), programs.loop, programs.example
+    return of_programs(
+        programs.loop,
+        programs.example,
+        programs.collect,
+        programs.learn,
+        programs.evaluate_policy,
+        shared=jax.default_backend() == "cpu",
+    )
+
+
+def of_programs(loop: Any, example: Any, collect: Any, learn: Any, evaluate: Any, *, shared: bool) -> Plan:
+    """Plan a run from its compiled programs.
+
+    Args:
+      loop: the ``Loop`` they are compiled from.
+      example: shapes of its TrainState.
+      collect, learn, evaluate: compiled for the device that the plan is for.
+      shared: whether that device uses host memory.
+
+    Raises:
+      CrlvizError: jax does not report the memory of programs on this device.
+    """
+    from training.run import saved_state as states
+
+    config, counts = loop.config, loop.config.schedule
     cost = loop.algorithm.cost(config.batch_size)
     learner = example.learner
     parameters = _bytes((learner.actor, learner.critic, learner.log_alpha))
-    collect, learn, evaluate = (
-        _memory_analysis(program) for program in (programs.collect, programs.learn, programs.evaluate_policy)
-    )
+    of_collect, of_learn, of_evaluate = (_memory_analysis(program) for program in (collect, learn, evaluate))
     reset_states = _bytes(example.collector.states) if config.redraw_goals else 0
     checkpoints = counts.epochs // config.save_every + bool(counts.epochs % config.save_every)
     return Plan(
         parameters=cost["parameters"],
         flops_per_update=cost["flops_per_update"],
-        updates=counts.gradient_steps(config, counts.steps),
-        env_steps=counts.env_steps(config, counts.steps),
+        updates=counts.gradient_steps(counts.steps),
+        env_steps=counts.total_env_steps,
         evaluation_steps=(counts.epochs + 1) * config.eval_episodes * loop.episode_length,
         memory=Memory(
             parameters=parameters,
             optimizer=_bytes(learner) - parameters,
             replay=_bytes(example.replay),
             environments=_bytes(example.collector),
-            collecting=reset_states + _temporary_bytes(collect),
-            learning=_temporary_bytes(learn),
-            evaluation=evaluate.temp_size_in_bytes,
+            collecting=reset_states + _temporary_bytes(of_collect),
+            learning=_temporary_bytes(of_learn),
+            evaluation=of_evaluate.temp_size_in_bytes,
             saving=states.size(example, replay=config.save_replay),
-            shared=jax.default_backend() == "cpu",
+            shared=shared,
         ),
         checkpoint_bytes=_bytes((learner.actor, learner.critic)) * min(checkpoints, config.keep or checkpoints),
     )
@@ -188,127 +201,3 @@ def knob(config: Any, memory: Memory, limit: float) -> str:
     return (
         "no single setting is enough: lower --width, --depth or --batch-size, or --set num_envs, window, replay_steps"
     )
-
-
-def device_memory() -> int:
-    """Memory in bytes of the device that trains: of the accelerator, or the limit of this process."""
-    from training.bench import memory_limits
-    from training.run import compiled
-
-    return compiled.memory() or memory_limits.memory()
-
-
-def describe(config: Any, plan: Plan, limit: float, rates: Sequence[Rates]) -> str:
-    """Format a plan as text, and say whether the run fits.
-
-    Args:
-      config: settings of the run.
-      plan: from ``compute``.
-      limit: memory of the device in bytes.
-      rates: throughput of each machine to predict hours for.
-    """
-    memory, actor, critic = plan.memory, config.actor, config.critic
-    depth = f"depth {critic.depth}" if actor.depth == critic.depth else f"depth {actor.depth} and {critic.depth}"
-    lines = [
-        f"{config.env}, {depth} (actor, encoders), width {critic.width}, batch {config.batch_size}",
-        "",
-        f"parameters        {plan.parameters:15,}",
-        f"FLOPs per update  {plan.flops_per_update:15.3g}",
-        f"updates           {plan.updates:15,}",
-        f"environment steps {plan.env_steps:15,}  and {plan.evaluation_steps:,} in evaluations",
-        "",
-        "memory on the device, from the compiled training step",
-        *(
-            f"  {name:15} {_size(getattr(memory, name))}  {description}"
-            for name, description in (
-                ("parameters", "actor, phi and psi"),
-                ("optimizer", "two moments of each parameter"),
-                ("replay", f"{config.replay_steps:,} steps of {config.num_envs} environments"),
-                ("environments", f"states of {config.num_envs} environments"),
-                ("collecting", f"{config.unroll} steps of each environment, and new episodes"),
-                ("learning", "not at the same time as collecting: activations, gradients"),
-                ("evaluation", f"not at the same time as either: {config.eval_episodes} episodes"),
-            )
-        ),
-        f"  {'saving':15} {_size(memory.saving)}  a copy of the state while it is written, "
-        + ("in the same memory" if memory.shared else "in host memory: not counted"),
-        f"  {'peak':15} {_size(memory.total)}  of {_size(limit).strip()}",
-        f"disk: saved state {_size(memory.saving).strip()}, twice that while it is replaced; checkpoints "
-        f"{_size(plan.checkpoint_bytes).strip()}",
-        "",
-    ]
-    for rate in rates:
-        updating, stepping = plan.hours(rate)
-        lines += [
-            f"{_time(updating + stepping)}: {rate.updates:,.3g} updates/s ({_time(updating)}) and "
-            f"{rate.env_steps:,.3g} environment steps/s ({_time(stepping)}), {rate.source}"
-        ]
-    if actor.depth == critic.depth and critic.width == 256:
-        lines += [
-            f"{_time(hours)}: the paper's own code on one 80 GB GPU ({source})"
-            for hours, source in paper_hours(config.env, critic.depth)
-        ]
-    advice = knob(config, memory, limit)
-    return "\n".join([*lines, "", f"It will not fit: {advice}" if advice else "It fits."])
-
-
-def _size(size: float) -> str:
-    return f"{size / 2**30:8.2f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:8.2f} MiB"
-
-
-def _time(hours: float) -> str:
-    if hours >= 48:
-        return f"{hours / 24:.1f} days"
-    return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
-
-
-@click.command()
-@click.argument("env")
-@of_a_run
-@click.option("--memory", type=float, metavar="GB", help="Memory of the accelerator.  [default: this machine's]")
-@click.option(
-    "--measure/--no-measure", "measuring", default=True, help="Measure throughput on this machine to predict hours."
-)
-@click.option(
-    "--rates",
-    "measured",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Also predict hours from a file of crlviz bench --json; can be repeated.",
-)
-def command(
-    env: str,
-    preset: str | None,
-    layout: Path | None,
-    settings: tuple[str, ...],
-    memory: float | None,
-    measuring: bool,
-    measured: tuple[Path, ...],
-    **options: Any,
-) -> None:
-    """Predict what training in ENV needs: parameters, FLOPs, memory, disk and hours.
-
-    Memory is taken from the compiled training step, which is not executed. Compiling a humanoid takes a minute or two.
-
-    \b
-    Example: crlviz plan humanoid_u_maze --depth 256 --memory 80
-    Example: crlviz plan point_big_maze --depth 16
-    Example: crlviz plan humanoid --depth 64 --rates gpu.json
-    """
-    from crlviz import envs
-    from crlviz.errors import UsageError
-    from training.config import from_options
-
-    config = from_options(env, preset, options, settings, layout)
-    envs.check(env, config.layout or None)
-    if memory is not None and not 0 < memory < math.inf:
-        raise UsageError(f"--memory {memory} is not a size in GB")
-    benchmarks = [read(path, env) for path in measured]
-    plan = compute(config)
-    if memory is not None:  # memory of an accelerator, even if the plan is made on a CPU
-        plan = dataclasses.replace(plan, memory=dataclasses.replace(plan.memory, shared=False))
-    limit = device_memory() if memory is None else memory * 1e9
-    rates = [measure(config)] if measuring else []
-    rates += [of_bench(results, config, plan.flops_per_update) for results in benchmarks]
-    click.echo(describe(config, plan, limit, rates))

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from crlviz.precision import within
+
 # Matrix products of one hidden layer in an update. Four networks run forward and backward to their inputs: the actor,
 # phi of the policy's action, and phi and psi of the critic loss. All but the second also need gradients of the weights.
 PRODUCTS = {"forward": 4, "to inputs": 4, "to weights": 3}
@@ -38,27 +40,33 @@ def alternate(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[st
     return best
 
 
-def products(batch_size: int, width: int) -> dict[str, Callable[[], Any]]:
-    """Functions for ``alternate``: for each kind in ``PRODUCTS``, one that computes ``_LAYERS`` products."""
+def products(batch_size: int, width: int, precision: str = "float32") -> dict[str, Callable[[], Any]]:
+    """Functions for ``alternate``: for each kind in ``PRODUCTS``, one that computes ``_LAYERS`` products.
+
+    ``precision`` as in ``TrainConfig``.
+    """
     keys = jax.random.split(jax.random.key(0), (2, _LAYERS))
     rows = [jax.random.normal(key, (batch_size, width)) for key in keys[0]]
     kernels = [jax.random.normal(key, (width, width)) / width**0.5 for key in keys[1]]
 
     @jax.jit
     def forward(x, kernels):
-        for kernel in kernels:
-            x = x @ kernel
+        with within(precision):
+            for kernel in kernels:
+                x = x @ kernel
         return x
 
     @jax.jit
     def to_inputs(x, kernels):
-        for kernel in kernels:
-            x = x @ kernel.T
+        with within(precision):
+            for kernel in kernels:
+                x = x @ kernel.T
         return x
 
     @jax.jit
     def to_weights(x, rows):
-        return [x.T @ gradient for gradient in rows]
+        with within(precision):
+            return [x.T @ gradient for gradient in rows]
 
     calls: dict[str, Callable[[], Any]] = {
         "forward": lambda: forward(rows[0], kernels),

@@ -35,7 +35,7 @@ def measure(config: Any, seconds: float = 3.0) -> Rates:
     """
     import jax
 
-    from training.bench.timing import step_parts
+    from training.bench.step_timing import step_parts
 
     parts = step_parts(config, seconds)
     stepping = parts["physics"] + parts["policy"] + parts["insert"]
@@ -55,6 +55,8 @@ def read(path: Path, env: str) -> dict[str, Any]:
     remedy = f"write one on that machine with: crlviz bench --env {env} --json {path.name}"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
+        if "target" in results:
+            raise UsageError(f"{path} counts what a card would do (bench --device) and has no measured rates; {remedy}")
         measured_env, rows = results["env"], results["updates"]
         complete = bool(results["machine"]["device"] and rows)
         complete &= all({"flops", "ours_updates_per_second"} <= row.keys() for row in rows)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from crlviz import envs
 from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.networks.fused_trunk import FusedTrunk
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from crlviz.precision import within
 from training.bench import roofline
@@ -27,12 +28,11 @@ from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop import divergence
 from training.loop.train_loop import update_or_skip
-from training.run.compiled import build
 
 COMPILED = 8  # parallel environments in the compile-time benchmark
 REFERENCE_WINDOWS = 32  # limit for the reference implementation, which takes minutes for the paper's 512 windows
 # A measured call runs at least this many updates and about this many FLOPs, so that its fixed cost is negligible.
-_MIN_UPDATES, _CALL_FLOPS = 3, 4e11
+MIN_UPDATES, _CALL_FLOPS = 3, 4e11
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Case:
       width: units of each layer.
       batch_size: rows in the batch.
       remat: whether our blocks are rematerialized in the backward pass.
+      precision: of matrix products, as in ``TrainConfig``.
     """
 
     sizes: tuple[int, int, int]
@@ -52,6 +53,7 @@ class Case:
     width: int
     batch_size: int
     remat: bool = False
+    precision: str = "float32"
 
     @property
     def algorithm(self) -> CRL:
@@ -60,14 +62,19 @@ class Case:
         network = NetworkConfig(self.depth, self.width, remat=self.remat)
         return CRL(CRLConfig(), Actor(network, state + goal, action), Critic(network, state, action, goal))
 
-    @property
-    def twin(self) -> ReferenceCRL:
-        """The reference implementation."""
-        return ReferenceCRL(CRLConfig(), NetworkConfig(self.depth, self.width), self.sizes)
+    def implementation(self, kind: str) -> CRL | ReferenceCRL:
+        """The ``reference``, or our algorithm: with the networks on the ``fused`` path, or else on the plain one."""
+        if kind == "reference":
+            return ReferenceCRL(CRLConfig(), NetworkConfig(self.depth, self.width), self.sizes)
+        plain = self.algorithm
+        if kind != "fused":
+            return plain
+        trunk = FusedTrunk(self.precision)
+        return replace(plain, actor=replace(plain.actor, trunk=trunk), critic=replace(plain.critic, trunk=trunk))
 
     def updates(self, kind: str, seeds: int = 1) -> "Updates":
-        """Build the updates of ``ours`` or of the reference, ``twin``."""
-        return Updates(self.twin if kind == "twin" else self.algorithm, self.sizes, self.batch_size, seeds)
+        """Build the updates of ``ours`` or of the ``reference``."""
+        return Updates(self.implementation(kind), self.sizes, self.batch_size, seeds, self.precision)
 
 
 class Updates:
@@ -128,7 +135,7 @@ def first_update(kind: str, case: Case, cache: str) -> dict[str, float]:
     """Measure the first two updates in this process.
 
     Args:
-      kind: ``ours`` or ``twin``.
+      kind: ``ours`` or ``reference``.
       case: the update to measure.
       cache: empty directory for the compiled program, which ``update_rates`` reuses.
 
@@ -162,16 +169,16 @@ def update_rates(case: Case, with_reference: bool, seeds: int, seconds: float, c
       cache: directory of compiled programs, from ``first_update``.
 
     Returns:
-      Updates per second of ``ours``, ``twin`` (the reference), ``seeds`` (total over all) and ``ceiling`` (the
-      roofline: matrix products only), and ``flops``, the FLOPs of one update.
+      Updates per second of ``ours``, ``reference``, ``seeds`` (total over all) and ``roofline`` (matrix products only),
+      and ``flops``, the FLOPs of one update.
     """
     _use_cache(cache)
     flops = case.algorithm.cost(case.batch_size)["flops_per_update"]
-    count = int(min(max(_CALL_FLOPS / flops, _MIN_UPDATES), 32))
-    calls: dict[str, Callable[[], Any]] = dict(roofline.products(case.batch_size, case.width))
+    count = int(min(max(_CALL_FLOPS / flops, MIN_UPDATES), 32))
+    calls: dict[str, Callable[[], Any]] = dict(roofline.products(case.batch_size, case.width, case.precision))
     measured = {"ours": case.updates("ours")}
     if with_reference:
-        measured["twin"] = case.updates("twin")
+        measured["reference"] = case.updates("reference")
     if seeds > 1:
         measured["seeds"] = case.updates("ours", seeds)
     for kind, updates in measured.items():
@@ -180,7 +187,7 @@ def update_rates(case: Case, with_reference: bool, seeds: int, seconds: float, c
     best = roofline.alternate(calls, seconds)
     rates = {kind: (seeds if kind == "seeds" else 1) * count / best[kind] for kind in measured}
     return rates | {
-        "ceiling": roofline.flops_per_second(best, case.batch_size, case.width) / flops,
+        "roofline": roofline.flops_per_second(best, case.batch_size, case.width) / flops,
         "flops": flops,
     }
 
@@ -209,8 +216,8 @@ class Sampling:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Implementations that can run: the reference (``twin``) only if its windows fill a batch."""
-        return ("ours", "twin") if self.reference_rows else ("ours",)
+        """Implementations that can run: the reference (``reference``) only if its windows fill a batch."""
+        return ("ours", "reference") if self.reference_rows else ("ours",)
 
     @property
     def reference_rows(self) -> int:
@@ -219,12 +226,12 @@ class Sampling:
         return rows // self.batch_size * self.batch_size
 
 
-def _sampler(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], Any], Any, int]:
+def sampler_of(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], Any], Any, int]:
     """Build a compiled function of (buffer, key) that samples the rows of a training step and reads each once.
 
     Returns the function, a full buffer and the number of rows.
     """
-    environments = min(case.num_envs, REFERENCE_WINDOWS) if kind == "twin" else case.num_envs
+    environments = min(case.num_envs, REFERENCE_WINDOWS) if kind == "reference" else case.num_envs
     state, action, goal = (jnp.ones((environments, size)) for size in case.sizes)
     rows = replays.Transitions(state, action, goal, jnp.ones(environments, int))
     # Write to the arrays: the system does not allocate pages that nothing wrote to, so reading them costs nothing.
@@ -245,13 +252,13 @@ def _sampler(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], Any]
         starts = jax.random.randint(start_key, (environments,), 0, capacity - case.window)
         return read(reference_sample(buffer.rows, starts, key, case.window, 0.99, case.batch_size))
 
-    count = case.reference_rows if kind == "twin" else case.batches * case.batch_size
-    return jax.jit(reference if kind == "twin" else ours), buffer, count
+    count = case.reference_rows if kind == "reference" else case.batches * case.batch_size
+    return jax.jit(reference if kind == "reference" else ours), buffer, count
 
 
 def sampling_peak(kind: str, case: Sampling) -> int:
     """Peak memory of sampling in bytes, without the buffer. The reference has at most ``REFERENCE_WINDOWS`` windows."""
-    sampler, buffer, _ = _sampler(kind, case)
+    sampler, buffer, _ = sampler_of(kind, case)
     jax.block_until_ready(buffer)
     memory_before = _peak_bytes()
     jax.block_until_ready(sampler(buffer, jax.random.key(0)))
@@ -263,7 +270,7 @@ def sampling_rates(case: Sampling, seconds: float) -> dict[str, float]:
     calls: dict[str, Callable[[], Any]] = {}
     counts = {}
     for kind in case.kinds:
-        sampler, buffer, counts[kind] = _sampler(kind, case)
+        sampler, buffer, counts[kind] = sampler_of(kind, case)
         calls[kind] = functools.partial(sampler, buffer, jax.random.key(0))
         jax.block_until_ready(calls[kind]())
     return {kind: counts[kind] / best for kind, best in roofline.alternate(calls, seconds).items()}
@@ -285,74 +292,6 @@ def env_steps_per_second(env: str, num_envs: int, seconds: float) -> float:
     jax.block_until_ready(run(states, jax.random.key(0)))
     best = roofline.alternate({"run": lambda: run(states, jax.random.key(0))}, seconds)["run"]
     return num_envs * length / best
-
-
-def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
-    """Seconds that each part of a training step takes in total; each part is measured separately.
-
-    ``products`` is the time of the updates' matrix products at the roofline rate; ``rest of the updates`` is their
-    remaining time. ``physics`` includes resetting the environments at the start of an unroll.
-
-    The measurement runs for at least ``seconds``.
-    """
-    loop = build(config)
-    env, actor, steps = loop.env, loop.algorithm.actor, min(config.unroll, 5)
-    keys = jax.random.split(jax.random.key(0), config.num_envs)
-    states = jax.jit(jax.vmap(env.reset))(keys)
-    params = jax.jit(actor.init)(jax.random.key(0))
-    actions = jax.random.uniform(jax.random.key(1), (config.num_envs, env.action_size), minval=-1, maxval=1)
-
-    @jax.jit
-    def physics(states):
-        return jax.lax.scan(lambda s, _: (jax.vmap(env.step)(s, actions), None), states, None, length=steps)[0]
-
-    @jax.jit
-    def policy(observation):
-        def act(action, key):
-            # Each action depends on the last, or the compiler would hoist the policy out of the loop.
-            noise = jax.random.normal(key, action.shape)
-            with loop.precision():
-                return actor.sample(params, observation + 1e-9 * action.sum(), noise)[0], None
-
-        return jax.lax.scan(act, actions, jax.random.split(jax.random.key(2), steps))[0]
-
-    sizes = (env.state_dim, env.action_size, env.goal_dim)
-    case = Sampling(sizes, config.num_envs, config.window, config.updates, config.batch_size)
-    sampler, buffer, _ = _sampler("ours", case)
-    insert = jax.jit(replays.insert, donate_argnums=0)
-    example = jax.tree.map(lambda leaf: leaf[0], buffer.rows)
-    insert_buffer = replays.create(2 * config.unroll, example)
-    new_rows = jax.tree.map(lambda leaf: jnp.ones((config.unroll, *leaf.shape), leaf.dtype), example)
-
-    def insert_rows():
-        nonlocal insert_buffer
-        insert_buffer = insert(insert_buffer, new_rows)
-        return insert_buffer
-
-    updates = Updates(loop.algorithm, sizes, config.batch_size, precision=config.precision)
-    calls: dict[str, Callable[[], Any]] = {
-        "physics": lambda: physics(states),
-        "policy": lambda: policy(states.obs),
-        "insert": insert_rows,
-        "sample and relabel": lambda: sampler(buffer, jax.random.key(0)),
-        "updates": lambda: updates(_MIN_UPDATES),
-    }
-    if config.redraw_goals:
-        reset_envs = jax.jit(loop.reset_envs)
-        calls["reset"] = lambda: reset_envs(jax.random.key(0))
-    jax.block_until_ready([call() for call in calls.values()])
-    products = roofline.products(config.batch_size, config.critic.width)
-    best = roofline.alternate({**calls, **products}, seconds)
-    flops = loop.algorithm.cost(config.batch_size)["flops_per_update"]
-    product_seconds = config.updates * flops / roofline.flops_per_second(best, config.batch_size, config.critic.width)
-    return {
-        "physics": best["physics"] * config.unroll / steps + best.get("reset", 0.0),
-        "policy": best["policy"] * config.unroll / steps,
-        "insert": best["insert"],
-        "sample and relabel": best["sample and relabel"],
-        "products": product_seconds,
-        "rest of the updates": best["updates"] / _MIN_UPDATES * config.updates - product_seconds,
-    }
 
 
 def compile_speed(id: str) -> dict[str, Any]:

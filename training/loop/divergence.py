@@ -38,7 +38,13 @@ def none() -> Divergence:
 
 
 def watch(
-    before: Divergence, update: jax.Array, metrics: Mapping[str, jax.Array], params: Any, bound: float
+    before: Divergence,
+    update: jax.Array,
+    metrics: Mapping[str, jax.Array],
+    params: Any,
+    bound: float,
+    *,
+    grouped: bool = False,
 ) -> Divergence:
     """Check one update. Returns the first divergence so far, this update's included.
 
@@ -48,8 +54,9 @@ def watch(
       metrics: its losses and gradient norms, by name.
       params: all parameters, before or after the update.
       bound: absolute loss above which an update counts as diverged.
+      grouped: see ``optimizer.norm``.
     """
-    values = jnp.stack([*(metrics[name] for name in WATCHED[:-1]), norm(params)])
+    values = jnp.stack([*(metrics[name] for name in WATCHED[:-1]), norm(params, grouped=grouped)])
     bad = ~jnp.isfinite(values)
     bad |= (jnp.abs(values) > bound) & (jnp.arange(len(WATCHED)) < len(LOSSES))
     first = jnp.argmax(bad)

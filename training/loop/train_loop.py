@@ -15,9 +15,10 @@ from flax import struct
 from crlviz.algorithms.crl import CRL, Learner
 from crlviz.envs.base import GoalEnv
 from crlviz.precision import within
-from training.config import Schedule, TrainConfig
+from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop import divergence
+from training.schedule import Schedule
 from training.sharding import ONE, Devices
 
 
@@ -75,7 +76,8 @@ def update_or_skip(
     # Check the parameters before the step. Adam turns finite gradients into finite parameters, so this is enough; and
     # whether to skip is then known before Adam runs, so that skipping needs no second pass over memory.
     params = learner.actor, learner.critic, learner.log_alpha
-    diverged = divergence.watch(diverged, index, metrics, params, loss_bound)
+    grouped = algorithm.trunk is not None
+    diverged = divergence.watch(diverged, index, metrics, params, loss_bound, grouped=grouped)
     return (algorithm.step(learner, gradients, diverged.found), diverged), metrics
 
 
@@ -132,7 +134,8 @@ class Loop:
             noise = jax.random.normal(key, (self.config.num_envs, env.action_size))
             with self.precision():
                 action, _ = actor.sample(params, before.obs, noise)
-            after = self.devices.per_device(jax.vmap(env.step))(before, action)
+            with jax.named_scope("physics"):  # by this name training.bench.launches tells its kernels apart
+                after = self.devices.per_device(jax.vmap(env.step))(before, action)
             row = replays.Transitions(
                 state=before.obs[:, : env.state_dim],
                 action=action,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,31 +23,36 @@ from crlviz.errors import UsageError
 from crlviz.networks.residual import Actor, Critic
 from crlviz.processes import process_pool
 from crlviz.rollouts import evaluate
-from training.config import TrainConfig, schedule
+from training.config import TrainConfig
 from training.loop.train_loop import Loop, TrainState, shardings
 from training.run import hosts
 from training.run import saved_state as states
 from training.run.saved_state import Saved
 from training.sharding import ONE, Devices
 
+if TYPE_CHECKING:
+    from crlviz.networks.fused_trunk import FusedTrunk
 
-def build(config: TrainConfig, devices: Devices = ONE) -> Loop:
+
+def build(config: TrainConfig, devices: Devices = ONE, trunk: "FusedTrunk | None" = None) -> Loop:
     """Check a config and build its loop: environment, networks and algorithm. Compiles nothing.
+
+    ``trunk``: the kernels of the fused path; None: the plain path.
 
     Raises:
       UsageError: unknown environment, settings that contradict each other, or that do not divide over the devices.
     """
-    counts = schedule(config)
+    counts = config.schedule
     devices.check(config.num_envs, config.batch_size)
     env = envs.make(config.env, layout=config.layout or None, **config.env_options)
     length = config.episode_length or env.episode_length
-    return Loop(config, counts, env, algorithm(config, env, devices), length, devices)
+    return Loop(config, counts, env, algorithm(config, env, devices, trunk), length, devices)
 
 
-def algorithm(config: TrainConfig, env: GoalEnv, devices: Devices = ONE) -> CRL:
+def algorithm(config: TrainConfig, env: GoalEnv, devices: Devices = ONE, trunk: "FusedTrunk | None" = None) -> CRL:
     """The algorithm of a config, with networks of the environment's sizes."""
-    actor = Actor(config.actor, env.observation_size, env.action_size)
-    critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim)
+    actor = Actor(config.actor, env.observation_size, env.action_size, trunk)
+    critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim, trunk)
     return CRL(config.crl, actor, critic, devices.replicate)
 
 
@@ -137,15 +142,38 @@ class Programs:
         return states.snapshot(state if replay else state.replace(replay=None))
 
 
-def compiled(config: TrainConfig, slots: int = 1, devices: Devices = ONE) -> Programs:
+def compiled(
+    config: TrainConfig, slots: int = 1, devices: Devices = ONE, trunk: "FusedTrunk | None" = None
+) -> Programs:
     """Build and compile the programs of a config, from shapes alone, so a resumed run has exactly the same programs.
 
     Raises:
       UsageError: an error of ``build``, or the evaluation environment has another body.
     """
-    loop = build(config, devices)
-    eval_env = _evaluation_env(config, loop)
+    loop = build(config, devices, trunk)
+    eval_env = evaluation_env(loop)
     hosts.broadcast("compile", slots=slots, config=dataclasses.asdict(config))
+    made = jitted(loop, eval_env, slots)
+    return Programs(loop, slots, made.example, made.empty_buffer, **_compiled(**made.functions))
+
+
+@dataclass(frozen=True)
+class Jitted:
+    """The programs of a run before they are compiled.
+
+    Attributes:
+      example, empty_buffer: as in ``Programs``.
+      functions: for each compiled program of ``Programs``, the jitted function and the shapes of its arguments.
+    """
+
+    example: TrainState
+    empty_buffer: Callable[[], Any]
+    functions: dict[str, tuple[Any, ...]]
+
+
+def jitted(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Jitted:
+    """Jit the programs of a loop and its evaluations. Traces what is needed for shapes; compiles nothing."""
+    config, devices = loop.config, loop.devices
 
     def evaluate_policy(params, key):
         def policy(observation, _):
@@ -180,18 +208,17 @@ def compiled(config: TrainConfig, slots: int = 1, devices: Devices = ONE) -> Pro
     )
     score = jax.jit(_vmapped(evaluate_policy, slots), in_shardings=(replicated, replicated), out_shardings=replicated)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), slots))
-    fresh = jax.eval_shape(reset_envs, keys)
-    stacked = jax.eval_shape(init, keys, fresh).replace(replay=jax.eval_shape(empty_buffer))
+    first = jax.eval_shape(reset_envs, keys)
+    stacked = jax.eval_shape(init, keys, first).replace(replay=jax.eval_shape(empty_buffer))
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
-    fresh = fresh if config.redraw_goals else None
-    programs = _compiled(
-        collect=(collect, stacked, fresh),
-        evaluate_policy=(score, stacked.learner.actor, keys),
-        learn=(learn, stacked),
-        reset_envs=(reset_envs, keys),
-        init=(init, keys, fresh),
-    )
-    return Programs(loop, slots, example, empty_buffer, **programs)
+    functions = {
+        "collect": (collect, stacked, first if config.redraw_goals else None),
+        "evaluate_policy": (score, stacked.learner.actor, keys),
+        "learn": (learn, stacked),
+        "reset_envs": (reset_envs, keys),
+        "init": (init, keys, first),
+    }
+    return Jitted(example, empty_buffer, functions)
 
 
 def _compiled(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
@@ -219,7 +246,9 @@ def _vmapped(function: Callable[..., Any], slots: int) -> Callable[..., Any]:
     return of_one
 
 
-def compile_for(config: TrainConfig, devices: Devices = ONE) -> Callable[[int], Programs]:
+def compile_for(
+    config: TrainConfig, devices: Devices = ONE, trunk: "FusedTrunk | None" = None
+) -> Callable[[int], Programs]:
     """Return a function that compiles programs for up to a number of slots: as many as train fastest on this device.
 
     An accelerator trains all at once if they fit its memory; else their number is halved until they do. A CPU is no
@@ -231,7 +260,7 @@ def compile_for(config: TrainConfig, devices: Devices = ONE) -> Callable[[int], 
     def compile_slots(slots: int) -> Programs:
         if slots > 1 and not at_once():
             return compile_slots(1)
-        programs, limit = compiled(config, slots, devices), memory()
+        programs, limit = compiled(config, slots, devices, trunk), memory()
         if slots == 1 or limit is None or programs.memory <= limit:
             return programs
         half = -(-slots // 2)
@@ -275,7 +304,13 @@ def _keys(seed: int) -> jax.Array:
     return jax.random.split(jax.random.key(seed))
 
 
-def _evaluation_env(config: TrainConfig, loop: Loop) -> GoalEnv:
+def evaluation_env(loop: Loop) -> GoalEnv:
+    """The environment of the evaluations.
+
+    Raises:
+      UsageError: it has another body than the one that is trained.
+    """
+    config = loop.config
     if not config.eval_env or config.eval_env == config.env:
         return loop.env
     env = envs.make(config.eval_env, **config.env_options)

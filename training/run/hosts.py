@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from crlviz.errors import CrlvizError, UsageError, sentence
+from crlviz.errors import CrlvizError, UsageError, one_line
 from crlviz.escaping import printable
 from crlviz.processes import interrupts
 from training import sharding
@@ -76,7 +76,7 @@ class ProcessLost(CrlvizError):
     """The processes cannot continue: one is gone, or a program that they share failed."""
 
     def __init__(self, cause: Exception):
-        reason = sentence(cause)
+        reason = one_line(cause)
         super().__init__(
             f"the processes of this run lost each other ({reason}); start all of them again with --resume, which "
             "continues from the last saved state"
@@ -160,5 +160,5 @@ def _exit(error: BaseException) -> NoReturn:
     """Print the error and end the process, without cleanup."""
     if "--debug" in sys.argv:
         traceback.print_exc()
-    print(f"Error: {printable(sentence(error))}", file=sys.stderr, flush=True)
+    print(f"Error: {printable(one_line(error))}", file=sys.stderr, flush=True)
     os._exit(getattr(error, "exit_code", 1))

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
 from training.loop.divergence import DivergenceError
-from training.run import saved_state as states
 from training.run import signals
 from training.run.compiled import Programs
 from training.run.seed_run import SeedRun
@@ -68,11 +67,11 @@ class Run:
           Stopped: a signal was received; the group that was training is saved.
         """
         waiting = list(self.seed_runs)
-        with self._bar, ThreadPoolExecutor(1) as self._saver, signals.heard(self._answer) as heard:
+        with self._bar, ThreadPoolExecutor(1) as self._saver, signals.recorded(self._answer) as received:
             while waiting:
                 self._slots = next(groups(waiting, self._compile_slots))
                 waiting = [seed_run for seed_run in waiting if seed_run not in self._slots]
-                self._train(heard)
+                self._train(received)
                 self._start_time = time.perf_counter()
                 waiting += [seed_run for seed_run in self._slots if self._continues(seed_run)]
 
@@ -86,10 +85,10 @@ class Run:
         """Training steps done by the current group."""
         return self.training[0].counters.step
 
-    def _train(self, heard: Callable[[], int | None]) -> None:
+    def _train(self, received: Callable[[], int | None]) -> None:
         """Train the current group to its last evaluation, or until all its runs have failed."""
         try:
-            self._load()
+            self.load()
         except CrlvizError as error:
             for seed_run in self._slots:
                 seed_run.error = error
@@ -100,7 +99,7 @@ class Run:
                 self._save([seed_run for seed_run in self.training if seed_run.checkpoint_due], checkpoint=True)
                 if not self.training or self.step == counts.steps:
                     break
-            if number := heard():
+            if number := received():
                 self._save(self.training, checkpoint=False)
                 self._finish_saving()
                 if not self.training:
@@ -110,11 +109,11 @@ class Run:
                     f"stopped at environment step {self.training[0].env_steps:,}; go on with: crlviz train {again}",
                     number,
                 )
-            self._step()
+            self.advance()
         self._finish_saving()
         self._state = None
 
-    def _load(self) -> None:
+    def load(self) -> None:
         """Load or create the states [slots, ...] of the current group."""
         seed_runs = self._slots
         self._programs = self._compile_slots(len(seed_runs))
@@ -129,7 +128,7 @@ class Run:
             rewinds = [seed_run.counters.rewinds for seed_run in seed_runs]
             self._state = self._programs.start(seeds, rewinds)
 
-    def _step(self) -> None:
+    def advance(self) -> None:
         """Do a training step of the group, and count it in each run."""
         start = time.perf_counter()
         self._state, losses, diverged = self._programs.advance(self._state)
@@ -160,7 +159,7 @@ class Run:
             scores_text = f"{speed}success {success:.2f}, time at goal {at_goal:.0f}"
             self._bar.set_postfix_str(scores_text)
             if self._lines:
-                self._say(f"{self._progress(lacking[0])}, {scores_text}")
+                self.say(f"{self._progress(lacking[0])}, {scores_text}")
 
     def _save(self, seed_runs: Sequence[SeedRun], *, checkpoint: bool) -> None:
         """Copy the states, and write those of ``seed_runs`` in the background, with checkpoints if asked for."""
@@ -188,11 +187,11 @@ class Run:
         """Finish a run that has left its slot; returns whether it was rewound and needs another slot."""
         try:
             if isinstance(seed_run.error, DivergenceError):
-                self._say(seed_run.rewind(seed_run.error))
+                self.say(seed_run.rewind(seed_run.error))
                 self._show()
                 return True
             if not seed_run.error and not seed_run.config.keep_state:
-                states.remove(seed_run.path)
+                seed_run.directory.remove_states()
         except CrlvizError as error:
             seed_run.error = error
         return False
@@ -205,7 +204,7 @@ class Run:
         except CrlvizError as error:
             seed_run.error = error
             if self.training:
-                self._say(f"{seed_run.path}: {printable(error)}; the others continue without it")
+                self.say(f"{seed_run.path}: {printable(error)}; the others continue without it")
 
     def _each(self, seed_runs: Sequence[SeedRun]) -> list[tuple[int, SeedRun]]:
         """(Slot, run) of the given runs of the current group."""
@@ -227,12 +226,12 @@ class Run:
 
     def _answer(self, name: str) -> None:
         """Tell the user that a signal was received."""
-        self._say(
+        self.say(
             f"{name}: stopping after this training step (one takes about {self._step_seconds:.1f} s), then "
             "saving; send it again to exit at once"
         )
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints import atomic_files, checked_arrays
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from training.loop.train_loop import TrainState, shardings
 from training.run import hosts
@@ -74,7 +75,7 @@ def snapshot(state: TrainState) -> TrainState:
     return jax.tree.map(copy, _plain(state))
 
 
-def write(run: Path, env_steps: int, copied: TrainState, counters: Counters) -> None:
+def write(run: RunDirectory, env_steps: int, copied: TrainState, counters: Counters) -> None:
     """Save a snapshot as the run's only state; the previous state is removed once this one is complete.
 
     Args:
@@ -86,28 +87,16 @@ def write(run: Path, env_steps: int, copied: TrainState, counters: Counters) -> 
     Raises:
       CrlvizError: it cannot be written; the previous state is intact.
     """
-    path = run / "state" / str(env_steps)
-    before = run_directory.numbered(run / "state")
+    path = run.path / "state" / str(env_steps)
+    before = run.states()
     if path not in before:  # it exists if the run stops where it has just saved
         with atomic_files.directory(path) as folder:
-            entry = run_directory.write_arrays(folder / "state.safetensors", _named(copied))
+            entry = checked_arrays.write(folder / "state.safetensors", _named(copied))
             more = {"counters": dataclasses.asdict(counters), "replay": copied.replay is not None}
-            run_directory.write_manifest(folder, path, {"state.safetensors": entry}, more)
+            run.write_manifest(folder, path, {"state.safetensors": entry}, more)
     for old in before:
         if old != path:
             atomic_files.remove_directory(old)
-
-
-def newest(run: Path) -> Path | None:
-    """Path of the newest saved state, or None."""
-    paths = run_directory.numbered(run / "state")
-    return paths[-1] if paths else None
-
-
-def remove(run: Path) -> None:
-    """Remove the saved states of a run."""
-    if (run / "state").exists():
-        atomic_files.remove_directory(run / "state")
 
 
 @dataclass(frozen=True)
@@ -125,19 +114,19 @@ class Saved:
     replay: bool
 
 
-def look(path: Path) -> Saved:
+def verify(run: RunDirectory, path: Path) -> Saved:
     """Verify the checksums of a saved state and describe it, without reading its arrays.
 
     Args:
-      path: folder of the state, from ``newest``.
+      run: the run.
+      path: folder of the state, one of ``run.states()``.
 
     Raises:
       CrlvizError: a file is missing, or was changed since it was written.
     """
-    run = path.parent.parent
-    manifest = run_directory.read_manifest(path, run, run_directory.read_config(run), {"counters": dict})
+    manifest = run.read_manifest(path, {"counters": dict})
     try:
-        run_directory.check_file(path, manifest, "state.safetensors")
+        checked_arrays.check(path, manifest, "state.safetensors")
         counters = _counters(manifest["counters"])
     except CrlvizError as error:
         raise CrlvizError(f"{error}; {_ADVICE}") from None
@@ -150,7 +139,7 @@ def read(saved: Sequence[Saved], example: TrainState, devices: Devices = ONE) ->
     """Read saved states into one TrainState [slots, ...], one slot for each.
 
     Args:
-      saved: results of ``look``; all with a buffer or all without.
+      saved: results of ``verify``; all with a buffer or all without.
       example: a state of their config, or its shapes (``jax.eval_shape``).
       devices: devices to put them on; their number may differ from that at saving.
 

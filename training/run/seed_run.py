@@ -7,24 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints.metrics_table import Row
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
-from training.config import TrainConfig, schedule
+from training.config import TrainConfig
 from training.loop import divergence
 from training.loop.divergence import Divergence
 from training.loop.train_loop import TrainState
-from training.run import metrics_table
 from training.run import saved_state as states
 from training.run.saved_state import Counters
 
 
 class SeedRun:
-    """The run in directory ``path``, at its newest saved state, or at its start if there is none.
+    """The run in a directory, at its newest saved state, or at its start if there is none.
 
     The arrays of the run occupy a slot of the group's TrainState; this class holds everything else.
 
     Attributes:
-      path: the run directory; only this process writes in it.
+      directory: the run directory; only this process writes in it.
       config: the run's config, with its own seed.
       schedule: schedule of the config.
       counters: current counters.
@@ -36,25 +36,30 @@ class SeedRun:
       CrlvizError: the saved state or the metrics table is damaged.
     """
 
-    def __init__(self, path: Path, config: TrainConfig):
-        self.path, self.config, self.schedule = path, config, schedule(config)
+    def __init__(self, directory: RunDirectory, config: TrainConfig):
+        self.directory, self.config, self.schedule = directory, config, config.schedule
         self.error: CrlvizError | None = None
         self.rewound = False
         self.saved: states.Saved | None = None
         self.counters = Counters()
-        self._rows: list[metrics_table.Row] = []
+        self._rows: list[Row] = []
         self._start_time = math.nan
         self._restore()
 
     @property
+    def path(self) -> Path:
+        """Path of the run directory."""
+        return self.directory.path
+
+    @property
     def env_steps(self) -> int:
         """Environment steps so far."""
-        return self.schedule.env_steps(self.config, self.counters.step)
+        return self.schedule.env_steps(self.counters.step)
 
     @property
     def all_env_steps(self) -> int:
         """Environment steps of the whole run."""
-        return self.schedule.env_steps(self.config, self.schedule.steps)
+        return self.schedule.total_env_steps
 
     @property
     def resume_point(self) -> tuple[int, bool, bool]:
@@ -71,7 +76,7 @@ class SeedRun:
         """Whether a checkpoint is due at this evaluation and not yet there (after resuming from here it may be)."""
         epoch = self.counters.step // self.schedule.steps_per_epoch
         wanted = epoch == self.schedule.epochs or (epoch > 0 and epoch % self.config.save_every == 0)
-        return wanted and self.env_steps not in run_directory.all_steps(self.path)
+        return wanted and self.env_steps not in self.directory.checkpoint_steps()
 
     def start_clock(self, start_time: float) -> None:
         """Start the clock; ``start_time`` is the ``time.perf_counter`` at the start of work on the run."""
@@ -90,7 +95,7 @@ class SeedRun:
         """
         counters = self.counters
         if diverged.found:
-            done = self.schedule.gradient_steps(self.config, counters.step)
+            done = self.schedule.gradient_steps(counters.step)
             raise divergence.divergence_error(diverged, done, self.config.actor.depth)
         self.counters = dataclasses.replace(
             counters,
@@ -99,7 +104,7 @@ class SeedRun:
             sums={name: counters.sums.get(name, 0.0) + value for name, value in losses.items()},
         )
 
-    def record(self, scores: Mapping[str, float]) -> metrics_table.Row:
+    def record(self, scores: Mapping[str, float]) -> Row:
         """Add a row for the current step to the metrics table and return it.
 
         Args:
@@ -123,12 +128,12 @@ class SeedRun:
                 )
         row |= {
             "env_steps": self.env_steps,
-            "gradient_steps": self.schedule.gradient_steps(config, counters.step),
+            "gradient_steps": self.schedule.gradient_steps(counters.step),
             "wall_seconds": self._wall_seconds(),
             "train_seconds": counters.train_seconds,
         }
         self._rows.append(row)
-        metrics_table.write(self.path, self._rows)
+        self.directory.write_metrics(self._rows)
         self.counters = dataclasses.replace(counters, sums={}, evaluated_seconds=counters.train_seconds)
         return row
 
@@ -148,15 +153,15 @@ class SeedRun:
           WriteError: something cannot be written.
         """
         counts, config, step = self.schedule, self.config, counters.step
-        env_steps, updates = counts.env_steps(config, step), counts.gradient_steps(config, step)
+        env_steps, updates = counts.env_steps(step), counts.gradient_steps(step)
         # Write the state first: a checkpoint without its state could not be resumed from.
         if step != counts.steps or config.keep_state:
-            states.write(self.path, env_steps, copied, counters)
+            states.write(self.directory, env_steps, copied, counters)
         if checkpoint:
             networks = {"actor": copied.learner.actor, "critic": copied.learner.critic}
-            run_directory.write(self.path, env_steps, updates, networks)
-            for old in run_directory.all_steps(self.path)[: -config.keep] if config.keep else []:
-                atomic_files.remove_directory(self.path / "checkpoints" / str(old))
+            self.directory.write_checkpoint(env_steps, updates, networks)
+            if config.keep:
+                self.directory.remove_checkpoints(config.keep)
 
     def rewind(self, error: divergence.DivergenceError) -> str:
         """Go back to the last saved state with another key; returns a message about it.
@@ -169,8 +174,7 @@ class SeedRun:
         """
         done, config = self.counters.rewinds, self.config
         if config.on_nan == "stop" or done == config.rewinds:
-            steps = run_directory.all_steps(self.path)
-            last = self.path / "checkpoints" / str(steps[-1]) if steps else "none yet"
+            last = next(reversed(self.directory.checkpoints()), "none yet")
             if config.on_nan == "stop":
                 outcome = f"the run stops (crlviz train --resume {self.path} --on-nan rewind tries another key)"
             else:
@@ -187,8 +191,8 @@ class SeedRun:
 
     def _restore(self) -> None:
         """Load the counters and the metrics table of the newest saved state."""
-        newest = states.newest(self.path)
-        self.saved = states.look(newest) if newest else None
+        newest = self.directory.newest_state()
+        self.saved = states.verify(self.directory, newest) if newest else None
         self.counters = self.saved.counters if self.saved else Counters()
         self._rows = []
         if not self.saved:
@@ -197,13 +201,13 @@ class SeedRun:
             raise CrlvizError(
                 f"{self.saved.path / 'manifest.json'} does not match the environment steps in its folder's name"
             )
-        self._rows = metrics_table.read(self.path, self.env_steps)
+        self._rows = [row for row in self.directory.read_metrics() if int(row["env_steps"]) <= self.env_steps]
         if len(self._rows) <= self.counters.step // self.schedule.steps_per_epoch:
             raise CrlvizError(
-                f"{self.path / 'metrics.csv'} lacks evaluations from before environment step {self.env_steps:,}; "
+                f"{self.directory.metrics_file} lacks evaluations from before environment step {self.env_steps:,}; "
                 "restore them, or train again in another directory"
             )
-        metrics_table.write(self.path, self._rows)
+        self.directory.write_metrics(self._rows)
 
     def _wall_seconds(self) -> float:
         return time.perf_counter() - self._start_time

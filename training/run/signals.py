@@ -27,7 +27,7 @@ class Stopped(CrlvizError):
 
 
 @contextlib.contextmanager
-def heard(answer: Callable[[str], None]) -> Iterator[Callable[[], int | None]]:
+def recorded(answer: Callable[[str], None]) -> Iterator[Callable[[], int | None]]:
     """Record signals instead of obeying them; yields a function that returns the first signal, or None.
 
     A second SIGINT or SIGTERM ends the process at once. A signal that is ignored (as under nohup) stays ignored, and a

@@ -10,16 +10,16 @@ from training.run import compiled, hosts, signals
 from training.run.saved_state import Counters, Saved
 
 
-@jax_config.as_usual
+@jax_config.with_fixed_settings
 def work() -> int:
     """Run this process's part of the coordinator's programs until the end; returns the exit code.
 
     The first signal is ignored, because the coordinator decides when all stop. A second one ends this process at once.
     """
-    devices = sharding.chosen("all")
+    devices = sharding.select("all")
     programs: dict[int, compiled.Programs] = {}
     state: Any = None
-    with hosts.worker(), signals.heard(lambda _: None):
+    with hosts.worker(), signals.recorded(lambda _: None):
         while True:
             match hosts.receive():
                 case {"order": "compile", "slots": slots, "config": config}:

@@ -1,6 +1,5 @@
 """The cells of a sweep: one run for each combination of settings, with its name and its progress on disk."""
 
-import csv
 import dataclasses
 import itertools
 import re
@@ -11,13 +10,12 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from crlviz import envs
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import KEEPING, RunDirectory
 from crlviz.envs import mazes
 from crlviz.errors import UsageError
 from crlviz.options import read_values
 from training import config as configs
-from training.config import TrainConfig, from_options, schedule
+from training.config import TrainConfig, from_options
 
 # For each value of --ablate, the field of the actor and critic configs that it sets (paper figures 5 and 16).
 ABLATIONS = {"residual": ("residual", "false"), "layer-norm": ("layer_norm", "false"), "swish": ("activation", "relu")}
@@ -54,23 +52,18 @@ class Cell:
     @property
     def total(self) -> int:
         """Environment steps of the complete run."""
-        counts = schedule(self.config)
-        return counts.env_steps(self.config, counts.steps)
+        return self.config.schedule.total_env_steps
 
     @property
     def rows(self) -> list[dict[str, str]]:
         """Rows of ``metrics.csv``, one for each evaluation so far; empty before the first."""
-        try:
-            with open(self.out / "metrics.csv", newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
-        except OSError:
-            return []
+        return RunDirectory(self.out).read_metrics()
 
     @property
     def done(self) -> int:
         """Environment steps at the last evaluation; 0 before the first."""
         rows = self.rows
-        return int(rows[-1]["env_steps"] or 0) if rows else 0
+        return int(rows[-1]["env_steps"]) if rows else 0
 
     @property
     def finished(self) -> bool:
@@ -86,16 +79,16 @@ class Cell:
         Raises:
           UsageError: the directory holds a run with other settings, or is not a run directory.
         """
-        if not (self.out / "config.json").is_file():
+        if not RunDirectory(self.out).exists():
             if self.out.exists() and (not self.out.is_dir() or any(p.name[0] != "." for p in self.out.iterdir())):
                 raise UsageError(f"{self.out} exists and is not a run directory; give another directory to --out")
             return False
         saved, wanted = (
-            flatten_dict(dataclasses.asdict(config), sep=".") for config in (configs.of_run(self.out), self.config)
+            flatten_dict(dataclasses.asdict(config), sep=".") for config in (configs.read_run(self.out), self.config)
         )
         for name in {**wanted, **saved}:
             old, new = saved.get(name), wanted.get(name)  # an environment option may be in only one of the two
-            if name not in run_directory.KEEPING and old != new:
+            if name not in KEEPING and old != new:
                 raise UsageError(
                     f"{self.out} holds a run with other settings: {name} is {old} there and {new} in this "
                     "sweep; give another directory to --out"
@@ -147,10 +140,7 @@ def grid(
         # A sweep makes many runs, and at the paper's size a saved state takes gigabytes.
         drop = {} if "keep_state=" in chosen else {"keep_state": False}
         config = from_options(id, preset, given | drop, sets, layout)
-        envs.check(id, config.layout or None)
-        if config.eval_env:
-            envs.check(config.eval_env)
-        schedule(config)
+        config.check()
         default = from_options(id, preset, layout=layout)
         kind = _kind(config, default, {name: chosen[name] for name in varied}, chosen["env"], pair_distance)
         arguments = ["train", chosen["env"], *(["--preset", preset] if preset else [])]
@@ -187,7 +177,7 @@ def name(
       The name, without the seed.
     """
     default = from_options(config.env, preset, layout=layout)
-    varied = {"env": env} | {name: str(value) for name, value in options.items() if name not in run_directory.KEEPING}
+    varied = {"env": env} | {name: str(value) for name, value in options.items() if name not in KEEPING}
     for setting in settings:
         key, _, value = setting.partition("=")
         varied[f"{key}="] = value

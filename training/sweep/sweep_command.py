@@ -17,7 +17,6 @@ from crlviz import envs
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from crlviz.processes import interrupts, process_pool
-from training.config import schedule
 from training.sweep.grid import Cell, grid
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Group:
         if len(self.cells) == 1:
             return (*first.arguments, "--seed", str(first.config.seed), "--out", str(first.out))
         seeds = ",".join(str(cell.config.seed) for cell in self.cells)
-        return (*first.arguments, "--seeds", seeds, "--out", str(first.folder / f"{first.kind}-seed{{seed}}"))
+        return (*first.arguments, "--seed", seeds, "--out", str(first.folder / f"{first.kind}-seed{{seed}}"))
 
     @property
     def seconds(self) -> float:
@@ -88,12 +87,12 @@ def _format_ranges(seeds: Iterable[int]) -> str:
 
 def _train_seconds(cell: Cell) -> float:
     """Estimated seconds on one core for all updates, from the matrix products in the layers of actor, phi and psi."""
-    config, counts = cell.config, schedule(cell.config)
+    config, counts = cell.config, cell.config.schedule
     update = sum(
         network.depth * (network.width**2 * config.batch_size + _LAYER_OVERHEAD)
         for network in (config.actor, config.critic, config.critic)
     )
-    return update * counts.gradient_steps(config, counts.steps) / _MULTIPLY_ADDS_PER_SECOND
+    return update * counts.gradient_steps(counts.steps) / _MULTIPLY_ADDS_PER_SECOND
 
 
 def grouped(cells: Sequence[Cell], at_once: int, *, apart: bool = False) -> list[Group]:
@@ -175,7 +174,7 @@ def train_groups(
 
 def _failure_reason(cell: Cell, job: process_pool.Job) -> str:
     """Why a cell did not finish: the last line of the log about this cell, else the last line."""
-    lines = [line for line in job.words if line.startswith(f"{cell.out}: ")]
+    lines = [line for line in job.log_lines if line.startswith(f"{cell.out}: ")]
     return printable(lines[-1].removeprefix(f"{cell.out}: ")) if lines else job.last_words
 
 
@@ -247,8 +246,8 @@ def command(
     """Train every combination of settings. ENV and each option take several values, such as 4,8,16 or 0-4.
 
     Each combination is a cell and gets a run directory in OUT. Cells that differ only in their seed share one process,
-    as in crlviz train --seeds, or several where a core would be idle. Cells that are finished in OUT are skipped: the
-    same command continues after a failure or a Ctrl-C, and a larger sweep only trains the new cells.
+    as in crlviz train --seed 0-4, or several where a core would be idle. Cells that are finished in OUT are skipped:
+    the same command continues after a failure or a Ctrl-C, and a larger sweep only trains the new cells.
 
     With --cluster the processes run on the nodes of a Ray cluster. All nodes must see OUT and have the same Python
     environment. If a node is lost, its runs resume on another node from their last saved state.
@@ -257,7 +256,7 @@ def command(
     Example: crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs
              crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs --cluster auto
     """
-    with interrupts.nothing_begun():
+    with interrupts.exit_at_once():
         import jax
 
         jax.config.update("jax_platforms", "cpu")  # leave the accelerator to the training processes
@@ -327,12 +326,12 @@ def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
         env_key = f"{config.env} {config.layout} {config.env_options}"
         if env_key not in environments:
             environments[env_key] = envs.make(config.env, layout=config.layout or None, **config.env_options)
-        method, counts = algorithm(config, environments[env_key]), schedule(config)
+        method, counts = algorithm(config, environments[env_key]), config.schedule
         key = method, config.batch_size  # the cost does not depend on the seed
         costs[key] = cost = costs.get(key) or method.cost(config.batch_size)
         lines.append(
             f"{cell.name:{width}}{cost['parameters']:13,}{cost['flops_per_update']:14.3g}"
-            f"{counts.gradient_steps(config, counts.steps):12,}{cell.total:14,}{process.get(cell.name, 'finished'):>10}"
+            f"{counts.gradient_steps(counts.steps):12,}{cell.total:14,}{process.get(cell.name, 'finished'):>10}"
         )
     left = sum(cell.total for cell in cells if cell.name in process)
     lines.append(

@@ -99,13 +99,13 @@ def test_descriptors_of_a_walk_computed_by_hand():
     start, goal = env.maze.xy((1, 1)), env.maze.xy((1, 3))  # 8 m apart, straight
     y = start[1] + np.array([0, 1, 2, 3, 4, 3, 4, 5, 6, 7, 7.8, 7.9])
     numbers = _numbers(describe(env, _walk(env, np.stack([np.full(12, start[0]), y], 1), goal, ANT)))
-    assert numbers["way"] == 8
+    assert numbers["geodesic"] == 8
     assert numbers["progress"] == pytest.approx(7.9 / 8)
     assert numbers["steps_to_goal"] == 10
     assert numbers["time_at_goal"] == 2
     assert numbers["staying"] == 1
     assert numbers["path_over_geodesic"] == pytest.approx((4 + 1 + 4 + 0.8) / 8)
-    assert numbers["reach"] == pytest.approx(7.9 / 8)
+    assert numbers["displacement_over_geodesic"] == pytest.approx(7.9 / 8)
     assert numbers["speed"] == pytest.approx(9.9 / 11 / env.dt)
     assert numbers["fell"] == numbers["fall_speed"] == numbers["time_fallen"] == numbers["above_wall"] == 0
     assert numbers["wall_contact"] == 0
@@ -113,13 +113,15 @@ def test_descriptors_of_a_walk_computed_by_hand():
     assert numbers["uprightness"] == pytest.approx(1)
 
 
-def test_moves_within_the_goals_diameter_do_not_count_as_roaming():
+def test_moves_within_the_goals_diameter_do_not_count_as_travel():
     env = envs.make("ant_u_maze")
     start, goal = env.maze.xy((1, 1)), env.maze.xy((1, 3))
     shake = start + np.array([(0, 0.4 * (k % 2)) for k in range(40)])
-    assert _numbers(describe(env, _walk(env, shake, goal, ANT)))["roaming"] == 0
+    assert _numbers(describe(env, _walk(env, shake, goal, ANT)))["travel_over_geodesic"] == 0
     there_and_back = start + np.array([(0, 4.0 * (k % 2)) for k in range(5)])
-    assert _numbers(describe(env, _walk(env, there_and_back, goal, ANT)))["roaming"] == pytest.approx(16 / 8)
+    assert _numbers(describe(env, _walk(env, there_and_back, goal, ANT)))["travel_over_geodesic"] == pytest.approx(
+        16 / 8
+    )
 
 
 def test_descriptors_of_a_fall():
@@ -144,7 +146,7 @@ def test_air_time_wall_contact_and_above_wall():
     flat = np.linspace(start, goal, 41)
     walked = _numbers(describe(env, _walk(env, flat, goal, upright)))
     jumped = _numbers(describe(env, _walk(env, flat, goal, upright + np.eye(22)[0])))
-    assert walked["way"] > 8
+    assert walked["geodesic"] > 8
     assert jumped["air_time"] == 1
     assert walked["air_time"] == 0
     # From 1 m to 3 m it is over the wall; 10 % of a 2 m cell on both sides are left out.
@@ -215,12 +217,20 @@ def test_names_of_known_policies(room):
 
 
 def test_names_of_walkers():
-    walker = {"fell": 0, "time_at_goal": 30, "staying": 1, "roaming": 1, "reach": 1, "progress": 1, "time_fallen": 0}
+    walker = {
+        "fell": 0,
+        "time_at_goal": 30,
+        "staying": 1,
+        "travel_over_geodesic": 1,
+        "displacement_over_geodesic": 1,
+        "progress": 1,
+        "time_fallen": 0,
+    }
     upright = walker | {"uprightness": 0.95, "above_wall": 0}
     assert naming.behavior(upright) == "walks upright"
     assert naming.behavior(upright | {"uprightness": 0.5}) == "reaches the goal"
     assert naming.behavior(upright | {"above_wall": 3}) == "vaults"
-    assert naming.behavior(upright | {"roaming": 3, "staying": 0.1}) == "loops the corridor"
+    assert naming.behavior(upright | {"travel_over_geodesic": 3, "staying": 0.1}) == "loops the corridor"
     assert naming.behavior(upright | {"fell": 1, "fall_speed": 0}) == "falls near the goal"
     assert naming.behavior({}) == "never reaches"
 
@@ -306,6 +316,12 @@ def test_a_saved_dataset_gives_the_same_chart(dataset, tmp_path):
         chart = naming.plot(read).to_dict()
         assert chart == naming.plot(dataset).to_dict()
     assert "2 seeds" in str(chart["title"])
+
+
+def test_a_dataset_with_the_names_of_an_older_version_gives_the_same_chart(dataset):
+    old = {"behavior": "behaviour", "geodesic": "way", "displacement_over_geodesic": "reach"}
+    old["travel_over_geodesic"] = "roaming"
+    assert naming.plot(dataset.rename(old)).to_dict() == naming.plot(dataset).to_dict()
 
 
 def test_mistakes(room, no_maze):

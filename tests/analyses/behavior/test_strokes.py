@@ -85,18 +85,18 @@ def test_wall_contact_counts_every_link(env):
 def test_names_of_swimmers():
     swimmer = {
         "fell": 0,
-        "reach": 1,
+        "displacement_over_geodesic": 1,
         "progress": 1,
-        "roaming": 1,
+        "travel_over_geodesic": 1,
         "staying": 1,
         "stroke_frequency": 1.2,
-        "late_reach": 0.5,
+        "late_displacement_over_geodesic": 0.5,
     }
     there = swimmer | {"time_at_goal": 50, "wave": 0.7, "wall_contact": 0.6}
     assert naming.behavior(there) == "undulates"
     assert naming.behavior(there | {"wave": 0.1}) == "reaches the goal"
     away = there | {"time_at_goal": 0}
     assert naming.behavior(away) == "never reaches"
-    assert naming.behavior(away | {"late_reach": 0.02}) == "stuck at a wall"
-    assert naming.behavior(away | {"late_reach": 0.02, "wall_contact": 0.1}) == "never reaches"
-    assert naming.behavior(away | {"late_reach": 0.02, "stroke_frequency": 0}) == "never reaches"
+    assert naming.behavior(away | {"late_displacement_over_geodesic": 0.02}) == "stuck at a wall"
+    assert naming.behavior(away | {"late_displacement_over_geodesic": 0.02, "wall_contact": 0.1}) == "never reaches"
+    assert naming.behavior(away | {"late_displacement_over_geodesic": 0.02, "stroke_frequency": 0}) == "never reaches"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from analyses.common import runs
-from crlviz.checkpoints.run_directory import read_config
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from tests.helpers.toys import (
     assert_described,
@@ -46,12 +46,12 @@ def test_table_has_a_row_for_each_group(four_runs):
     table = runs.table(runs.compute(four_runs), "success").set_index("group")
     assert table.score["depth 4"] == pytest.approx(0.25)
     assert table.scores["depth 8"] == pytest.approx([0.7, 0.8])
-    assert table.updates["depth 4"] == 60
+    assert table.gradient_steps["depth 4"] == 60
     assert table.seconds["depth 8"] == 48
 
 
 def test_seeds_trained_at_once_are_noted(four_runs, tmp_path):
-    """As train --seeds makes them: a directory of runs, here inside another directory."""
+    """As train --seed 0-4 makes them: a directory of runs, here inside another directory."""
     for seed in (0, 1):
         path = untrained_run(tmp_path / "both" / f"seed{seed}", toy_config(seed=seed))
         change_config(path, lambda content: content.update(together=[0, 1]))
@@ -81,7 +81,10 @@ def test_every_variable_has_units_and_a_name(four_runs):
 
 def test_flops_are_read_from_config_and_are_nan_for_an_older_run(toy_run, four_runs):
     assert np.isnan(runs.compute(four_runs).flops_per_update).all()
-    assert runs.compute([toy_run]).flops_per_update.item() == read_config(toy_run)["cost"]["flops_per_update"]
+    assert (
+        runs.compute([toy_run]).flops_per_update.item()
+        == RunDirectory(toy_run).read_config()["cost"]["flops_per_update"]
+    )
 
 
 def test_find(four_runs, tmp_path):

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from analyses.heatmap import q_map
-from analyses.heatmap.heatmap_page import MOST_BYTES, fitting, page
+from analyses.heatmap.heatmap_page import MAX_BYTES, choose_resolution, page
 from crlviz import charts, datasets, envs
-from tests.crlviz.envs.test_geodesics import carved
+from tests.helpers.carved import carved
 from tests.helpers.toys import Handmade
 
 ENV = "point_u4_maze"
@@ -86,11 +86,11 @@ def test_runs_with_different_schedules_share_the_slider():
 
 
 def test_a_large_page_is_drawn_more_coarsely():
-    assert fitting(26 * 26, 16, 8) == 8
-    points = fitting(60 * 60, 64, 8)
+    assert choose_resolution(26 * 26, 16, 8) == 8
+    points = choose_resolution(60 * 60, 64, 8)
     assert points < 8
     assert (60 * points) ** 2 * 66 < 6e6
-    assert fitting(10_000**2, 100, 8) == 1
+    assert choose_resolution(10_000**2, 100, 8) == 1
 
 
 # Position in meters of the brightest pixel of a panel, read from the canvas on the screen.
@@ -234,7 +234,7 @@ def test_a_large_maze_has_fewer_places_and_a_click_takes_the_nearest(open_page, 
     dataset = q_map.on_a_page([dataclasses.replace(agent, env=env)], action="zeros")
     assert dataset.sizes["goal"] == 256
     html = page(dataset)
-    assert len(html) < 1.6 * MOST_BYTES
+    assert len(html) < 1.6 * MAX_BYTES
     (tmp_path / "q.html").write_text(html, encoding="utf-8")
     opened = open_page(tmp_path / "q.html")
     places, maze = q_map.all_places(env), env.maze

@@ -11,10 +11,10 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from analyses.heatmap import q_map
-from analyses.heatmap.heatmap_pictures import passed
+from analyses.heatmap.heatmap_pictures import covered
 from crlviz import charts, datasets, envs
 from crlviz.errors import UsageError
-from tests.crlviz.envs.test_geodesics import carved
+from tests.helpers.carved import carved
 from tests.helpers.toys import assert_described, toy_config, untrained_run
 
 
@@ -231,9 +231,9 @@ def test_the_outline_closes_gaps_but_not_walls():
     """A gap of two points between visited points is closed if the points are free, and not if they are a wall."""
     visits, free = np.ones((6, 10), int), np.ones((6, 10), bool)
     visits[:, 4:6] = 0
-    assert passed(visits, free).all()
+    assert covered(visits, free).all()
     free[:, 4:6] = False
-    np.testing.assert_array_equal(passed(visits, free), free)
+    np.testing.assert_array_equal(covered(visits, free), free)
 
 
 def test_correlations_against_scipy():

@@ -6,9 +6,9 @@ import sys
 import pandas as pd
 import pytest
 
-from analyses.pages import demo
+from analyses.pages import demo, demo_page
 from crlviz import cli
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 
 
@@ -35,27 +35,52 @@ def test_findings():
             "long": [0.999, 1.0, 0.998, 0.999, 1.0],
         }
     )
-    updates, parameters, seconds = demo.findings(table, KINDS)
+    updates, parameters, seconds = demo_page.findings(table, KINDS)
     assert updates.startswith(
         "At equal updates, depth 16 reaches 82% of the goals and depth 4 9%: deeper is better here"
     )
     assert "for all 3 comparisons together" in updates
-    assert "no difference told" in parameters
+    assert "no difference found" in parameters
     assert "3 seeds would have found" in parameters
     assert "deeper is worse here (-0.18, 95 % interval -0.34 to -0.01" in seconds
 
 
 def test_seeds_that_vary_too_much_can_show_no_difference():
     table = rows({kind.title: [0.0, 0.5, 1.0] for kind in KINDS})
-    for sentence in demo.findings(table, KINDS):
+    for sentence in demo_page.findings(table, KINDS):
         assert sentence.endswith("; 3 seeds vary too much to find any difference).")
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_one_seed_or_two_claim_nothing(seeds):
     table = rows({kind.title: [0.1 * n] * seeds for n, kind in enumerate(KINDS)})
-    for sentence in demo.findings(table, KINDS):
+    for sentence in demo_page.findings(table, KINDS):
         assert sentence.endswith(f"{'one seed' if seeds == 1 else '2 seeds'}, so this is a picture and no claim.")
+
+
+def test_the_headline_and_the_price_say_what_the_verdicts_say():
+    table = rows(
+        {"shallow": [0.05, 0.1, 0.12], "deep": [0.8, 0.85, 0.81], "wide": [0.7, 0.75, 0.77], "long": [0.99] * 3}
+    )
+    comparisons = demo_page.compared(table, KINDS)
+    assert demo_page.headline(table, KINDS, comparisons) == "Depth 16 reaches 82% of its goals, depth 4 9%"
+    assert demo_page.price(comparisons) == (
+        "Depth pays for equal updates. No difference is found for equal parameters. "
+        "Width or time pays more than depth for equal seconds."
+    )
+    one = rows({kind.title: [0.1 * n] for n, kind in enumerate(KINDS)})
+    comparisons = demo_page.compared(one, KINDS)
+    assert "too few seeds" in demo_page.headline(one, KINDS, comparisons)
+    assert demo_page.price(comparisons) == ""
+    same = rows({kind.title: [0.4, 0.5, 0.6] for kind in KINDS})
+    assert demo_page.headline(same, KINDS, demo_page.compared(same, KINDS)).startswith("No difference found")
+
+
+def test_an_ability_that_is_lost_again_is_none():
+    assert demo_page.take_off([0, 0.1, 0.3, 0.5, 0.6]) == 2
+    assert demo_page.take_off([0, 0.3, 0.0, 0.0, 0.6, 0.7]) == 1  # on average it keeps it
+    assert demo_page.take_off([0, 0.3, 0.0, 0.0, 0.0, 0.0]) is None
+    assert demo_page.take_off([0, 0.1, float("nan")]) is None
 
 
 def test_the_wide_network_has_as_many_parameters_as_the_deep_one():
@@ -73,7 +98,7 @@ def test_the_wide_network_has_as_many_parameters_as_the_deep_one():
 @pytest.mark.slow
 def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "ENV", "point_u_maze")
-    monkeypatch.setattr(demo, "QUICK_ENV_STEPS", 150_000)
+    monkeypatch.setattr(demo, "ENV_STEPS", 150_000)
     monkeypatch.setattr(demo, "WIDTH", 8)
     monkeypatch.setattr(demo, "WIDE", 16)
     out = tmp_path / "demo"
@@ -87,7 +112,7 @@ def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
         "depth4-wide-seed0",
         "depth4-long-seed0",
     }
-    for name in ("heatmaps.png", "curves.png", "efficiency.png", "heatmaps.nc", "results.csv", "policies.gif"):
+    for name in ("heatmaps.png", "curves.png", "efficiency.png", "heatmaps.nc", "results.csv", "film.gif"):
         assert (out / name).stat().st_size > 0, name
     assert "one seed" in page
     assert "one seed" in output
@@ -122,7 +147,7 @@ def test_a_demo_deletes_only_its_own_runs(toy_run, tmp_path):
     # So does a run that the user put where a demo had started one.
     run.note()
     assert not run.is_made_here
-    run_directory.write_config(run.out, run_directory.read_config(run.out) | {"command": ["crlviz", *run.arguments]})
+    RunDirectory(run.out).write_config(RunDirectory(run.out).read_config() | {"command": ["crlviz", *run.arguments]})
     assert run.is_made_here
 
 

@@ -15,7 +15,7 @@ from analyses.pages import figures, paper, sweep_cost
 from analyses.pages.figures import Figure
 from crlviz import cli
 from crlviz.agent import Agent
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from crlviz.networks.residual import Actor, Critic, NetworkConfig, parameter_count
 from tests.helpers.toys import planted_runs, toy_config, untrained_run
@@ -45,10 +45,10 @@ def depths(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     for depth in (4, 8):
         run = a_run(folder / f"d{depth}", depth)
-        config = run_directory.read_config(run)
+        config = RunDirectory(run).read_config()
         typed = ["crlviz", "train", "point_u_maze", "--depth", str(depth), "--width", "8", "--env-steps", "100"]
-        run_directory.write_config(
-            run, config | {"command": [*typed, "--set", "actor.residual=true", "--out", str(run)]}
+        RunDirectory(run).write_config(
+            config | {"command": [*typed, "--set", "actor.residual=true", "--out", str(run)]}
         )
     return folder
 

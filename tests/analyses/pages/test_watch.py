@@ -18,7 +18,7 @@ from analyses.pages import watch
 from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.rendering import video
-from tests.crlviz.test_cli import QUICK
+from tests.helpers.command import QUICK
 from tests.helpers.toys import FallingPoint, Handmade, change_config
 
 AUTOGROUP = Path("/proc/self/autogroup")

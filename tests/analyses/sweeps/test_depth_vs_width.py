@@ -46,7 +46,7 @@ def test_a_gain_from_width_is_found():
 
 def test_equal_runs_give_no_difference():
     found = by_equal(sweep(lambda depth, width: 0.5))
-    assert all("no difference told" in sentence for sentence in found.sentence)
+    assert all("no difference found" in sentence for sentence in found.sentence)
     assert (found.low < 0).all()
     assert (found.high > 0).all()
     assert all("3 seeds would have found 0.09 or more" in sentence for sentence in found.sentence)

@@ -27,7 +27,7 @@ def test_everything_has_default_permissions(tmp_path, umask):
     top = tmp_path / "top"
     top.mkdir()
     atomic_files.write(top / "written", b"1")
-    with atomic_files.unfinished(top / "elsewhere") as temporary:
+    with atomic_files.temporary_file(top / "elsewhere") as temporary:
         temporary.touch(0o600)  # as safetensors does
     with atomic_files.directory(top / "folder") as folder:
         (folder / "private").touch(0o600)
@@ -51,5 +51,5 @@ def test_the_umask_is_never_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was set"))
     atomic_files.write(tmp_path / "written", b"1")
     atomic_files.write_directory(tmp_path / "folder", {"inner": b"1"})
-    with atomic_files.unfinished(tmp_path / "elsewhere") as temporary:
+    with atomic_files.temporary_file(tmp_path / "elsewhere") as temporary:
         temporary.touch()

@@ -1,480 +1,10 @@
-"""Checkpoints: round trips, and one sentence that names the file for every kind of damage."""
+"""Run directories: metrics, evenly spaced checkpoints, and whether a run is finished."""
 
-import hashlib
-import importlib.metadata
-import json
-import os
-import shutil
-from pathlib import Path
-
-import jax
-import numpy as np
 import pytest
 
-import crlviz
-from crlviz import agent as agents
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints.checkpoint import through_training
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
-from tests.helpers.toys import toy_config, untrained_run
-
-STEPS = (90, 1000)  # "90" sorts after "1000" as text
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory) -> Path:
-    return untrained_run(tmp_path_factory.mktemp("pristine") / "run", steps=STEPS)
-
-
-@pytest.fixture
-def run(pristine, tmp_path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "run"))
-
-
-def _refusal(path: Path) -> str:
-    with pytest.raises(CrlvizError) as error:
-        crlviz.load(path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def _edit(path: Path, change) -> None:
-    """Change a JSON file and update all checksums, as a deliberate edit would."""
-    content = json.loads(path.read_text())
-    change(content)
-    _sign(path, content)
-    if path.name == "config.json" and isinstance(content.get("config"), dict):
-        for manifest in path.parent.glob("checkpoints/*/manifest.json"):
-            entry = {"settings": run_directory.settings_digest({"algorithm": "crl", "config": {}} | content)}
-            _sign(manifest, json.loads(manifest.read_text()) | entry)
-
-
-def _sign(path: Path, content: dict) -> None:
-    content.pop("sha256", None)
-    path.write_bytes(run_directory.to_json(content))
-
-
-def test_parameters_round_trip(tmp_path):
-    rng = np.random.default_rng(0)
-    tree = {
-        "blocks": {"layer_0": {"kernel": rng.normal(size=(2, 3, 4)).astype(np.float32)}},
-        "scalar": np.float32(3.5),
-        "transposed": rng.normal(size=(3, 5)).astype(np.float32).T,  # not contiguous
-        "whole": np.arange(3),
-        "empty": np.zeros((0, 2), np.float32),
-        "device": jax.numpy.ones(2),
-    }
-    run = tmp_path / "run"
-    run_directory.write_config(run, {"algorithm": "crl", "config": {"a": [1, "ü"]}})
-    path = run_directory.write(run, 128, 7, {"actor": tree, "critic": {"x": np.ones(1)}})
-    assert path == run / "checkpoints" / "128"
-    found = run_directory.find(path)
-    assert (found.env_steps, found.manifest["gradient_steps"], found.config["config"]) == (128, 7, {"a": [1, "ü"]})
-    back = run_directory.read(found, "actor")
-    assert jax.tree.structure(back) == jax.tree.structure(tree)
-    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(tree), strict=True):
-        np.testing.assert_array_equal(a, b)
-        assert a.dtype == np.asarray(b).dtype
-
-
-def test_a_checkpoints_permissions_follow_the_umask(tmp_path):
-    """safetensors writes files that only their owner can read; a group that shares runs sets its umask."""
-    before = os.umask(0o027)
-    try:
-        run = untrained_run(tmp_path / "run")
-    finally:
-        os.umask(before)
-    (checkpoint,) = (run / "checkpoints").iterdir()
-    assert {oct(file.stat().st_mode & 0o777) for file in checkpoint.iterdir()} == {"0o640"}
-
-
-def test_a_run_means_its_newest_checkpoint(run):
-    assert run_directory.all_steps(run) == sorted(STEPS)
-    assert run_directory.find(run).env_steps == 1000
-    assert crlviz.load(str(run)).env_steps == 1000
-    first = crlviz.load(run / "checkpoints" / "90")
-    assert (first.env_steps, first.gradient_steps) == (90, 9)
-    assert first.source == run / "checkpoints" / "90"
-    both = crlviz.load_all([run, run / "checkpoints" / "90"])
-    assert [agent.env_steps for agent in both] == [1000, 90]
-
-
-def test_partial_checkpoints_are_ignored(run):
-    (run / "checkpoints" / ".2000-abc").mkdir()
-    assert crlviz.load(run).env_steps == 1000
-
-
-@pytest.mark.parametrize("name", ["actor.safetensors", "critic.safetensors"])
-@pytest.mark.parametrize("where", [0, 9, 0.5, -1])
-def test_a_flipped_bit_is_detected(run, name, where):
-    path = run / "checkpoints" / "1000" / name
-    data = bytearray(path.read_bytes())
-    data[int(len(data) * where) if isinstance(where, float) else where] ^= 1
-    path.write_bytes(data)
-    assert str(path) in (message := _refusal(run))
-    assert "damaged" in message
-
-
-@pytest.mark.parametrize("name", ["actor.safetensors", "critic.safetensors", "manifest.json"])
-@pytest.mark.parametrize("length", [0, 10])
-def test_truncation_is_detected(run, name, length):
-    path = run / "checkpoints" / "1000" / name
-    path.write_bytes(path.read_bytes()[:length])
-    assert str(path) in (message := _refusal(run))
-    assert "damaged" in message
-
-
-@pytest.mark.parametrize("name", ["actor.safetensors", "critic.safetensors", "manifest.json"])
-def test_a_missing_file_is_named(run, name):
-    path = run / "checkpoints" / "1000" / name
-    path.unlink()
-    assert name in (message := _refusal(run))
-    assert "1000" in message
-
-
-def test_a_missing_path_is_named(tmp_path, run):
-    assert str(tmp_path / "nowhere") in _refusal(tmp_path / "nowhere")
-    assert "neither a run directory" in _refusal(tmp_path)
-    (run / "config.json").unlink()
-    assert str(run) in _refusal(run)
-
-
-def test_a_run_without_a_checkpoint_says_so(run):
-    shutil.rmtree(run / "checkpoints")
-    assert "no checkpoint" in (message := _refusal(run))
-    assert str(run) in message
-
-
-def test_a_checkpoint_copied_without_its_run_says_so(run, tmp_path):
-    lone = Path(shutil.copytree(run / "checkpoints" / "1000", tmp_path / "a" / "b" / "1000"))
-    message = _refusal(lone)
-    assert str(lone) in message
-    assert "config.json" in message
-
-
-def test_relative_paths_find_their_run(run, monkeypatch):
-    monkeypatch.chdir(run / "checkpoints" / "90")
-    assert crlviz.load(".").env_steps == 90
-    monkeypatch.chdir(run)
-    assert crlviz.load("checkpoints/90").env_steps == 90
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '"text"', "{}", '{"format": "1"}', "[" * 100_000])
-@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_json_that_is_not_from_crlviz_is_refused(run, name, text):
-    (run / name).write_text(text)
-    assert str(run / name) in _refusal(run)
-
-
-@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_bytes_that_are_not_utf8_are_refused(run, name):
-    (run / name).write_bytes(b"\xff\xfe\x80")
-    assert str(run / name) in _refusal(run)
-
-
-@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_a_newer_format_asks_for_a_newer_crlviz(run, name):
-    _edit(run / name, lambda content: content.update(format=run_directory.FORMAT + 1))
-    message = _refusal(run)
-    assert str(run / name) in message
-    assert "newer" in message
-    assert "upgrade" in message
-
-
-def _at(path: str, value):
-    def change(content):
-        *parents, last = path.split(".")
-        for key in parents:
-            content = content[key]
-        if value is KeyError:
-            del content[last]
-        else:
-            content[last] = value
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("config", []),
-        ("algorithm", KeyError),
-        ("config.env", KeyError),
-        ("config.env", None),
-        ("config.env", "point_nowhere"),
-        ("config.layout", 5),
-        ("config.layout", ["####", "#r.#", "####"]),
-        ("config.actor", KeyError),
-        ("config.critic", None),
-        ("config.critic", []),
-        ("config.critic.depth", "4"),
-        ("config.critic.depth", 6),
-        ("config.critic.depth", 8),
-        ("config.actor.width", 16),
-        ("config.actor.width", 0),
-        ("config.actor.width", None),
-        ("config.actor.layer_norm", False),
-        ("config.actor.activation", "tanh"),
-        ("config.critic.color", "red"),
-    ],
-)
-def test_an_edited_config_is_refused_by_name(run, field, value):
-    _edit(run / "config.json", _at(field, value))
-    message = _refusal(run)
-    assert "config.json" in message
-    assert str(run) in message
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("env_steps", "1000"),
-        ("gradient_steps", KeyError),
-        ("files", KeyError),
-        ("files", []),
-        ("files", {}),
-        ("files", {"actor.safetensors": "abc", "critic.safetensors": "abc"}),
-        ("files", {"actor.safetensors": {}, "critic.safetensors": {}}),
-        ("files", {"actor.safetensors": None, "critic.safetensors": None}),
-    ],
-)
-def test_an_edited_manifest_is_refused_by_name(run, field, value):
-    path = run / "checkpoints" / "1000" / "manifest.json"
-    _edit(path, _at(field, value))
-    assert str(path.parent) in _refusal(run)
-
-
-@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_an_edit_by_hand_is_detected(run, name):
-    text = (run / name).read_text()
-    for old, new in (
-        ('"seed": 0', '"seed": 1'),
-        ('"gradient_steps": 100', '"gradient_steps": 101'),
-        ("}", ', "x": 1}'),
-    ):
-        changed = text[::-1].replace(old[::-1], new[::-1], 1)[::-1]
-        if changed != text:
-            (run / name).write_text(changed)
-            assert str(run / name) in (message := _refusal(run))
-            assert "changed since it was written" in message
-    (run / name).write_text(
-        "".join(line for line in text.splitlines(True) if 'sha256": "' not in line or "  " * 3 in line)
-    )
-    assert str(run / name) in _refusal(run)
-    (run / name).write_text(json.dumps(json.loads(text)))  # another layout of the same contents is accepted
-    assert crlviz.load(run).env_steps == 1000
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda text: text.replace('"format"', '"format": 1, "format"'),
-        lambda text: text.replace('"format": 2', '"format": NaN'),
-        lambda text: text.replace('"format": 2', '"format": 1e999'),
-        lambda text: text.replace("{", '{"x": ' + "[" * 900 + "]" * 900 + ",", 1),
-        lambda text: " " * (1 << 21) + text,
-    ],
-    ids=["twice", "nan", "infinite", "deep", "long"],
-)
-@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_malformed_json_is_refused(run, name, change):
-    (run / name).write_text(change((run / name).read_text()))
-    assert str(run / name) in _refusal(run)
-
-
-@pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
-def test_claiming_format_1_does_not_bypass_the_checksums(run, name):
-    """Format 1 had no checksums of config.json and the manifest, and the manifest did not identify its run."""
-
-    def as_first(content):
-        content |= {"format": 1, "config": {**content["config"], "seed": 9}} if "config" in content else {"format": 1}
-
-    content = json.loads((run / name).read_text())
-    as_first(content)
-    (run / name).write_text(json.dumps(content))
-    assert "changed since it was written" in _refusal(run)  # a checksum that is present is checked
-    content.pop("sha256")
-    content.pop("settings", None)
-    (run / name).write_text(json.dumps(content))
-    assert "of another run" in _refusal(run)  # the other file still has format 2
-
-
-def test_a_checkpoint_in_the_wrong_place_is_refused(run, tmp_path):
-    old, new = (run / "checkpoints" / str(step) for step in STEPS)
-    old.rename(tmp_path / "spare"), new.rename(old), (tmp_path / "spare").rename(new)
-    assert "of another checkpoint, at 90 environment steps" in _refusal(run)
-    other = untrained_run(tmp_path / "other", toy_config(seed=5), steps=[1000])
-    shutil.rmtree(run / "checkpoints" / "1000")
-    shutil.copytree(other / "checkpoints" / "1000", run / "checkpoints" / "1000")
-    assert "of another run" in (message := _refusal(run))
-    assert str(run / "checkpoints" / "1000") in message
-
-
-@pytest.mark.parametrize("make", ["directory", "loop", "device", "pipe", "grown"])
-@pytest.mark.parametrize("name", ["actor.safetensors", "manifest.json"])
-def test_only_regular_files_of_the_right_size_are_read(run, name, make):
-    path = run / "checkpoints" / "1000" / name
-    path.unlink()
-    {
-        "directory": path.mkdir,
-        "loop": lambda: path.symlink_to(path),
-        "device": lambda: path.symlink_to("/dev/zero"),
-        "pipe": lambda: os.mkfifo(path),
-        "grown": lambda: path.write_bytes(b"0" * 5_000_000),
-    }[make]()
-    assert str(path) in _refusal(run)
-
-
-def test_arrays_larger_than_the_config_says_are_not_read(run):
-    path = run / "checkpoints" / "1000" / "actor.safetensors"
-    with open(path, "wb") as file:
-        file.truncate(1 << 40)
-    _edit(path.parent / "manifest.json", _at("files", {path.name: {"bytes": 1 << 40, "sha256": "0" * 64}}))
-    assert "more than its arrays take" in _refusal(run)
-
-
-def test_arrays_of_another_type_do_not_fit(run):
-    agent = crlviz.load(run)
-    wrong = jax.tree.map(lambda leaf: leaf.astype(np.float16), agent.params["actor"])
-    run_directory.write(run, 5000, None, {"actor": wrong, "critic": agent.params["critic"]})
-    assert "float16" in _refusal(run)
-
-
-def test_the_number_of_updates_may_be_unknown(run):
-    agent = crlviz.load(run)
-    run_directory.write(run, 5000, None, agent.params)
-    assert crlviz.load(run).gradient_steps is None
-
-
-# ---- versions
-
-
-def _made_with(run: Path, **versions: str) -> None:
-    _edit(run / "config.json", lambda content: content.update(versions=versions))
-
-
-def test_other_package_versions_warn_once(run, recwarn):
-    agents._warn_once.cache_clear()
-    _made_with(run, jax="0.0.1", brax=importlib.metadata.version("brax"), numpy="0.1")
-    for _ in range(2):
-        crlviz.load(run)
-    (warning,) = recwarn
-    assert "jax 0.0.1 (here " in (text := str(warning.message))
-    assert "brax" not in text
-    assert "\n" not in text
-
-
-def test_the_same_package_versions_do_not_warn(run, recwarn):
-    agents._warn_once.cache_clear()
-    _made_with(run, **{name: importlib.metadata.version(name) for name in ("jax", "brax")})
-    crlviz.load(run)
-    _edit(run / "config.json", lambda content: content.update(versions="none"))
-    crlviz.load(run)
-    assert not list(recwarn)
-
-
-def test_arrays_of_another_network_do_not_fit(run):
-    """Intact files with valid checksums, of a network that the config does not describe."""
-    agent = crlviz.load(run)
-    actor = dict(agent.params["actor"])
-    for wrong in (
-        {k: v for k, v in actor.items() if k != "head_1"},
-        actor | {"head_2": actor["head_1"]},
-        actor | {"stem": {**actor["stem"], "dense": {k: v[..., :3] for k, v in actor["stem"]["dense"].items()}}},
-        {},
-    ):
-        path = run_directory.write(run, 5000, 1, {"actor": wrong, "critic": agent.params["critic"]})
-        message = _refusal(run)
-        assert str(path / "actor.safetensors") in message
-        assert "does not fit" in message
-        shutil.rmtree(path)
-
-
-def test_a_file_that_is_not_safetensors_is_refused(run):
-    path = run / "checkpoints" / "1000"
-    (path / "actor.safetensors").write_bytes(b"not arrays at all")
-    digest = hashlib.sha256(b"not arrays at all").hexdigest()
-    _edit(path / "manifest.json", _at("files", {"actor.safetensors": {"sha256": digest}}))
-    assert str(path / "actor") in _refusal(run)
-
-
-# ---- writing
-
-
-@pytest.mark.parametrize("fails_at", [1, 2, 3])
-def test_a_failed_write_leaves_no_files(run, monkeypatch, fails_at):
-    calls = []
-
-    def full(handle):
-        calls.append(handle)
-        if len(calls) == fails_at:
-            raise OSError(28, "No space left on device")
-
-    before = sorted(p.name for p in (run / "checkpoints").iterdir())
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CrlvizError, match=r"cannot write .*3000: No space"):
-        run_directory.write(run, 3000, 1, {"actor": {"x": np.ones(3)}, "critic": {"x": np.ones(3)}})
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
-    assert crlviz.load(run).env_steps == 1000
-
-
-def test_an_error_names_the_final_path_not_the_temporary_one(tmp_path):
-    with pytest.raises(atomic_files.WriteError) as error, atomic_files.directory(tmp_path / "run") as temporary:
-        atomic_files.write(temporary / "none" / "config.json", b"")
-    assert str(error.value) == f"cannot write {tmp_path}/run/none/config.json: No such file or directory"
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_written_by_other_code_appear_atomically(tmp_path):
-    path = tmp_path / "data.nc"
-    path.write_bytes(b"old")
-
-    def fail_halfway(temporary):
-        temporary.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    with (
-        pytest.raises(atomic_files.WriteError, match=f"cannot write {path}: No space"),
-        atomic_files.unfinished(path) as temporary,
-    ):
-        fail_halfway(temporary)
-    assert path.read_bytes() == b"old"
-    with atomic_files.unfinished(path) as temporary:
-        assert temporary.suffix == ".nc"
-        temporary.write_bytes(b"new")
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "config.json"
-    atomic_files.write(path, b"old")
-
-    def interrupt(handle):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        atomic_files.write(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_files_have_default_permissions(tmp_path):
-    plain = tmp_path / "plain"
-    plain.write_text("")
-    atomic_files.write(tmp_path / "file", b"")
-    atomic_files.write_directory(tmp_path / "folder", {"inside": b"1"})
-    (tmp_path / "plain_folder").mkdir()
-    assert (tmp_path / "file").stat().st_mode == plain.stat().st_mode
-    assert (tmp_path / "folder").stat().st_mode == (tmp_path / "plain_folder").stat().st_mode
-
-
-def test_a_checkpoint_is_never_overwritten(run):
-    before = (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes()
-    with pytest.raises(CrlvizError, match=r"not empty|exists"):
-        run_directory.write(run, 1000, 1, {"actor": {"x": np.ones(3)}})
-    assert (run / "checkpoints" / "1000" / "actor.safetensors").read_bytes() == before
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["1000", "90"]
 
 
 @pytest.mark.parametrize(
@@ -482,7 +12,56 @@ def test_a_checkpoint_is_never_overwritten(run):
     [(1, [900]), (2, [100, 900]), (3, [100, 500, 900]), (9, range(100, 901, 100)), (50, range(100, 901, 100))],
 )
 def test_through_training_spaces_checkpoints_evenly(tmp_path, most, chosen):
-    run_directory.write_config(tmp_path, {"algorithm": "crl", "config": {}})
-    paths = {steps: run_directory.write(tmp_path, steps, 0, {}) for steps in range(100, 901, 100)}
-    assert run_directory.through_training(tmp_path, most) == [paths[steps] for steps in chosen]
-    assert run_directory.through_training(paths[300], most) == [paths[300]]
+    RunDirectory(tmp_path).write_config({"algorithm": "crl", "config": {}})
+    paths = {steps: RunDirectory(tmp_path).write_checkpoint(steps, 0, {}) for steps in range(100, 901, 100)}
+    assert through_training(tmp_path, most) == [paths[steps] for steps in chosen]
+    assert through_training(paths[300], most) == [paths[300]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "checkpoints", "wanted", "asked", "finished"),
+    [
+        ([], [], 100, None, False),
+        ([80, 120], [80, 120], 100, None, True),  # rounded up to whole epochs
+        ([80], [80], 100, None, False),
+        ([80, 120], [80], 100, None, False),  # evaluated, but stopped before its checkpoint was written
+        ([80], [80, 120], 100, None, False),  # metrics.csv lost its last row
+        ([80, 120], [120], 100, 120, True),
+        ([80, 120], [80, 120], 100, 160, False),  # asked whether it was trained longer
+        ([80, 120], [120], 100, 80, False),  # --keep 1 removed that checkpoint
+        ([80, 120], [80, 120], None, None, False),  # an imported run records no total
+    ],
+)
+def test_a_run_is_finished_with_its_last_evaluation_and_that_checkpoint(
+    tmp_path, rows, checkpoints, wanted, asked, finished
+):
+    run = RunDirectory(tmp_path)
+    run.write_config({"algorithm": "crl", "config": {} if wanted is None else {"env_steps": wanted}})
+    if rows:
+        run.write_metrics([{"env_steps": steps, "success": 0.5} for steps in rows])
+    for steps in checkpoints:
+        (tmp_path / "checkpoints" / str(steps)).mkdir(parents=True)
+    assert run.finished(asked) is finished
+
+
+def test_metrics_are_read_as_they_were_written(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.read_metrics() == []
+    run.write_metrics([{"env_steps": 80, "success": 0.123456789}, {"env_steps": 160, "success": 1.0}])
+    text, rows = run.metrics_file.read_bytes(), run.read_metrics()
+    assert [(row["env_steps"], row["success"], row["alpha"]) for row in rows] == [
+        ("80", "0.123457", ""),
+        ("160", "1", ""),
+    ]
+    run.write_metrics(rows)
+    assert run.metrics_file.read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    "text", ["env_steps,success\n80\n", "env_steps,success\n80,1,2\n", "env_steps\nx\n", "success\n1\n"]
+)
+def test_a_damaged_table_of_metrics_is_one_sentence(tmp_path, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(CrlvizError, match=r"metrics\.csv is not a table of evaluations") as error:
+        RunDirectory(tmp_path).read_metrics()
+    assert "\n" not in str(error.value)

@@ -458,6 +458,8 @@ def test_the_mujoco_model_has_the_bodys_pose(plane):
         np.testing.assert_allclose(data.geom(f"link_{k}").xpos[:2], middles[k], atol=1e-5)
         along = data.geom(f"link_{k}").xmat.reshape(3, 3)[:, 2]  # a capsule's axis
         np.testing.assert_allclose(np.abs(along[:2] @ [np.cos(angles[k]), np.sin(angles[k])]), 1, atol=1e-5)
+    outline = plane.outline(np.asarray(plane.pose(state)))
+    np.testing.assert_allclose((outline[1:] + outline[:-1]) / 2, middles, atol=1e-5)
     np.testing.assert_allclose(data.body("middle").xpos[:2], body.middle, atol=1e-6)
     np.testing.assert_allclose(data.body("target").xpos[:2], body.goal, atol=1e-6)
 

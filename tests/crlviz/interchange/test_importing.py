@@ -15,7 +15,8 @@ import pytest
 
 import crlviz
 from crlviz import datasets
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.checkpoint import open_checkpoint
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.interchange import inspection, paper_format
 from crlviz.interchange.importing import import_runs
@@ -54,7 +55,7 @@ def test_outputs_equal_the_recorded_ones(imported):
     for name, value in outputs.items():
         np.testing.assert_allclose(value, golden[name], rtol=1e-5, atol=1e-5, err_msg=name)
     np.testing.assert_allclose(agent.act(observation), np.tanh(golden["actor_mean"]), atol=1e-5)
-    (log_alpha,) = run_directory.read(run_directory.find(run), "temperature").values()
+    (log_alpha,) = open_checkpoint(run).read("temperature").values()
     assert log_alpha.item() == float(golden["log_alpha"])
 
 
@@ -69,7 +70,7 @@ def test_the_config_is_imported(imported):
     facts = agent.facts
     assert (facts["env"], facts["depth"], facts["width"], facts["batch_size"]) == expected[:4]
     assert (facts["seed"], facts["actor_depth"]) == (1000, facts["depth"])
-    assert run_directory.all_steps(run) == expected[4]
+    assert RunDirectory(run).checkpoint_steps() == expected[4]
     assert agent.gradient_steps == expected[5]
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     assert agent.config.keys() - {"algorithm"} == known & agent.config.keys()
@@ -126,7 +127,7 @@ def test_env_steps_of_final_pkl_follow_from_the_settings(data, tmp_path):
     for step in source.glob("step_*"):
         step.unlink()
     (run,) = import_runs([source], tmp_path / "run")
-    assert run_directory.all_steps(run) == [3200]
+    assert RunDirectory(run).checkpoint_steps() == [3200]
 
 
 def test_importing_several_runs(data, tmp_path):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints import checked_arrays
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from crlviz.interchange import inspection
 from tests.helpers.toys import change_config, toy_config, untrained_run
-from training.run import saved_state as states
 from training.run.saved_state import Counters
 
 ORIGIN = {
@@ -41,9 +41,9 @@ def _save_state(run: Path, env_steps: int = 95) -> Path:
     path = run / "state" / str(env_steps)
     path.mkdir(parents=True)
     (path / "state.safetensors").write_bytes(b"arrays")
-    entry = {"bytes": 6, "sha256": run_directory.digest(path / "state.safetensors")}
+    entry = {"bytes": 6, "sha256": checked_arrays.digest(path / "state.safetensors")}
     more = {"counters": vars(Counters(step=1)), "replay": True}
-    run_directory.write_manifest(path, path, {"state.safetensors": entry}, more)
+    RunDirectory(run).write_manifest(path, path, {"state.safetensors": entry}, more)
     return path
 
 
@@ -84,6 +84,7 @@ def test_changes_on_resuming_are_printed(run):
 def test_an_unfinished_run_says_so(run):
     assert "unfinished:" not in inspection.describe(run)
     _save_state(run)
+    RunDirectory(run).write_metrics([{"env_steps": 90}, {"env_steps": 1000}])
     assert inspection.describe(run).endswith(f"finished; to train longer: crlviz train --resume {run} --env-steps N")
     change_config(run, lambda content: content["config"].update(env_steps=5000))
     last = inspection.describe(run).splitlines()[-1]
@@ -156,4 +157,4 @@ def test_a_run_without_a_checkpoint(run):
         list(inspection.check(run))
     _save_state(run)
     assert _faults(run) == {"config.json": "", "95": ""}
-    assert states.newest(run) == run / "state" / "95"
+    assert RunDirectory(run).newest_state() == run / "state" / "95"

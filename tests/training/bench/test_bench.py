@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from crlviz import cli
-from training.bench import bench_command, roofline, timing
+from training.bench import measuring, roofline, timing
 
 TINY = ["--num-envs", 4, "--window", 20, "--updates", 3, "--seconds", 0.01, "--seeds", 2]
+ROW = {"depth": 4, "width": 8, "batch_size": 8, "of_roofline": 0.5}
 
 
 @pytest.fixture
@@ -35,10 +36,9 @@ def run(monkeypatch, capsys):
 @pytest.fixture
 def only_sampling(monkeypatch):
     """Replace every measurement except the sampling rates by constants."""
-    row = {"depth": 4, "width": 8, "batch_size": 8, "of_ceiling": 0.5}
     monkeypatch.setattr(timing, "env_steps_per_second", lambda *arguments: 100.0)
     monkeypatch.setattr(roofline, "copy_rate", lambda: 1e9)
-    monkeypatch.setattr(bench_command, "_measure_updates", lambda *arguments: row)
+    monkeypatch.setattr(measuring, "_measure_updates", lambda *arguments: ROW)
     monkeypatch.setattr(timing, "sampling_peak", lambda *arguments: 2**30)
 
 
@@ -52,14 +52,14 @@ def test_table_json_and_chart(run, tmp_path):
     assert results["env_steps_per_second"] > 0
     assert results["copy_bytes_per_second"] > 0
     assert results["sampling"]["ours_rows_per_second"] > 0
-    assert results["sampling"]["twin_rows_per_second"] > 0
+    assert results["sampling"]["reference_rows_per_second"] > 0
     (row,) = results["updates"]
     assert (row["depth"], row["width"], row["batch_size"]) == (4, 8, 8)
     ours = row["ours_updates_per_second"]
     assert row["ours_first_seconds"] > row["ours_update_seconds"] > 0
     assert row["ours_peak_bytes"] >= 0
-    assert row["of_ceiling"] == pytest.approx(ours / row["ceiling_updates_per_second"])
-    assert row["times_twin"] == pytest.approx(ours / row["twin_updates_per_second"])
+    assert row["of_roofline"] == pytest.approx(ours / row["roofline_updates_per_second"])
+    assert row["times_reference"] == pytest.approx(ours / row["reference_updates_per_second"])
     assert row["times_one_seed"] == pytest.approx(row["seeds_updates_per_second"] / ours)
     assert results["seeds"] == 2
     assert row["flops"] == timing.Case((4, 2, 2), 4, 8, 8).algorithm.cost(8)["flops_per_update"]
@@ -77,11 +77,11 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
     row |= {
         "ours_update_seconds": 0.5,
         "ours_updates_per_second": 2.0,
-        "ceiling_updates_per_second": 4.0,
-        "of_ceiling": 0.5,
-        "times_twin": None,
+        "roofline_updates_per_second": 4.0,
+        "of_roofline": 0.5,
+        "times_reference": None,
     }
-    assert bench_command._line(row).split() == [
+    assert measuring._line(row).split() == [
         "256",
         "8",
         "8",
@@ -97,9 +97,7 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         "50%",
         "-",
     ]
-    chart = bench_command.plot(
-        {"updates": [row], "env": "ant", "machine": {"device": "cpu", "cores": "2 cores"}}
-    ).to_dict()
+    chart = measuring.plot({"updates": [row], "env": "ant", "machine": {"device": "cpu", "cores": "2 cores"}}).to_dict()
     updates, first = chart["datasets"].values()
     assert {point["implementation"]: point["updates"] for point in updates} == {
         "crlviz": 2.0,
@@ -128,6 +126,10 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         (["--compile", "point_u_maze", "--remat"], "it does not go with --remat"),
         (["--compile", "point_u_maze", "--out", "picture.svg"], "it does not go with --out"),
         (["--compile", "point_u_maze", "--depth", "4"], "it does not go with --depth"),
+        (["--device", "h100", "--step"], "it does not go with --step"),
+        (["--device", "h100", "--seeds", "2"], "it does not go with --seeds"),
+        (["--device", "h10"], "not 'h10' (did you mean h100?)"),
+        (["--device", "h100", "--depth", "6"], "depth 6 "),
     ],
 )
 def test_mistakes_are_reported_before_measuring(run, arguments, words):
@@ -143,10 +145,19 @@ def test_the_reference_samples_only_if_its_windows_fill_a_batch(run, only_sampli
     assert code == 0, err
     results = json.loads((tmp_path / "a.json").read_text())["sampling"]
     assert results["ours_rows_per_second"] > 0
-    assert (results["twin_rows_per_second"] is not None) == measured
-    assert results["twin_peak_bytes"] == (2**30 if measured else None)
+    assert (results["reference_rows_per_second"] is not None) == measured
+    assert results["reference_peak_bytes"] == (2**30 if measured else None)
     assert ("times the reference (4 windows: 1.00 GiB), " in out) == measured
     assert "1.00 GiB without the buffer), " in out
+
+
+def test_the_old_name_of_an_option_still_counts(run, only_sampling, monkeypatch):
+    asked = []
+    monkeypatch.setattr(measuring, "_measure_updates", lambda case, *arguments: asked.append(arguments[0]) or ROW)
+    code, _, err = run("--depth", "4,16", "--twin-depth", 4, *TINY)
+    assert code == 0, err
+    assert err == "--twin-depth is now called --reference-depth\n"
+    assert asked == [True, False]
 
 
 def test_compile_times_are_saved(run, monkeypatch, tmp_path):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from training.bench import memory_limits, plan
+from training.bench import memory_limits, plan_command
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 MIB = 1 << 20
@@ -65,4 +65,4 @@ def test_slurm_limits_the_memory(tmp_path, environment, limit):
 
 def test_a_plan_on_a_cpu_uses_the_limit(monkeypatch):
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "96")
-    assert plan.device_memory() <= 96 * MIB
+    assert plan_command.device_memory() <= 96 * MIB

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from crlviz.cli import cli
 from crlviz.networks.residual import parameter_count
+from tests.helpers.measured import MEASURED
 from tests.helpers.toys import toy_config
-from tests.training.bench.test_throughput import MEASURED
 from training.bench import plan as plans
 from training.run import saved_state as states
 from training.run.compiled import compiled

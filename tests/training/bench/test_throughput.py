@@ -5,23 +5,12 @@ import json
 import pytest
 
 from crlviz.errors import UsageError
+from tests.helpers.measured import MEASURED
 from tests.helpers.toys import toy_config
 from training.bench import throughput
 
+
 # A machine with 1e9 FLOP/s and 1 ms of overhead for each update: seconds are exactly linear in FLOPs.
-MEASURED = {
-    "machine": {"device": "toy accelerator"},
-    "env": "point_u_maze",
-    "num_envs": 4,
-    "remat": False,
-    "env_steps_per_second": 500.0,
-    "sampling": {"ours_rows_per_second": 1000.0},
-    "updates": [
-        {"flops": flops, "ours_updates_per_second": 1 / (1e-3 + flops / 1e9)} for flops in (8_000_000, 1_000_000)
-    ],
-}
-
-
 @pytest.fixture
 def config():
     return toy_config(batch_size=2)  # sampling a batch takes this machine 2 ms

@@ -38,9 +38,9 @@ def test_counters_match_the_steps_taken(run):
         taken = np.asarray(collector.trajectory * loop.episode_length + collector.steps)
         assert (taken == 20 * (pair + 1)).all()
         assert int(state.replay.size) == min(taken[0], loop.schedule.replay_capacity)
-        assert loop.schedule.env_steps(loop.config, 2 * pair) == taken.sum()
+        assert loop.schedule.env_steps(2 * pair) == taken.sum()
         for optimizer in (state.learner.actor_optimizer, state.learner.critic_optimizer, state.learner.alpha_optimizer):
-            assert int(optimizer[0].count) == loop.schedule.gradient_steps(loop.config, 2 * pair)
+            assert int(optimizer[0].count) == loop.schedule.gradient_steps(2 * pair)
 
 
 @pytest.mark.parametrize("redraw", [True, False], ids=["redrawn", "kept"])

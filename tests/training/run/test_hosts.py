@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.same import same
 from tests.helpers.toys import TOY, toy_config
 from tests.torture.runs import PATIENCE, ROOT, wait_until_training
-from tests.training.test_sharding import same
 from training import trainer
 
 # Eight training steps. With many more, rounding differences grow beyond the tolerance of the comparison.
@@ -27,13 +27,13 @@ TERMINATED = """
 import os, signal, time
 from crlviz import cli
 from training.run.runner import Run
-real = Run._step
+real = Run.advance
 def step(self):
     if self.step == 3:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
     real(self)
-Run._step = step
+Run.advance = step
 cli.main()
 """
 
@@ -60,7 +60,7 @@ from training import sharding
 from training.run import hosts
 from training.run.compiled import build
 hosts.join(sys.argv[-1])
-loop = build(toy_config(env="ant"), sharding.chosen("all"))
+loop = build(toy_config(env="ant"), sharding.select("all"))
 key = jax.eval_shape(lambda: jax.random.key(0))
 fresh = jax.eval_shape(loop.reset_envs, key)
 state = jax.eval_shape(loop.init, key, fresh).replace(replay=jax.eval_shape(loop.empty_buffer))

@@ -1,28 +1,18 @@
 """Runs that are extended with ``env_steps``, against runs started with that value."""
 
-import functools
 import shutil
 
 import pytest
 
 from crlviz import cli
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import KEEPING, RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.interchange import inspection
 from tests.helpers.toys import toy_config
 from tests.torture.runs import differences
 from training import trainer
-from training.config import extended, rounded, schedule
-from training.run import compiled
-from training.run import saved_state as states
 from training.run.runner import Run
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "compiled", functools.cache(compiled.compiled))
-        yield
+from training.schedule import extended, rounded, schedule
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +32,7 @@ def run(toy_run, tmp_path):
 def test_an_extended_run_equals_one_started_with_its_length(run, longer, wanted):
     trainer.resume(run, {"env_steps": wanted}, command=["crlviz", "on"], progress=False)
     assert differences(run, longer) == []
-    content = run_directory.read_config(run)
+    content = RunDirectory(run).read_config()
     assert (content["config"]["env_steps"], content["config"]["evaluations"]) == (360, 3)
     (note,) = content["resumed"]
     assert (note["env_steps"], note["before"]) == (280, {"env_steps": 280, "evaluations": 2})
@@ -54,7 +44,7 @@ def test_an_extended_run_that_is_killed_loses_nothing(run, longer, monkeypatch):
         raise MemoryError("as if killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_step", die)
+        patch.setattr(Run, "advance", die)
         with pytest.raises(MemoryError):
             trainer.resume(run, {"env_steps": 360}, progress=False)
     assert not trainer.finished(run)
@@ -63,7 +53,7 @@ def test_an_extended_run_that_is_killed_loses_nothing(run, longer, monkeypatch):
 
 
 def test_an_unfinished_run_can_be_shortened(toy_run, longer, tmp_path, monkeypatch):
-    real = Run._step
+    real = Run.advance
 
     def step(self):
         if self.step == 3:
@@ -72,7 +62,7 @@ def test_an_unfinished_run_can_be_shortened(toy_run, longer, tmp_path, monkeypat
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_step", step)
+        patch.setattr(Run, "advance", step)
         with pytest.raises(MemoryError):
             trainer.train(toy_config(env_steps=440, evaluations=4), run, progress=False)
     trainer.resume(run, {"env_steps": 360}, progress=False)  # less than it was started with
@@ -93,20 +83,20 @@ def test_set_changes_every_setting_that_may_change(run, monkeypatch, capsys):
     """``--set`` parses text as the setting's type; the setting's own option has precedence."""
     values = {"loss_bound": "2e6", "keep": "1", "save_replay": "false", "on_nan": "rewind", "rewinds": "5"}
     values |= {"save_every": "2", "keep_state": "true", "env_steps": "281"}
-    assert set(values) == {*run_directory.KEEPING, "env_steps"}
+    assert set(values) == {*KEEPING, "env_steps"}
     typed = [text for name, value in values.items() for text in ("--set", f"{name}={value}")]
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run), *typed, "--keep", "2"])
     cli.main()
     assert "env_steps 281 is rounded up to 360" in capsys.readouterr().err
-    config = run_directory.read_config(run)["config"]
-    now = {name: config[name] for name in run_directory.KEEPING}
+    config = RunDirectory(run).read_config()["config"]
+    now = {name: config[name] for name in KEEPING}
     assert now == {
         "loss_bound": 2e6, "on_nan": "rewind", "rewinds": 5, "save_every": 2, "keep": 2, "save_replay": False,
         "keep_state": True,
     }  # fmt: skip
     assert all(type(value) is type(getattr(toy_config(), name)) for name, value in now.items())
     assert config["env_steps"] == 360
-    assert run_directory.all_steps(run)[-1] == 360
+    assert RunDirectory(run).checkpoint_steps()[-1] == 360
 
 
 def test_fewer_steps_than_already_done_are_refused(run):
@@ -114,7 +104,7 @@ def test_fewer_steps_than_already_done_are_refused(run):
         trainer.resume(run, {"env_steps": 150}, progress=False)
     with pytest.raises(UsageError, match="env_steps is 0; it must be at least 1"):
         trainer.resume(run, {"env_steps": 0}, progress=False)
-    assert run_directory.read_config(run)["config"]["env_steps"] == 280
+    assert RunDirectory(run).read_config()["config"]["env_steps"] == 280
 
 
 def test_a_finished_run_without_a_state_is_refused(run, tmp_path):
@@ -123,7 +113,7 @@ def test_a_finished_run_without_a_state_is_refused(run, tmp_path):
         trainer.resume(run, {"env_steps": 360}, progress=False)
     assert trainer.finished(trainer.resume(run, progress=False))
     small = trainer.train(toy_config(keep_state=False), tmp_path / "small", progress=False)
-    assert states.newest(small) is None
+    assert RunDirectory(small).newest_state() is None
 
 
 def test_inspect_shows_the_command_that_extends_a_run(run):
@@ -139,10 +129,10 @@ def test_an_extended_config_keeps_the_length_of_epochs(env_steps, evaluations):
     config = extended(before, 1000)
     old, new = schedule(before), schedule(config)
     assert new.steps_per_epoch == old.steps_per_epoch
-    assert 1000 <= config.env_steps == new.env_steps(config, new.steps) < 1000 + 40 * old.steps_per_epoch
+    assert 1000 <= config.env_steps == new.env_steps(new.steps) < 1000 + 40 * old.steps_per_epoch
     assert config.evaluations == new.epochs
     # Only the last evaluation is at env_steps or beyond; crlviz watch relies on it to know the end.
-    ends = [old.env_steps(before, epoch * old.steps_per_epoch) for epoch in range(1, old.epochs + 1)]
+    ends = [old.env_steps(epoch * old.steps_per_epoch) for epoch in range(1, old.epochs + 1)]
     assert [end >= env_steps for end in ends] == [False] * (old.epochs - 1) + [True]
 
 

@@ -1,7 +1,6 @@
 """Compatibility: runs of older versions are read and resumed; what a newer version adds is ignored or refused."""
 
 import dataclasses
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +11,8 @@ import pytest
 import safetensors.numpy
 
 import crlviz
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints import checked_json
+from crlviz.checkpoints.run_directory import RunDirectory, settings_digest
 from crlviz.errors import CrlvizError
 from crlviz.interchange import inspection
 from tests.helpers import ROOT
@@ -20,20 +20,12 @@ from tests.helpers.toys import change_config, toy_config
 from tests.torture.runs import differences
 from training import config as configs
 from training import trainer
-from training.run import compiled
 from training.run.runner import Run
 
 # The toy run, killed in its last epoch, recorded with the version of the time. The first format has no checksum of
 # config.json and manifests; one run of the second lacks the settings that came with several devices.
 BEGUN = ["format1", "format2-without-remat", "format2-with-precision"]
 EXAMPLE = ROOT / "examples" / "depth4"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "compiled", functools.cache(compiled.compiled))
-        yield
 
 
 @pytest.fixture(params=BEGUN)
@@ -46,28 +38,28 @@ def begun(request, data, tmp_path):
 def _as_today(begun: Path, run: Path) -> Path:
     """The same run as this version would have started it, with all current settings and checksums."""
     shutil.copytree(begun, run)
-    content = run_directory.read_config(run) | {
+    content = RunDirectory(run).read_config() | {
         "config": dataclasses.asdict(toy_config()),
-        "format": run_directory.FORMAT,
+        "format": checked_json.FORMAT,
     }
-    run_directory.write_config(run, content)
+    RunDirectory(run).write_config(content)
     for path in (run / "checkpoints" / "200", run / "state" / "200"):
         manifest = json.loads((path / "manifest.json").read_text())
-        manifest |= {"format": run_directory.FORMAT, "settings": run_directory.settings_digest(content)}
+        manifest |= {"format": checked_json.FORMAT, "settings": settings_digest(content)}
         manifest.pop("sha256", None)
-        (path / "manifest.json").write_bytes(run_directory.to_json(manifest))
+        (path / "manifest.json").write_bytes(checked_json.encode(manifest))
     return run
 
 
 def test_an_older_run_resumes_as_itself(begun, tmp_path):
     """It ends bit for bit as a run of this version from the same state, and its digest does not change."""
-    before, agent = run_directory.read_config(begun), crlviz.load(begun)
+    before, agent = RunDirectory(begun).read_config(), crlviz.load(begun)
     reference = trainer.resume(_as_today(begun, tmp_path / "reference"), progress=False)
     assert trainer.resume(begun, progress=False) == begun
     assert [name for name in differences(begun, reference) if "manifest.json" not in name] == []
-    after = run_directory.read_config(begun)
+    after = RunDirectory(begun).read_config()
     assert after["config"] == before["config"]
-    assert run_directory.settings_digest(after) == run_directory.settings_digest(before)
+    assert settings_digest(after) == settings_digest(before)
     assert not [fault for _, fault in inspection.check(begun) if fault]
     again = crlviz.load(begun / "checkpoints" / "200")
     assert jax.tree.all(jax.tree.map(np.array_equal, agent.params, again.params))
@@ -82,7 +74,7 @@ def test_an_older_run_that_is_killed_after_resuming_loses_nothing(begun, tmp_pat
         raise MemoryError("as if killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_step", die)
+        patch.setattr(Run, "advance", die)
         with pytest.raises(MemoryError):
             trainer.resume(begun, {"keep": 5}, progress=False)
     assert crlviz.load(begun).env_steps == 200
@@ -113,7 +105,7 @@ def test_a_config_with_only_the_settings_of_the_examples_resumes(data, tmp_path)
     assert content["config"].keys() == first.keys()
     (run / "config.json").write_text(json.dumps(content))
     trainer.resume(run, progress=False)
-    assert run_directory.read_config(run)["config"] == content["config"]
+    assert RunDirectory(run).read_config()["config"] == content["config"]
     assert crlviz.load(run).env_steps == 280
 
 
@@ -132,7 +124,7 @@ def test_unknown_entries_beside_the_settings_are_ignored_and_kept(begun):
     change_config(begun, lambda content: content.update(license="MIT"))
     assert crlviz.load(begun).env_steps == 200
     trainer.resume(begun, progress=False)
-    assert run_directory.read_config(begun)["license"] == "MIT"
+    assert RunDirectory(begun).read_config()["license"] == "MIT"
 
 
 def test_an_unknown_setting_is_not_trained_with(begun):
@@ -147,7 +139,7 @@ def test_a_network_of_a_newer_crlviz_is_refused(toy_run, tmp_path):
     shutil.copytree(toy_run, run)
     shutil.rmtree(run / "checkpoints")
     change_config(run, lambda content: content["config"]["actor"].update(spectral=True))
-    run_directory.write(run, 280, 12, {"actor": {"w": np.zeros(1)}, "critic": {"w": np.zeros(1)}})
+    RunDirectory(run).write_checkpoint(280, 12, {"actor": {"w": np.zeros(1)}, "critic": {"w": np.zeros(1)}})
     with pytest.raises(CrlvizError, match=r"no setting 'spectral' of a network; upgrade crlviz"):
         crlviz.load(run)
 
@@ -164,5 +156,5 @@ def test_an_unknown_algorithm_is_refused(begun):
 def test_the_digest_of_settings_does_not_change_between_versions():
     """New settings of this version must not change the digest of an older run (``run_directory.settings_digest``)."""
     content = {"algorithm": "crl", "config": {"env": "point_u_maze", "seed": 3, "gamma": 0.9}}
-    assert run_directory.settings_digest(content) == "8a744a995787795030e8027cdb6b47b9928eeb77db481711c9c3c5a54cf0d54f"
+    assert settings_digest(content) == "8a744a995787795030e8027cdb6b47b9928eeb77db481711c9c3c5a54cf0d54f"
     assert configs.load(content["config"]).gamma == 0.9

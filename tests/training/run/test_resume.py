@@ -1,8 +1,5 @@
 """Runs that are stopped and resumed: they end as an uninterrupted run does, bit for bit."""
 
-import csv
-import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -10,66 +7,23 @@ import signal
 import subprocess
 import threading
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from crlviz import cli
-from crlviz.algorithms.crl import CRL
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from tests.helpers.toys import change_config, send, toy_config
 from tests.torture.runs import differences
 from training import trainer
-from training.loop import divergence
 from training.run import compiled, signals
 from training.run import saved_state as states
-from training.run.runner import Run
 
-REAL = compiled.compiled
 STEPS = [120, 160, 200, 240, 280]  # environment steps of the toy run after each of its training steps
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_once():
-    """Compile each config once for all tests; the torture tests cover processes that compile their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "compiled", functools.cache(compiled.compiled))
-        yield
-
-
-@pytest.fixture
-def at_step(monkeypatch):
-    """Call a function right before the given training step (from 0)."""
-
-    def arrange(number, act):
-        real = Run._step
-
-        def step(self):
-            if self.step == number:
-                monkeypatch.setattr(Run, "_step", real)
-                act()
-            real(self)
-
-        monkeypatch.setattr(Run, "_step", step)
-
-    return arrange
-
-
-def _die():
-    raise MemoryError("as if killed")
-
-
-def _killed(run, at_step, number, **changes):
-    at_step(number, _die)
-    with pytest.raises(MemoryError):
-        trainer.train(toy_config(**changes), run, progress=False)
-    return run
-
-
 @pytest.mark.parametrize("number", range(4))
-def test_a_run_that_died_ends_as_one_that_did_not(toy_run, tmp_path, at_step, number):
-    run = _killed(tmp_path / "run", at_step, number)
+def test_a_run_that_died_ends_as_one_that_did_not(toy_run, tmp_path, killed, number):
+    run = killed(tmp_path / "run", number)
     assert not trainer.finished(run)
     # Saved at the evaluations alone, after training steps 2 and 4.
     assert [path.name for path in (run / "state").glob("*")] == (["200"] if number >= 2 else [])
@@ -93,8 +47,8 @@ def test_a_signal_saves_after_the_training_step(toy_run, tmp_path, at_step, caps
     assert differences(run, toy_run) == []
 
 
-def test_the_command_exits_with_the_signals_code(tmp_path, at_step, monkeypatch, capsys):
-    run = _killed(tmp_path / "run", at_step, 2)
+def test_the_command_exits_with_the_signals_code(tmp_path, at_step, monkeypatch, capsys, killed):
+    run = killed(tmp_path / "run", 2)
     at_step(2, lambda: send(signal.SIGTERM))
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
     with pytest.raises(SystemExit) as left:
@@ -106,8 +60,8 @@ def test_the_command_exits_with_the_signals_code(tmp_path, at_step, monkeypatch,
     assert capsys.readouterr().out == f"wrote {run}\n"
 
 
-def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_repaired(toy_run, tmp_path, at_step):
-    run = _killed(tmp_path / "run", at_step, 2)
+def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_repaired(toy_run, tmp_path, killed):
+    run = killed(tmp_path / "run", 2)
     shutil.rmtree(run / "checkpoints" / "200")  # as if killed between state and checkpoint
     for name in ("checkpoints/.280-x.part", "state/.240-x.part"):
         (run / name).mkdir()
@@ -117,16 +71,16 @@ def test_leftovers_and_a_missing_checkpoint_of_a_killed_save_are_repaired(toy_ru
     assert differences(run, toy_run) == []
 
 
-def test_a_state_of_another_run_is_refused(tmp_path, at_step):
-    run, other = (_killed(tmp_path / name, at_step, 2, seed=seed) for name, seed in (("run", 0), ("other", 5)))
+def test_a_state_of_another_run_is_refused(tmp_path, killed):
+    run, other = (killed(tmp_path / name, 2, seed=seed) for name, seed in (("run", 0), ("other", 5)))
     shutil.rmtree(run / "state")
     shutil.copytree(other / "state", run / "state")
     with pytest.raises(CrlvizError, match=r"state/200 is of another run: its manifest.json and .*config.json do not"):
         trainer.resume(run, progress=False)
 
 
-def test_lost_evaluations_are_refused(tmp_path, at_step):
-    run = _killed(tmp_path / "run", at_step, 2)
+def test_lost_evaluations_are_refused(tmp_path, killed):
+    run = killed(tmp_path / "run", 2)
     rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
     (run / "metrics.csv").write_text("".join(rows[:-1]))
     with pytest.raises(CrlvizError, match=r"metrics.csv lacks evaluations from before environment step 200"):
@@ -144,7 +98,7 @@ def test_a_finished_run_is_left_unchanged(toy_run, tmp_path, monkeypatch, capsys
     cli.main()
     assert capsys.readouterr().out == f"{run} is finished already\n"
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    assert states.newest(run)
+    assert RunDirectory(run).newest_state()
     change_config(run, lambda content: content["config"].update(keep_state=False))
     cli.main()  # as if killed before its state was removed
     assert not (run / "state").exists()
@@ -190,42 +144,42 @@ def test_saving_does_not_block_training(tmp_path, at_step, monkeypatch):
 def test_save_every_and_keep(tmp_path):
     """Of four evaluations ``save_every=3`` saves the third and the last, and ``keep=2`` keeps the last two."""
     sparse = trainer.train(toy_config(evaluations=4, save_every=3), tmp_path / "sparse", progress=False)
-    assert run_directory.all_steps(sparse) == [240, 280]
+    assert RunDirectory(sparse).checkpoint_steps() == [240, 280]
     few = trainer.train(toy_config(evaluations=4, keep=2), tmp_path / "few", progress=False)
-    assert run_directory.all_steps(few) == [240, 280]
+    assert RunDirectory(few).checkpoint_steps() == [240, 280]
 
 
-def test_without_a_saved_buffer_a_run_resumes_with_a_new_one(toy_run, tmp_path, at_step):
-    run = _killed(tmp_path / "run", at_step, 3, save_replay=False)
+def test_without_a_saved_buffer_a_run_resumes_with_a_new_one(toy_run, tmp_path, killed):
+    run = killed(tmp_path / "run", 3, save_replay=False)
     manifest = json.loads((run / "state" / "200" / "manifest.json").read_text())
     assert manifest["replay"] is False
     trainer.resume(run, progress=False)
     assert trainer.finished(run)
-    assert run_directory.all_steps(run) == [200, 280]
+    assert RunDirectory(run).checkpoint_steps() == [200, 280]
     mine, other = ((each / "checkpoints" / "280" / "actor.safetensors").read_bytes() for each in (run, toy_run))
     assert mine != other  # what --no-save-replay costs
 
 
-def test_what_may_change_on_resuming(tmp_path, at_step):
-    run = _killed(tmp_path / "run", at_step, 2)
+def test_what_may_change_on_resuming(tmp_path, killed):
+    run = killed(tmp_path / "run", 2)
     with pytest.raises(UsageError, match="gamma is fixed once a run has started"):
         trainer.resume(run, {"gamma": 0.9})
     trainer.resume(run, {"keep": 1}, command=["crlviz", "again"], progress=False)
-    content = run_directory.read_config(run)
+    content = RunDirectory(run).read_config()
     assert content["config"]["keep"] == 1
     assert [(each["env_steps"], each["command"]) for each in content["resumed"]] == [(200, ["crlviz", "again"])]
-    assert run_directory.all_steps(run) == [280]
+    assert RunDirectory(run).checkpoint_steps() == [280]
 
 
-def test_other_versions_give_a_warning(tmp_path, at_step, capsys):
-    run = _killed(tmp_path / "run", at_step, 2)
+def test_other_versions_give_a_warning(tmp_path, killed, capsys):
+    run = killed(tmp_path / "run", 2)
     change_config(run, lambda content: content["versions"].update(jax="0.0.1"))
     trainer.resume(run, progress=False)
     assert "was started with jax 0.0.1, which differs from this machine" in capsys.readouterr().err
 
 
-def test_a_version_that_was_not_recorded_gives_no_warning(tmp_path, at_step, capsys):
-    run = _killed(tmp_path / "run", at_step, 2)
+def test_a_version_that_was_not_recorded_gives_no_warning(tmp_path, killed, capsys):
+    run = killed(tmp_path / "run", 2)
     change_config(run, lambda content: content["versions"].update(crlviz=None))
     trainer.resume(run, progress=False)
     assert "was started with" not in capsys.readouterr().err
@@ -238,7 +192,7 @@ def test_checkpoints_without_a_state_are_not_overwritten(toy_run, tmp_path):
     shutil.rmtree(run / "state")
     with pytest.raises(CrlvizError, match="checkpoints but no saved state"):
         trainer.resume(run)
-    assert run_directory.all_steps(run) == [200, 280]
+    assert RunDirectory(run).checkpoint_steps() == [200, 280]
 
 
 # ---- the disk
@@ -279,8 +233,10 @@ def _immutable(run):
 
 
 @pytest.mark.parametrize("forbid", [_may_not_write, _immutable], ids=["a file in its place", "immutable"])
-def test_a_lost_permission_ends_the_run_with_a_sentence(toy_run, tmp_path, at_step, monkeypatch, capsys, forbid):
-    run = _killed(tmp_path / "run", at_step, 2)
+def test_a_lost_permission_ends_the_run_with_a_sentence(
+    toy_run, tmp_path, at_step, monkeypatch, capsys, forbid, killed
+):
+    run = killed(tmp_path / "run", 2)
     before = {path.relative_to(run): path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
     at_step(2, lambda: forbid(run))
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run)])
@@ -324,83 +280,3 @@ def test_a_disk_too_small_is_refused_before_training(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"make room, or give --no-save-replay"):
         trainer.train(toy_config(), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
-
-
-# ---- divergence
-
-
-class Poisoned(CRL):
-    """From its eighth update on, about half of the keys give a NaN loss."""
-
-    always = False
-
-    def gradients(self, learner, key, *batch):
-        gradients, metrics = super().gradients(learner, key, *batch)
-        late = learner.actor_optimizer[0].count >= 7
-        bad = late & (self.always | (jax.random.key_data(key)[0] % 2 == 0))
-        return gradients, metrics | {"critic_loss": jnp.where(bad, jnp.nan, metrics["critic_loss"])}
-
-
-class AlwaysPoisoned(Poisoned):
-    always = True
-
-
-@pytest.fixture
-def poison(monkeypatch):
-    real = compiled.build
-
-    def arrange(algorithm):
-        def build(config, *on):
-            loop = real(config, *on)
-            parts = [getattr(loop.algorithm, field.name) for field in dataclasses.fields(CRL)]
-            return dataclasses.replace(loop, algorithm=algorithm(*parts))
-
-        monkeypatch.setattr(compiled, "build", build)
-        monkeypatch.setattr(compiled, "compiled", functools.cache(REAL))
-
-    return arrange
-
-
-def test_divergence_stops_the_run_and_names_the_last_good_checkpoint(toy_run, tmp_path, poison):
-    poison(AlwaysPoisoned)
-    run = tmp_path / "run"
-    with pytest.raises(divergence.DivergenceError, match="critic_loss became nan in update 8; the run stops") as error:
-        trainer.train(toy_config(), run, progress=False)
-    assert error.value.exit_code == 1
-    assert f"last good checkpoint: {run}/checkpoints/200" in str(error.value)
-    assert run_directory.all_steps(run) == [200]
-    for name in ("actor", "critic"):
-        good, mine = (each / "checkpoints" / "200" / f"{name}.safetensors" for each in (toy_run, run))
-        assert good.stat().st_size == mine.stat().st_size
-
-
-def test_rewinding_tries_other_keys_and_stops_after_the_last_rewind(tmp_path, poison, capsys):
-    poison(AlwaysPoisoned)
-    with pytest.raises(divergence.DivergenceError, match="stops after 2 rewinds"):
-        trainer.train(toy_config(on_nan="rewind", rewinds=2), tmp_path / "run", progress=False)
-    output = capsys.readouterr().err
-    assert output.count("going back to environment step 200 with another key") == 2
-
-
-def test_rewinding_passes_a_divergence_that_another_key_avoids(tmp_path, poison, capsys, at_step):
-    poison(Poisoned)
-    # Each of five updates diverges with probability 1/2: many rewinds, and the same ones every time.
-    config = {"on_nan": "rewind", "rewinds": 1000}
-    complete = trainer.train(toy_config(**config), tmp_path / "complete", progress=False)
-    rewinds = capsys.readouterr().err.count("with another key")
-    assert rewinds > 0
-    assert trainer.finished(complete)
-    with open(complete / "metrics.csv", newline="", encoding="utf-8") as file:
-        assert [int(row["env_steps"]) for row in csv.DictReader(file)] == [120, 200, 280]
-    # Killed after a rewind, it does the same rewinds again.
-    run = _killed(tmp_path / "run", at_step, 3, **config)
-    trainer.resume(run, progress=False)
-    assert differences(run, complete) == []
-
-
-def test_divergence_before_the_first_state_restarts_the_run(tmp_path, poison, monkeypatch, capsys):
-    poison(AlwaysPoisoned)
-    with pytest.raises(divergence.DivergenceError, match="last good checkpoint: none yet"):
-        trainer.train(toy_config(on_nan="rewind", rewinds=1, evaluations=1), tmp_path / "run", progress=False)
-    assert "going back to environment step 120 with another key (1 of 1)" in capsys.readouterr().err
-    assert states.newest(tmp_path / "run") is None

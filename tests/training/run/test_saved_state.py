@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints import checked_json
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from tests.helpers.toys import begun, stepped, toy_config
 from training.run import saved_state as states
@@ -35,7 +36,7 @@ def state(loop):
 
 @pytest.fixture
 def run(tmp_path):
-    run_directory.write_config(tmp_path, {"algorithm": "crl", "config": {"seed": 3}})
+    RunDirectory(tmp_path).write_config({"algorithm": "crl", "config": {"seed": 3}})
     return tmp_path
 
 
@@ -45,7 +46,7 @@ def _example(loop):
 
 def _read(run, example):
     """The only state of a run, without the slot axis, and its counters."""
-    saved = states.look(states.newest(run))
+    saved = states.verify(RunDirectory(run), RunDirectory(run).newest_state())
     return jax.tree.map(lambda leaf: leaf[0], states.read([saved], example)), saved.counters
 
 
@@ -60,7 +61,7 @@ def _assert_equal(a, b):
 
 def test_a_state_is_read_as_it_was_written(loop, step, state, run):
     state = step(state)[0]
-    states.write(run, 160, states.snapshot(state), COUNTERS)
+    states.write(RunDirectory(run), 160, states.snapshot(state), COUNTERS)
     again, counters = _read(run, _example(loop))
     _assert_equal(again, state)
     assert counters == COUNTERS
@@ -85,8 +86,8 @@ def test_a_snapshot_does_not_change_with_training(step, state):
 
 def test_the_previous_state_is_removed_once_the_new_one_is_complete(state, run, monkeypatch):
     copied = states.snapshot(state)
-    states.write(run, 80, copied, COUNTERS)
-    states.write(run, 160, copied, COUNTERS)
+    states.write(RunDirectory(run), 80, copied, COUNTERS)
+    states.write(RunDirectory(run), 160, copied, COUNTERS)
     assert [path.name for path in (run / "state").iterdir()] == ["160"]
 
     def full(handle):
@@ -94,12 +95,12 @@ def test_the_previous_state_is_removed_once_the_new_one_is_complete(state, run, 
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CrlvizError, match=r"cannot write .*240: No space"):
-        states.write(run, 240, copied, COUNTERS)
+        states.write(RunDirectory(run), 240, copied, COUNTERS)
     assert [path.name for path in (run / "state").iterdir()] == ["160"]
 
 
 def test_size_matches_the_file(loop, state, run):
-    states.write(run, 80, states.snapshot(state), COUNTERS)
+    states.write(RunDirectory(run), 80, states.snapshot(state), COUNTERS)
     written = (run / "state" / "80" / "state.safetensors").stat().st_size
     assert 0 < written - states.size(_example(loop), replay=True) < 50_000  # the names of the arrays
     assert states.size(_example(loop), replay=False) < states.size(_example(loop), replay=True)
@@ -112,7 +113,7 @@ def _edit(**changes):
         content = json.loads((path / "manifest.json").read_text())
         content.pop("sha256")
         content["counters"] |= changes.pop("counters", {})
-        (path / "manifest.json").write_bytes(run_directory.to_json(content | changes))
+        (path / "manifest.json").write_bytes(checked_json.encode(content | changes))
 
     return damage
 
@@ -151,7 +152,7 @@ def _flip(path):
     ],
 )
 def test_a_damaged_state_is_refused_and_named(loop, state, run, damage, words):
-    states.write(run, 80, states.snapshot(state), COUNTERS)
+    states.write(RunDirectory(run), 80, states.snapshot(state), COUNTERS)
     damage(run / "state" / "80")
     with pytest.raises(CrlvizError, match=words) as error:
         _read(run, _example(loop))
@@ -159,7 +160,7 @@ def test_a_damaged_state_is_refused_and_named(loop, state, run, damage, words):
 
 
 def test_a_state_of_another_config_is_refused(state, run):
-    states.write(run, 80, states.snapshot(state), COUNTERS)
+    states.write(RunDirectory(run), 80, states.snapshot(state), COUNTERS)
     for changes, words in (({"actor__width": 9}, "not float32"), ({"actor__layer_norm": False}, "other arrays")):
         with pytest.raises(CrlvizError, match=words):
             _read(run, _example(build(toy_config(**changes))))

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.processes import interrupts
 from tests.torture import runs
 from training.run import saved_state as states
@@ -19,7 +20,7 @@ from training.run import signals
 BUSY = """
 import hashlib, sys
 from training.run import signals
-with signals.heard(lambda name: print(name, flush=True)):
+with signals.recorded(lambda name: print(name, flush=True)):
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 30_000_000)
 """
@@ -34,7 +35,7 @@ def _wait(what) -> None:
 
 def test_a_signal_is_recorded_and_handlers_are_restored():
     before, names = [signal.getsignal(number) for number in interrupts.SIGNALS], []
-    with signals.heard(names.append) as first:
+    with signals.recorded(names.append) as first:
         assert first() is None
         os.kill(os.getpid(), signal.SIGTERM)
         _wait(first)
@@ -46,7 +47,7 @@ def test_a_signal_is_recorded_and_handlers_are_restored():
 def test_an_ignored_signal_stays_ignored_and_other_threads_do_not_listen():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with signals.heard(print) as first:
+        with signals.recorded(print) as first:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
             assert first() is None
@@ -56,7 +57,7 @@ def test_an_ignored_signal_stays_ignored_and_other_threads_do_not_listen():
     heard = []
 
     def elsewhere():
-        with signals.heard(print) as first:
+        with signals.recorded(print) as first:
             heard.append(first())
 
     thread = threading.Thread(target=elsewhere)
@@ -96,7 +97,7 @@ def test_a_handler_of_the_caller_stays():
     got = []
     before = signal.signal(signal.SIGUSR1, lambda *_: got.append(1))
     try:
-        with signals.heard(print) as first:
+        with signals.recorded(print) as first:
             os.kill(os.getpid(), signal.SIGUSR1)
             _wait(lambda: got)
             assert first() is None
@@ -114,11 +115,11 @@ def test_a_closed_terminal_saves_the_run(tmp_path):
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-m", "crlviz", *runs.TRAIN, *LONG, "--out", str(run)])
     deadline = time.monotonic() + 120
-    while not states.newest(run):
+    while not RunDirectory(run).newest_state():
         assert time.monotonic() < deadline
         if select.select([terminal], [], [], 0.01)[0]:
             os.read(terminal, 1024)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
-    assert states.look(states.newest(run)).counters.step > 0
+    assert states.verify(RunDirectory(run), RunDirectory(run).newest_state()).counters.step > 0
     assert not list(run.rglob("*.part"))

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import itertools
 import json
 import shutil
@@ -18,25 +17,13 @@ import pytest
 
 import crlviz
 from crlviz import cli
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from tests.helpers.toys import TOY, send, toy_config
 from tests.torture.runs import TIMES, differences
 from training import trainer
 from training.run import compiled, signals
 from training.run.runner import Run
-
-REAL = compiled.compiled
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_once():
-    """Compile programs once for all tests; yields the cached function, which counts its misses."""
-    with pytest.MonkeyPatch.context() as patch:
-        cached = functools.cache(REAL)
-        # ``on_nan`` is not part of a program.
-        patch.setattr(compiled, "compiled", lambda config, *on: cached(dataclasses.replace(config, on_nan="stop"), *on))
-        yield cached
 
 
 @pytest.fixture
@@ -58,7 +45,7 @@ def interrupted(monkeypatch):
     """Send SIGTERM right before the given training step, counted over all groups."""
 
     def arrange(number):
-        real, done = Run._step, []
+        real, done = Run.advance, []
 
         def step(self):
             done.append(self.step)
@@ -66,7 +53,7 @@ def interrupted(monkeypatch):
                 send(signal.SIGTERM)
             real(self)
 
-        monkeypatch.setattr(Run, "_step", step)
+        monkeypatch.setattr(Run, "advance", step)
 
     return arrange
 
@@ -89,15 +76,15 @@ def parameters(run):
 # ---- one after the other, as on a CPU
 
 
-def test_in_turn_each_run_equals_the_one_trained_alone_bit_for_bit(toy_run, tmp_path, compile_once):
+def test_in_turn_each_run_equals_the_one_trained_alone_bit_for_bit(toy_run, tmp_path, programs):
     alone = trainer.train(toy_config(seed=5), tmp_path / "alone", progress=False)
-    before = compile_once.cache_info().misses
+    before = programs.cache_info().misses
     train(tmp_path / "both", (0, 5))
-    assert compile_once.cache_info().misses - before <= 1  # one program for both
+    assert programs.cache_info().misses - before <= 1  # one program for both
     assert differences(tmp_path / "both" / "seed0", toy_run) == []
     assert differences(tmp_path / "both" / "seed5", alone) == []
-    content = run_directory.read_config(tmp_path / "both" / "seed5")
-    assert content["config"] == run_directory.read_config(alone)["config"]
+    content = RunDirectory(tmp_path / "both" / "seed5").read_config()
+    assert content["config"] == RunDirectory(alone).read_config()["config"]
     assert content["together"] == [5]  # nothing else was trained at the same time
 
 
@@ -132,7 +119,7 @@ def test_in_turn_a_failed_run_does_not_affect_the_others(toy_run, tmp_path, monk
 
 @dataclass(eq=False)
 class Counted:
-    """Stands in for a ``SeedRun`` in ``Run._step``; diverges in the given training step."""
+    """Stands in for a ``SeedRun`` in ``Run.advance``; diverges in the given training step."""
 
     diverges_in: int | None = None
     error: CrlvizError | None = None
@@ -153,13 +140,13 @@ def test_at_once_a_diverged_run_gets_no_share_of_the_time(monkeypatch):
     clock = itertools.count(step=6.0)  # each training step takes six seconds
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     for _ in range(3):
-        run._step()
+        run.advance()
     assert [seed_run.shares for seed_run in seed_runs] == [[2.0, 2.0, 3.0], [2.0], [2.0, 2.0, 3.0]]
 
 
 def plant(monkeypatch, seed, times=1):
     """Start the critic of one seed with NaN parameters."""
-    real, done = Run._load, []
+    real, done = Run.load, []
 
     def load(self):
         real(self)
@@ -169,7 +156,7 @@ def plant(monkeypatch, seed, times=1):
             critic = jax.tree.map(lambda leaf: leaf.at[slot].set(jnp.nan), self._state.learner.critic)
             self._state = self._state.replace(learner=self._state.learner.replace(critic=critic))
 
-    monkeypatch.setattr(Run, "_load", load)
+    monkeypatch.setattr(Run, "load", load)
 
 
 @pytest.mark.slow
@@ -183,7 +170,7 @@ def test_at_once_each_run_is_close_to_the_one_trained_alone(group, toy_run):
                 assert float(mine[name]) == pytest.approx(float(other[name]), rel=1e-3, abs=1e-3)
     others = [rows(group / f"seed{seed}")[-1] for seed in range(3)]
     assert len({row["critic_loss"] for row in others}) == 3
-    assert [run_directory.read_config(group / f"seed{seed}")["together"] for seed in range(3)] == [[0, 1, 2]] * 3
+    assert [RunDirectory(group / f"seed{seed}").read_config()["together"] for seed in range(3)] == [[0, 1, 2]] * 3
 
 
 @pytest.mark.slow
@@ -207,7 +194,7 @@ def test_at_once_a_signal_saves_all(group, tmp_path, at_once, interrupted, numbe
     assert [[path.name for path in (run / "state").iterdir()] for run in runs] == [[str(160 + 40 * number)]] * 3
     trainer.resume_seeds(runs, progress=False)
     assert [differences(run, group / run.name) for run in runs] == [[], [], []]
-    assert run_directory.read_config(runs[0])["resumed"][0]["together"] == [0, 1, 2]
+    assert RunDirectory(runs[0]).read_config()["resumed"][0]["together"] == [0, 1, 2]
 
 
 @pytest.mark.slow
@@ -220,7 +207,7 @@ def test_at_once_runs_resume_with_those_at_the_same_step(group, tmp_path, at_onc
     shutil.rmtree(tmp_path / "seed1" / "checkpoints")
     runs = [tmp_path / f"seed{seed}" for seed in range(3)]
     trainer.resume_seeds(runs, progress=False)
-    together = [run_directory.read_config(run)["resumed"][0]["together"] for run in runs]
+    together = [RunDirectory(run).read_config()["resumed"][0]["together"] for run in runs]
     assert together == [[0, 2], [1], [0, 2]]
     output = capsys.readouterr().err
     assert f"{runs[1]} was trained in a group of 3 and continues in a group of 1" in output
@@ -235,7 +222,7 @@ def test_at_once_a_diverged_run_drops_out(group, tmp_path, at_once, monkeypatch,
     with pytest.raises(CrlvizError, match="1 of 3 runs failed"):
         train(tmp_path, range(3))
     assert f"{tmp_path / 'seed1'}: critic_loss became nan in update 1; the others continue" in capsys.readouterr().err
-    assert run_directory.all_steps(tmp_path / "seed1") == []
+    assert RunDirectory(tmp_path / "seed1").checkpoint_steps() == []
     for seed in (0, 2):
         assert differences(tmp_path / f"seed{seed}", group / f"seed{seed}") == []
 
@@ -253,14 +240,14 @@ def test_at_once_a_rewound_run_continues_after_the_others(group, tmp_path, at_on
 
 @pytest.mark.slow
 def test_at_once_a_removed_directory_does_not_affect_the_others(group, tmp_path, at_once, monkeypatch):
-    real = Run._step
+    real = Run.advance
 
     def step(self):
         if self.step == 1:
             shutil.rmtree(tmp_path / "seed2")
         real(self)
 
-    monkeypatch.setattr(Run, "_step", step)
+    monkeypatch.setattr(Run, "advance", step)
     with pytest.raises(CrlvizError, match=r"1 of 3 runs failed\n.*seed2: cannot write .*seed2.*No such file"):
         train(tmp_path, range(3))
     for seed in (0, 1):
@@ -296,7 +283,7 @@ def test_an_existing_run_refuses_the_whole_group(toy_run, tmp_path):
 def test_runs_with_different_settings_are_not_resumed_together(tmp_path):
     runs = [tmp_path / "a", tmp_path / "b"]
     for run, config in zip(runs, (toy_config(), toy_config(gamma=0.9, seed=1)), strict=True):
-        run_directory.write_config(run, {"algorithm": "crl", "config": dataclasses.asdict(config)})
+        RunDirectory(run).write_config({"algorithm": "crl", "config": dataclasses.asdict(config)})
     with pytest.raises(UsageError, match=r"a and .*b differ in more than their seed \(gamma\)"):
         trainer.resume_seeds(runs, progress=False)
 
@@ -326,7 +313,7 @@ def test_the_command_trains_and_resumes_seeds(tmp_path, monkeypatch, capsys, int
     out = tmp_path / "runs"
     interrupted(0)
     with pytest.raises(SystemExit):
-        crlviz_train("point_u_maze", *TYPED, "--seeds", "3,9-10", "--out", out)
+        crlviz_train("point_u_maze", *TYPED, "--seed", "3,9-10", "--out", out)
     assert capsys.readouterr().err.strip().endswith(f"go on with: crlviz train --resume {out}")
     names = ["seed3", "seed9", "seed10"]
     assert crlviz_train("--resume", out) == "".join(f"wrote {out / name}\n" for name in names)
@@ -335,17 +322,17 @@ def test_the_command_trains_and_resumes_seeds(tmp_path, monkeypatch, capsys, int
     assert config["config"]["seed"] == 9
     assert config["command"][:3] == ["crlviz", "train", "point_u_maze"]
     named = [tmp_path / f"mine-{seed}-run" for seed in (0, 1)]
-    output = crlviz_train("point_u_maze", *TYPED, "--seeds", "0,1", "--out", tmp_path / "mine-{seed}-run")
+    output = crlviz_train("point_u_maze", *TYPED, "--seed", "0,1", "--out", tmp_path / "mine-{seed}-run")
     assert output == f"wrote {named[0]}, {named[1]}\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--seed", "1", "--seeds", "0-1"], "--seed trains one run and --seeds several; give one of the two"),
-        (["--seeds", "a,b"], "--seeds takes whole numbers separated by commas, or a range such as 0-4, not 'a,b'"),
-        (["--seeds", "0,,1"], "--seeds takes values with commas between"),
-        (["--seeds", "0-1", "--watch"], "--watch keeps the page of one run"),
+        (["--seed", "1", "--seeds", "0-1"], "--seed takes several seeds, such as 0-4; leave --seeds out"),
+        (["--seed", "a,b"], "--seed takes whole numbers separated by commas, or a range such as 0-4, not 'a,b'"),
+        (["--seed", "0,,1"], "--seed takes values with commas between"),
+        (["--seed", "0-1", "--watch"], "--watch keeps the page of one run"),
     ],
 )
 def test_mistakes_with_seeds(tmp_path, monkeypatch, capsys, arguments, words):

@@ -321,7 +321,7 @@ def test_a_failed_job_does_not_stop_the_others_on_a_cluster(tmp_path, two_nodes)
         ticks = nodes.run(jobs, lambda job: [job.arguments])
         codes = {job: code for _, ended in ticks for job, code in ended}
     assert [codes[job] for job in jobs] == [2, 0]
-    assert jobs[0].words.count("Error: no verb is called 'no-such-verb'; crlviz --help lists them") == 1
+    assert jobs[0].log_lines.count("Error: no verb is called 'no-such-verb'; crlviz --help lists them") == 1
     with (
         pytest.raises(UsageError, match="no node of this Ray cluster has 1 CPUs and 1 GPUs"),
         ray_cluster.connect(address, gpus=1),

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from crlviz.errors import UsageError
 from tests.helpers.toys import TOY, change_config, toy_config
-from training import config as configs
 from training import trainer
 from training.sweep import sweep_command
 
@@ -136,8 +135,8 @@ def test_dry_run_prints_the_cost_and_trains_nothing(tmp_path):
         cost = trainer.build(toy_config(critic__depth=depth, actor__depth=depth)).algorithm.cost(8)
         assert f"{cost['parameters']:,}" in line
         assert f"{cost['flops_per_update']:.3g}" in line
-    counts = configs.schedule(toy_config(env_steps=100_000_000))
-    total = counts.env_steps(toy_config(), counts.steps)
+    counts = toy_config(env_steps=100_000_000).schedule
+    total = counts.env_steps(counts.steps)
     assert lines[-1] == (f"4 cells, 0 of them finished; {4 * total:,} environment steps, {4 * total:,} of them left")
     assert not out.exists()
 
@@ -173,7 +172,8 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_retried(tmp_path):
         (["--max-pair-distance=3"], "point_u_maze-depth4-pairs3-seed0"),
         (["--set=gamma=0.9", "--env-steps=5e5"], None),
         (["--set=gamma=0.9", "--env-steps=500000"], "point_u_maze-depth4-env_steps=500000-gamma=0.9-seed0"),
-        (["--seeds=0-1", "--depth=8"], "point_u_maze-depth8-seed0"),
+        (["--seed=0-1", "--depth=8"], "point_u_maze-depth8-seed0"),
+        (["--seeds=4", "--depth=8"], "point_u_maze-depth8-seed4"),
     ],
 )
 def test_train_without_out_names_its_run_as_a_sweep_would(monkeypatch, tmp_path, typed, name):

@@ -38,27 +38,34 @@ METRICS = (
     "updates_per_second",
 )
 
+LAST = 5  # a run's score is the mean of its last five evaluations (paper section 4)
+
 Row = Mapping[str, Any]
 
 
-def read(run: Path, last: int) -> list[Row]:
-    """The rows up to ``last`` environment steps, values as text; empty if there is no file.
+def read(path: Path) -> list[dict[str, str]]:
+    """Read a metrics.csv: one row for each evaluation, values as text, so that a row is written again unchanged.
 
     Raises:
+      FileNotFoundError: there is no such file.
       CrlvizError: the file cannot be read or is not a table of evaluations.
     """
-    path = run / "metrics.csv"
-    if not path.exists():
-        return []
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if int(row["env_steps"]) <= last]
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+            rows = list(csv.DictReader(file, restkey="", restval=None))
+        for row in rows:
+            if "" in row or None in row.values():
+                raise ValueError("a row is longer or shorter than the first")
+            int(row["env_steps"])
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise CrlvizError(f"{path} is not a table of evaluations ({error})") from None
+    return rows
 
 
-def write(run: Path, rows: Sequence[Row]) -> None:
-    """Write the table in place of the old one.
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Write a metrics.csv in place of the old one.
 
     Raises:
       CrlvizError: it cannot be written.
@@ -68,7 +75,7 @@ def write(run: Path, rows: Sequence[Row]) -> None:
     table.writeheader()
     for row in rows:
         table.writerow({name: _short(value) for name, value in row.items()})
-    atomic_files.write(run / "metrics.csv", text.getvalue().encode())
+    atomic_files.write(path, text.getvalue().encode())
 
 
 def _short(value: Any) -> str:

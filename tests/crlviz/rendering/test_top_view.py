@@ -1,11 +1,11 @@
-"""Maze GIFs: size, number of frames, and positions of the points."""
+"""GIFs from above: size, number of frames, and positions of the points."""
 
 import imageio.v3 as imageio
 import numpy as np
 import xarray as xr
 
 from crlviz.envs import mazes
-from crlviz.rendering.maze_gif import animate
+from crlviz.rendering.top_view import Ground, Panel, animate
 
 
 def test_frames_show_the_points(tmp_path):
@@ -21,7 +21,8 @@ def test_frames_show_the_points(tmp_path):
         }
     )
     file = tmp_path / "a.gif"
-    animate(maze, {"left": rollout, "right": rollout}, file, colors=["#ff0000", "#0000ff"], width=200, every=1, fps=5)
+    panels = [Panel("left", rollout, "#ff0000"), Panel("right", rollout, "#0000ff")]
+    animate(Ground(maze.extent, 200, maze), panels, file, every=1, fps=5)
     frames = imageio.imread(file, index=None)
     assert frames.shape[:3] == (
         steps,
@@ -36,3 +37,25 @@ def test_frames_show_the_points(tmp_path):
             assert pixel[channel] > 150 > pixel[others].max(), (step, panel, pixel)
     wall = frames[0, 44 + 20, 20]
     assert np.ptp(wall[:3].astype(int)) < 20  # gray
+
+
+def test_bodies_are_drawn_as_lines_in_a_grid_of_panels(tmp_path):
+    lines = np.zeros((1, 3, 2, 2))
+    lines[0, :, 1] = [1.0, 0.0]  # from the origin down, as x points down
+    rollout = xr.Dataset(
+        {
+            "achieved": (("episode", "time", "goal_index"), lines[:, :, 0]),
+            "goal": (("episode", "goal_index"), np.array([[-1.5, -1.5]])),
+            "success": (("episode", "time"), np.zeros((1, 3), bool)),
+        }
+    )
+    file = tmp_path / "grid.gif"
+    panels = [Panel(name, rollout, "#ff0000", lines) for name in "abcd"]
+    animate(Ground((-2, 2, -2, 2), 100), panels, file, columns=2, every=1, fps=1)
+    frame = imageio.imread(file, index=0).astype(int)
+    assert frame.shape[:2] == (2 * (100 + 44), 2 * 100)
+    for row in (0, 144):
+        for column in (0, 100):
+            red = frame[row + 44 :, column:]
+            assert red[62, 50, 0] > 200 > red[62, 50, 1], "the middle of the line"
+            assert red[62, 40].min() > 200, "beside it"

@@ -1,0 +1,32 @@
+"""Compiled programs that tests of one process share; the torture tests cover processes that compile their own."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from crlviz.checkpoints.run_directory import KEEPING
+from tests.helpers.toys import toy_config
+from training.config import TrainConfig
+from training.run import compiled
+
+REAL = compiled.compiled
+CACHED = functools.cache(REAL)  # counts its misses
+
+
+def of_program(config: TrainConfig) -> TrainConfig:
+    """The config with the defaults of what is no part of a program: the seed, and settings of saving and rewinding."""
+    default = toy_config()
+    others: dict[str, Any] = {name: getattr(default, name) for name in ("seed", *KEEPING) if name != "loss_bound"}
+    return dataclasses.replace(config, **others)
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Context in which each config is compiled once in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "compiled", lambda config, *on: CACHED(of_program(config), *on))
+        yield

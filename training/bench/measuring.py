@@ -1,0 +1,240 @@
+"""The measurements of ``crlviz bench``, printed as they are made, and their chart."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+_COLORS = {"crlviz": "#a8326e", "reference": "#8a94a0", "matrix products only": "#d5d8dc"}
+_KINDS = ("ours", "reference")
+
+
+def measure(
+    depths: Sequence[int],
+    widths: Sequence[int],
+    batch_sizes: Sequence[int],
+    env: str,
+    num_envs: int,
+    window: int,
+    updates: int,
+    reference_depth: int,
+    seeds: int,
+    seconds: float,
+    remat: bool,
+    precision: str,
+    step: bool,
+) -> dict[str, Any]:
+    """Run the measurements of ``crlviz bench``, and print each row of the table as it is measured.
+
+    The arguments are the options of the command.
+
+    Returns:
+      ``machine``; ``env_steps_per_second``; ``copy_bytes_per_second``; ``sampling``: rows per second, and bytes without
+      the buffer, of ours and the reference (None if its windows do not fill a batch); ``updates``: for each size,
+      seconds of the first and the second update, peak bytes, and updates per second of ours, the reference, several
+      seeds in total, and the roofline; ``steps``: with ``step``, for each size the seconds of each part.
+
+    Raises:
+      UsageError: with ``step``, a size that a training step cannot have. Raised before any measurement.
+    """
+    from crlviz import envs
+    from training.bench import roofline, timing
+
+    shapes = [(depth, width, rows) for rows in batch_sizes for width in widths for depth in depths]
+    changes = {"num_envs": num_envs, "window": window, "updates": updates, "precision": precision}
+    step_configs = [_step_config(env, shape, changes, remat) for shape in (shapes if step else [])]
+    results: dict[str, Any] = {"machine": machine()}
+    environment = envs.make(env)
+    sizes = environment.state_dim, environment.action_size, environment.goal_dim
+    results |= {"env": env, "num_envs": num_envs, "seeds": seeds, "remat": remat, "precision": precision}
+    results["env_steps_per_second"] = timing.env_steps_per_second(env, num_envs, seconds)
+    results["copy_bytes_per_second"] = roofline.copy_rate()
+    click.echo(f"{env}, {num_envs} in parallel, random actions: {results['env_steps_per_second']:,.0f} steps/s")
+    sampling = timing.Sampling(sizes, num_envs, window, updates, batch_sizes[0])
+    results["sampling"] = _measure_sampling(sampling, results["copy_bytes_per_second"], seconds)
+    several = f"{seeds} seeds" if seeds > 1 else ""
+    click.echo(
+        f"\n{'':18}{'first update':>14}{'one update':>14}{'memory':>14}{'updates/s':>18}{'times':>7}{'of':>10}"
+        f"{several:>10}\n"
+        f"{'':18}{'(s)':>14}{'(s)':>14}{'(GiB)':>14}{'':18}{'ref.':>7}{'products':>10}{several and 'times 1':>10}\n"
+        f"{'depth':>6}{'width':>6}{'batch':>6}" + 3 * f"{'ours':>7}{'ref.':>7}" + f"{'ours':>9}{'ref.':>9}"
+    )
+    results["updates"] = []
+    for depth, width, rows in shapes:
+        case = timing.Case(sizes, depth, width, rows, remat, precision)
+        row = _measure_updates(case, depth <= reference_depth, seeds, seconds)
+        results["updates"].append(row)
+        click.echo(_line(row))
+    results["steps"] = [_measure_step(config, seconds) for config in step_configs]
+    return results
+
+
+def _step_config(env: str, shape: tuple[int, int, int], changes: dict[str, Any], remat: bool) -> Any:
+    """The config of a training step with this depth, width and batch size."""
+    from training import config as configs
+
+    of_shape: dict[str, Any] = dict(zip(("depth", "width", "batch_size"), shape, strict=True))
+    config = configs.from_options(env, "paper", of_shape | changes)
+    config = configs.replace(config, {"actor.remat": remat, "critic.remat": remat})
+    config.check()
+    return config
+
+
+def _measure_sampling(case: Any, copy_rate: float, seconds: float) -> dict[str, Any]:
+    """Measure sampling and relabeling, ours and the reference's, and print it."""
+    from training.bench import timing
+
+    rates = timing.sampling_rates(case, seconds)
+    peaks = {kind: timing.in_its_own_process(timing.sampling_peak, kind, case) for kind in rates}
+    rows, roofline_rate = case.batches * case.batch_size, copy_rate / 2 / case.row_bytes
+    results = {"window": case.window, "rows": rows, "roofline_rows_per_second": roofline_rate}
+    for kind in _KINDS:
+        results |= {f"{kind}_rows_per_second": rates.get(kind), f"{kind}_peak_bytes": peaks.get(kind)}
+    comparison = ""
+    if "reference" in rates:
+        windows, speedup = min(case.num_envs, timing.REFERENCE_WINDOWS), rates["ours"] / rates["reference"]
+        comparison = f"{speedup:.1f} times the reference ({windows} windows: {_size(peaks['reference'])}), "
+    click.echo(
+        f"sampling and relabeling, {case.num_envs} windows of {case.window:,}: {rates['ours']:,.0f} rows/s "
+        f"({rows / rates['ours']:.2f} s per training step, "
+        f"{_size(peaks['ours'])} without the buffer), {comparison}{rates['ours'] / roofline_rate:.0%} of the copy rate"
+    )
+    return results
+
+
+def _measure_updates(case: Any, with_reference: bool, seeds: int, seconds: float) -> dict[str, Any]:
+    """Measure one row of the table."""
+    from training.bench import timing
+
+    row: dict[str, Any] = {"depth": case.depth, "width": case.width, "batch_size": case.batch_size}
+    with tempfile.TemporaryDirectory() as cache:
+        for kind in _KINDS if with_reference else ("ours",):
+            first = timing.in_its_own_process(timing.first_update, kind, case, cache)
+            row |= {f"{kind}_{name}": value for name, value in first.items()}
+        rates = timing.in_its_own_process(timing.update_rates, case, with_reference, seeds, seconds, cache)
+    row["flops"] = rates.pop("flops")
+    row |= {f"{kind}_updates_per_second": rate for kind, rate in rates.items()}
+    row["of_roofline"] = rates["ours"] / rates["roofline"]
+    row["times_reference"] = rates["ours"] / rates["reference"] if with_reference else None
+    row["times_one_seed"] = rates["seeds"] / rates["ours"] if seeds > 1 else None
+    return row
+
+
+def _measure_step(config: Any, seconds: float) -> dict[str, Any]:
+    """Measure the parts of one training step and print them."""
+    from training.bench import timing
+    from training.bench.step_timing import step_parts
+
+    parts = timing.in_its_own_process(step_parts, config, seconds)
+    total = sum(parts.values())
+    click.echo(
+        f"\none training step at depth {config.critic.depth}, width {config.critic.width}: {config.unroll} steps of "
+        f"{config.num_envs} environments, {config.updates} updates of {config.batch_size}: {total:.1f} s"
+    )
+    for name, value in parts.items():
+        click.echo(f"{name:>24}{value:10.2f} s{value / total:8.1%}")
+    size = {"depth": config.critic.depth, "width": config.critic.width, "batch_size": config.batch_size}
+    return {**size, "seconds": parts}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """Format a row of the table."""
+
+    def number(name: str, width: int, scale: float = 1.0, digits: int = 1) -> str:
+        value = row.get(name)
+        return f"{'-':>{width}}" if value is None else f"{value / scale:{width}.{digits}f}"
+
+    return (
+        f"{row['depth']:6}{row['width']:6}{row['batch_size']:6}"
+        + "".join(number(f"{kind}_first_seconds", 7) for kind in _KINDS)
+        + "".join(number(f"{kind}_update_seconds", 7, digits=2) for kind in _KINDS)
+        + "".join(number(f"{kind}_peak_bytes", 7, 2**30, 2) for kind in _KINDS)
+        + "".join(number(f"{kind}_updates_per_second", 9, digits=2) for kind in _KINDS)
+        + number("times_reference", 7)
+        + f"{row['of_roofline']:10.0%}"
+        + number("times_one_seed", 10, digits=2)
+    )
+
+
+def plot(results: Mapping[str, Any]) -> Any:
+    """Chart of updates per second and seconds to the first update over depth: ours, reference and matrix products only.
+
+    Args:
+      results: from ``measure``, or its JSON.
+    """
+    import altair as alt
+    import pandas as pd
+
+    names = dict(zip(("ours", "reference", "roofline"), _COLORS, strict=True))
+    data = pd.DataFrame(
+        {
+            "implementation": name,
+            "depth": row["depth"],
+            "network": f"width {row['width']}, batch {row['batch_size']}",
+            "updates": row.get(f"{kind}_updates_per_second"),
+            "first": row.get(f"{kind}_first_seconds"),
+        }
+        for row in results["updates"]
+        for kind, name in names.items()
+    )
+    color = alt.Color(
+        "implementation:N", title=None, scale=alt.Scale(domain=list(_COLORS), range=list(_COLORS.values())), sort=None
+    )
+    depths = sorted(set(data["depth"]))
+    x = alt.X("depth:Q", title="depth", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=depths))
+
+    def panel(column: str, title: str) -> alt.FacetChart:
+        y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type="log"))
+        base = alt.Chart(data.dropna(subset=[column])).encode(x=x, y=y, color=color)
+        tooltip = ["implementation:N", "network:N", "depth:Q", alt.Tooltip(f"{column}:Q", format=".3~g")]
+        lines = base.mark_line() + base.mark_point(filled=True, size=50, opacity=1).encode(tooltip=tooltip)
+        header = alt.Header(title=None, labelFontSize=12)
+        return lines.properties(width=260, height=220).facet(column=alt.Column("network:N", header=header))
+
+    panels = alt.vconcat(panel("updates", "updates per second"), panel("first", "seconds to the first update"))
+    machine = results["machine"]
+    return panels.properties(
+        title=alt.Title(
+            "Cost of an update", subtitle=f"{machine['device']}, {machine['cores']}, sizes of {results['env']}"
+        )
+    )
+
+
+def measure_compiling(ids: Sequence[str]) -> dict[str, Any]:
+    """Measure and print the compile time of each environment."""
+    import jax
+
+    from crlviz import envs
+    from training.bench import timing
+
+    for id in ids:
+        envs.check(id)  # raise for an unknown name before measuring
+    # With the compilation cache the times would be too short.
+    jax.config.update("jax_enable_compilation_cache", False)
+    results: dict[str, Any] = {"machine": machine(), "num_envs": timing.COMPILED, "compiled": []}
+    click.echo(f"{timing.COMPILED} in parallel; seconds to trace and compile, and CPU seconds over all cores")
+    click.echo(f"{'id':32}{'reset':>7}{'step':>7}{'cores':>7}{'steps/s':>9}")
+    for row in map(timing.compile_speed, ids):
+        results["compiled"].append(row)
+        click.echo(
+            f"{row['id']:32}{row['reset_seconds']:7.1f}{row['step_seconds']:7.1f}{row['cpu_seconds']:7.1f}"
+            f"{row['steps_per_second']:9,.0f}"
+        )
+    return results
+
+
+def machine() -> dict[str, str]:
+    """Describe this machine, and print it."""
+    import jax
+
+    from crlviz.processes import process_pool
+
+    count = len(process_pool.cores())
+    device, cores = jax.devices()[0].device_kind, f"{count} core{'s' * (count > 1)}"
+    click.echo(f"{device}, {cores}, jax {jax.__version__}")
+    return {"device": device, "cores": cores, "jax": jax.__version__}
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"

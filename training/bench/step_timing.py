@@ -1,0 +1,86 @@
+"""Measure the parts of a training step on this machine."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from training.bench import roofline
+from training.bench.timing import MIN_UPDATES, Sampling, Updates, sampler_of
+from training.config import TrainConfig
+from training.loop import buffer as replays
+from training.loop.train_loop import Loop
+from training.run.compiled import build
+
+
+def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
+    """Seconds that each part of a training step takes in total; each part is measured separately.
+
+    ``products`` is the time of the updates' matrix products at the roofline rate; ``rest of the updates`` is their
+    remaining time. ``physics`` includes resetting the environments at the start of an unroll.
+
+    The measurement runs for at least ``seconds``.
+    """
+    loop, steps = build(config), min(config.unroll, 5)
+    sizes = loop.env.state_dim, loop.env.action_size, loop.env.goal_dim
+    updates = Updates(loop.algorithm, sizes, config.batch_size, precision=config.precision)
+    calls = _collecting(loop, steps) | _buffering(config, sizes) | {"updates": lambda: updates(MIN_UPDATES)}
+    jax.block_until_ready([call() for call in calls.values()])
+    products = roofline.products(config.batch_size, config.critic.width, config.precision)
+    best = roofline.alternate({**calls, **products}, seconds)
+    flops = loop.algorithm.cost(config.batch_size)["flops_per_update"]
+    product_seconds = config.updates * flops / roofline.flops_per_second(best, config.batch_size, config.critic.width)
+    return {
+        "physics": best["physics"] * config.unroll / steps + best.get("reset", 0.0),
+        "policy": best["policy"] * config.unroll / steps,
+        "insert": best["insert"],
+        "sample and relabel": best["sample and relabel"],
+        "products": product_seconds,
+        "rest of the updates": best["updates"] / MIN_UPDATES * config.updates - product_seconds,
+    }
+
+
+def _collecting(loop: Loop, steps: int) -> dict[str, Callable[[], Any]]:
+    """Functions of ``steps`` steps of all environments: ``physics``, ``policy``, and ``reset`` if goals are redrawn."""
+    config, env, actor = loop.config, loop.env, loop.algorithm.actor
+    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), config.num_envs))
+    params = jax.jit(actor.init)(jax.random.key(0))
+    actions = jax.random.uniform(jax.random.key(1), (config.num_envs, env.action_size), minval=-1, maxval=1)
+
+    @jax.jit
+    def physics(states):
+        return jax.lax.scan(lambda s, _: (jax.vmap(env.step)(s, actions), None), states, None, length=steps)[0]
+
+    @jax.jit
+    def policy(observation):
+        def act(action, key):
+            # Each action depends on the last, or the compiler would hoist the policy out of the loop.
+            noise = jax.random.normal(key, action.shape)
+            with loop.precision():
+                return actor.sample(params, observation + 1e-9 * action.sum(), noise)[0], None
+
+        return jax.lax.scan(act, actions, jax.random.split(jax.random.key(2), steps))[0]
+
+    calls: dict[str, Callable[[], Any]] = {"physics": lambda: physics(states), "policy": lambda: policy(states.obs)}
+    if config.redraw_goals:
+        reset_envs = jax.jit(loop.reset_envs)
+        calls["reset"] = lambda: reset_envs(jax.random.key(0))
+    return calls
+
+
+def _buffering(config: TrainConfig, sizes: tuple[int, int, int]) -> dict[str, Callable[[], Any]]:
+    """Functions that ``insert`` an unroll into a buffer, and ``sample and relabel`` the rows of a training step."""
+    case = Sampling(sizes, config.num_envs, config.window, config.updates, config.batch_size)
+    sampler, buffer, _ = sampler_of("ours", case)
+    insert = jax.jit(replays.insert, donate_argnums=0)
+    example = jax.tree.map(lambda leaf: leaf[0], buffer.rows)
+    insert_buffer = replays.create(2 * config.unroll, example)
+    new_rows = jax.tree.map(lambda leaf: jnp.ones((config.unroll, *leaf.shape), leaf.dtype), example)
+
+    def insert_rows():
+        nonlocal insert_buffer
+        insert_buffer = insert(insert_buffer, new_rows)
+        return insert_buffer
+
+    return {"insert": insert_rows, "sample and relabel": lambda: sampler(buffer, jax.random.key(0))}
