@@ -103,7 +103,7 @@ def _begun(start: str) -> str:
     return "" if start == START else f", {start} start"
 
 
-@charts.whole
+@charts.self_contained
 def plot(runs: pd.DataFrame, title: str) -> alt.TopLevelMixin:
     """Draw success over updates and over seconds: a thin line for each seed, a thick one for their mean."""
     runs = runs[runs.complete == 1].copy()
@@ -159,10 +159,11 @@ def results(confirm: pd.DataFrame, screen: pd.DataFrame) -> str:
         f"**{headline(confirm)}.**",
         f"![Success over updates and over seconds]({PAGE.stem}.png)",
         verdicts(confirm),
-        "The confirming runs, with the score at the end of each:",
+        "## The confirming runs",
+        "With the score at the end of each run; in brackets those that the end of the batch cut short.",
         table(confirm),
         "## The candidates",
-        "One to three seeds each, which claim nothing. In brackets: cut short by the end of its batch.",
+        "One to three seeds each, which claim nothing.",
         table(screen),
     ]
     return "\n\n".join(parts) + "\n"
