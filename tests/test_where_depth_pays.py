@@ -16,7 +16,6 @@ from training.config import schedule
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPT = runpy.run_path(str(EXAMPLES / "where_depth_pays.py"))
 REPORT = runpy.run_path(str(EXAMPLES / "where_depth_pays" / "report.py"))
-SHIPPED = EXAMPLES / "where_depth_pays"
 
 
 def test_a_perfect_maze_has_one_way_between_any_two_cells():
@@ -118,3 +117,11 @@ def test_a_run_cut_short_is_bracketed_and_not_in_the_mean():
     assert "| 0.80 (0.30) | 0.80 |" in last
     assert REPORT["scores"](runs, env_steps=1000) == pytest.approx([0.8])
     assert REPORT["scores"](runs, env_steps=500) == pytest.approx([0.3, 0.3])
+
+
+def test_the_page_shows_the_results_that_are_kept():
+    page = REPORT["PAGE"].read_text(encoding="utf-8")
+    runs = [pd.read_csv(EXAMPLES / "where_depth_pays" / name) for name in ("confirm.csv", "screen.csv")]
+    between = page.split(REPORT["BEGIN"])[1].split(REPORT["END"])[0]
+    assert between.strip() == REPORT["results"](*runs).strip()
+    assert REPORT["PAGE"].with_suffix(".png").stat().st_size > 10_000

@@ -103,7 +103,7 @@ def _begun(start: str) -> str:
     return "" if start == START else f", {start} start"
 
 
-@charts.whole
+@charts.self_contained
 def plot(runs: pd.DataFrame, title: str) -> alt.TopLevelMixin:
     """Draw success over updates and over seconds: a thin line for each seed, a thick one for their mean."""
     runs = runs[runs.complete == 1].copy()
@@ -117,7 +117,7 @@ def plot(runs: pd.DataFrame, title: str) -> alt.TopLevelMixin:
     ]
     color = alt.Scale(domain=order, range=[charts.depth_color(depth) for depth in named.depth])
     dash = alt.Scale(domain=order, range=dashes)
-    legend = alt.Legend(title=None, orient="right", symbolStrokeWidth=2.5)
+    legend = alt.Legend(title=None, orient="right", symbolStrokeWidth=2.5, symbolOpacity=1)
     means = runs.groupby(["arm", "gradient_steps"], as_index=False)[
         ["success", "train_seconds", "thousand_updates"]
     ].mean()
@@ -130,7 +130,7 @@ def plot(runs: pd.DataFrame, title: str) -> alt.TopLevelMixin:
             alt.Chart(data[["arm", field, "success", *detail]])
             .mark_line(strokeWidth=width, opacity=opacity, clip=True)
             .encode(
-                x=alt.X(f"{field}:Q", title=words, axis=alt.Axis(grid=False)),
+                x=alt.X(f"{field}:Q", title=words, axis=alt.Axis(grid=False, tickCount=6)),
                 y=alt.Y("success:Q", title="share of goals reached", scale=alt.Scale(domain=[0, 1])),
                 color=alt.Color("arm:N", sort=order, scale=color, legend=legend),
                 strokeDash=alt.StrokeDash("arm:N", sort=order, scale=dash, legend=legend),
@@ -139,8 +139,9 @@ def plot(runs: pd.DataFrame, title: str) -> alt.TopLevelMixin:
             for data, width, opacity, detail in ((runs, 0.8, 0.35, ["run"]), (means, 3, 1, []))
         ]
         panels.append(charts.layers(*layers).properties(width=380, height=260))
-    seeds = charts.seed_note(runs.groupby("arm").seed.nunique().tolist())
-    note = f"A thin line a seed, a thick one their mean; {seeds}."
+    counts = runs.groupby("arm").seed.nunique()
+    seeds = str(counts.min()) if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    note = f"A thin line a seed, a thick one the mean of {seeds} seeds."
     return alt.hconcat(*panels, spacing=30).properties(title=alt.TitleParams(title, subtitle=note))
 
 
@@ -158,10 +159,11 @@ def results(confirm: pd.DataFrame, screen: pd.DataFrame) -> str:
         f"**{headline(confirm)}.**",
         f"![Success over updates and over seconds]({PAGE.stem}.png)",
         verdicts(confirm),
-        "The confirming runs, with the score at the end of each:",
+        "## The confirming runs",
+        "With the score at the end of each run; in brackets those that the end of the batch cut short.",
         table(confirm),
         "## The candidates",
-        "One to three seeds each, which claim nothing. In brackets: cut short by the end of its batch.",
+        "One to three seeds each, which claim nothing.",
         table(screen),
     ]
     return "\n\n".join(parts) + "\n"
