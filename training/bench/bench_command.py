@@ -9,12 +9,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from crlviz.options import Command
+
 _COLORS = {"crlviz": "#a8326e", "reference": "#8a94a0", "matrix products only": "#d5d8dc"}
 _LISTS = ("depths", "widths", "batch_sizes")
 _REFERENCE_DEPTH = 64  # an unrolled program with 256 layers takes minutes to compile
 
 
-@click.command()
+@click.command(cls=Command, old_options={"--seeds": "--parallel-seeds", "--twin-depth": "--reference-depth"})
 @click.option("--depth", "depths", default="4,16,64", show_default=True, help="Depths, separated by commas.")
 @click.option("--width", "widths", default="256", show_default=True, help="Units of each layer, separated by commas.")
 @click.option(
@@ -31,14 +33,15 @@ _REFERENCE_DEPTH = 64  # an unrolled program with 256 layers takes minutes to co
 )
 @click.option("--updates", type=click.IntRange(1), default=800, show_default=True, help="Batches to sample.")
 @click.option(
-    "--twin-depth",
+    "--reference-depth",
     type=click.IntRange(0),
     default=_REFERENCE_DEPTH,
     show_default=True,
     help="Maximum depth of the reference implementation, which compiles slowly. 0: none.",
 )
 @click.option(
-    "--seeds",
+    "--parallel-seeds",
+    "seeds",
     type=click.IntRange(1),
     default=3,
     show_default=True,
@@ -56,8 +59,8 @@ def command(ids: str | None, out: Path | None, data: Path | None, **options: Any
     Updates and sampling are compared with a reference implementation, written as in the paper's code: one module per
     layer, unrolled, and hindsight goals from a [steps, steps] matrix. They are also compared with the roofline: the
     machine's rate of matrix products of these shapes, and of memory copies. For several seeds in parallel the updates
-    of all are added, which shows what train --seeds can gain. Memory and the time to the first update are measured in a
-    new process and include compiling; the time of one update is listed next to them.
+    of all are added, which shows what train --seed 0-4 can gain. Memory and the time to the first update are measured
+    in a new process and include compiling; the time of one update is listed next to them.
 
     \b
     Example: crlviz bench --depth 4,64 --out speed.html --json speed.json
@@ -96,7 +99,7 @@ def measure(
     num_envs: int,
     window: int,
     updates: int,
-    twin_depth: int,
+    reference_depth: int,
     seeds: int,
     seconds: float,
     remat: bool,
@@ -170,7 +173,7 @@ def measure(
     )
     results["updates"], results["steps"] = [], []
     for depth, width, rows in shapes:
-        row = _measure_updates(timing.Case(sizes, depth, width, rows, remat), depth <= twin_depth, seeds, seconds)
+        row = _measure_updates(timing.Case(sizes, depth, width, rows, remat), depth <= reference_depth, seeds, seconds)
         results["updates"].append(row)
         click.echo(_line(row))
     for config in step_configs:

@@ -11,7 +11,7 @@ import pytest
 from crlviz import cli
 from training.bench import bench_command, roofline, timing
 
-TINY = ["--num-envs", 4, "--window", 20, "--updates", 3, "--seconds", 0.01, "--seeds", 2]
+TINY = ["--num-envs", 4, "--window", 20, "--updates", 3, "--seconds", 0.01, "--parallel-seeds", 2]
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         (["--num-envs", "0"], "'--num-envs'"),
         (["--window", "1"], "'--window'"),
         (["--updates", "0"], "'--updates'"),
-        (["--seeds", "0"], "'--seeds'"),
+        (["--parallel-seeds", "0"], "'--parallel-seeds'"),
         (
             ["--step", "--batch-size", "64,1024", "--num-envs", "4", "--window", "200"],
             "batch_size is 1,024 but the buffer",
