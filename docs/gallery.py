@@ -96,7 +96,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "ant.gif",
             "An ant",
             "crlviz rollout examples/ant --goal 4,12 --steps 240 --seed 1 --size 320x240 --fps 8 --out ant.gif",
-            "Trained for 28 million steps in four minutes on one GPU; it has learned to walk, and the first arm of the U.",
+            "Trained for 28 million steps, in four minutes on one GPU: it walks, and knows the first arm of the U.",
         ),
         Picture(
             "rollout-page.png",
