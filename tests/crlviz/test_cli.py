@@ -173,7 +173,7 @@ CHECKED = {
 def test_options_are_checked_before_any_work(crlviz, tmp_path, monkeypatch, verb):
     """Nothing is loaded, measured or rendered if the output could not be drawn or written."""
     monkeypatch.setattr("crlviz.agent.load", lambda _: pytest.fail("a checkpoint was loaded"))
-    monkeypatch.setattr("training.bench.bench_command.measure", lambda **_: pytest.fail("something was measured"))
+    monkeypatch.setattr("training.bench.measuring.measure", lambda **_: pytest.fail("something was measured"))
     monkeypatch.setattr("crlviz.rendering.env_picture.draw", lambda *_: pytest.fail("something was drawn"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
