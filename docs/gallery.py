@@ -93,6 +93,12 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "Both agents from the same start to the same goal, in step and in real time. `.mp4` is smaller.",
         ),
         Picture(
+            "ant.gif",
+            "An ant",
+            "crlviz rollout examples/ant --goal 4,12 --steps 240 --seed 1 --size 320x240 --fps 8 --out ant.gif",
+            "Trained for 28 million steps, in four minutes on one GPU: it walks, and knows the first arm of the U.",
+        ),
+        Picture(
             "rollout-page.png",
             "A replay in 3-D",
             "crlviz rollout runs/d16 --goal 1,1 --out rollout-page.html",

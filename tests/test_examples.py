@@ -6,6 +6,7 @@ from pathlib import Path
 
 import altair as alt
 import nbformat
+import numpy as np
 import pytest
 
 import crlviz
@@ -33,6 +34,14 @@ def test_shipped_agents_reach_most_goals(depth):
     goals = maze.xy(maze.goals)
     # A policy that does not learn stays near the start: it reaches a goal or two.
     assert crlviz.rollout(agent, len(goals), goals=goals).success.any("time").mean() > 0.6
+
+
+@pytest.mark.slow
+def test_the_shipped_ant_walks_to_the_next_cell():
+    """4 m away, with another start position each time; a body that does not walk stays at the start."""
+    agent = crlviz.load(EXAMPLES / "ant")
+    goals = np.tile(agent.env.maze.xy([(1, 2)]), (8, 1))
+    assert crlviz.rollout(agent, 8, goals=goals, length=250).success.any("time").mean() > 0.6
 
 
 def test_the_shipped_sweep_is_whole_and_feeds_every_figure_that_crlviz_draws():

@@ -43,22 +43,39 @@ class FusedTrunk:
       precision: of the products: float32, tf32 or bfloat16, all with sums in float32.
       rows: rows of a batch that one program takes; a power of 2, at least 16.
       warps: warps of a program.
-      stages: slices of a weight matrix that are loaded ahead.
-      slice: rows of a weight matrix in one slice; a power of 2, at least 16.
+      shared_memory: bytes for slices of weights that are loaded ahead. An L40S has 99,000, an A100 163,000 and an H100
+        227,000.
       interpret: run the kernels as ordinary jax operations, on any device.
     """
 
     precision: str
     rows: int = 16
     warps: int = 8
-    stages: int = 4
-    slice: int = 32
+    shared_memory: int = 95_000
     interpret: bool = False
 
     @property
     def stored(self) -> Any:
         """Type in which operands of products are stored."""
         return jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32
+
+    @property
+    def transposes(self) -> bool:
+        """Whether the forward kernel reads transposed weights.
+
+        Tensor cores take 4-byte numbers from shared memory fast only along the rows that a product contracts.
+        """
+        return self.stored == jnp.float32
+
+    def slices(self, width: int) -> tuple[int, int]:
+        """Rows of a weight matrix [width, width] that are loaded at once, and how many such slices are under way."""
+        size = jnp.dtype(self.stored).itemsize
+        unpipelined = self.precision == "float32"  # one more slice, which is split into two factors
+        rows = min(width, 128 // size)
+        while rows > 16 and (2 + unpipelined) * rows * (width + self.rows) * size > self.shared_memory:
+            rows //= 2
+        fitting = self.shared_memory // (rows * (width + self.rows) * size) - unpipelined
+        return rows, max(1, min(width // rows, fitting))
 
     def __call__(self, networks: Networks) -> list[jax.Array]:
         """Apply the stem and the blocks of networks of equal shape, in one launch.
@@ -170,7 +187,7 @@ def _forward(how: FusedTrunk, width: int, networks: Any, keep: str) -> Any:
                 # Two scratch arrays take turns, so that no warp overwrites what another still reads.
                 place = (index, layer) if keep == "all" else (0, layer % 2)
                 vectors = bias[index, :], scale[index, :], shift[index, :]  # loaded while the product is computed
-                y = _product(how, (inputs, (*place, part)), y, (kernel, index))
+                y = _product(how, (inputs, (*place, part)), y, (kernel, index), transposed=how.transposes)
                 normal, inverse = _normalize(y + vectors[0][None], width)
                 if keep:
                     normals[index, layer, part, :] = normal
@@ -183,8 +200,8 @@ def _forward(how: FusedTrunk, width: int, networks: Any, keep: str) -> Any:
         z, gate = _gate(_normalize(x_ref[part, :] + bias[None], width)[0], scale, shift)
         y_ref[part, :] = lax.fori_loop(0, blocks, block, z * gate)
 
-    networks = [(stem, _stored(how, layers), x) for stem, layers, x in networks]
-    return _launch(how, "trunk_forward", body, rows // how.rows, networks, [result] * len(networks))
+    networks = [(stem, _stored(how, layers, transposed=how.transposes), x) for stem, layers, x in networks]
+    return _launch(how, "trunk_forward", padded, body, rows // how.rows, networks, [result] * len(networks))
 
 
 def _backward(how: FusedTrunk, width: int, of: Any, saved: Any, *, learned: bool) -> Any:
@@ -249,7 +266,7 @@ def _backward(how: FusedTrunk, width: int, of: Any, saved: Any, *, learned: bool
     ]
     # A layer's normalized values are not needed once its gradient is known, which may then take their place in memory.
     alias = (lambda network, result: (network[2], result[1])) if learned and how.stored == jnp.float32 else None
-    return _launch(how, "trunk_backward", body, programs, networks, [result] * len(networks), alias)
+    return _launch(how, "trunk_backward", padded, body, programs, networks, [result] * len(networks), alias)
 
 
 def _normalize(y: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
@@ -267,8 +284,13 @@ def _gate(normal: jax.Array, scale: jax.Array, shift: jax.Array) -> tuple[jax.Ar
     return z, 1 / (1 + jnp.exp(-z))
 
 
-def _stored(how: FusedTrunk, layers: Any) -> Any:
-    return tuple((kernel.astype(how.stored), *vectors) for kernel, *vectors in layers)
+def _stored(how: FusedTrunk, layers: Any, *, transposed: bool = False) -> Any:
+    """Layers with kernels in the type of the products, and transposed."""
+    kernels = [kernel.astype(how.stored) for kernel, *_ in layers]
+    return tuple(
+        (kernel.swapaxes(1, 2) if transposed else kernel, *vectors)
+        for kernel, (_, *vectors) in zip(kernels, layers, strict=True)
+    )
 
 
 def _product(how: FusedTrunk, memory: Any, x: jax.Array, weights: Any, *, transposed: bool = False) -> jax.Array:
@@ -284,7 +306,7 @@ def _product(how: FusedTrunk, memory: Any, x: jax.Array, weights: Any, *, transp
     if not how.interpret:
         triton.debug_barrier()  # each warp reads what the others wrote
     precision = lax.Precision.HIGHEST if how.interpret else _IN_KERNEL[how.precision]
-    size = min(how.slice, x.shape[1])
+    size, _ = how.slices(x.shape[1])
 
     def add(turn: Any, total: jax.Array) -> jax.Array:
         some = pl.ds(turn * size, size)
@@ -301,6 +323,7 @@ def _product(how: FusedTrunk, memory: Any, x: jax.Array, weights: Any, *, transp
 def _launch(
     how: FusedTrunk,
     name: str,
+    width: int,
     body: Callable[[Any, Any, Any], None],
     programs: int,
     networks: Any,
@@ -312,6 +335,7 @@ def _launch(
     Args:
       how: see ``FusedTrunk``.
       name: of the kernel.
+      width: the padded width.
       body: what a program does, given its number, and references to its network's arrays and results.
       programs: number of programs for each network.
       networks: arrays of each network.
@@ -323,8 +347,8 @@ def _launch(
     def kernel(*refs: Any) -> None:
         ins, outs = jax.tree.unflatten(tree, refs[: len(leaves)]), jax.tree.unflatten(result_tree, refs[len(leaves) :])
         index = pl.program_id(0)
-        for network, (own, own_results) in enumerate(zip(ins, outs, strict=True)):
-            pl.when(index // programs == network)(partial(body, index % programs, own, own_results))
+        choices = [partial(body, index % programs, *own) for own in zip(ins, outs, strict=True)]
+        lax.switch(index // programs, choices)
 
     places = range(len(leaves)), range(len(shapes))
     numbered = jax.tree.unflatten(tree, places[0]), jax.tree.unflatten(result_tree, places[1])
@@ -334,7 +358,8 @@ def _launch(
         grid=(len(networks) * programs,),
         input_output_aliases=dict(map(alias, *numbered)) if alias else {},
         interpret=how.interpret,
-        compiler_params=None if how.interpret else triton.CompilerParams(how.warps, how.stages),
+        # Triton counts the slice of the current product too.
+        compiler_params=None if how.interpret else triton.CompilerParams(how.warps, how.slices(width)[1] + 1),
         name=name,
     )
     return jax.tree.unflatten(result_tree, call(*leaves))

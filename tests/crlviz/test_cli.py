@@ -115,6 +115,7 @@ OLD = [
     ("heatmap runs --goals 3 --checkpoints=2", "heatmap runs --max-goals 3 --max-checkpoints=2"),
     ("rollout runs --sampled", "rollout runs --stochastic"),
     ("behavior runs --sampled", "behavior runs --stochastic"),
+    ("bench --seeds 2 --twin-depth=4", "bench --parallel-seeds 2 --reference-depth=4"),
 ]
 
 
@@ -128,7 +129,7 @@ def test_old_names_of_options_mean_the_new_ones(capsys, old, new):
     assert capsys.readouterr().err == ""
     assert parse(old) == expected
     hints = [line.split(" is called ") for line in capsys.readouterr().err.splitlines()]
-    assert [hint[0] for hint in hints] == re.findall(r"--[a-z]+", old)
+    assert [hint[0] for hint in hints] == re.findall(r"--[a-z-]+", old)
     assert [hint[1] for hint in hints] == [f"{option} now" for option in re.findall(r"--[a-z-]+", new)]
 
 

@@ -11,14 +11,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from crlviz.options import Command
+
 _LISTS = ("depths", "widths", "batch_sizes")
 _REFERENCE_DEPTH = 64  # an unrolled program with 256 layers takes minutes to compile
 # The options that go with --compile and with --device, which need no others.
 _WITH_COMPILE = {"ids", "data"}
-_WITH_DEVICE = {*_LISTS, "device", "data", "env", "reference_depth", "twin_depth", "remat", "precision"}
+_WITH_DEVICE = {*_LISTS, "device", "data", "env", "reference_depth", "remat", "precision"}
 
 
-@click.command()
+@click.command(cls=Command, old_options={"--seeds": "--parallel-seeds", "--twin-depth": "--reference-depth"})
 @click.option("--depth", "depths", default="4,16,64", show_default=True, help="Depths, separated by commas.")
 @click.option("--width", "widths", default="256", show_default=True, help="Units of each layer, separated by commas.")
 @click.option(
@@ -41,9 +43,9 @@ _WITH_DEVICE = {*_LISTS, "device", "data", "env", "reference_depth", "twin_depth
     show_default=True,
     help="Maximum depth of the reference implementation, which compiles slowly. 0: none.",
 )
-@click.option("--twin-depth", type=click.IntRange(0), hidden=True)  # its name in version 0.1
 @click.option(
-    "--seeds",
+    "--parallel-seeds",
+    "seeds",
     type=click.IntRange(1),
     default=3,
     show_default=True,
@@ -68,16 +70,14 @@ _WITH_DEVICE = {*_LISTS, "device", "data", "env", "reference_depth", "twin_depth
     help="Measure nothing, but count what an update launches on a GPU that is not here: a100, h100, h200, l40s, or "
     "XLA's description of another.",
 )
-def command(
-    ids: str | None, device: str | None, out: Path | None, data: Path | None, twin_depth: int | None, **options: Any
-) -> None:
+def command(ids: str | None, device: str | None, out: Path | None, data: Path | None, **options: Any) -> None:
     """Measure updates, environment steps and sampling for each depth, width and batch size, or compile times.
 
     Updates and sampling are compared with a reference implementation, written as in the paper's code: one module per
     layer, unrolled, and hindsight goals from a [steps, steps] matrix. They are also compared with the roofline: the
     machine's rate of matrix products of these shapes, and of memory copies. For several seeds in parallel the updates
-    of all are added, which shows what train --seeds can gain. Memory and the time to the first update are measured in a
-    new process and include compiling; the time of one update is listed next to them.
+    of all are added, which shows what train --seed 0-4 can gain. Memory and the time to the first update are measured
+    in a new process and include compiling; the time of one update is listed next to them.
 
     With --device the updates are compiled for a card that is not here (that needs jax's CUDA wheels: pip install
     'crlviz[cuda13]'), and the table tells what one launches, its memory and a bound on its time.
@@ -95,9 +95,6 @@ def command(
         _check_alone("--compile only measures compile times; it", _WITH_COMPILE)
     if device is not None:
         _check_alone("--device only counts what updates do on a card; it", _WITH_DEVICE)
-    if twin_depth is not None:
-        click.echo("--twin-depth is now called --reference-depth", err=True)
-        options["reference_depth"] = twin_depth
     charts.check_endings([path for path in (out, data) if path])
     from training.bench import measuring
 

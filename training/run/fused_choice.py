@@ -1,8 +1,8 @@
 """Choose between the fused path of the networks (``crlviz.networks.fused_trunk``) and the plain one.
 
 Whether a GPU runs the kernels, and how fast, shows only on that GPU. So a run checks them before it compiles its
-programs: gradients of one batch against those of the plain path, and the time of both. A resumed run takes what it took
-before, on the same kind of device.
+programs: outputs and gradients of its networks against those of the plain path, and the time of both. A resumed run
+takes what it took before, on the same kind of device.
 """
 
 import time
@@ -15,19 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.residual import NetworkConfig, apply
 from crlviz.precision import within
 from training.config import TrainConfig
 from training.run.compiled import build
 from training.sharding import ONE, Devices
 
 if TYPE_CHECKING:
-    from crlviz.algorithms.crl import CRL
     from crlviz.networks.fused_trunk import FusedTrunk
 
-# Largest difference of all gradients from the plain path's, relative to their norm. Rounding errors grow through a
-# network, and those of the plain path are as large.
-TOLERANCE = {"float32": 1e-3, "tf32": 5e-2, "bfloat16": 3e-1}
+# Largest difference of the outputs, and of the gradients of actor and encoders, from the plain path's, relative to
+# their norm. Rounding errors grow through a network, and those of the plain path are as large.
+TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
+_WIDEST = 1_024  # a row of a wider layer does not fit the registers
+# Bytes of shared memory of A100, H100 and B200, less a little; all other cards have at least the default.
+_SHARED = {"8.0": 160_000, "9.0": 220_000, "10.0": 220_000}
 _SECONDS = 0.5  # of timing, for each path
 
 
@@ -56,7 +58,7 @@ def choose(config: TrainConfig, devices: Devices = ONE) -> Choice:
       UsageError: the setting asks for kernels that cannot serve this config, or do not run or agree on this device; or
         an error of ``compiled.build``.
     """
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = _on_cpu()
     if config.fused == "off" or (config.fused == "auto" and on_cpu):
         return Choice()
     reason = "the kernels run on NVIDIA GPUs, and this is a CPU" if on_cpu else unserved(config, devices)
@@ -88,6 +90,10 @@ def again(config: TrainConfig, content: Mapping[str, Any], devices: Devices = ON
     return Choice(_kernels(config) if record["used"] else None, record["why"])
 
 
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
 def expected(config: TrainConfig) -> Choice:
     """What a run on a GPU will try, for a plan made without one: there it checks the kernels and may refuse them."""
     reason = "fused=off" if config.fused == "off" else unserved(config)
@@ -100,6 +106,8 @@ def unserved(config: TrainConfig, devices: Devices = ONE) -> str:
     """Why the kernels cannot serve a config; empty if they can."""
     if devices.count > 1:
         return "the fused path runs on one device"
+    if max(config.actor.width, config.critic.width) > _WIDEST:
+        return f"the fused path serves a width of at most {_WIDEST:,}"
     for name, network in {"actor": config.actor, "critic": config.critic}.items():
         if reason := _unserved_network(network):
             return f"the fused path does not serve {name} networks with {reason}"
@@ -119,58 +127,72 @@ class _Unfit(Exception):
 def _kernels(config: TrainConfig) -> "FusedTrunk":
     from crlviz.networks.fused_trunk import FusedTrunk
 
-    return FusedTrunk(config.precision)
+    generation = str(getattr(jax.devices()[0], "compute_capability", ""))
+    return FusedTrunk(config.precision, shared_memory=_SHARED.get(generation, FusedTrunk.shared_memory))
 
 
 def _tried(config: TrainConfig) -> Choice:
-    """Compare both paths on a batch, with new networks."""
-    plain = build(config).algorithm
-    key = jax.random.key(config.seed)
-    learner = jax.jit(plain.init)(key)
-    sizes = plain.critic.state_size, plain.critic.action_size, plain.critic.goal_size
-    # With numpy: jax would compile this.
-    draw = np.random.default_rng(config.seed).standard_normal
-    batch = [jnp.asarray(draw((config.batch_size, size), np.float32)) for size in sizes]
-    reference, plain_seconds = _measured(config, plain, learner, key, batch)
+    """Compare both paths."""
+    kernels = _kernels(config)
+    plain, reference = _measured(config, None)
     try:
-        kernels = _kernels(config)
-        gradients, seconds = _measured(config, build(config, trunk=kernels).algorithm, learner, key, batch)
+        fused, ours = _measured(config, kernels)
     except Exception as error:  # whatever a compiler or driver does not like
         lines = str(error).strip().splitlines() or [""]
         raise _Unfit(f"the fused path does not run here ({type(error).__name__}: {lines[0][:200]})") from error
-    difference = _difference(gradients, reference)
+    difference = max(map(_difference, ours, reference))
     if not difference <= TOLERANCE[config.precision]:  # NaN is no agreement
-        raise _Unfit(
-            f"gradients of the fused path differ from those of the plain path by {difference:.1g} of their norm"
-        )
-    times = f"fused {1e3 * seconds:.2f} ms, plain {1e3 * plain_seconds:.2f} ms for the gradients of a batch"
-    if seconds > plain_seconds and config.fused == "auto":
-        return Choice(None, f"plain path, which is faster: {times}")
-    return Choice(kernels, f"fused path: {times}, differing by {difference:.1g} of their norm")
+        raise _Unfit(f"the fused path's numbers differ from those of the plain path by {difference:.1g} of their norm")
+    times = f"forward and backward {1e3 * fused:.2f} ms, plain {1e3 * plain:.2f} ms"
+    if fused > plain and config.fused == "auto":
+        return Choice(None, f"plain path: faster here than the fused path ({times})")
+    return Choice(kernels, f"fused path: {times}; results differ by {difference:.1g} of their norm")
 
 
-def _measured(config: TrainConfig, algorithm: "CRL", learner: Any, key: jax.Array, batch: Any) -> tuple[Any, float]:
-    """The gradients of a batch, and the shortest seconds that they took."""
+def _measured(config: TrainConfig, trunk: "FusedTrunk | None") -> tuple[float, Any]:
+    """Shortest seconds of a pass through all networks and back, and its results.
 
-    def gradients(*arguments: Any) -> Any:
+    The networks are new and their inputs random. The results are the outputs of actor and encoders, and the gradients
+    of all parameters by random weights of the outputs. Gradients of the losses would not do: that of a deep actor's
+    loss magnifies rounding, in the logarithm of 1 - a^2 of saturated actions, to a hundredth of its norm in float32,
+    whatever computes it.
+    """
+    algorithm = build(config, trunk=trunk).algorithm
+    actor, critic = algorithm.actor, algorithm.critic
+    params = jax.jit(lambda key: (actor.init(key), critic.init(key)))(jax.random.key(config.seed))
+    # With numpy: jax would compile this.
+    draw = np.random.default_rng(config.seed).standard_normal
+    sizes = actor.observation_size, critic.state_size + critic.action_size, critic.goal_size
+    inputs = [jnp.asarray(draw((config.batch_size, size), np.float32)) for size in sizes]
+    weights = [
+        [jnp.asarray(draw((config.batch_size, size), np.float32)) for size in network.heads]
+        for network in (actor.network, critic.network, critic.network)
+    ]
+
+    def weighted(params: Any, inputs: Any, weights: Any) -> Any:
+        shapes, parts = (actor.network, critic.network, critic.network), (params[0], params[1]["phi"], params[1]["psi"])
+        outputs = apply(trunk, list(zip(shapes, parts, inputs, strict=True)))
+        return sum(map(jnp.vdot, jax.tree.leaves(outputs), jax.tree.leaves(weights))), outputs
+
+    def both_ways(*arguments: Any) -> Any:
         with within(config.precision):
-            return algorithm.gradients(*arguments)[0]
+            (_, outputs), gradients = jax.value_and_grad(weighted, has_aux=True)(*arguments)
+        return outputs, *gradients
 
-    compiled = jax.jit(gradients).lower(learner, key, *batch).compile()
-    result = jax.block_until_ready(compiled(learner, key, *batch))
+    program = jax.jit(both_ways).lower(params, inputs, weights).compile()
+    result = jax.block_until_ready(program(params, inputs, weights))
     times, began = [], time.perf_counter()
     while time.perf_counter() - began < _SECONDS:
         start = time.perf_counter()
-        jax.block_until_ready(compiled(learner, key, *batch))
+        jax.block_until_ready(program(params, inputs, weights))
         times.append(time.perf_counter() - start)
-    return result, min(times)
+    return min(times), jax.device_get(result)
 
 
 def _difference(ours: Any, theirs: Any) -> float:
-    """Norm of the difference of two trees of arrays, relative to the second's, whichever network it is largest for."""
+    """Norm of the difference of two trees of arrays, relative to that of the second."""
 
     def norm(tree: Any) -> float:
         return float(np.sqrt(sum(np.sum(np.square(leaf, dtype=float)) for leaf in jax.tree.leaves(tree))))
 
-    pairs = zip(*(jax.device_get(tree) for tree in (ours, theirs)), strict=True)
-    return max(norm(jax.tree.map(np.subtract, mine, other)) / (norm(other) or 1.0) for mine, other in pairs)
+    return norm(jax.tree.map(np.subtract, ours, theirs)) / norm(theirs)

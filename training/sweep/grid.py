@@ -68,9 +68,7 @@ class Cell:
     @property
     def finished(self) -> bool:
         """Whether the run has trained all its steps."""
-        from training.trainer import finished  # imports brax
-
-        return self.begun and finished(self.out)
+        return self.begun and RunDirectory(self.out).finished(self.total)
 
     @property
     def begun(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from crlviz import cli
 from training.bench import measuring, roofline, timing
 
-TINY = ["--num-envs", 4, "--window", 20, "--updates", 3, "--seconds", 0.01, "--seeds", 2]
+TINY = ["--num-envs", 4, "--window", 20, "--updates", 3, "--seconds", 0.01, "--parallel-seeds", 2]
 ROW = {"depth": 4, "width": 8, "batch_size": 8, "of_roofline": 0.5}
 
 
@@ -117,7 +117,7 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         (["--num-envs", "0"], "'--num-envs'"),
         (["--window", "1"], "'--window'"),
         (["--updates", "0"], "'--updates'"),
-        (["--seeds", "0"], "'--seeds'"),
+        (["--parallel-seeds", "0"], "'--parallel-seeds'"),
         (
             ["--step", "--batch-size", "64,1024", "--num-envs", "4", "--window", "200"],
             "batch_size is 1,024 but the buffer",
@@ -127,7 +127,7 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         (["--compile", "point_u_maze", "--out", "picture.svg"], "it does not go with --out"),
         (["--compile", "point_u_maze", "--depth", "4"], "it does not go with --depth"),
         (["--device", "h100", "--step"], "it does not go with --step"),
-        (["--device", "h100", "--seeds", "2"], "it does not go with --seeds"),
+        (["--device", "h100", "--parallel-seeds", "2"], "it does not go with --parallel-seeds"),
         (["--device", "h10"], "not 'h10' (did you mean h100?)"),
         (["--device", "h100", "--depth", "6"], "depth 6 "),
     ],
@@ -156,7 +156,7 @@ def test_the_old_name_of_an_option_still_counts(run, only_sampling, monkeypatch)
     monkeypatch.setattr(measuring, "_measure_updates", lambda case, *arguments: asked.append(arguments[0]) or ROW)
     code, _, err = run("--depth", "4,16", "--twin-depth", 4, *TINY)
     assert code == 0, err
-    assert err == "--twin-depth is now called --reference-depth\n"
+    assert err == "--twin-depth is called --reference-depth now\n"
     assert asked == [True, False]
 
 
