@@ -38,7 +38,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints import atomic_files
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.options import read_values
 from crlviz.processes import process_pool
 from training.sweep.grid import Cell, grid
@@ -217,7 +218,7 @@ def write_results(runs: Sequence[tuple[Arm, Cell]], path: Path) -> Path:
     for arm, cell in runs:
         if not cell.rows:
             continue
-        parameters, complete = run_directory.read_config(cell.out)["cost"]["parameters"], int(cell.done == cell.total)
+        parameters, complete = RunDirectory(cell.out).read_config()["cost"]["parameters"], int(cell.done == cell.total)
         own = [arm.world, arm.depth, arm.width, arm.start, cell.config.seed, parameters, complete]
         lines += [",".join(map(str, [*own, *(row[name] for name in COLUMNS[len(own) :])])) for row in cell.rows]
     atomic_files.write(path, ("\n".join(lines) + "\n").encode())
