@@ -75,7 +75,7 @@ def test_a_data_set_is_saved_where_the_locale_cannot_spell_the_path(tmp_path):
 
 def test_every_body_is_imported_whatever_mujoco_gl_says():
     """Each in an order in which no other has imported MuJoCo before: one process a body would be slow."""
-    code = "import sys\nfrom crlviz import envs\nenvs.kind(sys.argv[1])\nprint('imported')"
+    code = "import sys\nfrom crlviz import envs\nenvs.env_class(sys.argv[1])\nprint('imported')"
     for body in ("humanoid", "pusher_easy", "arm_reach"):  # of brax, of brax alone, of MJX
         command = [sys.executable, "-c", code, body]
         done = subprocess.run(
