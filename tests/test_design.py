@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -173,3 +174,15 @@ def test_the_trainer_is_there_by_its_names_without_jax():
     subprocess.run([sys.executable, "-c", code], check=True)
     for package in PACKAGES:
         assert (ROOT / package / "py.typed").is_file()  # type checkers read our annotations
+
+
+@pytest.mark.skipif(not (ROOT / ".ci" / "run").exists(), reason="not a clone of the repository")
+def test_what_the_checks_of_a_change_name_is_there():
+    """A test that moved away would end .ci/run with an error, and only there."""
+    text = (ROOT / ".ci" / "run").read_text()
+    named = re.findall(r"tests/[\w/.]+(?:::\w+)?", text)
+    assert named
+    for name in named:
+        path, _, test = name.partition("::")
+        assert (ROOT / path).exists(), name
+        assert not test or f"def {test}(" in (ROOT / path).read_text(), name
