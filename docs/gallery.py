@@ -166,7 +166,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "demo-page.png",
             "The demo",
-            "crlviz demo --quick --out demo",
+            "crlviz demo --out demo",
             "Two depths and two controls, trained and compared on one page.",
             made="demo/index.html",
             view=(1100, 1000),
