@@ -3,13 +3,13 @@
 import jax
 import pytest
 
-from crlviz.checkpoints import run_directory
+from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import UsageError
 from crlviz.networks.fused_trunk import FusedTrunk
 from tests.helpers.toys import toy_config
 from training import config as configs
 from training import sharding, trainer
-from training.run import fused_choice, metrics_table
+from training.run import fused_choice
 from training.run.fused_choice import Choice
 
 
@@ -32,7 +32,7 @@ def test_a_cpu_refuses_kernels_that_are_asked_for():
 
 def test_an_unknown_value_is_refused():
     with pytest.raises(UsageError, match="fused is 'maybe'; take auto, on or off"):
-        configs.schedule(toy_config(fused="maybe"))
+        toy_config(fused="maybe").check()
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_a_run_trains_on_the_fused_path(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(fused_choice, "choose", lambda *_: chosen)
     fused = trainer.train(config, tmp_path / "fused")
     assert "fused path: because\n" in capsys.readouterr().err
-    records = [run_directory.read_config(run)["fused"] for run in (plain, fused)]
+    records = [RunDirectory(run).read_config()["fused"] for run in (plain, fused)]
     assert records == [{"used": False, "why": ""}, {"used": True, "why": "fused path: because"}]
-    rows = [metrics_table.read(run, config.env_steps)[-1] for run in (plain, fused)]
+    rows = [RunDirectory(run).read_metrics()[-1] for run in (plain, fused)]
     assert float(rows[1]["critic_loss"]) == pytest.approx(float(rows[0]["critic_loss"]), rel=1e-4)
