@@ -5,6 +5,7 @@ programs: outputs and gradients of its networks against those of the plain path,
 takes what it took before, on the same kind of device.
 """
 
+import importlib.util
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
 _WIDEST = 1_024  # a row of a wider layer does not fit the registers
 # Bytes of shared memory of A100, H100 and B200, less a little; all other cards have at least the default.
 _SHARED = {"8.0": 160_000, "9.0": 220_000, "10.0": 220_000}
+_TRITON = "jax.experimental.pallas.triton"
 _SECONDS = 0.5  # of timing, for each path
 
 
@@ -87,6 +89,8 @@ def again(config: TrainConfig, content: Mapping[str, Any], devices: Devices = ON
     if last.get("device") != jax.devices()[0].device_kind:
         return choose(config, devices)
     record = last.get("fused", {"used": False, "why": ""})
+    if record["used"] and (reason := unserved(config, devices)):
+        return Choice(None, f"plain path: {reason}")
     return Choice(_kernels(config) if record["used"] else None, record["why"])
 
 
@@ -104,6 +108,8 @@ def expected(config: TrainConfig) -> Choice:
 
 def unserved(config: TrainConfig, devices: Devices = ONE) -> str:
     """Why the kernels cannot serve a config; empty if they can."""
+    if importlib.util.find_spec(_TRITON) is None:
+        return f"jax {jax.__version__} has no {_TRITON}, which the kernels are written in"
     if devices.count > 1:
         return "the fused path runs on one device"
     if max(config.actor.width, config.critic.width) > _WIDEST:

@@ -96,6 +96,15 @@ def test_several_devices_take_the_plain_path(gpu, monkeypatch):
     assert fused_choice.choose(toy_config()).why == "plain path: the fused path runs on one device"
 
 
+def test_a_jax_without_triton_takes_the_plain_path(gpu, monkeypatch):
+    monkeypatch.setattr(fused_choice, "_TRITON", "jax.experimental.pallas.gone")
+    why = fused_choice.choose(toy_config()).why
+    assert why.startswith("plain path: jax ")
+    assert why.endswith("has no jax.experimental.pallas.gone, which the kernels are written in")
+    record = {"device": jax.devices()[0].device_kind, "fused": {"used": True, "why": "faster"}}
+    assert fused_choice.again(toy_config(), record).why == why
+
+
 def test_a_resumed_run_takes_what_it_took(gpu, monkeypatch):
     """Timing may turn out otherwise, and the result would not be bit-identical."""
     monkeypatch.setattr(fused_choice, "choose", lambda *_: Choice(None, "chosen anew"))
