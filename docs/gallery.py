@@ -172,6 +172,13 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             view=(1100, 1000),
         ),
         Picture(
+            "demo.gif",
+            "The demo's film",
+            "crlviz demo --out demo",
+            "A row for each depth, a column for each stage of its training, the same starts and goals in all.",
+            made="demo/film.gif",
+        ),
+        Picture(
             "watch-page.png",
             "A run while it trains",
             "crlviz watch runs/d16",

@@ -173,7 +173,7 @@ def command(out: Path | None, quick: bool) -> None:
     train_all(second, f"depth {SHALLOW} for as many seconds")
     runs = sorted(first, key=lambda run: (shallow, deep, wide).index(run.kind)) + second
     click.echo("Drawing.")
-    index = report(runs, out, env=ENV, quick=quick, began=start)
+    index = report(runs, out, env=ENV, quick=quick)
     click.echo(f"Took {time.perf_counter() - start:.0f} s. Open {index} in a browser.")
 
 

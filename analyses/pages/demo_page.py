@@ -3,7 +3,6 @@
 import base64
 import os
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -29,7 +28,7 @@ _ABILITY = 0.25  # share of goals from which on an agent counts as able
 _QUANTITIES = ("updates", "parameters", "seconds")
 
 
-def report(runs: Sequence["Run"], out: Path, *, env: str, quick: bool, began: float) -> Path:
+def report(runs: Sequence["Run"], out: Path, *, env: str, quick: bool) -> Path:
     """Write pictures, tables and the page for finished runs, shallow and deep first; returns the path of the page."""
     import jinja2
 
@@ -84,7 +83,7 @@ def report(runs: Sequence["Run"], out: Path, *, env: str, quick: bool, began: fl
         out=out,
         first=[run.out for run in first],
         stalls=run_data.stalls(data),
-        seconds=time.perf_counter() - began,
+        minutes=float(data.train_seconds.max("evaluation").sum()) / 60,
         settings=agents[first[0]].config,
         cores=os.cpu_count(),
     )
@@ -132,12 +131,12 @@ def headline(table: pd.DataFrame, kinds: Sequence["Kind"], comparisons: Mapping[
         return f"{name.capitalize()} {number} reaches {share} of its goals, {worse}"
     if result.seeds < statistics.FEWEST:
         return f"{deep.capitalize()} of goals reached, {shallow}: too few seeds to say more"
-    return f"No difference found: {deep} of goals reached, {shallow}"
+    return f"{deep.capitalize()} of goals reached, {shallow}; {result.seeds} seeds are too few to call it a difference"
 
 
 def price(comparisons: Mapping[str, statistics.Comparison]) -> str:
-    """A sentence on where depth paid; empty with too few seeds to say."""
-    if any(result.seeds < statistics.FEWEST for result in comparisons.values()):
+    """A sentence on where depth paid; empty with too few seeds to say, or if no difference is found at all."""
+    if not any(result.verdict for result in comparisons.values()):
         return ""
     words = {1: "Depth pays for", 0: "No difference is found for", -1: "Width or time pays more than depth for"}
     parts = []
