@@ -298,7 +298,8 @@ def test_a_directory_of_runs_means_all_of_them(crlviz, tmp_path):
     untrained_run(tmp_path / "five" / "seed2", toy_config(seed=2), steps=())
     code, out, err = crlviz("norms", tmp_path / "five", "--episodes", 2, "--out", tmp_path / "n.svg")
     assert code == 0, err
-    assert [line.split(",")[0].split("  ")[0] for line in out.splitlines()[1:-1:3]] == ["seed 0", "seed 1", "seed 10"]
+    blocks = out.split("\n\n")[0]  # a line for each network of each run
+    assert [line.split(",")[0].split("  ")[0] for line in blocks.splitlines()[1::3]] == ["seed 0", "seed 1", "seed 10"]
     assert err == f"Warning: left out: {tmp_path / 'five' / 'seed2'} holds no checkpoint yet\n"
     for verb in ("inspect", "export"):
         more = ["--out", tmp_path / "a.safetensors"] * (verb == "export")

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from scipy.stats import binom
 
 from analyses.common import runs
-from analyses.pages import demo
+from analyses.pages import demo, demo_page
 from analyses.sweeps import depth_vs_width, efficiency
 from crlviz import datasets
 from crlviz.charts import depth_color
@@ -161,7 +161,7 @@ def test_the_demo_finds_a_planted_effect_and_no_false_one(three_seeds):
     false = 0
     for _ in range(100):
         table = efficiency.table(with_scores(data, lambda d, w: rng.beta(0.8 * w, 0.2 * w)), "success")
-        false += any("deeper is" in sentence for sentence in demo.findings(table, kinds))
+        false += any("deeper is" in sentence for sentence in demo_page.findings(table, kinds))
     assert false <= binom.ppf(0.999, 100, 0.05)
     large = efficiency.table(with_scores(data, lambda d, w: d / 20 + 0.03 * rng.normal()), "success")
-    assert all("deeper is better here" in sentence for sentence in demo.findings(large, kinds))
+    assert all("deeper is better here" in sentence for sentence in demo_page.findings(large, kinds))
