@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.optimizer import norm
 from crlviz.networks.fused_trunk import FusedTrunk
 from crlviz.networks.residual import Actor, Critic, NetworkConfig, ResidualNetwork, apply
 from crlviz.precision import exact
@@ -120,7 +121,7 @@ def test_ten_updates_agree(depths):
     with exact():
         for trunk in (FUSED, None):
             own = algorithm(trunk, *depths)
-            learner = jax.jit(own.init)(jax.random.key(0))
+            first = learner = jax.jit(own.init)(jax.random.key(0))
             gradients.append(jax.jit(own.gradients)(learner, jax.random.key(1), *batch(12))[0])
             update = jax.jit(own.update)
             for index in range(10):
@@ -129,8 +130,11 @@ def test_ten_updates_agree(depths):
     # The gradients of the losses magnify rounding errors of the embeddings, those of the plain path as well.
     assert relative(gradients[0], gradients[1]) < 1e-3
     assert relative(learners[0][2], learners[1][2]) < 1e-5
-    differences = jax.tree.map(lambda one, other: float(jnp.max(jnp.abs(one - other))), learners[0], learners[1])
-    assert max(jax.tree.leaves(differences)) < 1e-4  # an update changes a parameter by up to 3e-4
+    # Adam moves a parameter by up to 3e-4 in an update however small its gradient is, so where rounding turns the sign
+    # of a tiny one, a single parameter differs by that much. All together differ little beside how far they have moved.
+    moved = jax.tree.map(jnp.subtract, learners[1][:2], (first.actor, first.critic))
+    apart = jax.tree.map(jnp.subtract, learners[0][:2], learners[1][:2])
+    assert norm(apart) < 0.05 * norm(moved)
 
 
 def test_seeds_run_together():
