@@ -316,10 +316,12 @@ def test_envs_lists_every_id(crlviz):
     assert [line.split()[0] for line in table.splitlines()[1:]] == envs.ids()
 
 
-def test_bench_measures_compile_time(crlviz):
-    code, out, _ = crlviz("bench", "--compile", "point_u_maze,point_u4_maze")
+def test_bench_measures_compile_time(crlviz, tmp_path):
+    code, out, _ = crlviz("bench", "--compile", "point_u_maze,point_u4_maze", "--json", tmp_path / "times.json")
     assert code == 0
-    rows = [line.split() for line in out.splitlines()[-2:]]
-    assert [row[0] for row in rows] == ["point_u_maze", "point_u4_maze"]
-    assert all(float(number.replace(",", "")) > 0 for row in rows for number in row[1:])
+    ids = ["point_u_maze", "point_u4_maze"]
+    assert [line.split()[0] for line in out.splitlines()[-2:]] == ids
+    rows = json.loads((tmp_path / "times.json").read_text())["compiled"]  # the table rounds a short time to 0.0
+    assert [row.pop("id") for row in rows] == ids
+    assert all(number > 0 for row in rows for number in row.values())
     assert "ant_push" in error_of(crlviz("bench", "--compile", "point_u_maze,ant_posh"), 2)
