@@ -16,25 +16,7 @@ from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from tests.helpers.edited import at, edit
 from tests.helpers.toys import toy_config, untrained_run
-
-STEPS = (90, 1000)  # "90" sorts after "1000" as text
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory) -> Path:
-    return untrained_run(tmp_path_factory.mktemp("pristine") / "run", steps=STEPS)
-
-
-@pytest.fixture
-def run(pristine, tmp_path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "run"))
-
-
-def _refusal(path: Path) -> str:
-    with pytest.raises(CrlvizError) as error:
-        crlviz.load(path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+from tests.helpers.two_checkpoints import STEPS, refusal
 
 
 def test_parameters_round_trip(tmp_path):
@@ -94,7 +76,7 @@ def test_a_flipped_bit_is_detected(run, name, where):
     data = bytearray(path.read_bytes())
     data[int(len(data) * where) if isinstance(where, float) else where] ^= 1
     path.write_bytes(data)
-    assert str(path) in (message := _refusal(run))
+    assert str(path) in (message := refusal(run))
     assert "damaged" in message
 
 
@@ -103,7 +85,7 @@ def test_a_flipped_bit_is_detected(run, name, where):
 def test_truncation_is_detected(run, name, length):
     path = run / "checkpoints" / "1000" / name
     path.write_bytes(path.read_bytes()[:length])
-    assert str(path) in (message := _refusal(run))
+    assert str(path) in (message := refusal(run))
     assert "damaged" in message
 
 
@@ -111,26 +93,26 @@ def test_truncation_is_detected(run, name, length):
 def test_a_missing_file_is_named(run, name):
     path = run / "checkpoints" / "1000" / name
     path.unlink()
-    assert name in (message := _refusal(run))
+    assert name in (message := refusal(run))
     assert "1000" in message
 
 
 def test_a_missing_path_is_named(tmp_path, run):
-    assert str(tmp_path / "nowhere") in _refusal(tmp_path / "nowhere")
-    assert "neither a run directory" in _refusal(tmp_path)
+    assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
+    assert "neither a run directory" in refusal(tmp_path)
     (run / "config.json").unlink()
-    assert str(run) in _refusal(run)
+    assert str(run) in refusal(run)
 
 
 def test_a_run_without_a_checkpoint_says_so(run):
     shutil.rmtree(run / "checkpoints")
-    assert "no checkpoint" in (message := _refusal(run))
+    assert "no checkpoint" in (message := refusal(run))
     assert str(run) in message
 
 
 def test_a_checkpoint_copied_without_its_run_says_so(run, tmp_path):
     lone = Path(shutil.copytree(run / "checkpoints" / "1000", tmp_path / "a" / "b" / "1000"))
-    message = _refusal(lone)
+    message = refusal(lone)
     assert str(lone) in message
     assert "config.json" in message
 
@@ -146,19 +128,19 @@ def test_relative_paths_find_their_run(run, monkeypatch):
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
 def test_json_that_is_not_from_crlviz_is_refused(run, name, text):
     (run / name).write_text(text)
-    assert str(run / name) in _refusal(run)
+    assert str(run / name) in refusal(run)
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
 def test_bytes_that_are_not_utf8_are_refused(run, name):
     (run / name).write_bytes(b"\xff\xfe\x80")
-    assert str(run / name) in _refusal(run)
+    assert str(run / name) in refusal(run)
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
 def test_a_newer_format_asks_for_a_newer_crlviz(run, name):
     edit(run / name, lambda content: content.update(format=checked_json.FORMAT + 1))
-    message = _refusal(run)
+    message = refusal(run)
     assert str(run / name) in message
     assert "newer" in message
     assert "upgrade" in message
@@ -190,7 +172,7 @@ def test_a_newer_format_asks_for_a_newer_crlviz(run, name):
 )
 def test_an_edited_config_is_refused_by_name(run, field, value):
     edit(run / "config.json", at(field, value))
-    message = _refusal(run)
+    message = refusal(run)
     assert "config.json" in message
     assert str(run) in message
 
@@ -211,7 +193,7 @@ def test_an_edited_config_is_refused_by_name(run, field, value):
 def test_an_edited_manifest_is_refused_by_name(run, field, value):
     path = run / "checkpoints" / "1000" / "manifest.json"
     edit(path, at(field, value))
-    assert str(path.parent) in _refusal(run)
+    assert str(path.parent) in refusal(run)
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
@@ -225,12 +207,12 @@ def test_an_edit_by_hand_is_detected(run, name):
         changed = text[::-1].replace(old[::-1], new[::-1], 1)[::-1]
         if changed != text:
             (run / name).write_text(changed)
-            assert str(run / name) in (message := _refusal(run))
+            assert str(run / name) in (message := refusal(run))
             assert "changed since it was written" in message
     (run / name).write_text(
         "".join(line for line in text.splitlines(True) if 'sha256": "' not in line or "  " * 3 in line)
     )
-    assert str(run / name) in _refusal(run)
+    assert str(run / name) in refusal(run)
     (run / name).write_text(json.dumps(json.loads(text)))  # another layout of the same contents is accepted
     assert crlviz.load(run).env_steps == 1000
 
@@ -249,7 +231,7 @@ def test_an_edit_by_hand_is_detected(run, name):
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
 def test_malformed_json_is_refused(run, name, change):
     (run / name).write_text(change((run / name).read_text()))
-    assert str(run / name) in _refusal(run)
+    assert str(run / name) in refusal(run)
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/1000/manifest.json"])
@@ -262,21 +244,21 @@ def test_claiming_format_1_does_not_bypass_the_checksums(run, name):
     content = json.loads((run / name).read_text())
     as_first(content)
     (run / name).write_text(json.dumps(content))
-    assert "changed since it was written" in _refusal(run)  # a checksum that is present is checked
+    assert "changed since it was written" in refusal(run)  # a checksum that is present is checked
     content.pop("sha256")
     content.pop("settings", None)
     (run / name).write_text(json.dumps(content))
-    assert "of another run" in _refusal(run)  # the other file still has format 2
+    assert "of another run" in refusal(run)  # the other file still has format 2
 
 
 def test_a_checkpoint_in_the_wrong_place_is_refused(run, tmp_path):
     old, new = (run / "checkpoints" / str(step) for step in STEPS)
     old.rename(tmp_path / "spare"), new.rename(old), (tmp_path / "spare").rename(new)
-    assert "of another checkpoint, at 90 environment steps" in _refusal(run)
+    assert "of another checkpoint, at 90 environment steps" in refusal(run)
     other = untrained_run(tmp_path / "other", toy_config(seed=5), steps=[1000])
     shutil.rmtree(run / "checkpoints" / "1000")
     shutil.copytree(other / "checkpoints" / "1000", run / "checkpoints" / "1000")
-    assert "of another run" in (message := _refusal(run))
+    assert "of another run" in (message := refusal(run))
     assert str(run / "checkpoints" / "1000") in message
 
 
@@ -292,7 +274,7 @@ def test_only_regular_files_of_the_right_size_are_read(run, name, make):
         "pipe": lambda: os.mkfifo(path),
         "grown": lambda: path.write_bytes(b"0" * 5_000_000),
     }[make]()
-    assert str(path) in _refusal(run)
+    assert str(path) in refusal(run)
 
 
 def test_arrays_larger_than_the_config_says_are_not_read(run):
@@ -300,14 +282,14 @@ def test_arrays_larger_than_the_config_says_are_not_read(run):
     with open(path, "wb") as file:
         file.truncate(1 << 40)
     edit(path.parent / "manifest.json", at("files", {path.name: {"bytes": 1 << 40, "sha256": "0" * 64}}))
-    assert "more than its arrays take" in _refusal(run)
+    assert "more than its arrays take" in refusal(run)
 
 
 def test_arrays_of_another_type_do_not_fit(run):
     agent = crlviz.load(run)
     wrong = jax.tree.map(lambda leaf: leaf.astype(np.float16), agent.params["actor"])
     RunDirectory(run).write_checkpoint(5000, None, {"actor": wrong, "critic": agent.params["critic"]})
-    assert "float16" in _refusal(run)
+    assert "float16" in refusal(run)
 
 
 def test_the_number_of_updates_may_be_unknown(run):

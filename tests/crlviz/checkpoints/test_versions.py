@@ -5,33 +5,11 @@ import importlib.metadata
 import shutil
 from pathlib import Path
 
-import pytest
-
 import crlviz
 from crlviz import agent as agents
 from crlviz.checkpoints.run_directory import RunDirectory
-from crlviz.errors import CrlvizError
 from tests.helpers.edited import at, edit
-from tests.helpers.toys import untrained_run
-
-STEPS = (90, 1000)
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory) -> Path:
-    return untrained_run(tmp_path_factory.mktemp("pristine") / "run", steps=STEPS)
-
-
-@pytest.fixture
-def run(pristine, tmp_path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "run"))
-
-
-def _refusal(path: Path) -> str:
-    with pytest.raises(CrlvizError) as error:
-        crlviz.load(path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+from tests.helpers.two_checkpoints import refusal
 
 
 def _made_with(run: Path, **versions: str) -> None:
@@ -69,7 +47,7 @@ def test_arrays_of_another_network_do_not_fit(run):
         {},
     ):
         path = RunDirectory(run).write_checkpoint(5000, 1, {"actor": wrong, "critic": agent.params["critic"]})
-        message = _refusal(run)
+        message = refusal(run)
         assert str(path / "actor.safetensors") in message
         assert "does not fit" in message
         shutil.rmtree(path)
@@ -80,4 +58,4 @@ def test_a_file_that_is_not_safetensors_is_refused(run):
     (path / "actor.safetensors").write_bytes(b"not arrays at all")
     digest = hashlib.sha256(b"not arrays at all").hexdigest()
     edit(path / "manifest.json", at("files", {"actor.safetensors": {"sha256": digest}}))
-    assert str(path / "actor") in _refusal(run)
+    assert str(path / "actor") in refusal(run)

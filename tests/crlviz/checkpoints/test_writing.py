@@ -1,8 +1,6 @@
 """Files and checkpoints that are written: complete or not at all, with the usual permissions."""
 
 import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,26 +9,6 @@ import crlviz
 from crlviz.checkpoints import atomic_files
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
-from tests.helpers.toys import untrained_run
-
-STEPS = (90, 1000)
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory) -> Path:
-    return untrained_run(tmp_path_factory.mktemp("pristine") / "run", steps=STEPS)
-
-
-@pytest.fixture
-def run(pristine, tmp_path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "run"))
-
-
-def _refusal(path: Path) -> str:
-    with pytest.raises(CrlvizError) as error:
-        crlviz.load(path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
