@@ -144,7 +144,7 @@ def _result(run: Path) -> str:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Directory to write.  [default: demo, or demo-quick]")
-@click.option("--quick", is_flag=True, help="One seed instead of three: three minutes, but too few seeds to compare.")
+@click.option("--quick", is_flag=True, help="One seed instead of three: four minutes, but too few seeds to compare.")
 def command(out: Path | None, quick: bool) -> None:
     """Train depth 4 and depth 16 on this machine, and write a page that shows what they learned.
 
