@@ -9,10 +9,10 @@ demo: $(VENV)/installed
 	$(BIN)/crlviz demo $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --durations 10 $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --durations 10 $(ARGS)
 
 test-all: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check

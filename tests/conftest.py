@@ -10,6 +10,9 @@ from pathlib import Path
 # Compiled programs are kept between runs of the tests; most of their time is compiling.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# They run shorter than they compile, so XLA optimizes little, also in processes that a test starts. The fixture
+# `optimized` compiles as in use; JAX_DISABLE_MOST_OPTIMIZATIONS=0 does so for all tests.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +26,19 @@ settings.load_profile("crlviz")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="module")
+def optimized() -> Iterator[None]:
+    """Compile with all optimizations, as in use, here and in processes that a test starts."""
+    import jax
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+        before = jax.config.values["jax_disable_most_optimizations"]
+        jax.config.update("jax_disable_most_optimizations", False)
+        yield
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

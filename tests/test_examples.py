@@ -15,6 +15,7 @@ from analyses.pages import figures, paper
 from crlviz.interchange import inspection
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.usefixtures("optimized")
 
 
 def test_first_look(tmp_path, capsys):

@@ -167,7 +167,7 @@ def test_a_diverged_run_keeps_no_bad_checkpoint(tmp_path):
             crlviz.load(run)
 
 
-def test_it_learns(tmp_path):
+def test_it_learns(tmp_path, optimized):
     """Success over all goals of the U maze rises from that of an untrained agent to well above that of random actions.
 
     Measured: seeds 0 to 2 reach a success of 0.71, 0.75 and 0.83 and a time at goal of 99, 104 and 109 of 150 steps;

@@ -19,6 +19,7 @@ from crlviz.envs.physics import PhysicsEnv
 TOLERANCE = 1e-4
 ARC_COSINE = float(np.arccos(1 - np.finfo(np.float32).eps / 2))
 slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("optimized")
 
 # name: id, options, steps held. On the machine of the recordings, all steps of the ant, the ball, the humanoid, the
 # reacher and the pusher agree to the last bit, except where noted.

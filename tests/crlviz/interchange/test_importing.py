@@ -32,7 +32,7 @@ RUNS = {
 
 
 @pytest.fixture(scope="module", params=RUNS)
-def imported(request, data, tmp_path_factory):
+def imported(request, data, tmp_path_factory, optimized):
     """A recorded run, imported, and the outputs that the paper's code gave for it."""
     (run,) = import_runs([data / "runs" / RUNS[request.param]], tmp_path_factory.mktemp("imported") / "run")
     with np.load(data / "networks" / request.param / "golden.npz") as golden:

@@ -62,7 +62,7 @@ def exact_products():
 
 
 @pytest.fixture(scope="module", params=GOLDEN)
-def recorded(request, data) -> Recorded:
+def recorded(request, data, optimized) -> Recorded:
     return Recorded(data / "networks" / request.param, *GOLDEN[request.param])
 
 

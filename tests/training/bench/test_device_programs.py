@@ -25,6 +25,8 @@ def _has_wheels() -> bool:
     return True
 
 
+# What the compiler makes of a program for a GPU is measured as in use.
+pytestmark = pytest.mark.usefixtures("optimized")
 needs_wheels = pytest.mark.skipif(not _has_wheels(), reason="needs jax's CUDA wheels: pip install 'crlviz[cuda13]'")
 
 

@@ -16,6 +16,7 @@ STATE, ACTION, GOAL = SIZES
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_losses_and_updates_equal_those_of_crl():
     shape = NetworkConfig(8, 16)
     ours = CRL(CRLConfig(), Actor(shape, STATE + GOAL, ACTION), Critic(shape, STATE, ACTION, GOAL))

@@ -1,7 +1,7 @@
 """Detection of divergence: the first bad update is found, and it and all later ones are skipped."""
 
 import dataclasses
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms.crl import CRL
-from tests.helpers.toys import begun, stepped, toy_config
+from tests.helpers.shared_programs import CACHED, of_program
+from tests.helpers.toys import toy_config
 from training.loop import divergence
 from training.run.compiled import build
 
@@ -17,16 +18,19 @@ GOOD = {name: jnp.array(1.0) for name in divergence.WATCHED[:-1]}
 LATE = 4  # with 3 updates in a training step: the second update of the second step
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Poisoned(CRL):
     """Update number ``LATE`` (from 0) has a bad value of one quantity; later updates are good again."""
 
-    quantity = "actor_loss"
-    value = jnp.nan
+    quantity: jax.Array  # its index in WATCHED
+    value: jax.Array
 
     def gradients(self, learner, *batch):
         gradients, metrics = super().gradients(learner, *batch)
         late = learner.actor_optimizer[0].count == LATE
-        metrics[self.quantity] = jnp.where(late, self.value, metrics[self.quantity])
+        for name in metrics.keys() & set(divergence.WATCHED):
+            bad = late & (divergence.WATCHED.index(name) == self.quantity)
+            metrics[name] = jnp.where(bad, self.value, metrics[name])
         return gradients, metrics
 
 
@@ -39,26 +43,23 @@ class Frozen(CRL):
         return jax.tree.map(lambda old, new: jnp.where(late, old, new), learner, new)
 
 
-@cache
-def _begun():
-    """A loop and its first state."""
+@partial(jax.jit, static_argnums=0)
+def _learn(algorithm: type[CRL], state, attributes):
+    """The state after the updates of a training step by another algorithm, and its divergence."""
     loop = build(toy_config())
-    return loop, jax.jit(partial(begun, loop))(jax.random.key(0))
+    own = algorithm(*(getattr(loop.algorithm, field.name) for field in dataclasses.fields(CRL)), **attributes)
+    after, _, diverged = dataclasses.replace(loop, algorithm=own).learn(jax.tree.map(lambda leaf: leaf[0], state))
+    return jax.tree.map(lambda leaf: leaf[None], (after, diverged))
 
 
-@cache
-def _after(algorithm: type[CRL], steps: int, **attributes):
-    """The state after some training steps, and the divergence of each step."""
-    loop, state = _begun()
-    own = algorithm(*(getattr(loop.algorithm, field.name) for field in dataclasses.fields(CRL)))
-    for name, value in attributes.items():
-        object.__setattr__(own, name, value)
-    loop = dataclasses.replace(loop, algorithm=own)
-    step = jax.jit(partial(stepped, loop))
-    found = []
-    for _ in range(steps):
-        state, _, diverged = step(state)
-        found.append(diverged)
+def _after(algorithm: type[CRL], **attributes):
+    """The state after two training steps, and the divergence of each step; the other programs are the toy run's."""
+    programs = CACHED(of_program(toy_config()))
+    state, found = programs.start([0], [0]), []
+    for _ in range(2):
+        state = programs.collect(state, programs.reset_envs(state.key))
+        state, diverged = _learn(algorithm, state, attributes)
+        found.append(jax.tree.map(lambda leaf: leaf[0], diverged))
     return state, found
 
 
@@ -66,13 +67,13 @@ def _after(algorithm: type[CRL], steps: int, **attributes):
     ("quantity", "value"), [("actor_loss", np.nan), ("critic_gradient", np.inf), ("critic_loss", -2e6)]
 )
 def test_the_first_bad_update_is_found_and_all_from_it_on_are_skipped(quantity, value):
-    state, (before, diverged) = _after(Poisoned, 2, quantity=quantity, value=value)
+    state, (before, diverged) = _after(Poisoned, quantity=divergence.WATCHED.index(quantity), value=value)
     assert not before.found
     assert diverged.found
     assert (int(diverged.update), divergence.WATCHED[int(diverged.quantity)]) == (LATE - 3, quantity)
     np.testing.assert_equal(float(diverged.value), value)
-    expected = _after(Frozen, 2)[0].learner
-    assert int(expected.actor_optimizer[0].count) == LATE
+    expected = _after(Frozen)[0].learner
+    assert int(expected.actor_optimizer[0].count[0]) == LATE
     for a, b in zip(jax.tree.leaves(state.learner), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # one more update would move a parameter by 3e-4
 
