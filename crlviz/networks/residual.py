@@ -18,6 +18,8 @@ import jax.numpy as jnp
 
 from crlviz.errors import UsageError
 from crlviz.networks.fused_layers import Precision, dense_norm_swish
+from crlviz.networks.sphere import project
+from crlviz.networks.squashing import log_slope
 from crlviz.precision import EXACT, exact
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class NetworkConfig:
         depth and nothing normalizes it before the heads, so deep actors begin saturated, and deep phi and psi far
         apart. A quiet start divides what each block adds by the number of blocks; and an actor begins with means near
         0 and a wide standard deviation. A training changes these parameters like all others.
+      sphere: keep the kernels on the unit sphere (``crlviz.networks.sphere``), for paper table 2 with ``layer_norm``
+        off. A quiet start then leaves kernels in blocks as they are.
 
     Raises:
       UsageError: a value is out of range.
@@ -64,6 +68,7 @@ class NetworkConfig:
     tail: int = 0
     remat: bool = False
     start: str = "paper"
+    sphere: bool = False
 
     def __post_init__(self):
         if not 0 <= self.tail < LAYERS_PER_BLOCK:
@@ -83,8 +88,9 @@ class NetworkConfig:
     @property
     def ablation(self) -> str:
         """How it differs from the paper's network: ``full network``, or for example ``no residual, relu``."""
-        missing = ["no residual"] * (not self.residual) + ["no LayerNorm"] * (not self.layer_norm)
-        return ", ".join(missing + [self.activation] * (self.activation != "swish")) or "full network"
+        other = ["no residual"] * (not self.residual) + ["no LayerNorm"] * (not self.layer_norm)
+        other += [self.activation] * (self.activation != "swish") + ["hyperspherical"] * self.sphere
+        return ", ".join(other) or "full network"
 
 
 class Layer(nn.Module):
@@ -177,8 +183,8 @@ def _shapes(network: ResidualNetwork, inputs: int) -> Any:
     return jax.eval_shape(network.init, key, x)["params"]
 
 
-def _initial(key: jax.Array, shapes: Any) -> Params:
-    """Initial parameters: kernels uniform within +-1 / sqrt(fan-in), scales 1, biases 0.
+def _initial(key: jax.Array, config: NetworkConfig, shapes: Any) -> Params:
+    """Initial parameters: kernels uniform within +-1 / sqrt(fan-in), scales 1, biases 0; projected for a ``sphere``.
 
     The modules' own ``init`` has a random draw per kernel, which takes XLA twice as long to compile as this single draw
     from which all kernels are cut.
@@ -198,12 +204,13 @@ def _initial(key: jax.Array, shapes: Any) -> Params:
         kernel = draws[first : first + math.prod(blocks), :inputs, :units]
         return kernel.reshape(leaf.shape) / math.sqrt(inputs)
 
-    return jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
+    params = jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
+    return project(params) if config.sphere else params
 
 
 def _quiet(config: NetworkConfig, params: Params) -> Params:
     """The parameters with each block's output divided by the number of blocks, so that their sum does not grow."""
-    if "blocks" not in params:
+    if "blocks" not in params or (config.sphere and not config.layer_norm):
         return params
     last = f"layer_{LAYERS_PER_BLOCK - 1}"
     # The LayerNorm undoes any scale before it. Without one the output is about proportional to the kernel.
@@ -216,13 +223,14 @@ def _quiet(config: NetworkConfig, params: Params) -> Params:
 class Actor:
     """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1).
 
-    ``trunk`` is that of ``apply``.
+    ``trunk`` is that of ``apply``, ``log_prob`` the form of ``squashing.log_slope``.
     """
 
     config: NetworkConfig
     observation_size: int
     action_size: int
     trunk: "FusedTrunk | None" = None
+    log_prob: str = "paper"
 
     @property
     def network(self) -> ResidualNetwork:
@@ -235,7 +243,7 @@ class Actor:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        params = _initial(key, self.shapes)
+        params = _initial(key, self.config, self.shapes)
         if self.config.start == "paper":
             return params
         kernels = [_QUIET_KERNELS * params[head]["kernel"] for head in ("head_0", "head_1")]
@@ -265,8 +273,7 @@ class Actor:
         """``sample`` from a ``distribution`` [..., action]."""
         raw = mean + jnp.exp(log_std) * noise
         action = jnp.tanh(raw)
-        # The 1e-6 is from the paper's code. It bounds the log probability of a saturated action.
-        log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jnp.log(1 - action**2 + 1e-6)
+        log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - log_slope(raw, action, self.log_prob)
         return action, log_prob.sum(-1)
 
     def act(self, params: Params, observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -299,7 +306,7 @@ class Critic:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        params = _initial(key, self.shapes)
+        params = _initial(key, self.config, self.shapes)
         if self.config.start == "paper":
             return params
         return {name: _quiet(self.config, part) for name, part in params.items()}
