@@ -64,7 +64,8 @@ def describe(path: Path) -> str:
     for name in ("actor", "critic"):
         params = checkpoint.read(name)
         network = config[name]
-        switches = [] if network["layer_norm"] else ["no LayerNorm"]
+        switches = ["MLP"] if network.get("kind") == "mlp" else []
+        switches += [] if network["layer_norm"] else ["no LayerNorm"]
         switches += [] if network["residual"] else ["no residual"]
         switches += [f"the last {network['tail']} layers plain"] if network.get("tail") else []
         switches += [] if network.get("start", "paper") == "paper" else [f"begun {network['start']}"]
