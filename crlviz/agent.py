@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 _DEFAULTS = {"precision": "float32"}
 # Settings that the named facts already cover.
 _COVERED = re.compile(
-    r"algorithm|env|seed|batch_size|env_steps|(actor|critic)\.(depth|width|layer_norm|activation|residual)"
+    r"algorithm|env|seed|batch_size|env_steps|(actor|critic)\.(depth|width|layer_norm|sphere|activation|residual|kind)"
 )
 
 

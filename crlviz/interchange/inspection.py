@@ -64,9 +64,11 @@ def describe(path: Path) -> str:
     for name in ("actor", "critic"):
         params = checkpoint.read(name)
         network = config[name]
-        switches = [] if network["layer_norm"] else ["no LayerNorm"]
+        switches = ["MLP"] if network.get("kind") == "mlp" else []
+        switches += [] if network["layer_norm"] else ["no LayerNorm"]
         switches += [] if network["residual"] else ["no residual"]
         switches += [f"the last {network['tail']} layers plain"] if network.get("tail") else []
+        switches += ["hyperspherical"] if network.get("sphere") else []
         switches += [] if network.get("start", "paper") == "paper" else [f"begun {network['start']}"]
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
         for part, tree in ((name, params),) if name == "actor" else sorted(params.items()):
