@@ -223,8 +223,8 @@ def shapes_of(network: ResidualNetwork, inputs: int) -> Any:
 def initial(config: NetworkConfig, key: jax.Array, shapes: Any) -> Params:
     """Initial parameters: kernels uniform within +-1 / sqrt(fan-in), of an MLP sqrt(3) times that; scales 1, biases 0.
 
-    Kernels of a ``sphere`` are projected. The modules' own ``init`` has a random draw per kernel, which takes XLA twice as long to compile as this single draw
-    from which all kernels are cut.
+    Kernels of a ``sphere`` are projected. The modules' own ``init`` has a random draw per kernel, which takes XLA twice
+    as long to compile as this single draw from which all kernels are cut.
     """
     leaves, tree = jax.tree.flatten_with_path(shapes)
     kernels = [leaf.shape for path, leaf in leaves if path[-1].key == "kernel"]

@@ -17,9 +17,9 @@ def log_slope(raw: jax.Array, action: jax.Array, form: str) -> jax.Array:
     Args:
       raw: u.
       action: tanh(u).
-      form: ``paper``: log(1 - a^2 + 1e-6), as in the paper's code. Near saturation 1 - a^2 loses its digits; beyond
-        |u| = 8 it is at most the 1e-6, and at |u| = 9 in float32 it is 0: value and gradient say nothing any more.
-        ``stable``: 2 (log 2 - u - softplus(-2u)), exact to rounding at every u, with the gradient -2 tanh(u).
+      form: ``paper``: log(1 - a^2 + 1e-6), as in the paper's code. Near saturation 1 - a^2 loses its digits, beyond
+        |u| = 8 the 1e-6 is most of the sum, and farther out 1 - a^2 and the gradient are 0. ``stable``:
+        2 (log 2 - u - softplus(-2u)), exact to rounding at every u, with the gradient -2 tanh(u).
     """
     if form == "paper":
         return jnp.log(1 - action**2 + 1e-6)
