@@ -47,10 +47,7 @@ class ActionChoice:
         actions = jax.vmap(lambda key: algorithm.act(params, observation, key))(keys)
         state, goal = jnp.split(observation, [algorithm.sizes.state], axis=-1)
         q = jax.vmap(lambda action: algorithm.q(params, state, action, goal))(actions)
-        if self.temperature:
-            chosen = jax.random.categorical(choice_key, q / self.temperature, axis=0)
-        else:
-            chosen = q.argmax(0)
+        chosen = jax.random.categorical(choice_key, q / self.temperature, axis=0) if self.temperature else q.argmax(0)
         return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0]
 
     def check(self, algorithm: Any, where: str) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # To add an algorithm, write its file in this directory and name its class here.
 _CLASSES = {
     "crl": "crl.CRL",
+    "cmd": "cmd.CMD",
 }
 
 NAMES = tuple(_CLASSES)
