@@ -1,17 +1,27 @@
 """Contrastive RL: an InfoNCE critic, a tanh-Gaussian actor and a learned temperature (paper section 3)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
+from crlviz.algorithms.base import (
+    Algorithm,
+    Batch,
+    HasEmbeddings,
+    HasQ,
+    Meaning,
+    Rows,
+    Sizes,
+    check_positive,
+    identity,
+)
 from crlviz.algorithms.optimizer import adam, norm
-from crlviz.networks import flops
-from crlviz.networks.residual import Actor, Critic, Params, apply, distance, parameter_count
+from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params, apply, distance
 from crlviz.precision import EXACT
 
 if TYPE_CHECKING:
@@ -30,6 +40,9 @@ class CRLConfig:
       initial_temperature: alpha before the first update.
       entropy_per_dimension: target entropy per action dimension.
       logsumexp_penalty: weight of mean(logsumexp^2) in the critic's loss.
+
+    Raises:
+      UsageError: a value is out of range.
     """
 
     learning_rate: float = 3e-4
@@ -37,6 +50,9 @@ class CRLConfig:
     initial_temperature: float = 1.0
     entropy_per_dimension: float = -0.5
     logsumexp_penalty: float = 0.1
+
+    def __post_init__(self):
+        check_positive("crl", self, "learning_rate", "temperature_learning_rate", "initial_temperature")
 
 
 class Learner(struct.PyTreeNode):
@@ -103,24 +119,58 @@ def info_nce(logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, ja
     }
 
 
-def _identity(rows: jax.Array) -> jax.Array:
-    return rows
-
-
 @dataclass(frozen=True)
-class CRL:
+class CRL(Algorithm, HasQ, HasEmbeddings):
     """The algorithm: initialization and update of a learner, as pure functions of arrays.
 
     Attributes:
       config: settings of the update.
       actor, critic: the networks.
-      replicate: replicates rows [B, ...] that are sharded over devices, so that each device has the whole batch.
+      replicate: as in ``Algorithm``.
+      gamma: discount of the hindsight goals.
     """
+
+    name: ClassVar[str] = "crl"
+    Config: ClassVar[type] = CRLConfig
+    losses: ClassVar[tuple[str, ...]] = (
+        "critic_loss",
+        "actor_loss",
+        "alpha_loss",
+        "critic_gradient",
+        "actor_gradient",
+    )
+    details: ClassVar[tuple[str, ...]] = ("alpha", "entropy", "accuracy", "logits_positive", "logits_negative")
+    fused: ClassVar[bool] = True
 
     config: CRLConfig
     actor: Actor
     critic: Critic
-    replicate: Callable[[jax.Array], jax.Array] = _identity
+    replicate: Callable[[jax.Array], jax.Array] = identity
+    gamma: float = 0.99
+
+    @classmethod
+    def create(
+        cls,
+        config: CRLConfig,
+        actor: NetworkConfig,
+        critic: NetworkConfig,
+        sizes: Sizes,
+        *,
+        gamma: float,
+        replicate: Callable[[jax.Array], jax.Array] = identity,
+        trunk: "FusedTrunk | None" = None,
+    ) -> "CRL":
+        state, action, goal = sizes
+        networks = Actor(actor, state + goal, action, trunk), Critic(critic, state, action, goal, trunk)
+        return cls(config, *networks, replicate, gamma)
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.critic.state_size, self.critic.action_size, self.critic.goal_size)
+
+    @property
+    def rows(self) -> Rows:
+        return Rows("future", self.gamma)
 
     @property
     def trunk(self) -> "FusedTrunk | None":
@@ -149,25 +199,31 @@ class CRL:
             alpha_optimizer=self._alpha_optimizer.init(log_alpha),
         )
 
-    def cost(self, batch_size: int) -> dict[str, int]:
-        """The cost of a run, from shapes alone.
+    def networks(self, learner: Learner) -> dict[str, Params]:
+        return {"actor": learner.actor, "critic": learner.critic}
 
-        Returns:
-          ``parameters``: their number in actor and critic; ``flops_per_update``: FLOPs of the matrix products of an
-          update (paper figure 4), without recomputation by ``remat``.
-        """
-        learner = jax.eval_shape(lambda: self.init(jax.random.key(0)))
-        # The fused path computes the same products, inside kernels, where they cannot be counted.
-        actor = replace(self.actor, config=replace(self.actor.config, remat=False), trunk=None)
-        critic = replace(self.critic, config=replace(self.critic.config, remat=False), trunk=None)
-        plain = CRL(self.config, actor, critic)
-        sizes = self.critic.state_size, self.critic.action_size, self.critic.goal_size
-        batch = [jax.ShapeDtypeStruct((batch_size, size), jnp.float32) for size in sizes]
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        return {
-            "parameters": parameter_count((learner.actor, learner.critic)),
-            "flops_per_update": flops.count(plain.update, learner, key, *batch),
-        }
+    @property
+    def network_shapes(self) -> dict[str, Any]:
+        return {"actor": self.actor.shapes, "critic": self.critic.shapes}
+
+    def trained(self, learner: Learner) -> Any:
+        return learner.actor, learner.critic, learner.log_alpha
+
+    def act(self, params: dict[str, Params], observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        return self.actor.act(params["actor"], observation, key)
+
+    @property
+    def q_meaning(self) -> Meaning:
+        return Meaning("Q", "-distance")
+
+    def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
+        return self.critic.q(params["critic"], state, action, goal)
+
+    def embed(self, params: dict[str, Params], state: jax.Array, action: jax.Array) -> jax.Array:
+        return self.critic.phi(params["critic"], state, action)
+
+    def embed_goal(self, params: dict[str, Params], goal: jax.Array) -> jax.Array:
+        return self.critic.psi(params["critic"], goal)
 
     def critic_loss(
         self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array
@@ -213,15 +269,13 @@ class CRL:
         target = self.config.entropy_per_dimension * self.actor.action_size
         return jnp.mean(jnp.exp(log_alpha) * jax.lax.stop_gradient(-log_prob - target))
 
-    def gradients(
-        self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
-    ) -> tuple[Gradients, dict[str, jax.Array]]:
+    def gradients(self, learner: Learner, key: jax.Array, batch: Batch) -> tuple[Gradients, dict[str, jax.Array]]:
         """Gradients of the three losses on a batch [B, ...], each by its own parameters; and the update's metrics."""
-        noise = jax.random.normal(key, action.shape)
+        noise = jax.random.normal(key, batch.action.shape)
         alpha = jnp.exp(learner.log_alpha)
         losses = self._joint_losses if self.trunk else self._losses
         (critic_loss, actor_loss), (critic_grad, actor_grad), log_prob, detail = losses(
-            learner, alpha, state, action, goal, noise
+            learner, alpha, batch.state, batch.action, batch.goal, noise
         )
         grouped = self.trunk is not None
         alpha_loss, alpha_grad = jax.value_and_grad(self.alpha_loss)(learner.log_alpha, log_prob)
@@ -284,10 +338,3 @@ class CRL:
         critic = adam(rates[0], critic_grad, learner.critic_optimizer, learner.critic, skip)
         alpha = adam(rates[1], alpha_grad, learner.alpha_optimizer, learner.log_alpha, skip)
         return Learner(actor[0], critic[0], alpha[0], actor[1], critic[1], alpha[1])
-
-    def update(
-        self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
-    ) -> tuple[Learner, dict[str, jax.Array]]:
-        """One update of actor, critic and temperature on a batch [B, ...], all from the same old parameters."""
-        gradients, metrics = self.gradients(learner, key, state, action, goal)
-        return self.step(learner, gradients), metrics

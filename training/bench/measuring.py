@@ -46,7 +46,7 @@ def measure(
     step_configs = [_step_config(env, shape, changes, remat) for shape in (shapes if step else [])]
     results: dict[str, Any] = {"machine": machine()}
     environment = envs.make(env)
-    sizes = environment.state_dim, environment.action_size, environment.goal_dim
+    sizes = timing.sizes_of(environment)
     results |= {"env": env, "num_envs": num_envs, "seeds": seeds, "remat": remat, "precision": precision}
     results["env_steps_per_second"] = timing.env_steps_per_second(env, num_envs, seconds)
     results["copy_bytes_per_second"] = roofline.copy_rate()

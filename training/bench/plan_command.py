@@ -91,7 +91,7 @@ def _of_memory(config: Any, plan: Plan, limit: float, card: Card | None) -> list
         *(
             f"  {name:15} {_size(getattr(memory, name))}  {description}"
             for name, description in (
-                ("parameters", "actor, phi and psi"),
+                ("parameters", "of the networks"),
                 ("optimizer", "two moments of each parameter"),
                 ("replay", f"{config.replay_steps:,} steps of {config.num_envs} environments"),
                 ("environments", f"states of {config.num_envs} environments"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crlviz.algorithms.base import Batch
 from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 
@@ -103,7 +104,7 @@ def test_an_update_is_three_steps_from_the_old_parameters(crl, learner, batch):
 
     @jax.jit
     def both(learner):
-        ours, metrics = crl.update(learner, key, state, action, goal)
+        ours, metrics = crl.update(learner, key, Batch(*batch))
 
         noise = jax.random.normal(key, action.shape)
         alpha = jnp.exp(learner.log_alpha)
@@ -160,7 +161,7 @@ def test_critic_learns_a_batch(crl, learner, batch):
     @jax.jit
     def train(learner):
         keys = jax.random.split(jax.random.key(1), 200)
-        return jax.lax.scan(lambda learner, key: crl.update(learner, key, *batch), learner, keys)
+        return jax.lax.scan(lambda learner, key: crl.update(learner, key, Batch(*batch)), learner, keys)
 
     _, metrics = train(learner)
     assert float(metrics["accuracy"][-1]) == 1

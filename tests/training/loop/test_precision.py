@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from crlviz.algorithms.base import shapes
 from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
 from crlviz.envs import make
 from crlviz.networks.fused_layers import dense_norm_swish
@@ -84,9 +85,9 @@ def test_the_compiled_update_rounds_only_the_products_of_blocks(precision, shape
     network = NetworkConfig(DEPTH, WIDTH, **shape)
     crl = CRL(CRLConfig(), Actor(network, STATE + GOAL, ACTION), Critic(network, STATE, ACTION, GOAL))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = [jax.ShapeDtypeStruct((BATCH, size), jnp.float32) for size in (STATE, ACTION, GOAL)]
+    batch = shapes(crl.rows, crl.sizes, BATCH)
     with within(precision):
-        program = jax.jit(crl.gradients).lower(jax.eval_shape(crl.init, key), key, *batch).compile()
+        program = jax.jit(crl.gradients).lower(jax.eval_shape(crl.init, key), key, batch).compile()
     lines = [line for line in program.as_text().splitlines() if re.search(r" dot\(", line)]
     short = [line for line in lines if "operand_precision={highest,highest}" not in line]
     # Forward through the actor, phi (twice) and psi; backward to the inputs of each, to the kernels of phi only once.
