@@ -171,10 +171,10 @@ class _Graph:
         self._outputs.append(_rows(name, size))
 
     def network(self, x: str) -> list[str]:
-        """Add the residual network applied to ``x``; returns the name of each head's output."""
+        """Add the network applied to ``x``; returns the name of each head's output."""
         layers = self._layers()
         x = self._layer(x, next(layers))
-        for _ in range(self._config.depth // LAYERS_PER_BLOCK):
+        for _ in range(self._config.blocks):
             y = x
             for _ in range(LAYERS_PER_BLOCK):
                 y = self._layer(y, next(layers))
@@ -208,9 +208,11 @@ class _Graph:
     def _layers(self) -> Iterator[Any]:
         """Parameters of each layer in order, unstacked from the scanned blocks."""
         yield self._params["stem"]
-        for block in range(self._config.depth // LAYERS_PER_BLOCK):
+        for block in range(self._config.blocks):
             for index in range(LAYERS_PER_BLOCK):
                 yield jax.tree.map(lambda leaf, b=block: leaf[b], self._params["blocks"][f"layer_{index}"])
+        for index in range(self._config.depth - 1 if "hidden" in self._params else 0):
+            yield jax.tree.map(lambda leaf, i=index: leaf[i], self._params["hidden"]["layer"])
         for index in range(self._config.tail):
             yield self._params[f"tail_{index}"]
 

@@ -63,7 +63,8 @@ def describe(path: Path) -> str:
     lines.append(f"{'network':12}{'parameters':>12}  shape")
     for name, params in networks.items():
         network = config[name]
-        switches = [] if network["layer_norm"] else ["no LayerNorm"]
+        switches = ["MLP"] if network.get("kind") == "mlp" else []
+        switches += [] if network["layer_norm"] else ["no LayerNorm"]
         switches += [] if network["residual"] else ["no residual"]
         switches += [f"the last {network['tail']} layers plain"] if network.get("tail") else []
         switches += [] if network.get("start", "paper") == "paper" else [f"begun {network['start']}"]

@@ -14,6 +14,7 @@ from scipy.stats import norm as normal
 
 from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
 from crlviz.errors import UsageError
+from crlviz.interchange.paper_format import from_paper_layout
 from crlviz.networks.residual import (
     EMBEDDING,
     Actor,
@@ -21,7 +22,6 @@ from crlviz.networks.residual import (
     NetworkConfig,
     ResidualNetwork,
     distance,
-    from_paper_layout,
     parameter_count,
 )
 from crlviz.precision import exact

@@ -8,7 +8,8 @@ from scipy.stats import chisquare
 
 from crlviz.algorithms.base import Batch
 from crlviz.algorithms.crl import CRL, CRLConfig
-from crlviz.networks.residual import Actor, Critic, NetworkConfig, from_paper_layout
+from crlviz.interchange.paper_format import from_paper_layout
+from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from training.bench import reference
 from training.loop.buffer import Transitions
 
