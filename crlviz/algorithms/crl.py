@@ -214,7 +214,7 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
 
     @property
     def q_meaning(self) -> Meaning:
-        return Meaning("Q", "-distance")
+        return Meaning("Q(s, a, g) = -||phi(s, a) - psi(g)||", "1")
 
     def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
         return self.critic.q(params["critic"], state, action, goal)
