@@ -15,9 +15,9 @@ import xarray as xr
 
 from analyses.common import outputs
 from crlviz import charts, datasets, jax_config, statistics
+from crlviz.algorithms.base import Algorithm
 from crlviz.checkpoints import atomic_files
 from crlviz.envs.base import GoalEnv
-from crlviz.networks.residual import Actor
 from crlviz.options import check_count
 from crlviz.rollouts import simulate
 
@@ -77,8 +77,8 @@ def _compute_one(agent: "Agent", episodes: int, deterministic: bool, length: int
             episodes,
             length or env.episode_length,
             deterministic,
-            agent.actor,
-            agent.params["actor"],
+            agent.algorithm,
+            agent.params,
             jax.random.key(seed),
         ),
     )
@@ -97,7 +97,7 @@ def _compute_one(agent: "Agent", episodes: int, deterministic: bool, length: int
 
 @partial(jax.jit, static_argnums=range(5))
 def _run(
-    env: GoalEnv, episodes: int, length: int, deterministic: bool, actor: Actor, params: Any, key: jax.Array
+    env: GoalEnv, episodes: int, length: int, deterministic: bool, algorithm: Algorithm, params: Any, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Starts and goals [episodes, goal] in meters, and which steps are at the goal [length, episodes].
 
@@ -107,7 +107,7 @@ def _run(
     states = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
 
     def policy(observation, key):
-        return actor.act(params, observation, None if deterministic else key)
+        return algorithm.act(params, observation, None if deterministic else key)
 
     def record(before, action, after, alive):
         return (after.metrics["success"] > 0) & alive

@@ -15,10 +15,10 @@ import xarray as xr
 from analyses.common import outputs
 from analyses.sweeps.scaling import styles
 from crlviz import charts, datasets, jax_config
+from crlviz.algorithms.base import Algorithm
 from crlviz.envs.base import GoalEnv
 from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
-from crlviz.networks.residual import Actor
 from crlviz.options import Command, check_choice, check_count
 from crlviz.rollouts import simulate
 
@@ -140,9 +140,8 @@ def _compute_one(
     size = -(-len(tasks) // chunks)  # equal chunks share one compiled program; the last is padded with the first tasks
     places = env.maze.xy(cells)[np.resize(tasks, (chunks, size, 2))]
     keys = jax.random.split(jax.random.key(seed), chunks)
-    params = agent.params["actor"]
     steps = [
-        _time_at_goal(env, length, deterministic, agent.actor, params, key, chunk[:, 0], chunk[:, 1])
+        _time_at_goal(env, length, deterministic, agent.algorithm, agent.params, key, chunk[:, 0], chunk[:, 1])
         for key, chunk in zip(keys, places, strict=True)
     ]
     time_at_goal = np.concatenate(steps)[: len(tasks)].reshape(len(pairs), episodes)
@@ -167,7 +166,14 @@ def _compute_one(
 
 @partial(jax.jit, static_argnums=range(4))
 def _time_at_goal(
-    env: GoalEnv, length: int, deterministic: bool, actor: Actor, params: Any, key: jax.Array, starts: Any, goals: Any
+    env: GoalEnv,
+    length: int,
+    deterministic: bool,
+    algorithm: Algorithm,
+    params: Any,
+    key: jax.Array,
+    starts: Any,
+    goals: Any,
 ) -> jax.Array:
     """Time at goal in steps [B] of episodes from starts [B, 2] to goals [B, 2] in meters.
 
@@ -177,7 +183,7 @@ def _time_at_goal(
     states = jax.vmap(env.reset)(jax.random.split(reset_key, len(starts)), starts, goals)
 
     def policy(observation, key):
-        return actor.act(params, observation, None if deterministic else key)
+        return algorithm.act(params, observation, None if deterministic else key)
 
     def record(before, action, after, alive):
         return (after.metrics["success"] > 0) & alive

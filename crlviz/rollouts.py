@@ -10,9 +10,9 @@ import numpy as np
 
 from crlviz import jax_config
 from crlviz.agent import as_numbers
+from crlviz.algorithms.base import Algorithm, HasQ
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
-from crlviz.networks.residual import Actor, Critic
 from crlviz.options import check_count
 from crlviz.precision import exact
 
@@ -115,8 +115,8 @@ def rollout(
 
     Returns:
       Dataset with dimensions ``episode`` and ``time``: ``state`` and ``pose`` before the step (renderers draw the
-      pose), ``action``, their ``q``, ``achieved``, ``distance`` and ``success`` after the step, ``alive`` (false after
-      the step in which the body failed; the physics goes on), and ``goal`` per episode.
+      pose), ``action``, their ``q`` if the algorithm has a critic, ``achieved``, ``distance`` and ``success`` after the
+      step, ``alive`` (false after the step in which the body failed; the physics goes on), and ``goal`` per episode.
     """
     from crlviz import datasets
 
@@ -129,7 +129,7 @@ def rollout(
     goals = _positions(env, "goals", goals, (episodes, env.goal_dim))
     starts = _positions(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)
-    networks = agent.actor, agent.critic, agent.params
+    networks = agent.algorithm, agent.params
     resets, chosen = episodes, np.arange(episodes)
     if distinct and episodes > 1:
         resets = _RESETS * episodes
@@ -152,11 +152,12 @@ def _dataset(env: GoalEnv, steps: dict[str, np.ndarray]) -> "xr.Dataset":
         "pose": ("joint positions before the step, which place every body", "mixed", (*each, "joint"), steps["pose"]),
         "goal": ("commanded goal", "m", ("episode", "goal_index"), observation[:, 0, env.state_dim :]),
         "distance": ("distance to the goal after the step", "m", each, steps["distance"]),
-        "q": ("Q(s, a, g) of the step", "1", each, steps["q"]),
         "success": ("within the success distance", "1", each, steps["success"] & steps["alive"]),
         "alive": ("episode not yet ended before the step", "1", each, steps["alive"]),
     }
-    episodes, length = steps["q"].shape
+    if "q" in steps:
+        variables["q"] = ("Q(s, a, g) of the step", "1", each, steps["q"])
+    episodes, length = steps["alive"].shape
     return xr.Dataset(
         {
             name: (dims, values, {"long_name": long_name, "units": units})
@@ -166,14 +167,13 @@ def _dataset(env: GoalEnv, steps: dict[str, np.ndarray]) -> "xr.Dataset":
     )
 
 
-@partial(jax.jit, static_argnums=range(6))
+@partial(jax.jit, static_argnums=range(5))
 def _rollout(
     env: GoalEnv,
     resets: int,
     length: int,
     deterministic: bool,
-    actor: Actor,
-    critic: Critic,
+    algorithm: Algorithm,
     params: dict[str, Any],
     key: jax.Array,
     chosen: Any,
@@ -190,17 +190,17 @@ def _rollout(
     states = jax.vmap(env.reset)(jax.random.split(reset_key, resets)[chosen], starts, goals)
 
     def policy(observation, key):
-        return actor.act(params["actor"], observation, None if deterministic else key)
+        return algorithm.act(params, observation, None if deterministic else key)
 
     def record(before, action, after, alive):
         state, goal = before.obs[:, : env.state_dim], before.obs[:, env.state_dim :]
-        return {
+        q = {"q": algorithm.q(params, state, action, goal)} if isinstance(algorithm, HasQ) else {}
+        return q | {
             "observation": before.obs,
             "action": action,
             "achieved": after.obs[:, jnp.array(env.goal_indices)],
             "pose": jax.vmap(env.pose)(before),
             "distance": after.metrics["distance"],
-            "q": critic.q(params["critic"], state, action, goal),
             "success": after.metrics["success"] > 0,
             "alive": alive,
         }

@@ -12,6 +12,10 @@ from typing import Any
 from crlviz import envs
 from crlviz.algorithms import registry
 from crlviz.algorithms.crl import CRLConfig
+from crlviz.algorithms.gcbc import GCBCConfig
+from crlviz.algorithms.gcsl import GCSLConfig
+from crlviz.algorithms.sac import SACConfig
+from crlviz.algorithms.td3 import TD3Config
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
@@ -32,8 +36,8 @@ class TrainConfig:
       seed: seed of all random keys.
       algorithm: name of the learning algorithm.
       actor, critic: network shapes; phi and psi share the critic's.
-      crl: settings of the update. Each file of ``crlviz/algorithms`` has such a section; that of the run's algorithm
-        applies, and config.json holds no other.
+      crl, sac, td3, gcsl, gcbc: settings of the update. Each algorithm's file in ``crlviz/algorithms`` has such a
+        section; that of the run's algorithm applies, and config.json holds no other.
       num_envs: environments stepped in parallel.
       unroll: steps of each environment in a training step.
       updates: gradient updates in a training step.
@@ -78,6 +82,10 @@ class TrainConfig:
     actor: NetworkConfig = field(default_factory=NetworkConfig)
     critic: NetworkConfig = field(default_factory=NetworkConfig)
     crl: CRLConfig = field(default_factory=CRLConfig)
+    sac: SACConfig = field(default_factory=SACConfig)
+    td3: TD3Config = field(default_factory=TD3Config)
+    gcsl: GCSLConfig = field(default_factory=GCSLConfig)
+    gcbc: GCBCConfig = field(default_factory=GCBCConfig)
     num_envs: int = 512
     unroll: int = 62
     updates: int = 800

@@ -33,7 +33,7 @@ class Sizes(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """What a critic's number is, for titles and axes: such as ``Q``, in ``-distance``."""
+    """What a critic's number is, for titles and axes: its formula or its name, and its unit (``1`` if it has none)."""
 
     title: str
     unit: str
@@ -275,7 +275,9 @@ def _plain(network: Any) -> Any:
 
 
 class HasQ(abc.ABC):
-    """An algorithm with a critic."""
+    """An algorithm with a critic of actions."""
+
+    noun: ClassVar[str] = "critic, so no Q"
 
     @property
     @abc.abstractmethod
@@ -289,6 +291,8 @@ class HasQ(abc.ABC):
 
 class HasEmbeddings(abc.ABC):
     """An algorithm that embeds state-actions and goals in one space."""
+
+    noun: ClassVar[str] = "embeddings phi and psi"
 
     @abc.abstractmethod
     def embed(self, params: dict[str, Params], state: jax.Array, action: jax.Array) -> jax.Array:

@@ -321,7 +321,7 @@ class CRL(Contrastive, HasQ, HasEmbeddings):
 
     @property
     def q_meaning(self) -> Meaning:
-        return Meaning("Q", self.energy.meaning)
+        return Meaning(f"Q(s, a, g) = {self.energy.formula}", "1")
 
     def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
         return self.energy.of_rows(self.embed(params, state, action), self.embed_goal(params, goal))

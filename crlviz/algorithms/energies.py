@@ -41,13 +41,13 @@ class Energy:
     Attributes:
       of_rows: maps embeddings [..., d] and [..., d] to f [...].
       of_pairs: maps embeddings phi [B, d] and psi [B, d] to f [B, B]; row i is that of phi_i.
-      meaning: what f is, for titles and axes.
+      formula: of Q, for titles and axes.
       quasimetric: whether -f is one: zero between equal points, never negative, and with the triangle inequality.
     """
 
     of_rows: Callable[[jax.Array, jax.Array], jax.Array]
     of_pairs: Callable[[jax.Array, jax.Array], jax.Array]
-    meaning: str
+    formula: str
     quasimetric: bool = False
 
 
@@ -147,11 +147,11 @@ def _by_columns(of_rows: Callable[[jax.Array, jax.Array], jax.Array]) -> Callabl
 
 
 ENERGIES = {
-    "norm": Energy(_negative_distance, pairwise_logits, "-distance", quasimetric=True),
-    "l2": Energy(_l2, lambda x, y: -(pairwise_logits(x, y) ** 2), "-squared distance"),
-    "l1": Energy(_l1, _by_columns(_l1), "-L1 distance", quasimetric=True),
-    "dot": Energy(_dot, _products, "dot product"),
-    "cosine": Energy(_cosine, lambda x, y: _products(_unit(x), _unit(y)), "cosine"),
-    "mrn": Energy(_mrn, _by_columns(_mrn), "-quasimetric distance (MRN)", quasimetric=True),
-    "iqe": Energy(_iqe, _by_columns(_iqe), "-quasimetric distance (IQE)", quasimetric=True),
+    "norm": Energy(_negative_distance, pairwise_logits, "-||phi(s, a) - psi(g)||", quasimetric=True),
+    "l2": Energy(_l2, lambda x, y: -(pairwise_logits(x, y) ** 2), "-||phi(s, a) - psi(g)||^2"),
+    "l1": Energy(_l1, _by_columns(_l1), "-sum |phi(s, a) - psi(g)|", quasimetric=True),
+    "dot": Energy(_dot, _products, "phi(s, a) . psi(g)"),
+    "cosine": Energy(_cosine, lambda x, y: _products(_unit(x), _unit(y)), "cos(phi(s, a), psi(g))"),
+    "mrn": Energy(_mrn, _by_columns(_mrn), "-MRN(phi(s, a), psi(g))", quasimetric=True),
+    "iqe": Energy(_iqe, _by_columns(_iqe), "-IQE(phi(s, a), psi(g))", quasimetric=True),
 }

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 # To add an algorithm, write its file in this directory and name its class here.
 _CLASSES = {
     "crl": "crl.CRL",
+    "sac": "sac.SAC",
+    "sac+her": "sac.SACHER",
+    "td3": "td3.TD3",
+    "td3+her": "td3.TD3HER",
+    "gcsl": "gcsl.GCSL",
+    "gcbc": "gcbc.GCBC",
     "cmd": "cmd.CMD",
 }
 

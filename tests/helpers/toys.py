@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 from crlviz import datasets
-from crlviz.algorithms.base import Algorithm
+from crlviz.algorithms.base import Algorithm, HasQ, Meaning
 from crlviz.algorithms.crl import CRL
 from crlviz.checkpoints import metrics_table
 from crlviz.checkpoints.run_directory import RunDirectory
@@ -155,8 +155,8 @@ class FallingPoint(PointMaze):
 
 
 @dataclass(frozen=True, eq=False)
-class Handmade:
-    """An agent with a given policy and Q, which is its own actor and critic.
+class Handmade(HasQ):
+    """An agent with a given policy and Q, which is its own algorithm, actor and critic.
 
     Attributes:
       policy: (observation, key or None) -> action.
@@ -170,17 +170,21 @@ class Handmade:
     source: Path = Path("by hand")
     params: Any = field(default_factory=lambda: {"actor": (), "critic": ()})
 
-    actor = critic = property(lambda self: self)
+    algorithm = actor = critic = property(lambda self: self)
+    q_meaning = Meaning("minus a distance", "m")
     eval_env = property(lambda self: self.env)
 
     def act(self, *arguments):
-        """``Actor.act(params, observation, key=None)``, or ``Agent.act`` without the parameters."""
-        if isinstance(arguments[0], tuple):
+        """``Algorithm.act(params, observation, key=None)``, or ``Agent.act`` without the parameters."""
+        if isinstance(arguments[0], dict):
             arguments = arguments[1:]
         return self.policy(*arguments) if len(arguments) == 2 else self.policy(arguments[0], None)
 
+    def having(self, ability):
+        return self
+
     def q(self, *arguments):
-        """``Critic.q(params, state, action, goal)``, or ``Agent.q`` without the parameters."""
+        """``Algorithm.q(params, state, action, goal)``, or ``Agent.q`` without the parameters."""
         state, action, goal = arguments[-3:]
         if self.value:
             return self.value(state, action, goal)
