@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from crlviz.algorithms.base import Batch, Rows, Sizes
 from scipy.stats import norm as normal
 
+from crlviz.algorithms.base import Batch, Rows, Sizes
 from crlviz.algorithms.gcbc import GCBC, GCBCConfig
 from crlviz.algorithms.gcsl import GCSL, GCSLConfig
 from crlviz.errors import UsageError
