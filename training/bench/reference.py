@@ -126,10 +126,6 @@ class ReferenceCRL:
         return optax.apply_updates(params, updates), optimizer_state
 
 
-# The reference of each algorithm that has one, by name.
-REFERENCES: dict[str, type] = {"crl": ReferenceCRL}
-
-
 def relabel(rows: Transitions, key: jax.Array, gamma: float) -> tuple[Transitions, jax.Array]:
     """Relabel every step of a window except the last with a hindsight goal, from a [T, T] matrix of weights.
 

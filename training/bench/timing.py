@@ -24,8 +24,8 @@ from crlviz.networks.fused_trunk import FusedTrunk
 from crlviz.networks.residual import NetworkConfig
 from crlviz.precision import within
 from training.bench import roofline
-from training.bench.reference import REFERENCES
 from training.bench.reference import sample as reference_sample
+from training.bench.reference_learners import REFERENCES
 from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop import divergence
