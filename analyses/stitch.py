@@ -144,7 +144,7 @@ def _compute_one(
     places = env.maze.xy(cells)[np.resize(tasks, (chunks, size, 2))]
     keys = jax.random.split(jax.random.key(seed), chunks)
     steps = [
-        _time_at_goal(env, length, choice, agent.algorithm, agent.params, key, chunk[:, 0], chunk[:, 1])
+        _time_at_goal(env, length, choice, agent.algorithm, agent.params, key, chunk)
         for key, chunk in zip(keys, places, strict=True)
     ]
     time_at_goal = np.concatenate(steps)[: len(tasks)].reshape(len(pairs), episodes)
@@ -169,21 +169,14 @@ def _compute_one(
 
 @partial(jax.jit, static_argnums=range(4))
 def _time_at_goal(
-    env: GoalEnv,
-    length: int,
-    choice: ActionChoice,
-    algorithm: Algorithm,
-    params: Any,
-    key: jax.Array,
-    starts: Any,
-    goals: Any,
+    env: GoalEnv, length: int, choice: ActionChoice, algorithm: Algorithm, params: Any, key: jax.Array, tasks: Any
 ) -> jax.Array:
-    """Time at goal in steps [B] of episodes from starts [B, 2] to goals [B, 2] in meters.
+    """Time at goal in steps [B] of episodes with tasks [B, 2, 2]: start and goal in meters.
 
     Traced once for all agents with the same network shape.
     """
     reset_key, policy_key = jax.random.split(key)
-    states = jax.vmap(env.reset)(jax.random.split(reset_key, len(starts)), starts, goals)
+    states = jax.vmap(env.reset)(jax.random.split(reset_key, len(tasks)), tasks[:, 0], tasks[:, 1])
 
     def record(before, action, after, alive):
         return (after.metrics["success"] > 0) & alive

@@ -131,14 +131,12 @@ def rollout(
     goals = _positions(env, "goals", goals, (episodes, env.goal_dim))
     starts = _positions(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)
-    networks = agent.algorithm, agent.params
+    choice = action_choice.for_agents(policy, [agent])
     resets, chosen = episodes, np.arange(episodes)
     if distinct and episodes > 1:
         resets = _RESETS * episodes
         chosen = _distinct(np.asarray(_goals(env, resets, key)), episodes, env.goal_distance)
-    records = _rollout(
-        env, resets, length, action_choice.for_agents(policy, [agent]), *networks, key, chosen, starts, goals
-    )
+    records = _rollout(env, resets, length, choice, agent.algorithm, agent.params, key, chosen, starts, goals)
     steps = {name: np.asarray(jnp.swapaxes(leaf, 0, 1)) for name, leaf in records.items()}
     attrs = {"env": env.id, "checkpoint": str(agent.source), "seed": seed}
     return datasets.described(_dataset(env, steps).assign_attrs(attrs))

@@ -21,6 +21,7 @@ from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks.residual import NetworkConfig
 from crlviz.options import nearest
+from training.names_elsewhere import NAMES_ELSEWHERE
 from training.schedule import Schedule, schedule
 
 
@@ -192,30 +193,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "width": ("actor.width", "critic.width"),
     "actor_depth": ("actor.depth",),
     "critic_depth": ("critic.depth",),
-}
-
-# What JaxGCRL, brax and the paper's code call a setting, where crlviz has another name for it.
-NAMES_ELSEWHERE = {
-    "discounting": "gamma",
-    "unroll_length": "unroll",
-    "num_sgd_batches_per_training_step": "updates",
-    "max_replay_size": "replay_steps",
-    "total_env_steps": "env_steps",
-    "num_timesteps": "env_steps",
-    "num_epochs": "evaluations",
-    "num_evals": "evaluations",
-    "num_eval_envs": "eval_episodes",
-    "eval_env_id": "eval_env",
-    "env_id": "env",
-    "env_name": "env",
-    "actor_lr": "crl.learning_rate",
-    "critic_lr": "crl.learning_rate",
-    "alpha_lr": "crl.temperature_learning_rate",
-    "logsumexp_penalty_coeff": "crl.logsumexp_penalty",
-    "actor_network_width": "actor.width",
-    "critic_network_width": "critic.width",
-    "actor_depth": "actor.depth",
-    "critic_depth": "critic.depth",
 }
 
 
