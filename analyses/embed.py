@@ -12,6 +12,7 @@ import xarray as xr
 
 from analyses.common import outputs, seed_plots
 from crlviz import charts, datasets, jax_config
+from crlviz.algorithms.base import HasEmbeddings
 from crlviz.errors import UsageError
 from crlviz.options import check_choice, check_count
 from crlviz.rollouts import rollout
@@ -56,9 +57,12 @@ def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: 
       Roy & Vetterli (2007), with squared singular values in place of singular values.
 
     Raises:
-      UsageError: unknown trajectory, no episodes, or different environments with a shared trajectory.
+      UsageError: unknown trajectory, no episodes, different environments with a shared trajectory, or an agent without
+        embeddings.
     """
     check_choice("trajectory", trajectory, ("shared", "own"))
+    for agent in agents:
+        agent.having(HasEmbeddings)
     for agent in agents[1:] if trajectory == "shared" else ():
         shape, first = (agent.env.state_dim, agent.env.goal_dim), agents[0].env
         if shape != (first.state_dim, first.goal_dim):

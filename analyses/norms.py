@@ -17,6 +17,7 @@ import xarray as xr
 from analyses.common import outputs
 from analyses.sweeps.scaling import styles
 from crlviz import charts, datasets, jax_config
+from crlviz.algorithms.base import HasEmbeddings
 from crlviz.errors import UsageError
 from crlviz.networks import residual
 from crlviz.options import check_count
@@ -63,6 +64,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0, sta
       UsageError: no episodes, or an agent without these networks, or one whose networks have no residual block.
     """
     for agent in agents:
+        agent.having(HasEmbeddings)
         missing = [name for name in NETWORKS if name not in _parameters(agent)]
         if missing:
             raise UsageError(f"{agent.source} has no residual network called {' or '.join(missing)}")

@@ -1,10 +1,8 @@
 """The Agent: the interface through which analyses use a checkpoint, whatever trained it."""
 
-import hashlib
-import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,36 +10,31 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
-from crlviz import envs, jax_config
+from crlviz import envs, facts, jax_config
+from crlviz.algorithms import registry
+from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ, Meaning, Sizes
 from crlviz.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from crlviz.checkpoints.run_directory import RunDirectory, runs_in
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
-from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params
+from crlviz.networks.residual import NetworkConfig, Params
 from crlviz.precision import exact
 
 _T = TypeVar("_T")
 
-# Defaults for settings that configs of older runs lack. Networks and environments have their own defaults.
-_DEFAULTS = {"precision": "float32"}
-# Settings that the named facts already cover.
-_COVERED = re.compile(
-    r"algorithm|env|seed|batch_size|env_steps|(actor|critic)\.(depth|width|layer_norm|activation|residual)"
-)
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Agent:
-    """A trained policy and critic. Its functions are pure, jitted and batch-first, and take arrays or lists of numbers.
+    """A trained policy, and what else its algorithm has, such as a critic.
 
-    They raise UsageError if an input does not have the environment's size or holds a number that is not finite.
+    Its functions are pure, jitted and batch-first, and take arrays or lists of numbers. They raise UsageError if an
+    input does not have the environment's size or holds a number that is not finite.
 
     Attributes:
       config: settings of the run, as in config.json.
-      params: ``{"actor": ..., "critic": ...}``.
+      params: by network, such as ``{"actor": ..., "critic": ...}``.
       env_steps: environment steps of training.
       gradient_steps: gradient updates of training; None if unknown.
       source: path of the checkpoint.
@@ -69,69 +62,87 @@ class Agent:
         return tuple(self.config.get("env_options", {}).items())
 
     @cached_property
-    def actor(self) -> Actor:
-        """The policy network; its parameters are ``params["actor"]``."""
-        return Actor(_network(self.config["actor"]), self.env.observation_size, self.env.action_size)
+    def algorithm(self) -> Algorithm:
+        """The algorithm that trained it, which knows how its networks are used."""
+        config, env, name = self.config, self.env, self.config.get("algorithm", "crl")
+        section = registry.section(name)
+        settings: Any = _checked(registry.of(name).Config, config.get(section, {}), f"of {section}")
+        actor, critic = (_checked(NetworkConfig, config[network], "of a network") for network in ("actor", "critic"))
+        gamma = config.get("gamma", 1.0)
+        if type(gamma) not in (int, float):
+            raise UsageError(f"gamma is {gamma!r}, not a number")
+        sizes = Sizes(env.state_dim, env.action_size, env.goal_dim)
+        return registry.build(name, settings, actor, critic, sizes, gamma=gamma)
 
-    @cached_property
-    def critic(self) -> Critic:
-        """The networks phi and psi; their parameters are ``params["critic"]``."""
-        env = self.env
-        return Critic(_network(self.config["critic"]), env.state_dim, env.action_size, env.goal_dim)
+    def having(self, ability: Any) -> Any:
+        """The algorithm, for an analysis that needs an ability of it: ``HasQ`` or ``HasEmbeddings``.
+
+        Raises:
+          UsageError: it lacks the ability.
+        """
+        if isinstance(self.algorithm, ability):
+            return self.algorithm
+        raise UsageError(f"{self.source} was trained by {self.algorithm.name}, which has no {ability.noun}")
+
+    @property
+    def q_meaning(self) -> Meaning:
+        """What ``q`` is, for titles and axes.
+
+        Raises:
+          UsageError: the algorithm has no critic.
+        """
+        return self.having(HasQ).q_meaning
+
+    @property
+    def actor(self) -> Any:
+        """The policy network; its parameters are ``params["actor"]``."""
+        return self.algorithm.actor  # type: ignore[attr-defined]
+
+    @property
+    def critic(self) -> Any:
+        """The networks phi and psi; their parameters are ``params["critic"]``.
+
+        Raises:
+          UsageError: the algorithm has none.
+        """
+        return self.having(HasEmbeddings).critic
+
+    @property
+    def shapes(self) -> dict[str, NetworkConfig]:
+        """The shape of each network, by the names in ``params``."""
+        return {name: _checked(NetworkConfig, self.config[name], "of a network") for name in _shapes(self.algorithm)}
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Facts that distinguish checkpoints: algorithm, env, depth, width, ablation, batch size, seed, env_steps.
 
-        Every other setting follows under its name in config.json, such as ``gamma`` or ``crl.learning_rate``, as a
-        number or text. A setting that is newer than the run has its default. An imported run lacks the settings that
-        its own code does not record.
+        Depth and width are the critic's, or the actor's if there is no critic. Every other setting follows under its
+        name in config.json, such as ``gamma`` or ``crl.learning_rate``, as a number or text. A setting that is newer
+        than the run has its default. An imported run lacks the settings that its own code does not record.
         """
-        config = self.config
-        networks = self.critic.config.ablation, self.actor.config.ablation
-        return {
-            "algorithm": config.get("algorithm", "crl"),
-            "env": config["env"],
-            "depth": self.critic.config.depth,
-            "width": self.critic.config.width,
-            "actor_depth": self.actor.config.depth,
-            "actor_width": self.actor.config.width,
-            "network": networks[0] if networks[0] == networks[1] else "critic {}, actor {}".format(*networks),
-            "batch_size": config["batch_size"],
-            "seed": config["seed"],
-            "env_steps": self.env_steps,
-        } | self._settings
-
-    @property
-    def _settings(self) -> dict[str, Any]:
-        """The settings that the named facts do not cover."""
-        config = _DEFAULTS | self.config
-        config |= {name: asdict(network.config) for name, network in (("actor", self.actor), ("critic", self.critic))}
-        config["env_options"] = envs.options(config["env"]) | config.get("env_options", {})
-        config["eval_env"] = "" if config["eval_env"] == config["env"] else config["eval_env"]
-        config["layout"] = _layout_name(config["layout"])
-        flat = {name: value for name, value in flatten_dict(config, sep=".").items() if not _COVERED.fullmatch(name)}
-        return {name: value if isinstance(value, bool | int | float) else str(value) for name, value in flat.items()}
+        return facts.of(self)
 
     def __repr__(self) -> str:
-        facts = self.facts
-        shape = f"depth {facts['depth']}, width {facts['width']}"
-        trained = f"{self.env_steps:,} environment steps, seed {facts['seed']}"
-        return f"Agent({facts['env']}, {shape}, {trained}, from {self.source})"
+        named = self.facts
+        shape = f"depth {named['depth']}, width {named['width']}"
+        trained = f"{self.env_steps:,} environment steps, seed {named['seed']}"
+        return f"Agent({named['env']}, {shape}, {trained}, from {self.source})"
 
     @jax_config.with_fixed_settings
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
-        """Actions [..., action] in (-1, 1) for observations [..., state + goal]: the mean, or with a key a sample."""
+        """Actions [..., action] for observations [..., state + goal]: deterministic, or with a key explored."""
         if key is not None and not hasattr(key, "dtype"):
             raise UsageError(f"key is {key!r}; give a random key, such as jax.random.key(0), or None")
-        return _act(self.actor, self.params["actor"], self._input("observation", observation), key)
+        return _act(self.algorithm, self.params, self._input("observation", observation), key)
 
     @jax_config.with_fixed_settings
     def q(self, state: Any, action: Any, goal: Any) -> jax.Array:
-        """Q [...] of states [..., state], actions [..., action] and goals [..., goal].
+        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]; ``q_meaning`` says what it is.
 
-        Q is 0 at the goal, and lower farther away.
+        Raises:
+          UsageError: the algorithm has no critic.
         """
+        self.having(HasQ)
         state, action = self._inputs(state, action)
         goal = self._input("goal", goal)
         try:
@@ -140,17 +151,27 @@ class Agent:
             raise UsageError(
                 f"states of shape {state.shape} and goals of shape {goal.shape} have different batch shapes"
             ) from None
-        return _q(self.critic, self.params["critic"], state, action, goal)
+        return _q(self.algorithm, self.params, state, action, goal)
 
     @jax_config.with_fixed_settings
     def embed(self, state: Any, action: Any) -> jax.Array:
-        """phi [..., 64] of states [..., state] with actions [..., action]."""
-        return _phi(self.critic, self.params["critic"], *self._inputs(state, action))
+        """phi [..., 64] of states [..., state] with actions [..., action].
+
+        Raises:
+          UsageError: the algorithm has no embeddings.
+        """
+        self.having(HasEmbeddings)
+        return _phi(self.algorithm, self.params, *self._inputs(state, action))
 
     @jax_config.with_fixed_settings
     def embed_goal(self, goal: Any) -> jax.Array:
-        """psi [..., 64] of goals [..., goal]."""
-        return _psi(self.critic, self.params["critic"], self._input("goal", goal))
+        """psi [..., 64] of goals [..., goal].
+
+        Raises:
+          UsageError: the algorithm has no embeddings.
+        """
+        self.having(HasEmbeddings)
+        return _psi(self.algorithm, self.params, self._input("goal", goal))
 
     def _inputs(self, state: Any, action: Any) -> tuple[Any, Any]:
         """Both as arrays; their batch shapes must agree."""
@@ -200,22 +221,20 @@ def as_numbers(name: str, value: Any) -> Any:
     return value if isinstance(value, jax.Array) else array
 
 
-def _network(values: dict[str, Any]) -> NetworkConfig:
-    """Build a NetworkConfig from a config file; check names and types, since the file may hold anything."""
-    if unknown := sorted(values.keys() - {field.name for field in fields(NetworkConfig)}):
-        raise UsageError(f"this crlviz has no setting {unknown[0]!r} of a network; upgrade crlviz")
-    config = NetworkConfig(**values)
-    for field in fields(config):
-        if type(value := getattr(config, field.name)) is not type(field.default):
-            raise UsageError(f"{field.name} is {value!r}, not of type {type(field.default).__name__}")
-    return config
-
-
-def _layout_name(layout: Sequence[str]) -> str:
-    """A short unique name for a custom maze: its size and the first digits of its checksum."""
-    if not layout:
-        return ""
-    return f"{len(layout)}x{len(layout[0])}-{hashlib.sha256('/'.join(layout).encode()).hexdigest()[:6]}"
+def _checked(kind: type[_T], values: Any, whose: str) -> _T:
+    """Build a dataclass of settings from a config file; check names and types, since the file may hold anything."""
+    assert is_dataclass(kind)
+    defaults = {field.name: field.default for field in fields(kind)}
+    if unknown := sorted(values.keys() - defaults.keys()):
+        raise UsageError(f"this crlviz has no setting {unknown[0]!r} {whose}; upgrade crlviz")
+    values = {
+        name: float(value) if type(value) is int and type(defaults[name]) is float else value
+        for name, value in values.items()
+    }
+    for name, value in values.items():
+        if type(value) is not type(defaults[name]):
+            raise UsageError(f"{name} is {value!r}, not of type {type(defaults[name]).__name__}")
+    return kind(**values)
 
 
 @cache
@@ -224,29 +243,29 @@ def _environment(id: str, layout: tuple[str, ...], options: tuple[tuple[str, Any
     return envs.make(id, layout=layout or None, **dict(options))
 
 
-# Jitted once per network shape, not once per agent, so that all seeds of a sweep share compiled programs.
+# Jitted once per algorithm and network shape, not once per agent, so that all seeds of a sweep share compiled programs.
 @partial(jax.jit, static_argnums=0)
-def _act(actor: Actor, params: Params, observation: jax.Array, key: jax.Array | None) -> jax.Array:
+def _act(algorithm: Algorithm, params: dict[str, Params], observation: jax.Array, key: jax.Array | None) -> jax.Array:
     with exact():
-        return actor.act(params, observation, key)
-
-
-@partial(jax.jit, static_argnums=0)
-def _phi(critic: Critic, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
-    with exact():
-        return critic.phi(params, state, action)
+        return algorithm.act(params, observation, key)
 
 
 @partial(jax.jit, static_argnums=0)
-def _psi(critic: Critic, params: Params, goal: jax.Array) -> jax.Array:
+def _phi(algorithm: Any, params: dict[str, Params], state: jax.Array, action: jax.Array) -> jax.Array:
     with exact():
-        return critic.psi(params, goal)
+        return algorithm.embed(params, state, action)
 
 
 @partial(jax.jit, static_argnums=0)
-def _q(critic: Critic, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
+def _psi(algorithm: Any, params: dict[str, Params], goal: jax.Array) -> jax.Array:
     with exact():
-        return critic.q(params, state, action, goal)
+        return algorithm.embed_goal(params, goal)
+
+
+@partial(jax.jit, static_argnums=0)
+def _q(algorithm: Any, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
+    with exact():
+        return algorithm.q(params, state, action, goal)
 
 
 @jax_config.with_fixed_settings
@@ -275,7 +294,7 @@ def load(path: str | Path) -> Agent:
 
 @jax_config.with_fixed_settings
 def array_bytes(checkpoint: Checkpoint) -> dict[str, int]:
-    """Bytes of the ``actor`` and ``critic`` arrays by the checkpoint's config; their files may not hold more.
+    """Bytes of each network's arrays by the checkpoint's config; their files may not hold more.
 
     Raises:
       CrlvizError: the config does not describe an agent.
@@ -291,21 +310,21 @@ def _agent_and_shapes(checkpoint: Checkpoint) -> tuple[Agent, dict[str, Any]]:
     config = {"algorithm": checkpoint.config["algorithm"], **checkpoint.config["config"]}
     agent = Agent(config, {}, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
     try:
-        networks: dict[str, Actor | Critic] = {"actor": agent.actor, "critic": agent.critic}
-        facts = agent.facts  # these appear in every table and chart
-        if not facts["algorithm"].isprintable() or not all(type(facts[name]) is int for name in ("seed", "batch_size")):
+        shapes = _shapes(agent.algorithm)
+        named = agent.facts  # these appear in every table and chart
+        if not named["algorithm"].isprintable() or not all(type(named[name]) is int for name in ("seed", "batch_size")):
             raise UsageError("its algorithm is not a printable name, or its seed or batch_size is not an integer")
         _ = agent.eval_env
-        return agent, {name: _shapes(network) for name, network in networks.items()}
+        return agent, shapes
     except (UsageError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0][:300]
         raise CrlvizError(f"{checkpoint.run.config_file} does not describe an agent: {reason}") from None
 
 
 @cache
-def _shapes(network: Actor | Critic) -> Any:
-    """Shapes of a network's parameters; cached, because tracing takes longer than reading a checkpoint."""
-    return network.shapes
+def _shapes(algorithm: Algorithm) -> dict[str, Any]:
+    """Shapes of its networks' parameters; cached, because tracing takes longer than reading a checkpoint."""
+    return algorithm.network_shapes
 
 
 def _warn_of_versions(versions: Any) -> None:

@@ -61,7 +61,7 @@ def settings() -> str:
 
 def names_elsewhere() -> str:
     """Settings that JaxGCRL, brax or the paper's code call otherwise."""
-    from training.config import NAMES_ELSEWHERE
+    from training.names_elsewhere import NAMES_ELSEWHERE
 
     return _table(("there", "here"), [(other, f"`{own}`") for other, own in NAMES_ELSEWHERE.items()])
 
@@ -130,11 +130,18 @@ def changelog() -> str:
 
 
 def attributes(kind: type) -> dict[str, str]:
-    """What a class's docstring says of each attribute, from its section ``Attributes``."""
-    section = inspect.getdoc(kind).partition("Attributes:\n")[2]  # type: ignore[union-attr]
+    """What the docstrings of a class and its bases say of each attribute, in their sections ``Attributes``."""
+    meanings: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        meanings |= _attributes(inspect.cleandoc(base.__doc__ or ""))
+    return meanings
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """What a docstring says of each attribute."""
     meanings: dict[str, str] = {}
     names: list[str] = []
-    for line in section.splitlines():
+    for line in text.partition("Attributes:\n")[2].splitlines():
         if found := re.fullmatch(r"  (\w+(?:, \w+)*): (.*)", line):
             names = found[1].split(", ")
             meanings |= dict.fromkeys(names, found[2])

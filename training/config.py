@@ -3,19 +3,25 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from crlviz import envs
+from crlviz.algorithms import registry
 from crlviz.algorithms.crl import CRLConfig
+from crlviz.algorithms.gcbc import GCBCConfig
+from crlviz.algorithms.gcsl import GCSLConfig
+from crlviz.algorithms.sac import SACConfig
+from crlviz.algorithms.td3 import TD3Config
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks.residual import NetworkConfig
 from crlviz.options import nearest
+from training.names_elsewhere import NAMES_ELSEWHERE
 from training.schedule import Schedule, schedule
 
 
@@ -29,8 +35,10 @@ class TrainConfig:
       env_options: further options of ``crlviz.envs.make``, by name; they apply to ``eval_env`` too.
       eval_env: id of the evaluation environment; empty: the same as ``env``.
       seed: seed of all random keys.
+      algorithm: name of the learning algorithm.
       actor, critic: network shapes; phi and psi share the critic's.
-      crl: settings of the update.
+      crl, sac, td3, gcsl, gcbc: settings of the update. Each algorithm's file in ``crlviz/algorithms`` has such a
+        section; that of the run's algorithm applies, and config.json holds no other.
       num_envs: environments stepped in parallel.
       unroll: steps of each environment in a training step.
       updates: gradient updates in a training step.
@@ -71,9 +79,14 @@ class TrainConfig:
     env_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     eval_env: str = ""
     seed: int = 0
+    algorithm: str = "crl"
     actor: NetworkConfig = field(default_factory=NetworkConfig)
     critic: NetworkConfig = field(default_factory=NetworkConfig)
     crl: CRLConfig = field(default_factory=CRLConfig)
+    sac: SACConfig = field(default_factory=SACConfig)
+    td3: TD3Config = field(default_factory=TD3Config)
+    gcsl: GCSLConfig = field(default_factory=GCSLConfig)
+    gcbc: GCBCConfig = field(default_factory=GCBCConfig)
     num_envs: int = 512
     unroll: int = 62
     updates: int = 800
@@ -96,6 +109,11 @@ class TrainConfig:
     save_replay: bool = True
     keep_state: bool = True
 
+    @property
+    def own(self) -> Any:
+        """The settings of its algorithm, an ``Algorithm.Config``."""
+        return getattr(self, registry.section(self.algorithm))
+
     @cached_property
     def schedule(self) -> Schedule:
         """The counts that follow from the config.
@@ -109,7 +127,8 @@ class TrainConfig:
         """Check what can be checked before importing brax, which takes a second, and before compiling.
 
         Raises:
-          UsageError: an unknown environment, a setting out of range, or settings that contradict each other.
+          UsageError: an unknown environment or algorithm, a setting out of range, or settings that contradict each
+            other.
         """
         envs.check(self.env, self.layout or None)
         if self.eval_env:
@@ -176,30 +195,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "critic_depth": ("critic.depth",),
 }
 
-# What JaxGCRL, brax and the paper's code call a setting, where crlviz has another name for it.
-NAMES_ELSEWHERE = {
-    "discounting": "gamma",
-    "unroll_length": "unroll",
-    "num_sgd_batches_per_training_step": "updates",
-    "max_replay_size": "replay_steps",
-    "total_env_steps": "env_steps",
-    "num_timesteps": "env_steps",
-    "num_epochs": "evaluations",
-    "num_evals": "evaluations",
-    "num_eval_envs": "eval_episodes",
-    "eval_env_id": "eval_env",
-    "env_id": "env",
-    "env_name": "env",
-    "actor_lr": "crl.learning_rate",
-    "critic_lr": "crl.learning_rate",
-    "alpha_lr": "crl.temperature_learning_rate",
-    "logsumexp_penalty_coeff": "crl.logsumexp_penalty",
-    "actor_network_width": "actor.width",
-    "critic_network_width": "critic.width",
-    "actor_depth": "actor.depth",
-    "critic_depth": "critic.depth",
-}
-
 
 def preset_of(name: str | None, env: str) -> str:
     """The preset that a run starts from: ``name``, or the default of the environment if that is empty."""
@@ -223,7 +218,8 @@ def from_options(
       layout: file of a custom maze.
 
     Raises:
-      UsageError: unknown preset, environment or field, or a value of the wrong type.
+      UsageError: unknown preset, environment, algorithm or field, a value of the wrong type, or a setting of another
+        algorithm.
     """
     preset_name = preset_of(preset_name, env)
     changes = preset(preset_name, env) | {"env": env}
@@ -231,11 +227,21 @@ def from_options(
         changes["env_options"] = envs.paper_options(env)
     if layout:
         changes["layout"] = mazes.parse(layout)
-    changes |= read_settings(settings)
+    given = read_settings(settings)
+    changes |= given
     for option, value in (options or {}).items():
         if value is not None:
             changes |= dict.fromkeys(OPTIONS.get(option, (option,)), value)
-    return replace(TrainConfig(env=env), changes)
+    config = replace(TrainConfig(env=env), changes)
+    for name in given:
+        if name.partition(".")[0] in _foreign(config):
+            raise UsageError(f"{name} is no setting of {config.algorithm}; known are {', '.join(names(config))}")
+    return config
+
+
+def _foreign(config: TrainConfig) -> set[str]:
+    """The sections of other algorithms than the config's."""
+    return set(map(registry.section, registry.NAMES)) - {registry.section(config.algorithm)}
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, str]:
@@ -259,9 +265,11 @@ def replace(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     Text is parsed as the field's type.
 
     Raises:
-      UsageError: unknown field, or a value of the wrong type.
+      UsageError: unknown field or algorithm, or a value of the wrong type.
     """
-    return _replace(config, changes, "", names(config))
+    algorithm = changes.get("algorithm", config.algorithm)
+    registry.check(algorithm)
+    return _replace(config, changes, "", names(dataclasses.replace(config, algorithm=algorithm)))
 
 
 def _replace(config: Any, changes: dict[str, Any], prefix: str, known: list[str]) -> Any:
@@ -294,15 +302,22 @@ def _literal(value: Any) -> Any:
     return value
 
 
+def content(config: TrainConfig) -> dict[str, Any]:
+    """What config.json holds of a config: ``algorithm``, and ``config`` without the sections of other algorithms."""
+    settings = dataclasses.asdict(config)
+    algorithm = settings.pop("algorithm")
+    return {"algorithm": algorithm, "config": {k: v for k, v in settings.items() if k not in _foreign(config)}}
+
+
 def load(settings: Mapping[str, Any], source: str | Path = "config.json") -> TrainConfig:
-    """The config in ``settings``, as config.json stores it (``dataclasses.asdict``); missing settings get defaults.
+    """The config in ``settings``, as ``dataclasses.asdict`` gives it; missing settings get defaults.
 
     Args:
       settings: the settings by name.
       source: file to name in errors.
 
     Raises:
-      CrlvizError: an unknown setting, as of a newer crlviz, or a value of the wrong type.
+      CrlvizError: an unknown setting, as of a newer crlviz, or a value of the wrong type or out of range.
     """
     try:
         return _load(TrainConfig(env=""), settings, "")
@@ -316,7 +331,8 @@ def read_run(run: Path) -> TrainConfig:
     Raises:
       CrlvizError: its config.json cannot be read, or an error of ``load``.
     """
-    return load(RunDirectory(run).read_config()["config"], run / "config.json")
+    content = RunDirectory(run).read_config()
+    return load({**content["config"], "algorithm": content["algorithm"]}, run / "config.json")
 
 
 def _load(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
@@ -337,12 +353,17 @@ def _load(config: Any, settings: Mapping[str, Any], prefix: str) -> Any:
     return dataclasses.replace(config, **changes)
 
 
-def names(config: Any) -> list[str]:
-    """The dotted names of all settings of a config dataclass."""
+def names(config: TrainConfig) -> list[str]:
+    """The dotted names of all settings that apply to the config's algorithm."""
+    return _names(config, _foreign(config))
+
+
+def _names(config: Any, without: Container[str] = ()) -> list[str]:
     result = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        result += [f"{f.name}.{n}" for n in names(value)] if dataclasses.is_dataclass(value) else [f.name]
+        if f.name not in without:
+            result += [f"{f.name}.{n}" for n in _names(value)] if dataclasses.is_dataclass(value) else [f.name]
     return result
 
 

@@ -1,10 +1,10 @@
 """The schedule of a run: the counts that follow from its config, with the checks that they need."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crlviz.algorithms import registry
 from crlviz.errors import UsageError
 from crlviz.precision import PRECISIONS
 
@@ -99,11 +99,9 @@ def _check_choices(config: "TrainConfig") -> None:
 
 
 def _check_algorithm(config: "TrainConfig") -> None:
+    registry.check(config.algorithm)
     if not config.loss_bound > 0:
         raise UsageError(f"loss_bound is {config.loss_bound}; it must be positive")
-    for name in ("learning_rate", "temperature_learning_rate", "initial_temperature"):
-        if not 0 < getattr(config.crl, name) < math.inf:
-            raise UsageError(f"crl.{name} is {getattr(config.crl, name)}; it must be positive and finite")
     if config.batch_size < 2:
         raise UsageError(f"batch_size is {config.batch_size}; InfoNCE needs at least 2 rows, one of them as a negative")
     if not 0 < config.gamma <= 1:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from crlviz import jax_config
 from crlviz.checkpoints import atomic_files
-from crlviz.checkpoints.metrics_table import METRICS
 from crlviz.checkpoints.run_directory import KEEPING, RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
@@ -29,7 +28,7 @@ from training.run.seed_run import SeedRun
 from training.schedule import extended, rounded
 from training.sharding import ONE, Devices
 
-__all__ = ["METRICS", "build", "finished", "resume", "resume_seeds", "train", "train_seeds"]
+__all__ = ["build", "finished", "resume", "resume_seeds", "train", "train_seeds"]
 
 _LARGE_STATE = 1e9  # bytes of a saved state above which its size is reported
 
@@ -112,11 +111,11 @@ def train_seeds(
             _refuse_existing(out)  # another process may have created it meanwhile
             atomic_files.remove_partial(out)
             seed_runs.append(SeedRun(RunDirectory(out), dataclasses.replace(config, seed=seed)))
-        shared = {"algorithm": "crl", "cost": programs.loop.algorithm.cost(config.batch_size)}
+        shared = {"cost": programs.loop.algorithm.cost(config.batch_size)}
         shared |= provenance.collect(devices.count) | {"fused": choice.record, "command": list(command)}
         for group in groups(seed_runs, compile_slots):
             for seed_run in group:
-                own = {"config": dataclasses.asdict(seed_run.config), "together": _seeds(group)}
+                own = configs.content(seed_run.config) | {"together": _seeds(group)}
                 seed_run.directory.write_config(shared | own)
         Run(seed_runs, compile_slots, start_time, again or runs, progress).go()
         _report(seed_runs, len(runs))

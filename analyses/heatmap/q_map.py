@@ -35,6 +35,7 @@ from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
+    from crlviz.algorithms.base import Meaning
 
 FIXED = {"positions": "goal", "goals": "start"}  # axis of the maps -> the other argument of Q, which stays fixed
 
@@ -71,10 +72,11 @@ def compute(
       NaN.
 
     Raises:
-      UsageError: unknown option, different walls or bodies, a place inside a wall, or an environment without a plane of
-        goals.
+      UsageError: unknown option, different walls or bodies, a place inside a wall, an environment without a plane of
+        goals, or an agent without a critic.
     """
     check(over, action, resolution)
+    meanings = [agent.q_meaning for agent in agents]  # before anything is computed
     env = agents[0].env
     _check_comparable(agents)
     resolution = default_resolution(env) if resolution is None else resolution
@@ -88,11 +90,13 @@ def compute(
     shared.attrs = {"env": datasets.env_names(agents), "over": over, "action": action} | shared.attrs
     observations = _observations(env, state, places, points[free], over)
     parts = []
-    for agent in tqdm(agents, unit="checkpoint", disable=None if len(agents) > 2 else True):
+    for agent, meaning in zip(
+        tqdm(agents, unit="checkpoint", disable=None if len(agents) > 2 else True), meanings, strict=True
+    ):
         q = np.full((len(places), *free.shape), np.nan, np.float32)
         for index, observation in enumerate(observations):
             q[index][free] = _compute_q(agent, observation, action=action)
-        part = _with_correlations(q, shared)
+        part = _with_correlations(q, meaning, shared)
         if coverage:
             visits = _count_visits(agent, shared, seed)
             attrs = {"long_name": f"steps spent, {COVERAGE_EPISODES} episodes", "units": "1"}
@@ -227,7 +231,7 @@ def _placed(env: GoalEnv, state: Any, positions: Any, goals: Any) -> jax.Array:
     return jax.vmap(one, axes)(positions, goals)
 
 
-def _with_correlations(q: np.ndarray, shared: xr.Dataset) -> xr.Dataset:
+def _with_correlations(q: np.ndarray, meaning: "Meaning", shared: xr.Dataset) -> xr.Dataset:
     """Dataset of a checkpoint's Q [P, X, Y] and its rank correlation with each distance."""
     kinds = shared.distance_kind.values
     correlation = np.stack([_spearman(q, -shared[kind].values) for kind in kinds], axis=-1)
@@ -235,7 +239,7 @@ def _with_correlations(q: np.ndarray, shared: xr.Dataset) -> xr.Dataset:
     fixed = shared.geodesic.dims[0]
     return xr.Dataset(
         {
-            "q": (shared.geodesic.dims, q, {"long_name": "Q(s, a, g) = -||phi(s, a) - psi(g)||", "units": "1"}),
+            "q": (shared.geodesic.dims, q, {"long_name": meaning.title, "units": meaning.unit}),
             "rank_correlation": ((fixed, "distance_kind"), correlation, attrs),
         }
     )
@@ -254,7 +258,7 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _count_visits(agent: "Agent", shared: xr.Dataset, seed: int) -> np.ndarray:
     """Number of steps of training episodes at each point of the grid [X, Y]."""
-    places, alive = _episodes(agent.env, agent.actor, agent.params["actor"], jax.random.key(seed))
+    places, alive = _episodes(agent.env, agent.algorithm, agent.params, jax.random.key(seed))
     places = np.asarray(places)[np.asarray(alive)]
     half = shared.attrs["spacing"] / 2
     edges = [np.append(shared[axis].values - half, shared[axis].values[-1] + half) for axis in "xy"]
@@ -262,7 +266,7 @@ def _count_visits(agent: "Agent", shared: xr.Dataset, seed: int) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _episodes(env: GoalEnv, actor: Any, params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _episodes(env: GoalEnv, algorithm: Any, params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Positions of training episodes [time, episode, 2], and whether each still runs; nothing else, for speed."""
     reset_key, policy_key = jax.random.split(key)
     states = jax.vmap(env.reset)(jax.random.split(reset_key, COVERAGE_EPISODES))
@@ -270,7 +274,7 @@ def _episodes(env: GoalEnv, actor: Any, params: Any, key: jax.Array) -> tuple[ja
     def record(before, action, after, alive):
         return after.obs[:, jnp.array(env.goal_indices[:2])], alive
 
-    return simulate(env, partial(actor.act, params), states, policy_key, env.episode_length, record)
+    return simulate(env, partial(algorithm.act, params), states, policy_key, env.episode_length, record)
 
 
 def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Runs:
         """For each name in ``FACTORS``, its value in every run."""
         values: dict[str, list[Any]] = {name: [] for name in FACTORS}
         for agent in self.agents:
-            facts, critic = agent.facts, agent.critic.config
+            facts, critic = agent.facts, agent.shapes.get("critic", agent.shapes["actor"])
             values["critic_depth"].append(facts["depth"])
             for name in ("depth", "width", "actor_depth", "batch_size"):
                 values[name].append(facts[name])

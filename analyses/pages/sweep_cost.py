@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,18 +95,14 @@ def _size(agent: "Agent", cell: Mapping[str, int]) -> float:
     """Parameters times batch size of a cell; settings that the cell lacks are those of the agent."""
     import dataclasses
 
-    import jax
-
+    from crlviz.algorithms import registry
     from crlviz.networks.residual import parameter_count
 
-    total = 0
-    for network, depth in ((agent.actor, "actor-depth"), (agent.critic, "critic-depth")):
-        config = network.config
-        config = dataclasses.replace(
-            config,
-            depth=cell.get(depth, cell.get("depth", config.depth)),
-            width=cell.get("width", config.width),
-        )
-        shapes = jax.eval_shape(dataclasses.replace(network, config=config).init, jax.random.key(0))
-        total += parameter_count(shapes)
-    return total * cell.get("batch-size", agent.config["batch_size"])
+    def changed(network: str) -> Any:
+        shape = agent.shapes.get(network, agent.shapes["actor"])
+        depth = cell.get(f"{network}-depth", cell.get("depth", shape.depth))
+        return dataclasses.replace(shape, depth=depth, width=cell.get("width", shape.width))
+
+    own = agent.algorithm
+    algorithm = registry.build(own.name, own.config, changed("actor"), changed("critic"), own.sizes, gamma=1.0)
+    return parameter_count(algorithm.network_shapes) * cell.get("batch-size", agent.config["batch_size"])

@@ -9,12 +9,13 @@ from typing import Any
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import CrlvizError
 
-# Losses and gradient norms are means over the updates since the previous row.
+# The columns before and after those of the algorithm (``Algorithm.columns``). Its columns are means over the updates
+# since the previous row.
 #
 # ``train_seconds`` is the time spent on collecting and updating; both throughputs are computed from it. Seeds that an
 # accelerator trains at once share it equally: each counts the group's seconds divided by its size, which is less than
 # the seed would take alone. ``together`` in config.json lists them. ``wall_seconds`` is clock time and is not shared.
-METRICS = (
+_BEFORE = (
     "env_steps",
     "gradient_steps",
     "wall_seconds",
@@ -24,23 +25,17 @@ METRICS = (
     "success_easy",
     "distance",
     "episode_steps",
-    "critic_loss",
-    "actor_loss",
-    "alpha_loss",
-    "alpha",
-    "entropy",
-    "accuracy",
-    "logits_positive",
-    "logits_negative",
-    "critic_gradient",
-    "actor_gradient",
-    "env_steps_per_second",
-    "updates_per_second",
 )
+_AFTER = ("env_steps_per_second", "updates_per_second")
 
 LAST = 5  # a run's score is the mean of its last five evaluations (paper section 4)
 
 Row = Mapping[str, Any]
+
+
+def columns(own: Sequence[str]) -> tuple[str, ...]:
+    """All columns of a table, of which ``own`` are the algorithm's."""
+    return *_BEFORE, *own, *_AFTER
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -64,14 +59,14 @@ def read(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def write(path: Path, rows: Sequence[Row]) -> None:
-    """Write a metrics.csv in place of the old one.
+def write(path: Path, rows: Sequence[Row], own: Sequence[str]) -> None:
+    """Write a metrics.csv in place of the old one; ``own`` are the columns of the run's algorithm.
 
     Raises:
       CrlvizError: it cannot be written.
     """
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, METRICS)
+    table = csv.DictWriter(text, columns(own))
     table.writeheader()
     for row in rows:
         table.writerow({name: _short(value) for name, value in row.items()})

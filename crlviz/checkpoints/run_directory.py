@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crlviz.algorithms import registry
 from crlviz.checkpoints import atomic_files, checked_arrays, checked_json, metrics_table
 from crlviz.errors import CrlvizError
 
-ALGORITHMS = ("crl",)
 # Settings that never change during a run. The digest of their values on disk identifies every existing run, so adding
 # a name here would change all digests. Fix a new setting in training/config.py only, or put it inside one of these.
 _FIXED = (
@@ -72,10 +72,10 @@ class RunDirectory:
             algorithm.
         """
         content = checked_json.read(self.config_file, {"algorithm": str, "config": dict})
-        if content["algorithm"] not in ALGORITHMS:
+        if content["algorithm"] not in registry.NAMES:
             raise CrlvizError(
                 f"{self.config_file} names the algorithm {content['algorithm'][:100]!r}, which this crlviz does not "
-                f"know (it knows {', '.join(ALGORITHMS)}); upgrade crlviz"
+                f"know (it knows {', '.join(registry.NAMES)}); upgrade crlviz"
             )
         return content
 
@@ -99,13 +99,13 @@ class RunDirectory:
         except FileNotFoundError:
             return []
 
-    def write_metrics(self, rows: Sequence[metrics_table.Row]) -> None:
-        """Write metrics.csv in place of the old one.
+    def write_metrics(self, rows: Sequence[metrics_table.Row], own: Sequence[str]) -> None:
+        """Write metrics.csv in place of the old one; ``own`` are the columns of the run's algorithm.
 
         Raises:
           WriteError: it cannot be written.
         """
-        metrics_table.write(self.metrics_file, rows)
+        metrics_table.write(self.metrics_file, rows, own)
 
     def checkpoints(self) -> list[Path]:
         """The directories of the checkpoints, by ascending environment steps."""
@@ -232,8 +232,8 @@ def settings_digest(config: Mapping[str, Any]) -> str:
     Args:
       config: content of config.json.
     """
-    settings = config["config"]
-    return checked_json.digest({"algorithm": config["algorithm"]} | {name: settings.get(name) for name in _FIXED})
+    settings, names = config["config"], [*_FIXED, registry.section(config["algorithm"])]
+    return checked_json.digest({"algorithm": config["algorithm"]} | {name: settings.get(name) for name in names})
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from crlviz import __version__
+from crlviz.algorithms.base import HasEmbeddings
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks.residual import LAYERS_PER_BLOCK, LOG_STD_MAX, LOG_STD_MIN, NetworkConfig
@@ -65,7 +66,8 @@ def export(agent: "Agent", out: str | Path) -> list[Path]:
       The paths of the files written.
 
     Raises:
-      UsageError: another ending, no such directory, or the onnx package is not installed.
+      UsageError: another ending, no such directory, the onnx package is not installed, or ONNX of an algorithm without
+        phi and psi.
       CrlvizError: a network is too large for ONNX.
     """
     out = Path(out)
@@ -98,7 +100,9 @@ def _safetensors(agent: "Agent") -> bytes:
     import safetensors.numpy
     from flax.traverse_util import flatten_dict
 
-    tree = {"actor": agent.params["actor"], **agent.params["critic"]}
+    tree = dict(agent.params)
+    if isinstance(agent.algorithm, HasEmbeddings):
+        tree |= tree.pop("critic")  # phi and psi under their own names
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flatten_dict(tree, sep="/").items()}
     return safetensors.numpy.save(arrays, metadata=_facts(agent))
 
@@ -108,6 +112,7 @@ def _onnx(agent: "Agent", out: Path) -> dict[Path, bytes]:
         import onnx  # noqa: F401
     except ImportError:
         raise UsageError("ONNX needs a package that is not installed: pip install 'crlviz[onnx]'") from None
+    agent.having(HasEmbeddings)
     env, actor, critic = agent.env, agent.params["actor"], agent.params["critic"]
     state, action, goal = ("state", env.state_dim), ("action", env.action_size), ("goal", env.goal_dim)
 
@@ -166,10 +171,10 @@ class _Graph:
         self._outputs.append(_rows(name, size))
 
     def network(self, x: str) -> list[str]:
-        """Add the residual network applied to ``x``; returns the name of each head's output."""
+        """Add the network applied to ``x``; returns the name of each head's output."""
         layers = self._layers()
         x = self._layer(x, next(layers))
-        for _ in range(self._config.depth // LAYERS_PER_BLOCK):
+        for _ in range(self._config.blocks):
             y = x
             for _ in range(LAYERS_PER_BLOCK):
                 y = self._layer(y, next(layers))
@@ -203,9 +208,11 @@ class _Graph:
     def _layers(self) -> Iterator[Any]:
         """Parameters of each layer in order, unstacked from the scanned blocks."""
         yield self._params["stem"]
-        for block in range(self._config.depth // LAYERS_PER_BLOCK):
+        for block in range(self._config.blocks):
             for index in range(LAYERS_PER_BLOCK):
                 yield jax.tree.map(lambda leaf, b=block: leaf[b], self._params["blocks"][f"layer_{index}"])
+        for index in range(self._config.depth - 1 if "hidden" in self._params else 0):
+            yield jax.tree.map(lambda leaf, i=index: leaf[i], self._params["hidden"]["layer"])
         for index in range(self._config.tail):
             yield self._params[f"tail_{index}"]
 

@@ -44,7 +44,7 @@ def describe(path: Path) -> str:
 
     checkpoint = open_checkpoint(path)
     # Checks that the arrays are complete and match the config, so that what is printed is true.
-    agent.load(checkpoint.path)
+    networks = agent.load(checkpoint.path).params
     config = checkpoint.config["config"]
     updates, batch, eval_env = checkpoint.manifest["gradient_steps"], config["batch_size"], config["eval_env"]
     evaluated = f", evaluated on {eval_env}" if eval_env not in ("", config["env"]) else ""
@@ -61,15 +61,16 @@ def describe(path: Path) -> str:
     if config["layout"]:
         lines += ["layout", *(f"  {row}" for row in config["layout"])]
     lines.append(f"{'network':12}{'parameters':>12}  shape")
-    for name in ("actor", "critic"):
-        params = checkpoint.read(name)
+    for name, params in networks.items():
         network = config[name]
-        switches = [] if network["layer_norm"] else ["no LayerNorm"]
+        switches = ["MLP"] if network.get("kind") == "mlp" else []
+        switches += [] if network["layer_norm"] else ["no LayerNorm"]
         switches += [] if network["residual"] else ["no residual"]
         switches += [f"the last {network['tail']} layers plain"] if network.get("tail") else []
+        switches += ["hyperspherical"] if network.get("sphere") else []
         switches += [] if network.get("start", "paper") == "paper" else [f"begun {network['start']}"]
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
-        for part, tree in ((name, params),) if name == "actor" else sorted(params.items()):
+        for part, tree in sorted(params.items()) if params.keys() == {"phi", "psi"} else [(name, params)]:
             lines.append(f"{part:12}{_size(tree):12,}  {shape}")
     if "temperature.safetensors" in checkpoint.files:
         (log_alpha,) = checkpoint.read("temperature", max_bytes=8).values()

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from crlviz.errors import CrlvizError
 from crlviz.interchange import restricted_pickle
-from crlviz.networks.residual import EMBEDDING, LAYERS_PER_BLOCK, from_paper_layout
+from crlviz.networks.residual import EMBEDDING, LAYERS_PER_BLOCK
 
 PAPER, JAXGCRL = "the paper's code", "JaxGCRL"
 _MAX_SETTINGS = 1 << 20  # bytes
@@ -286,3 +287,33 @@ def _take(settings: Settings, name: str, kind: Callable[[Any], Any]) -> Any:
     if kind is not str and isinstance(value, (int, float)) and kind(value) == value:
         return kind(value)
     raise CrlvizError(f"{settings.path} is damaged: {name} is not {'text' if kind is str else 'a valid number'}")
+
+
+def from_paper_layout(layers: Mapping[str, Mapping[str, Any]], heads: int) -> dict[str, Any]:
+    """Convert the parameters of a network of the paper's code or of JaxGCRL.
+
+    Args:
+      layers: ``Dense_0`` .. ``Dense_{n + heads}`` (kernel, bias) and ``LayerNorm_0`` .. ``LayerNorm_n`` (scale, bias),
+        where n is the depth; ``LayerNorm_*`` are absent in networks without LayerNorm.
+      heads: number of Dense layers at the end that are output heads: 2 for an actor, 1 for an encoder.
+
+    Returns:
+      Parameters of a ``ResidualNetwork`` of that depth.
+    """
+    hidden = sum(name.startswith("Dense_") for name in layers) - heads
+    in_blocks = hidden - 1 - (hidden - 1) % LAYERS_PER_BLOCK
+
+    def layer(index: int) -> dict[str, Any]:
+        dense = {"dense": dict(layers[f"Dense_{index}"])}
+        norm = layers.get(f"LayerNorm_{index}")
+        return dense | ({"norm": dict(norm)} if norm else {})
+
+    tree = {"stem": layer(0)}
+    blocks = [
+        {f"layer_{k}": layer(first + k) for k in range(LAYERS_PER_BLOCK)}
+        for first in range(1, in_blocks, LAYERS_PER_BLOCK)
+    ]
+    if blocks:
+        tree["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+    tree |= {f"tail_{k}": layer(index) for k, index in enumerate(range(in_blocks + 1, hidden))}
+    return tree | {f"head_{k}": dict(layers[f"Dense_{hidden + k}"]) for k in range(heads)}

@@ -3,7 +3,7 @@
 A network is a stem (Dense -> LayerNorm -> Swish), then N residual blocks of four (Dense, LayerNorm, Swish) with the
 block's input added after the last activation, then Dense heads. Depth is 4N, the number of Dense layers inside blocks
 (paper section 3). Networks of JaxGCRL, the benchmark that the paper builds on, may have a tail of up to three plain
-layers after the last block; these count toward the depth too.
+layers after the last block; these count toward the depth too. The benchmark's other learners have plain MLPs.
 """
 
 import math
@@ -18,6 +18,8 @@ import jax.numpy as jnp
 
 from crlviz.errors import UsageError
 from crlviz.networks.fused_layers import Precision, dense_norm_swish
+from crlviz.networks.sphere import project
+from crlviz.networks.squashing import log_slope
 from crlviz.precision import EXACT, exact
 
 if TYPE_CHECKING:
@@ -27,9 +29,10 @@ LAYERS_PER_BLOCK = 4
 EMBEDDING = 64
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
+KINDS = ("residual", "mlp")
 STARTS = ("paper", "quiet")
 # The quiet start of an actor's heads, at any depth: means near 0 and standard deviations near 0.85 before the tanh.
-_QUIET_KERNELS, _QUIET_LOG_STD = 0.1, 0.4
+QUIET_KERNELS, QUIET_LOG_STD = 0.1, 0.4
 
 Params = Mapping[str, Any]
 
@@ -39,7 +42,7 @@ class NetworkConfig:
     """Shape of one trunk.
 
     Attributes:
-      depth: Dense layers inside residual blocks (a multiple of 4), plus those of the tail.
+      depth: Dense layers inside residual blocks (a multiple of 4), plus those of the tail; of an MLP all hidden layers.
       width: units of each layer.
       layer_norm: apply LayerNorm before each activation (ablated in paper figure 16).
       activation: ``swish`` or ``relu`` (paper figure 16).
@@ -51,6 +54,10 @@ class NetworkConfig:
         depth and nothing normalizes it before the heads, so deep actors begin saturated, and deep phi and psi far
         apart. A quiet start divides what each block adds by the number of blocks; and an actor begins with means near
         0 and a wide standard deviation. A training changes these parameters like all others.
+      kind: ``residual``, or ``mlp``: a plain chain of layers, whose kernels begin uniform within sqrt(3 / fan-in), as
+        in JaxGCRL's SAC and TD3. Theirs have depth 2, width 256, relu and no LayerNorm.
+      sphere: keep the kernels on the unit sphere (``crlviz.networks.sphere``), for paper table 2 with ``layer_norm``
+        off. A quiet start then leaves kernels in blocks as they are.
 
     Raises:
       UsageError: a value is out of range.
@@ -64,8 +71,30 @@ class NetworkConfig:
     tail: int = 0
     remat: bool = False
     start: str = "paper"
+    kind: str = "residual"
+    sphere: bool = False
 
     def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UsageError(f"kind {self.kind!r} is unknown; take {' or '.join(KINDS)}")
+        if self.width < 1:
+            raise UsageError(f"width {self.width}: a layer needs at least one unit")
+        if self.activation not in _ACTIVATIONS:
+            raise UsageError(f"activation {self.activation!r} is unknown; take {' or '.join(_ACTIVATIONS)}")
+        if self.start not in STARTS:
+            raise UsageError(f"start {self.start!r} is unknown; take {' or '.join(STARTS)}")
+        if self.kind == "mlp":
+            self._check_mlp()
+        else:
+            self._check_blocks()
+
+    def _check_mlp(self) -> None:
+        if self.depth < 1:
+            raise UsageError(f"depth {self.depth}: an MLP has at least one hidden layer")
+        if self.tail or not self.residual:
+            raise UsageError("an MLP has neither tail nor skip connections; leave tail and residual as they are")
+
+    def _check_blocks(self) -> None:
         if not 0 <= self.tail < LAYERS_PER_BLOCK:
             raise UsageError(f"tail {self.tail}: a tail has 0 to 3 layers, because four layers make a block")
         in_blocks = self.depth - self.tail
@@ -73,18 +102,18 @@ class NetworkConfig:
             below = max(LAYERS_PER_BLOCK, self.depth - self.depth % LAYERS_PER_BLOCK)
             near = f"{below} or {below + LAYERS_PER_BLOCK}" if self.depth > LAYERS_PER_BLOCK else str(below)
             raise UsageError(f"depth {self.depth} is not a positive multiple of 4 (a block has 4 layers); take {near}")
-        if self.width < 1:
-            raise UsageError(f"width {self.width}: a layer needs at least one unit")
-        if self.activation not in _ACTIVATIONS:
-            raise UsageError(f"activation {self.activation!r} is unknown; take {' or '.join(_ACTIVATIONS)}")
-        if self.start not in STARTS:
-            raise UsageError(f"start {self.start!r} is unknown; take {' or '.join(STARTS)}")
+
+    @property
+    def blocks(self) -> int:
+        """Number of residual blocks."""
+        return self.depth // LAYERS_PER_BLOCK if self.kind == "residual" else 0
 
     @property
     def ablation(self) -> str:
         """How it differs from the paper's network: ``full network``, or for example ``no residual, relu``."""
-        missing = ["no residual"] * (not self.residual) + ["no LayerNorm"] * (not self.layer_norm)
-        return ", ".join(missing + [self.activation] * (self.activation != "swish")) or "full network"
+        other = ["MLP"] * (self.kind == "mlp") + ["no residual"] * (not self.residual)
+        other += ["no LayerNorm"] * (not self.layer_norm) + [self.activation] * (self.activation != "swish")
+        return ", ".join(other + ["hyperspherical"] * self.sphere) or "full network"
 
 
 class Layer(nn.Module):
@@ -123,8 +152,18 @@ class Block(nn.Module):
         return x + y if self.config.residual else y, None
 
 
+class Hidden(nn.Module):
+    """A hidden layer of an MLP, as a scan body."""
+
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return _layers(self, self.config, x, ["layer"]), None
+
+
 class ResidualNetwork(nn.Module):
-    """Maps inputs [..., n] to a tuple of outputs, one [..., size] per head."""
+    """Maps inputs [..., n] to a tuple of outputs, one [..., size] per head; an MLP has ``Hidden`` layers for blocks."""
 
     config: NetworkConfig
     heads: tuple[int, ...]
@@ -132,10 +171,14 @@ class ResidualNetwork(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         x = _layers(self, self.config, x, ["stem"], EXACT)
-        if count := self.config.depth // LAYERS_PER_BLOCK:
-            block = nn.remat(Block, prevent_cse=False) if self.config.remat else Block
-            blocks = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)
-            x, _ = blocks(self.config, name="blocks")(x, None)
+        body: Any = Block
+        name, count = "blocks", self.config.blocks
+        if self.config.kind == "mlp":
+            body, name, count = Hidden, "hidden", self.config.depth - 1
+        if count:
+            body = nn.remat(body, prevent_cse=False) if self.config.remat else body
+            scanned = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)
+            x, _ = scanned(self.config, name=name)(x, None)
         x = _layers(self, self.config, x, [f"tail_{index}" for index in range(self.config.tail)])
         return tuple(nn.Dense(size, precision=EXACT, name=f"head_{index}")(x) for index, size in enumerate(self.heads))
 
@@ -171,17 +214,17 @@ def _head(params: Params, y: jax.Array) -> jax.Array:
     return jnp.matmul(y, params["kernel"], precision=EXACT) + params["bias"]
 
 
-def _shapes(network: ResidualNetwork, inputs: int) -> Any:
+def shapes_of(network: ResidualNetwork, inputs: int) -> Any:
     """Shapes of a network's parameters, for inputs [..., inputs]."""
     key, x = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((inputs,), jnp.float32)
     return jax.eval_shape(network.init, key, x)["params"]
 
 
-def _initial(key: jax.Array, shapes: Any) -> Params:
-    """Initial parameters: kernels uniform within +-1 / sqrt(fan-in), scales 1, biases 0.
+def initial(config: NetworkConfig, key: jax.Array, shapes: Any) -> Params:
+    """Initial parameters: kernels uniform within +-1 / sqrt(fan-in), of an MLP sqrt(3) times that; scales 1, biases 0.
 
-    The modules' own ``init`` has a random draw per kernel, which takes XLA twice as long to compile as this single draw
-    from which all kernels are cut.
+    Kernels of a ``sphere`` are projected. The modules' own ``init`` has a random draw per kernel, which takes XLA twice
+    as long to compile as this single draw from which all kernels are cut.
     """
     leaves, tree = jax.tree.flatten_with_path(shapes)
     kernels = [leaf.shape for path, leaf in leaves if path[-1].key == "kernel"]
@@ -196,19 +239,20 @@ def _initial(key: jax.Array, shapes: Any) -> Params:
         *blocks, inputs, units = leaf.shape
         first = next(offset)
         kernel = draws[first : first + math.prod(blocks), :inputs, :units]
-        return kernel.reshape(leaf.shape) / math.sqrt(inputs)
+        return kernel.reshape(leaf.shape) / math.sqrt(inputs / (3 if config.kind == "mlp" else 1))
 
-    return jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
+    params = jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
+    return project(params) if config.sphere else params
 
 
-def _quiet(config: NetworkConfig, params: Params) -> Params:
+def quiet(config: NetworkConfig, params: Params) -> Params:
     """The parameters with each block's output divided by the number of blocks, so that their sum does not grow."""
-    if "blocks" not in params:
+    if "blocks" not in params or (config.sphere and not config.layer_norm):
         return params
     last = f"layer_{LAYERS_PER_BLOCK - 1}"
     # The LayerNorm undoes any scale before it. Without one the output is about proportional to the kernel.
     layer, (module, name) = params["blocks"][last], ("norm", "scale") if config.layer_norm else ("dense", "kernel")
-    scaled = layer[module][name] / (config.depth // LAYERS_PER_BLOCK)
+    scaled = layer[module][name] / config.blocks
     return {**params, "blocks": {**params["blocks"], last: {**layer, module: {**layer[module], name: scaled}}}}
 
 
@@ -216,13 +260,14 @@ def _quiet(config: NetworkConfig, params: Params) -> Params:
 class Actor:
     """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1).
 
-    ``trunk`` is that of ``apply``.
+    ``trunk`` is that of ``apply``, ``log_prob`` the form of ``squashing.log_slope``.
     """
 
     config: NetworkConfig
     observation_size: int
     action_size: int
     trunk: "FusedTrunk | None" = None
+    log_prob: str = "paper"
 
     @property
     def network(self) -> ResidualNetwork:
@@ -231,19 +276,19 @@ class Actor:
     @property
     def shapes(self) -> Any:
         """Shapes of the parameters that ``init`` returns; nothing is computed."""
-        return _shapes(self.network, self.observation_size)
+        return shapes_of(self.network, self.observation_size)
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        params = _initial(key, self.shapes)
+        params = initial(self.config, key, self.shapes)
         if self.config.start == "paper":
             return params
-        kernels = [_QUIET_KERNELS * params[head]["kernel"] for head in ("head_0", "head_1")]
+        kernels = [QUIET_KERNELS * params[head]["kernel"] for head in ("head_0", "head_1")]
         heads = {
             "head_0": {**params["head_0"], "kernel": kernels[0]},
-            "head_1": {"kernel": kernels[1], "bias": params["head_1"]["bias"] + _QUIET_LOG_STD},
+            "head_1": {"kernel": kernels[1], "bias": params["head_1"]["bias"] + QUIET_LOG_STD},
         }
-        return {**_quiet(self.config, params), **heads}
+        return {**quiet(self.config, params), **heads}
 
     def distribution(self, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log standard deviation [..., action] before the tanh."""
@@ -265,8 +310,7 @@ class Actor:
         """``sample`` from a ``distribution`` [..., action]."""
         raw = mean + jnp.exp(log_std) * noise
         action = jnp.tanh(raw)
-        # The 1e-6 is from the paper's code. It bounds the log probability of a saturated action.
-        log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jnp.log(1 - action**2 + 1e-6)
+        log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - log_slope(raw, action, self.log_prob)
         return action, log_prob.sum(-1)
 
     def act(self, params: Params, observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -279,7 +323,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Critic:
-    """Q(s, a, g) = -||phi(s, a) - psi(g)||; higher means closer. ``trunk`` is that of ``apply``."""
+    """The encoders phi(s, a) and psi(g) of a contrastive critic. ``trunk`` is that of ``apply``."""
 
     config: NetworkConfig
     state_size: int
@@ -295,14 +339,14 @@ class Critic:
     def shapes(self) -> Any:
         """Shapes of the parameters that ``init`` returns; nothing is computed."""
         inputs = {"phi": self.state_size + self.action_size, "psi": self.goal_size}
-        return {name: _shapes(self.network, size) for name, size in inputs.items()}
+        return {name: shapes_of(self.network, size) for name, size in inputs.items()}
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        params = _initial(key, self.shapes)
+        params = initial(self.config, key, self.shapes)
         if self.config.start == "paper":
             return params
-        return {name: _quiet(self.config, part) for name, part in params.items()}
+        return {name: quiet(self.config, part) for name, part in params.items()}
 
     def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of states [..., state] with actions [..., action]."""
@@ -312,10 +356,6 @@ class Critic:
     def psi(self, params: Params, goal: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of goals [..., goal]."""
         return apply(self.trunk, [(self.network, params["psi"], goal)])[0][0]
-
-    def q(self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
-        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]."""
-        return -distance(self.phi(params, state, action), self.psi(params, goal))
 
 
 def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Array:
@@ -346,35 +386,3 @@ def distance(a: jax.Array, b: jax.Array) -> jax.Array:
 def parameter_count(params: Any) -> int:
     """Number of scalars in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def from_paper_layout(layers: Mapping[str, Mapping[str, Any]], heads: int) -> dict[str, Any]:
-    """Convert the parameters of a network of the paper's code or of JaxGCRL.
-
-    Args:
-      layers: ``Dense_0`` .. ``Dense_{n + heads}`` (kernel, bias) and ``LayerNorm_0`` .. ``LayerNorm_n`` (scale, bias),
-        where n is the depth; ``LayerNorm_*`` are absent in networks without LayerNorm.
-      heads: number of Dense layers at the end that are output heads: 2 for an actor, 1 for an encoder.
-
-    Returns:
-      Parameters of a ``ResidualNetwork`` of that depth.
-    """
-    import numpy as np
-
-    hidden = sum(name.startswith("Dense_") for name in layers) - heads
-    in_blocks = hidden - 1 - (hidden - 1) % LAYERS_PER_BLOCK
-
-    def layer(index: int) -> dict[str, Any]:
-        dense = {"dense": dict(layers[f"Dense_{index}"])}
-        norm = layers.get(f"LayerNorm_{index}")
-        return dense | ({"norm": dict(norm)} if norm else {})
-
-    tree = {"stem": layer(0)}
-    blocks = [
-        {f"layer_{k}": layer(first + k) for k in range(LAYERS_PER_BLOCK)}
-        for first in range(1, in_blocks, LAYERS_PER_BLOCK)
-    ]
-    if blocks:
-        tree["blocks"] = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
-    tree |= {f"tail_{k}": layer(index) for k, index in enumerate(range(in_blocks + 1, hidden))}
-    return tree | {f"head_{k}": dict(layers[f"Dense_{hidden + k}"]) for k in range(heads)}

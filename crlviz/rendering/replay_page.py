@@ -120,7 +120,7 @@ def _panel(env: GoalEnv, caption: str, episode: "xr.Dataset", moving: list[int],
         "focus": _encode(focus[::every]),
         "places": _encode(_geom_poses(env.model, poses[::every], moving)),
         "distance": _encode(episode["distance"].values[::every]),
-        "q": _encode(episode["q"].values[::every]),
+        "q": _encode(episode["q"].values[::every]) if "q" in episode else None,
     }
 
 

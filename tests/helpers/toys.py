@@ -1,7 +1,6 @@
 """A toy configuration that trains in a second, run directories and agents made by hand, and a small maze."""
 
 import csv
-import dataclasses
 import functools
 import os
 import threading
@@ -17,7 +16,9 @@ import pytest
 import xarray as xr
 
 from crlviz import datasets
+from crlviz.algorithms.base import Algorithm, HasQ, Meaning
 from crlviz.algorithms.crl import CRL
+from crlviz.checkpoints import metrics_table
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.envs.point import PointMaze
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
@@ -25,7 +26,7 @@ from training import config as configs
 from training.loop.divergence import Divergence
 from training.loop.train_loop import Loop, TrainState
 from training.run.runner import Run
-from training.trainer import METRICS, build
+from training.trainer import build
 
 # 4 environments of 20-step episodes: 3 unrolls of prefill, then 2 epochs of 2 training steps.
 TOY: dict[str, Any] = {
@@ -60,7 +61,7 @@ def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: S
     """Write a run directory without training: each checkpoint, named by ``steps``, has its own initial networks."""
     config = config or toy_config()
     loop = build(config)
-    RunDirectory(run).write_config({"algorithm": "crl", "config": dataclasses.asdict(config)})
+    RunDirectory(run).write_config(configs.content(config))
     for count in steps:
         networks = jax.device_get(_initial(loop.algorithm, jax.random.key(count)))
         RunDirectory(run).write_checkpoint(count, count // 10, networks)
@@ -68,10 +69,9 @@ def untrained_run(run: Path, config: configs.TrainConfig | None = None, steps: S
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _initial(algorithm: CRL, key: jax.Array) -> dict[str, Any]:
+def _initial(algorithm: Algorithm, key: jax.Array) -> dict[str, Any]:
     """Initial parameters; compiled once for each shape of the networks."""
-    learner = algorithm.init(key)
-    return {"actor": learner.actor, "critic": learner.critic}
+    return algorithm.networks(algorithm.init(key))
 
 
 def planted_run(run: Path, curve: Sequence[float], seconds: float = 1.0, **changes: Any) -> Path:
@@ -80,7 +80,7 @@ def planted_run(run: Path, curve: Sequence[float], seconds: float = 1.0, **chang
     All parameters are zero, so that nothing is compiled. Evaluations are ``seconds`` apart.
     """
     config = toy_config(**changes)
-    RunDirectory(run).write_config({"algorithm": "crl", "config": dataclasses.asdict(config)})
+    RunDirectory(run).write_config(configs.content(config))
     RunDirectory(run).write_checkpoint(config.env_steps, config.env_steps // 10, _zeros(config.actor, config.critic))
     plant_curve(run, curve, seconds)
     return run
@@ -97,7 +97,7 @@ def _zeros(actor: NetworkConfig, critic: NetworkConfig) -> dict[str, Any]:
 def plant_curve(run: Path, curve: Sequence[float], seconds: float = 1.0) -> None:
     """Overwrite a run's metrics.csv: ``curve`` is the success at each evaluation, ``seconds`` apart."""
     with open(run / "metrics.csv", "w", newline="") as file:
-        table = csv.DictWriter(file, METRICS)
+        table = csv.DictWriter(file, metrics_table.columns(CRL.columns()))
         table.writeheader()
         for index, value in enumerate(curve):
             table.writerow(
@@ -155,8 +155,8 @@ class FallingPoint(PointMaze):
 
 
 @dataclass(frozen=True, eq=False)
-class Handmade:
-    """An agent with a given policy and Q, which is its own actor and critic.
+class Handmade(HasQ):
+    """An agent with a given policy and Q, which is its own algorithm, actor and critic.
 
     Attributes:
       policy: (observation, key or None) -> action.
@@ -170,17 +170,21 @@ class Handmade:
     source: Path = Path("by hand")
     params: Any = field(default_factory=lambda: {"actor": (), "critic": ()})
 
-    actor = critic = property(lambda self: self)
+    algorithm = actor = critic = property(lambda self: self)
+    q_meaning = Meaning("minus a distance", "m")
     eval_env = property(lambda self: self.env)
 
     def act(self, *arguments):
-        """``Actor.act(params, observation, key=None)``, or ``Agent.act`` without the parameters."""
-        if isinstance(arguments[0], tuple):
+        """``Algorithm.act(params, observation, key=None)``, or ``Agent.act`` without the parameters."""
+        if isinstance(arguments[0], dict):
             arguments = arguments[1:]
         return self.policy(*arguments) if len(arguments) == 2 else self.policy(arguments[0], None)
 
+    def having(self, ability):
+        return self
+
     def q(self, *arguments):
-        """``Critic.q(params, state, action, goal)``, or ``Agent.q`` without the parameters."""
+        """``Algorithm.q(params, state, action, goal)``, or ``Agent.q`` without the parameters."""
         state, action, goal = arguments[-3:]
         if self.value:
             return self.value(state, action, goal)

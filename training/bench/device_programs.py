@@ -207,17 +207,15 @@ def _flops(loop: Any) -> dict[str, int]:
 
     from crlviz.networks import flops
 
-    config, actor = loop.config, dataclasses.replace(loop.algorithm.actor, trunk=None)
-    params = jax.eval_shape(actor.init, jax.eval_shape(lambda: jax.random.key(0)))
+    config, algorithm = loop.config, loop.algorithm.plain
+    params = algorithm.network_shapes
 
     def acting(rows: int) -> int:
-        return flops.count(
-            actor.mean_action, params, jax.ShapeDtypeStruct((rows, loop.env.observation_size), jnp.float32)
-        )
+        return flops.count(algorithm.act, params, jax.ShapeDtypeStruct((rows, loop.env.observation_size), jnp.float32))
 
     return {
         "collect": config.unroll * acting(config.num_envs),
-        "learn": config.updates * loop.algorithm.cost(config.batch_size)["flops_per_update"],
+        "learn": config.updates * algorithm.cost(config.batch_size)["flops_per_update"],
         "evaluate": loop.episode_length * acting(config.eval_episodes),
         "reset": 0,
     }
@@ -225,15 +223,15 @@ def _flops(loop: Any) -> dict[str, int]:
 
 def _compile_updates(request: Mapping[str, Any], compile_for: _Compile) -> dict[str, Any]:
     from crlviz import envs
-    from training.bench.timing import Case
+    from training.bench.timing import Case, sizes_of
 
-    environment = envs.make(request["env"])
-    sizes = environment.state_dim, environment.action_size, environment.goal_dim
+    sizes = sizes_of(envs.make(request["env"]))
     results = []
     with tqdm(unit="program", disable=None) as bar:
         for values in request["cases"]:
             case = Case(sizes, **{name: value for name, value in values.items() if name != "reference"})
-            kinds = ["fused"] * (not case.remat) + ["plain"] + ["reference"] * values["reference"]
+            kinds = ["fused"] * (case.built.fused and not case.remat) + ["plain"]
+            kinds += ["reference"] * (values["reference"] and case.has_reference)
             result = {}
             for kind in kinds:
                 bar.set_description(f"compiling depth {case.depth}, {kind}")
@@ -245,7 +243,6 @@ def _compile_updates(request: Mapping[str, Any], compile_for: _Compile) -> dict[
 
 def _compile_update(case: Any, kind: str, compile_for: _Compile) -> dict[str, Any]:
     import jax
-    import jax.numpy as jnp
 
     from crlviz.precision import within
 
@@ -257,13 +254,12 @@ def _compile_update(case: Any, kind: str, compile_for: _Compile) -> dict[str, An
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     learner = jax.eval_shape(algorithm.init, key)
-    batch = [jax.ShapeDtypeStruct((case.batch_size, size), jnp.float32) for size in case.sizes]
-    program, seconds = compile_for(jax.jit(update, donate_argnums=0), learner, key, *batch)
+    program, seconds = compile_for(jax.jit(update, donate_argnums=0), learner, key, case.batch)
     counts = Program(program.as_text()).counts
     return {
         "kernels": counts.kernels,
         "bytes": counts.bytes,
-        "flops": case.algorithm.cost(case.batch_size)["flops_per_update"],
+        "flops": case.built.cost(case.batch_size)["flops_per_update"],
         "temporaries": program.memory_analysis().temp_size_in_bytes,
         "compile_seconds": seconds,
     }

@@ -17,8 +17,8 @@ class Memory:
     """Memory of a run in bytes, by purpose. All but ``saving`` is on the device.
 
     Attributes:
-      parameters: parameters of actor and critic.
-      optimizer: Adam's two moments of each parameter, and the temperature with its own.
+      parameters: all that is trained: the networks, and a temperature.
+      optimizer: Adam's two moments of each parameter, and what else an update keeps, such as averaged networks.
       replay: the ring buffer.
       environments: states of the environments, and the first states that episodes reset to.
       collecting: temporaries of stepping the environments, including new episodes and the collected steps.
@@ -50,7 +50,7 @@ class Plan:
     """Resources that a run needs.
 
     Attributes:
-      parameters: number of parameters of actor and critic.
+      parameters: number of parameters of the networks.
       flops_per_update: FLOPs of the matrix products in one update.
       updates: number of updates in the run.
       env_steps: environment steps in the run, without evaluations.
@@ -113,8 +113,8 @@ def of_programs(loop: Any, example: Any, collect: Any, learn: Any, evaluate: Any
 
     config, counts = loop.config, loop.config.schedule
     cost = loop.algorithm.cost(config.batch_size)
-    learner = example.learner
-    parameters = _bytes((learner.actor, learner.critic, learner.log_alpha))
+    learner, algorithm = example.learner, loop.algorithm
+    parameters = _bytes(algorithm.trained(learner))
     of_collect, of_learn, of_evaluate = (_memory_analysis(program) for program in (collect, learn, evaluate))
     reset_states = _bytes(example.collector.states) if config.redraw_goals else 0
     checkpoints = counts.epochs // config.save_every + bool(counts.epochs % config.save_every)
@@ -135,7 +135,7 @@ def of_programs(loop: Any, example: Any, collect: Any, learn: Any, evaluate: Any
             saving=states.size(example, replay=config.save_replay),
             shared=shared,
         ),
-        checkpoint_bytes=_bytes((learner.actor, learner.critic)) * min(checkpoints, config.keep or checkpoints),
+        checkpoint_bytes=_bytes(algorithm.networks(learner)) * min(checkpoints, config.keep or checkpoints),
     )
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from crlviz.algorithms.base import Batch
 from crlviz.algorithms.crl import CRLConfig, Learner
 from crlviz.networks.residual import EMBEDDING, LOG_STD_MAX, LOG_STD_MIN, NetworkConfig
 from training.loop.buffer import Transitions
@@ -67,10 +68,9 @@ class ReferenceCRL:
         optimizer_states = [self._optimizer.init(params) for params in (actor, critic, log_alpha)]
         return Learner(actor, critic, log_alpha, *optimizer_states)
 
-    def update(
-        self, learner: Learner, key: jax.Array, state: jax.Array, action: jax.Array, goal: jax.Array
-    ) -> tuple[Learner, dict[str, jax.Array]]:
+    def update(self, learner: Learner, key: jax.Array, batch: Batch) -> tuple[Learner, dict[str, jax.Array]]:
         """Same as ``CRL.update`` for a batch [B, ...]: all gradients are taken at the old parameters."""
+        state, action, goal = batch.state, batch.action, batch.goal
         noise = jax.random.normal(key, action.shape)
         alpha = jnp.exp(learner.log_alpha)
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from crlviz.algorithms.base import shapes
 from training.bench import roofline
 from training.bench.timing import MIN_UPDATES, Sampling, Updates, sampler_of
 from training.config import TrainConfig
@@ -23,13 +24,14 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
     The measurement runs for at least ``seconds``.
     """
     loop, steps = build(config), min(config.unroll, 5)
-    sizes = loop.env.state_dim, loop.env.action_size, loop.env.goal_dim
-    updates = Updates(loop.algorithm, sizes, config.batch_size, precision=config.precision)
-    calls = _collecting(loop, steps) | _buffering(config, sizes) | {"updates": lambda: updates(MIN_UPDATES)}
+    algorithm = loop.algorithm
+    batch = shapes(algorithm.rows, algorithm.sizes, config.batch_size)
+    updates = Updates(algorithm, batch, precision=config.precision)
+    calls = _collecting(loop, steps) | _buffering(loop) | {"updates": lambda: updates(MIN_UPDATES)}
     jax.block_until_ready([call() for call in calls.values()])
     products = roofline.products(config.batch_size, config.critic.width, config.precision)
     best = roofline.alternate({**calls, **products}, seconds)
-    flops = loop.algorithm.cost(config.batch_size)["flops_per_update"]
+    flops = algorithm.cost(config.batch_size)["flops_per_update"]
     product_seconds = config.updates * flops / roofline.flops_per_second(best, config.batch_size, config.critic.width)
     return {
         "physics": best["physics"] * config.unroll / steps + best.get("reset", 0.0),
@@ -43,9 +45,9 @@ def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:
 
 def _collecting(loop: Loop, steps: int) -> dict[str, Callable[[], Any]]:
     """Functions of ``steps`` steps of all environments: ``physics``, ``policy``, and ``reset`` if goals are redrawn."""
-    config, env, actor = loop.config, loop.env, loop.algorithm.actor
+    config, env, algorithm = loop.config, loop.env, loop.algorithm
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), config.num_envs))
-    params = jax.jit(actor.init)(jax.random.key(0))
+    params = jax.jit(lambda key: algorithm.networks(algorithm.init(key)))(jax.random.key(0))
     actions = jax.random.uniform(jax.random.key(1), (config.num_envs, env.action_size), minval=-1, maxval=1)
 
     @jax.jit
@@ -56,9 +58,8 @@ def _collecting(loop: Loop, steps: int) -> dict[str, Callable[[], Any]]:
     def policy(observation):
         def act(action, key):
             # Each action depends on the last, or the compiler would hoist the policy out of the loop.
-            noise = jax.random.normal(key, action.shape)
             with loop.precision():
-                return actor.sample(params, observation + 1e-9 * action.sum(), noise)[0], None
+                return algorithm.act(params, observation + 1e-9 * action.sum(), key), None
 
         return jax.lax.scan(act, actions, jax.random.split(jax.random.key(2), steps))[0]
 
@@ -69,9 +70,11 @@ def _collecting(loop: Loop, steps: int) -> dict[str, Callable[[], Any]]:
     return calls
 
 
-def _buffering(config: TrainConfig, sizes: tuple[int, int, int]) -> dict[str, Callable[[], Any]]:
+def _buffering(loop: Loop) -> dict[str, Callable[[], Any]]:
     """Functions that ``insert`` an unroll into a buffer, and ``sample and relabel`` the rows of a training step."""
-    case = Sampling(sizes, config.num_envs, config.window, config.updates, config.batch_size)
+    config, algorithm = loop.config, loop.algorithm
+    sizes = algorithm.sizes
+    case = Sampling(sizes, config.num_envs, config.window, config.updates, config.batch_size, algorithm.rows)
     sampler, buffer, _ = sampler_of("ours", case)
     insert = jax.jit(replays.insert, donate_argnums=0)
     example = jax.tree.map(lambda leaf: leaf[0], buffer.rows)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from crlviz import envs
-from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms import registry
+from crlviz.algorithms.base import Algorithm, Batch, Rows, Sizes, shapes
+from crlviz.envs.base import GoalEnv
 from crlviz.networks.fused_trunk import FusedTrunk
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.residual import NetworkConfig
 from crlviz.precision import within
 from training.bench import roofline
-from training.bench.reference import ReferenceCRL
 from training.bench.reference import sample as reference_sample
+from training.bench.reference_learners import REFERENCES
 from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop import divergence
 from training.loop.train_loop import update_or_skip
 
+_GAMMA = 0.99  # the paper's
+_ROWS = Rows("future", _GAMMA)  # of CRL, and of the reference of sampling
 COMPILED = 8  # parallel environments in the compile-time benchmark
 REFERENCE_WINDOWS = 32  # limit for the reference implementation, which takes minutes for the paper's 512 windows
 # A measured call runs at least this many updates and about this many FLOPs, so that its fixed cost is negligible.
 MIN_UPDATES, _CALL_FLOPS = 3, 4e11
+
+
+def sizes_of(env: GoalEnv) -> Sizes:
+    """The sizes of an environment."""
+    return Sizes(env.state_dim, env.action_size, env.goal_dim)
 
 
 @dataclass(frozen=True)
@@ -46,56 +55,65 @@ class Case:
       batch_size: rows in the batch.
       remat: whether our blocks are rematerialized in the backward pass.
       precision: of matrix products, as in ``TrainConfig``.
+      algorithm: its name; it has its default settings.
     """
 
-    sizes: tuple[int, int, int]
+    sizes: Sizes
     depth: int
     width: int
     batch_size: int
     remat: bool = False
     precision: str = "float32"
+    algorithm: str = "crl"
 
     @property
-    def algorithm(self) -> CRL:
+    def built(self) -> Algorithm:
         """Our implementation."""
-        state, action, goal = self.sizes
-        network = NetworkConfig(self.depth, self.width, remat=self.remat)
-        return CRL(CRLConfig(), Actor(network, state + goal, action), Critic(network, state, action, goal))
+        return self._built(None)
 
-    def implementation(self, kind: str) -> CRL | ReferenceCRL:
+    @property
+    def has_reference(self) -> bool:
+        """Whether there is a reference implementation of its algorithm."""
+        return self.algorithm in REFERENCES
+
+    def _built(self, trunk: FusedTrunk | None) -> Algorithm:
+        network = NetworkConfig(self.depth, self.width, remat=self.remat)
+        settings = registry.of(self.algorithm).Config()
+        return registry.build(self.algorithm, settings, network, network, Sizes(*self.sizes), gamma=_GAMMA, trunk=trunk)
+
+    @property
+    def batch(self) -> Batch:
+        """The shapes of its batch."""
+        algorithm = self.built
+        return shapes(algorithm.rows, algorithm.sizes, self.batch_size)
+
+    def implementation(self, kind: str) -> Any:
         """The ``reference``, or our algorithm: with the networks on the ``fused`` path, or else on the plain one."""
         if kind == "reference":
-            return ReferenceCRL(CRLConfig(), NetworkConfig(self.depth, self.width), self.sizes)
-        plain = self.algorithm
-        if kind != "fused":
-            return plain
-        trunk = FusedTrunk(self.precision)
-        return replace(plain, actor=replace(plain.actor, trunk=trunk), critic=replace(plain.critic, trunk=trunk))
+            return REFERENCES[self.algorithm](
+                registry.of(self.algorithm).Config(), NetworkConfig(self.depth, self.width), self.sizes
+            )
+        return self._built(FusedTrunk(self.precision) if kind == "fused" else None)
 
     def updates(self, kind: str, seeds: int = 1) -> "Updates":
         """Build the updates of ``ours`` or of the ``reference``."""
-        return Updates(self.implementation(kind), self.sizes, self.batch_size, seeds, self.precision)
+        return Updates(self.implementation(kind), self.batch, seeds, self.precision)
 
 
 class Updates:
     """A compiled loop of updates on one fixed batch, as in a training step.
 
-    With several ``seeds``, as many learners update in parallel, each with its own batch. ``sizes`` as in ``Case``.
+    With several ``seeds``, as many learners update in parallel, each with its own batch. ``algorithm`` is one of
+    ``Case.implementation``, ``batch`` the shapes of its batch.
     """
 
-    def __init__(
-        self,
-        algorithm: CRL | ReferenceCRL,
-        sizes: tuple[int, int, int],
-        batch_size: int,
-        seeds: int = 1,
-        precision: str = "float32",
-    ):
+    def __init__(self, algorithm: Any, batch: Batch, seeds: int = 1, precision: str = "float32"):
         slots = (seeds,) if seeds > 1 else ()
         # With numpy: jax would spend half a second on compiling this, which is not part of an update.
         rng = np.random.default_rng(0)
-        shapes = [(*slots, batch_size, size) for size in sizes]
-        self._batch = [jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes]
+        self._batch = jax.tree.map(
+            lambda leaf: jnp.asarray(rng.standard_normal((*slots, *leaf.shape), np.float32)), batch
+        )
         bound = TrainConfig(env="").loss_bound
 
         def start(key):
@@ -104,9 +122,9 @@ class Updates:
         def update(index, carry, batch):
             key = jax.random.fold_in(jax.random.key(0), index)
             with within(precision):
-                if isinstance(algorithm, CRL):
-                    return update_or_skip(algorithm, bound, carry, index, key, *batch)[0]
-                return algorithm.update(carry[0], key, *batch)[0], carry[1]
+                if isinstance(algorithm, Algorithm):
+                    return update_or_skip(algorithm, bound, carry, index, key, batch)[0]
+                return algorithm.update(carry[0], key, batch)[0], carry[1]
 
         key = jax.random.key(0)
         if seeds > 1:
@@ -173,7 +191,7 @@ def update_rates(case: Case, with_reference: bool, seeds: int, seconds: float, c
       and ``flops``, the FLOPs of one update.
     """
     _use_cache(cache)
-    flops = case.algorithm.cost(case.batch_size)["flops_per_update"]
+    flops = case.built.cost(case.batch_size)["flops_per_update"]
     count = int(min(max(_CALL_FLOPS / flops, MIN_UPDATES), 32))
     calls: dict[str, Callable[[], Any]] = dict(roofline.products(case.batch_size, case.width, case.precision))
     measured = {"ours": case.updates("ours")}
@@ -200,24 +218,26 @@ class Sampling:
       sizes: dimensions of states, actions and goals.
       num_envs, window, batch_size: as in ``TrainConfig``.
       batches: number of batches, ``updates`` in ``TrainConfig``.
+      rows: what they hold.
     """
 
-    sizes: tuple[int, int, int]
+    sizes: Sizes
     num_envs: int
     window: int
     batches: int
     batch_size: int
+    rows: Rows = _ROWS
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a sampled row: state, action, achieved goal, trajectory index and hindsight goal."""
-        state, action, goal = self.sizes
-        return 4 * (state + action + 2 * goal + 1)
+        """Bytes of a sampled row: for CRL its state, action and hindsight goal."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes(self.rows, self.sizes, 1)))
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Implementations that can run: the reference (``reference``) only if its windows fill a batch."""
-        return ("ours", "reference") if self.reference_rows else ("ours",)
+        """Implementations that can run: the reference (``reference``), of CRL's rows, only if they fill a batch."""
+        served = self.reference_rows and self.rows == _ROWS
+        return ("ours", "reference") if served else ("ours",)
 
     @property
     def reference_rows(self) -> int:
@@ -232,8 +252,7 @@ def sampler_of(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], An
     Returns the function, a full buffer and the number of rows.
     """
     environments = min(case.num_envs, REFERENCE_WINDOWS) if kind == "reference" else case.num_envs
-    state, action, goal = (jnp.ones((environments, size)) for size in case.sizes)
-    rows = replays.Transitions(state, action, goal, jnp.ones(environments, int))
+    rows = replays.example(case.rows, case.sizes, environments)
     # Write to the arrays: the system does not allocate pages that nothing wrote to, so reading them costs nothing.
     capacity = 2 * case.window
     rows = jax.tree.map(lambda leaf: jnp.ones((capacity, *leaf.shape), leaf.dtype), rows)
@@ -243,14 +262,15 @@ def sampler_of(kind: str, case: Sampling) -> tuple[Callable[[Any, jax.Array], An
         return sum(leaf.sum() for leaf in jax.tree.leaves(batch))
 
     def ours(buffer, key):
-        indices = replays.sample(buffer, key, case.batches * case.batch_size, case.window, 0.99)
+        indices = replays.sample(buffer, key, case.batches * case.batch_size, case.window, case.rows)
         indices = jax.tree.map(lambda leaf: leaf.reshape(case.batches, case.batch_size), indices)
-        return jax.lax.map(lambda indices: read(replays.gather(buffer, indices)), indices)
+        return jax.lax.map(lambda indices: read(replays.gather(buffer, indices, case.rows, 1.0)), indices)
 
     def reference(buffer, key):
         start_key, key = jax.random.split(key)
         starts = jax.random.randint(start_key, (environments,), 0, capacity - case.window)
-        return read(reference_sample(buffer.rows, starts, key, case.window, 0.99, case.batch_size))
+        rows, goals = reference_sample(buffer.rows, starts, key, case.window, _GAMMA, case.batch_size)
+        return read((rows.state, rows.action, goals))
 
     count = case.reference_rows if kind == "reference" else case.batches * case.batch_size
     return jax.jit(reference if kind == "reference" else ours), buffer, count

@@ -1,30 +1,52 @@
-"""The replay buffer: a ring buffer of each environment's last steps, sampled with hindsight goals.
+"""The replay buffer: a ring buffer of each environment's last steps, sampled with the goals that ``Rows`` asks for.
 
 Pure functions of a buffer state. The layout is time-major ([time, environment, feature]), so an insert is one
 contiguous write and the buffer is never copied.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from crlviz.algorithms.base import Batch, Rows, Sizes
+
 
 class Transitions(struct.PyTreeNode):
-    """Environment steps with leading axes [...].
+    """Environment steps with leading axes [...]. A buffer holds what ``Rows`` asks for; the rest is None.
 
     Attributes:
       state: [..., state], before the step.
       action: [..., action].
       achieved: [..., goal], the goal achieved after the step, so that the last step of an episode has a future too.
       trajectory: [...], int32, the number of the environment's episode.
+      commanded: [..., goal], the goal that the policy was given.
+      next_state: [..., state], after the step.
+      reward: [...], the environment's, for the commanded goal.
+      discount: [...], 0 where the episode ended with this step, by a failure or the time limit; else 1.
+      truncation: [...], 1 where only the time limit ended it; else 0.
     """
 
     state: jax.Array
     action: jax.Array
     achieved: jax.Array
     trajectory: jax.Array
+    commanded: Any = None
+    next_state: Any = None
+    reward: Any = None
+    discount: Any = None
+    truncation: Any = None
+
+    def kept(self, rows: Rows) -> "Transitions":
+        """The part of complete transitions that batches of ``rows`` are made of."""
+        absent = () if rows.commanded else ("commanded",)
+        if not rows.transitions:
+            absent = (*absent, "next_state", "reward", "discount", "truncation")
+        elif not rows.commanded:
+            absent = (*absent, "reward")
+        return self.replace(**dict.fromkeys(absent))
 
 
 class Replay(struct.PyTreeNode):
@@ -44,6 +66,13 @@ class Replay(struct.PyTreeNode):
     def capacity(self) -> int:
         """Steps of each environment that the buffer holds."""
         return self.rows.trajectory.shape[0]
+
+
+def example(rows: Rows, sizes: Sizes, count: int) -> Transitions:
+    """One step of ``count`` environments, all zeros: what a buffer for batches of ``rows`` holds of it."""
+    state, action, goal = (jnp.zeros((count, size)) for size in sizes)
+    number = jnp.zeros(count)
+    return Transitions(state, action, goal, number.astype(int), goal, state, number, number, number).kept(rows)
 
 
 def create(capacity: int, example: Transitions) -> Replay:
@@ -93,26 +122,35 @@ def future_offset(uniform: jax.Array, remaining: jax.Array, gamma: float) -> jax
 
 
 class Indices(struct.PyTreeNode):
-    """Positions of sampled rows and their goals in the ring buffer; integers [...]."""
+    """Positions of sampled rows and of those that achieve their goals, in the ring buffer; integers [...].
+
+    Attributes:
+      time: of the row.
+      goal_time: of the row that achieves its goal; None if all goals are the commanded ones.
+      environment: of both.
+      relabeled: [...], whether the goal is that of ``goal_time``; None if all are.
+    """
 
     time: jax.Array
-    goal_time: jax.Array
+    goal_time: Any
     environment: jax.Array
+    relabeled: Any = None
 
 
-def sample(replay: Replay, key: jax.Array, count: int, window: int, gamma: float) -> Indices:
-    """Sample rows and their hindsight goals: draw a window of each environment, then ``count`` rows from the windows.
+def sample(replay: Replay, key: jax.Array, count: int, window: int, rows: Rows) -> Indices:
+    """Sample rows and their goals: draw a window of each environment, then ``count`` rows from the windows.
 
-    A row's goal is the one achieved k >= 1 steps later in the same episode and window, with weight gamma^k (paper
-    section 3). Only the trajectory numbers of the windows are read, so time and memory are linear in the window. Rows
-    are drawn with replacement: a permutation of all of them would cost more than the updates of a small network.
+    A goal is one that the row's episode achieves inside the window, by the rule of ``rows``: for ``future`` k >= 1
+    steps after the row's state, with weight gamma^k (paper section 3). Only the trajectory numbers of the windows are
+    read, so time and memory are linear in the window. Rows are drawn with replacement: a permutation of all of them
+    would cost more than the updates of a small network.
 
     Args:
       replay: buffer with at least ``window`` steps of each environment.
       key: random key.
       count: number of rows.
       window: steps in a window.
-      gamma: discount of the goal distribution.
+      rows: which goals they get.
 
     Returns:
       Indices [count] for ``gather``.
@@ -123,20 +161,44 @@ def sample(replay: Replay, key: jax.Array, count: int, window: int, gamma: float
     starts = oldest + jax.random.randint(start_key, (environments,), 0, replay.size - window + 1)
     index = jnp.arange(window)[:, None]
     times = (starts + index) % replay.capacity  # [window, environments]
+    step = jax.random.randint(step_key, (count,), 0, window)
+    environment = jax.random.randint(environment_key, (count,), 0, environments)
+    if not rows.relabels:
+        return Indices(times[step, environment], None, environment)
     trajectory = replay.rows.trajectory[times, jnp.arange(environments)]
     # The last step of each row's trajectory inside the window: a reverse running minimum of the trajectories' ends.
     ends = trajectory != jnp.concatenate([trajectory[1:], jnp.full((1, environments), -1)])
     last = jax.lax.cummin(jnp.where(ends, index, window), axis=0, reverse=True)
+    goal_step = last[step, environment]
+    if rows.goals == "future":
+        offset = future_offset(jax.random.uniform(goal_key, (count,)), goal_step - step + 1, rows.gamma)
+        # The goal k steps after t is the one achieved after step t + k - 1.
+        goal_step = step + offset - 1
+    # Another key only where it is used, so that the draws above do not depend on it.
+    share_key = jax.random.fold_in(goal_key, 1)
+    relabeled = jax.random.uniform(share_key, (count,)) < rows.relabel if rows.commanded else None
+    return Indices(times[step, environment], times[goal_step, environment], environment, relabeled)
 
-    step = jax.random.randint(step_key, (count,), 0, window)
-    environment = jax.random.randint(environment_key, (count,), 0, environments)
-    remaining = last[step, environment] - step + 1
-    offset = future_offset(jax.random.uniform(goal_key, (count,)), remaining, gamma)
-    # The goal k steps after t is the one achieved after step t + k - 1.
-    return Indices(times[step, environment], times[step + offset - 1, environment], environment)
 
+def gather(replay: Replay, indices: Indices, rows: Rows, goal_distance: float) -> Batch:
+    """The batch [..., feature] at the indices.
 
-def gather(replay: Replay, indices: Indices) -> tuple[Transitions, jax.Array]:
-    """The transitions [..., feature] at the indices, and their goals [..., goal]."""
-    rows = jax.tree.map(lambda leaf: leaf[indices.time, indices.environment], replay.rows)
-    return rows, replay.rows.achieved[indices.goal_time, indices.environment]
+    Args:
+      replay: the buffer.
+      indices: of ``sample``.
+      rows: what the batch holds.
+      goal_distance: as in ``GoalEnv``, for the rewards of relabeled rows.
+    """
+    row = jax.tree.map(lambda leaf: leaf[indices.time, indices.environment], replay.rows)
+    goal, reward, pair = row.commanded, row.reward, {}
+    if rows.relabels:
+        place = indices.goal_time, indices.environment
+        found = replay.rows.achieved[place]
+        chosen = indices.relabeled
+        goal = found if chosen is None else jnp.where(chosen[..., None], found, goal)
+        if rows.transitions:
+            reached = (jnp.linalg.norm(row.achieved - found, axis=-1) < goal_distance).astype(float)
+            reward = reached if chosen is None else jnp.where(chosen, reached, reward)
+        if rows.pairs:
+            pair = {"goal_state": replay.rows.state[place], "goal_action": replay.rows.action[place]}
+    return Batch(row.state, row.action, goal, row.next_state, reward, row.discount, row.truncation, **pair)

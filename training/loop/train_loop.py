@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from crlviz.algorithms.crl import CRL, Learner
+from crlviz.algorithms.base import Algorithm, Batch
 from crlviz.envs.base import GoalEnv
 from crlviz.precision import within
 from training.config import TrainConfig
@@ -42,7 +42,7 @@ class Collector(struct.PyTreeNode):
 class TrainState(struct.PyTreeNode):
     """The complete state of a run: it and the config determine everything that follows."""
 
-    learner: Learner
+    learner: Any
     replay: Any  # Replay; None if it was not saved
     collector: Collector
     key: jax.Array
@@ -57,8 +57,13 @@ def shardings(devices: Devices) -> TrainState:
 
 
 def update_or_skip(
-    algorithm: CRL, loss_bound: float, carry: tuple[Learner, divergence.Divergence], index: jax.Array, *batch: jax.Array
-) -> tuple[tuple[Learner, divergence.Divergence], dict[str, jax.Array]]:
+    algorithm: Algorithm,
+    loss_bound: float,
+    carry: tuple[Any, divergence.Divergence],
+    index: jax.Array,
+    key: jax.Array,
+    batch: Batch,
+) -> tuple[tuple[Any, divergence.Divergence], dict[str, jax.Array]]:
     """One update, skipped if it or an earlier update of the carry diverged (``divergence.watch``).
 
     Args:
@@ -66,18 +71,17 @@ def update_or_skip(
       loss_bound: absolute loss above which an update counts as diverged.
       carry: the learner, and the first divergence so far.
       index: number of this update.
-      batch: further arguments of ``algorithm.gradients``.
+      key, batch: as in ``algorithm.gradients``.
 
     Returns:
       The new carry, and the update's metrics.
     """
     learner, diverged = carry
-    gradients, metrics = algorithm.gradients(learner, *batch)
+    gradients, metrics = algorithm.gradients(learner, key, batch)
     # Check the parameters before the step. Adam turns finite gradients into finite parameters, so this is enough; and
     # whether to skip is then known before Adam runs, so that skipping needs no second pass over memory.
-    params = learner.actor, learner.critic, learner.log_alpha
-    grouped = algorithm.trunk is not None
-    diverged = divergence.watch(diverged, index, metrics, params, loss_bound, grouped=grouped)
+    params, grouped = algorithm.trained(learner), algorithm.trunk is not None
+    diverged = divergence.watch(diverged, index, metrics, params, algorithm.losses, loss_bound, grouped=grouped)
     return (algorithm.step(learner, gradients, diverged.found), diverged), metrics
 
 
@@ -88,7 +92,7 @@ class Loop:
     config: TrainConfig
     schedule: Schedule
     env: GoalEnv
-    algorithm: CRL
+    algorithm: Algorithm
     episode_length: int
     devices: Devices = ONE
 
@@ -102,13 +106,7 @@ class Loop:
 
     def empty_buffer(self) -> replays.Replay:
         """An empty buffer. A run first fills one window of it, in ``Schedule.prefill_unrolls`` unrolls."""
-        count = self.config.num_envs
-        example = replays.Transitions(
-            state=jnp.zeros((count, self.env.state_dim)),
-            action=jnp.zeros((count, self.env.action_size)),
-            achieved=jnp.zeros((count, self.env.goal_dim)),
-            trajectory=jnp.zeros(count, int),
-        )
+        example = replays.example(self.algorithm.rows, self.algorithm.sizes, self.config.num_envs)
         return replays.create(self.schedule.replay_capacity, example)
 
     def reset_envs(self, key: jax.Array) -> Any:
@@ -126,24 +124,29 @@ class Loop:
         key, _, noise_key = jax.random.split(state.key, 3)
         if fresh is None:
             fresh = state.collector.first
-        env, actor, params = self.env, self.algorithm.actor, state.learner.actor
+        env, algorithm, params = self.env, self.algorithm, self.algorithm.networks(state.learner)
         goal_indices = jnp.array(env.goal_indices)
 
         def step(collector: Collector, key):
             before = collector.states
-            noise = jax.random.normal(key, (self.config.num_envs, env.action_size))
             with self.precision():
-                action, _ = actor.sample(params, before.obs, noise)
+                action = algorithm.act(params, before.obs, key)
             with jax.named_scope("physics"):  # by this name training.bench.launches tells its kernels apart
                 after = self.devices.per_device(jax.vmap(env.step))(before, action)
+            steps = collector.steps + 1
+            failed = after.done > 0
+            done = failed | (steps >= self.episode_length)
             row = replays.Transitions(
                 state=before.obs[:, : env.state_dim],
                 action=action,
                 achieved=after.obs[:, goal_indices],
                 trajectory=collector.trajectory,
-            )
-            steps = collector.steps + 1
-            done = (after.done > 0) | (steps >= self.episode_length)
+                commanded=before.obs[:, env.state_dim :],
+                next_state=after.obs[:, : env.state_dim],
+                reward=after.reward,
+                discount=1.0 - done,
+                truncation=(done & ~failed).astype(float),
+            ).kept(algorithm.rows)
             states = jax.tree.map(
                 lambda new, old: jnp.where(done.reshape(done.shape + (1,) * (old.ndim - 1)), new, old), fresh, after
             )
@@ -170,15 +173,16 @@ class Loop:
         config = self.config
         key, sample_key, update_key = jax.random.split(state.key, 3)
         count = config.updates * config.batch_size
-        indices = replays.sample(state.replay, sample_key, count, config.window, config.gamma)
+        rows = self.algorithm.rows
+        indices = replays.sample(state.replay, sample_key, count, config.window, rows)
         batches = jax.tree.map(lambda leaf: leaf.reshape(config.updates, config.batch_size), indices)
 
         def update(carry, batch):
             index, indices, key = batch
             # Without sharding, each device would compute the whole update. The buffer is sharded by environment:
             # each device contributes its own rows, and the buffer itself never moves.
-            rows, goals = self.devices.shard_rows(replays.gather(state.replay, indices))
-            return update_or_skip(self.algorithm, config.loss_bound, carry, index, key, rows.state, rows.action, goals)
+            batch = self.devices.shard_rows(replays.gather(state.replay, indices, rows, self.env.goal_distance))
+            return update_or_skip(self.algorithm, config.loss_bound, carry, index, key, batch)
 
         inputs = (jnp.arange(config.updates), batches, jax.random.split(update_key, config.updates))
         (learner, diverged), metrics = jax.lax.scan(update, (state.learner, divergence.none()), inputs)

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from crlviz import envs
-from crlviz.algorithms.crl import CRL
+from crlviz.algorithms import registry
+from crlviz.algorithms.base import Algorithm, Sizes
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
-from crlviz.networks.residual import Actor, Critic
 from crlviz.processes import process_pool
 from crlviz.rollouts import evaluate
 from training.config import TrainConfig
@@ -49,11 +49,24 @@ def build(config: TrainConfig, devices: Devices = ONE, trunk: "FusedTrunk | None
     return Loop(config, counts, env, algorithm(config, env, devices, trunk), length, devices)
 
 
-def algorithm(config: TrainConfig, env: GoalEnv, devices: Devices = ONE, trunk: "FusedTrunk | None" = None) -> CRL:
-    """The algorithm of a config, with networks of the environment's sizes."""
-    actor = Actor(config.actor, env.observation_size, env.action_size, trunk)
-    critic = Critic(config.critic, env.state_dim, env.action_size, env.goal_dim, trunk)
-    return CRL(config.crl, actor, critic, devices.replicate)
+def algorithm(
+    config: TrainConfig, env: GoalEnv, devices: Devices = ONE, trunk: "FusedTrunk | None" = None
+) -> Algorithm:
+    """The algorithm of a config, with networks of the environment's sizes.
+
+    Raises:
+      UsageError: an error of ``registry.build``.
+    """
+    return registry.build(
+        config.algorithm,
+        config.own,
+        config.actor,
+        config.critic,
+        Sizes(env.state_dim, env.action_size, env.goal_dim),
+        gamma=config.gamma,
+        replicate=devices.replicate,
+        trunk=trunk,
+    )
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Programs:
       example: shapes of the TrainState of one slot.
       empty_buffer, init, reset_envs, collect, learn: methods of the loop, with arguments and results [slots, ...];
         ``collect`` and ``learn`` donate the state.
-      evaluate_policy: maps (actor parameters, keys) to the scores [slots] of an evaluation with the mean action.
+      evaluate_policy: maps (networks, keys) to the scores [slots] of an evaluation with the deterministic action.
     """
 
     loop: Loop
@@ -133,7 +146,8 @@ class Programs:
         """Scores of each slot in evaluation number ``index``, by name."""
         hosts.broadcast("evaluate", slots=self.slots, seeds=seeds, index=index)
         keys = jnp.stack([jax.random.fold_in(_keys(seed)[1], index) for seed in seeds])
-        scores = jax.device_get(self.evaluate_policy(state.learner.actor, self.loop.devices.device_put_keys(keys)))
+        networks = self.loop.algorithm.networks(state.learner)
+        scores = jax.device_get(self.evaluate_policy(networks, self.loop.devices.device_put_keys(keys)))
         return [{name: float(values[slot]) for name, values in scores.items()} for slot in range(self.slots)]
 
     def copy(self, state: TrainState, *, replay: bool) -> TrainState:
@@ -179,7 +193,7 @@ def jitted(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Jitted:
         def policy(observation, _):
             # Sharding the observations shards the episodes; everything else follows.
             with loop.precision():
-                return loop.algorithm.actor.mean_action(params, devices.shard_rows(observation))
+                return loop.algorithm.act(params, devices.shard_rows(observation))
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
@@ -213,7 +227,7 @@ def jitted(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Jitted:
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
     functions = {
         "collect": (collect, stacked, first if config.redraw_goals else None),
-        "evaluate_policy": (score, stacked.learner.actor, keys),
+        "evaluate_policy": (score, loop.algorithm.networks(stacked.learner), keys),
         "learn": (learn, stacked),
         "reset_envs": (reset_envs, keys),
         "init": (init, keys, first),

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crlviz.algorithms import registry
 from crlviz.errors import UsageError
 from crlviz.networks.residual import NetworkConfig, apply
 from crlviz.precision import within
@@ -110,6 +111,8 @@ def unserved(config: TrainConfig, devices: Devices = ONE) -> str:
     """Why the kernels cannot serve a config; empty if they can."""
     if importlib.util.find_spec(_TRITON) is None:
         return f"jax {jax.__version__} has no {_TRITON}, which the kernels are written in"
+    if not registry.of(config.algorithm).fused:
+        return f"the fused path does not serve the networks of {config.algorithm}"
     if devices.count > 1:
         return "the fused path runs on one device"
     if max(config.actor.width, config.critic.width) > _WIDEST:
@@ -163,7 +166,7 @@ def _measured(config: TrainConfig, trunk: "FusedTrunk | None") -> tuple[float, A
     loss magnifies rounding, in the logarithm of 1 - a^2 of saturated actions, to a hundredth of its norm in float32,
     whatever computes it.
     """
-    algorithm = build(config, trunk=trunk).algorithm
+    algorithm: Any = build(config, trunk=trunk).algorithm
     actor, critic = algorithm.actor, algorithm.critic
     params = jax.jit(lambda key: (actor.init(key), critic.init(key)))(jax.random.key(config.seed))
     # With numpy: jax would compile this.

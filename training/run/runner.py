@@ -172,9 +172,8 @@ class Run:
         for slot, seed_run in self._each(seed_runs):
             if not seed_run.error:
                 own = jax.tree.map(lambda leaf, slot=slot: leaf[slot, ...], copied)
-                self._saving[seed_run] = self._saver.submit(
-                    seed_run.write, own, seed_run.counted(), checkpoint=checkpoint
-                )
+                networks = self._programs.loop.algorithm.networks(own.learner) if checkpoint else None
+                self._saving[seed_run] = self._saver.submit(seed_run.write, own, seed_run.counted(), networks)
 
     def _finish_saving(self) -> None:
         """Wait until everything is written."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from crlviz.algorithms import registry
 from crlviz.checkpoints.metrics_table import Row
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
@@ -38,6 +39,7 @@ class SeedRun:
 
     def __init__(self, directory: RunDirectory, config: TrainConfig):
         self.directory, self.config, self.schedule = directory, config, config.schedule
+        self._algorithm = registry.of(config.algorithm)
         self.error: CrlvizError | None = None
         self.rewound = False
         self.saved: states.Saved | None = None
@@ -96,7 +98,7 @@ class SeedRun:
         counters = self.counters
         if diverged.found:
             done = self.schedule.gradient_steps(counters.step)
-            raise divergence.divergence_error(diverged, done, self.config.actor.depth)
+            raise divergence.divergence_error(diverged, self._algorithm.losses, done, self.config.actor.depth)
         self.counters = dataclasses.replace(
             counters,
             step=counters.step + 1,
@@ -133,7 +135,7 @@ class SeedRun:
             "train_seconds": counters.train_seconds,
         }
         self._rows.append(row)
-        self.directory.write_metrics(self._rows)
+        self.directory.write_metrics(self._rows, self._algorithm.columns())
         self.counters = dataclasses.replace(counters, sums={}, evaluated_seconds=counters.train_seconds)
         return row
 
@@ -141,13 +143,13 @@ class SeedRun:
         """The current counters with the clock time, for saving."""
         return dataclasses.replace(self.counters, wall_seconds=self._wall_seconds())
 
-    def write(self, copied: TrainState, counters: Counters, *, checkpoint: bool) -> None:
-        """Save this run's state, and a checkpoint if ``checkpoint`` is true.
+    def write(self, copied: TrainState, counters: Counters, networks: Mapping[str, Any] | None) -> None:
+        """Save this run's state, and a checkpoint if ``networks`` are given.
 
         Args:
           copied: snapshot of the state (``saved_state.snapshot``), without the slot axis.
           counters: counters at the time of the snapshot.
-          checkpoint: whether to write a checkpoint too.
+          networks: what the checkpoint holds (``Algorithm.networks``); None: write none.
 
         Raises:
           WriteError: something cannot be written.
@@ -157,8 +159,7 @@ class SeedRun:
         # Write the state first: a checkpoint without its state could not be resumed from.
         if step != counts.steps or config.keep_state:
             states.write(self.directory, env_steps, copied, counters)
-        if checkpoint:
-            networks = {"actor": copied.learner.actor, "critic": copied.learner.critic}
+        if networks:
             self.directory.write_checkpoint(env_steps, updates, networks)
             if config.keep:
                 self.directory.remove_checkpoints(config.keep)
@@ -207,7 +208,7 @@ class SeedRun:
                 f"{self.directory.metrics_file} lacks evaluations from before environment step {self.env_steps:,}; "
                 "restore them, or train again in another directory"
             )
-        self.directory.write_metrics(self._rows)
+        self.directory.write_metrics(self._rows, self._algorithm.columns())
 
     def _wall_seconds(self) -> float:
         return time.perf_counter() - self._start_time

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from analyses.heatmap import q_map
 from analyses.heatmap.heatmap_pictures import covered
 from crlviz import charts, datasets, envs
+from crlviz.algorithms.base import Meaning
 from crlviz.errors import UsageError
 from tests.helpers.carved import carved
 from tests.helpers.toys import assert_described, toy_config, untrained_run
@@ -27,6 +28,8 @@ class KnownAgent:
         self.measure = measure
         self.facts = dict.fromkeys(datasets.FACTS, 0) | {"env": env_id, "algorithm": "known", "depth": depth}
         self.source = Path(f"known{depth}")
+
+    q_meaning = Meaning("minus a distance", "m")
 
     def act(self, observation, key=None):
         return np.full((len(observation), 2), 0.25, np.float32)

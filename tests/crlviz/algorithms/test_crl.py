@@ -1,5 +1,7 @@
 """The losses against loops, and an update against three optax steps."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
+from crlviz.algorithms.base import Batch
+from crlviz.algorithms.contrastive_losses import contrastive_loss
+from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.energies import pairwise_logits
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
+
+info_nce = partial(contrastive_loss, "forward")
 
 STATE, ACTION, GOAL, BATCH = 4, 2, 2, 6
 
@@ -103,7 +110,7 @@ def test_an_update_is_three_steps_from_the_old_parameters(crl, learner, batch):
 
     @jax.jit
     def both(learner):
-        ours, metrics = crl.update(learner, key, state, action, goal)
+        ours, metrics = crl.update(learner, key, Batch(*batch))
 
         noise = jax.random.normal(key, action.shape)
         alpha = jnp.exp(learner.log_alpha)
@@ -160,7 +167,7 @@ def test_critic_learns_a_batch(crl, learner, batch):
     @jax.jit
     def train(learner):
         keys = jax.random.split(jax.random.key(1), 200)
-        return jax.lax.scan(lambda learner, key: crl.update(learner, key, *batch), learner, keys)
+        return jax.lax.scan(lambda learner, key: crl.update(learner, key, Batch(*batch)), learner, keys)
 
     _, metrics = train(learner)
     assert float(metrics["accuracy"][-1]) == 1

@@ -38,7 +38,7 @@ def test_a_run_is_finished_with_its_last_evaluation_and_that_checkpoint(
     run = RunDirectory(tmp_path)
     run.write_config({"algorithm": "crl", "config": {} if wanted is None else {"env_steps": wanted}})
     if rows:
-        run.write_metrics([{"env_steps": steps, "success": 0.5} for steps in rows])
+        run.write_metrics([{"env_steps": steps, "success": 0.5} for steps in rows], ["loss"])
     for steps in checkpoints:
         (tmp_path / "checkpoints" / str(steps)).mkdir(parents=True)
     assert run.finished(asked) is finished
@@ -47,13 +47,13 @@ def test_a_run_is_finished_with_its_last_evaluation_and_that_checkpoint(
 def test_metrics_are_read_as_they_were_written(tmp_path):
     run = RunDirectory(tmp_path)
     assert run.read_metrics() == []
-    run.write_metrics([{"env_steps": 80, "success": 0.123456789}, {"env_steps": 160, "success": 1.0}])
+    run.write_metrics([{"env_steps": 80, "success": 0.123456789}, {"env_steps": 160, "success": 1.0}], ["loss"])
     text, rows = run.metrics_file.read_bytes(), run.read_metrics()
-    assert [(row["env_steps"], row["success"], row["alpha"]) for row in rows] == [
+    assert [(row["env_steps"], row["success"], row["loss"]) for row in rows] == [
         ("80", "0.123457", ""),
         ("160", "1", ""),
     ]
-    run.write_metrics(rows)
+    run.write_metrics(rows, ["loss"])
     assert run.metrics_file.read_bytes() == text
 
 

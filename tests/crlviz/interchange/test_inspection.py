@@ -84,7 +84,7 @@ def test_changes_on_resuming_are_printed(run):
 def test_an_unfinished_run_says_so(run):
     assert "unfinished:" not in inspection.describe(run)
     _save_state(run)
-    RunDirectory(run).write_metrics([{"env_steps": 90}, {"env_steps": 1000}])
+    RunDirectory(run).write_metrics([{"env_steps": 90}, {"env_steps": 1000}], ())
     assert inspection.describe(run).endswith(f"finished; to train longer: crlviz train --resume {run} --env-steps N")
     change_config(run, lambda content: content["config"].update(env_steps=5000))
     last = inspection.describe(run).splitlines()[-1]

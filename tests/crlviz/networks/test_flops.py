@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from crlviz.algorithms.base import shapes
 from crlviz.algorithms.crl import CRL, CRLConfig
 from crlviz.networks import flops
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
@@ -77,8 +78,8 @@ def test_matrix_products_are_most_of_xlas_count(monkeypatch):
     for depth in (4, 8):
         method = algorithm(depth, 128)
         learner = jax.eval_shape(lambda method=method: method.init(jax.random.key(0)))
-        batch = shape(64, STATE), shape(64, ACTION), shape(64, GOAL)
-        lowered = jax.jit(method.update).lower(learner, jax.random.key(0), *batch)
+        batch = shapes(method.rows, method.sizes, 64)
+        lowered = jax.jit(method.update).lower(learner, jax.random.key(0), batch)
         counts[depth] = method.cost(64)["flops_per_update"], lowered.cost_analysis()["flops"]
     (ours, xlas), (ours_deep, xlas_deep) = counts[4], counts[8]
     assert 0.85 < ours / xlas < 1

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from crlviz.algorithms.base import Batch
 from crlviz.algorithms.crl import CRL, CRLConfig
 from crlviz.algorithms.optimizer import norm
 from crlviz.networks.fused_trunk import FusedTrunk
@@ -111,7 +112,7 @@ def algorithm(trunk, actor=8, critic=4, width=20):
 
 def batch(rows, seed=3):
     rng = np.random.default_rng(seed)
-    return [rng.normal(size=(rows, size)).astype(np.float32) for size in (STATE, ACTION, GOAL)]
+    return Batch(*(rng.normal(size=(rows, size)).astype(np.float32) for size in (STATE, ACTION, GOAL)))
 
 
 @pytest.mark.slow
@@ -122,10 +123,10 @@ def test_ten_updates_agree(depths):
         for trunk in (FUSED, None):
             own = algorithm(trunk, *depths)
             first = learner = jax.jit(own.init)(jax.random.key(0))
-            gradients.append(jax.jit(own.gradients)(learner, jax.random.key(1), *batch(12))[0])
+            gradients.append(jax.jit(own.gradients)(learner, jax.random.key(1), batch(12))[0])
             update = jax.jit(own.update)
             for index in range(10):
-                learner, metrics = update(learner, jax.random.key(index), *batch(12, index))
+                learner, metrics = update(learner, jax.random.key(index), batch(12, index))
             learners.append((learner.actor, learner.critic, metrics["critic_loss"]))
     # The gradients of the losses magnify rounding errors of the embeddings, those of the plain path as well.
     assert relative(gradients[0], gradients[1]) < 1e-3

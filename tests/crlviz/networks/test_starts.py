@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 from scipy.integrate import quad
 from scipy.stats import norm as normal
 
+from crlviz.algorithms.base import Batch
 from crlviz.algorithms.crl import CRL, CRLConfig
 from crlviz.errors import UsageError
 from crlviz.networks.residual import STARTS, Actor, Critic, NetworkConfig
@@ -114,14 +115,14 @@ def test_depth_1024_can_learn_from_a_quiet_start():
     """From the paper's start all actions are at their stops, where the actor has no gradient; its loss is hundreds."""
     rng = np.random.default_rng(0)
     sizes = STATE, ACTION, GOAL
-    batch = [np.clip(rng.normal(size=(16, size)), -0.9, 0.9).astype(np.float32) for size in sizes]
+    batch = Batch(*(np.clip(rng.normal(size=(16, size)), -0.9, 0.9).astype(np.float32) for size in sizes))
     update = jax.jit(CRL(CRLConfig(), *networks(1024, "paper", 16)).update)
     metrics = {}
     for start in STARTS:
         learner = jax.jit(CRL(CRLConfig(), *networks(1024, start, 16)).init)(jax.random.key(0))
-        metrics[start] = [update(learner, jax.random.key(1), *batch)[1]]
-        learner = update(learner, jax.random.key(1), *batch)[0]
-        metrics[start].append(update(learner, jax.random.key(2), *batch)[1])
+        metrics[start] = [update(learner, jax.random.key(1), batch)[1]]
+        learner = update(learner, jax.random.key(1), batch)[0]
+        metrics[start].append(update(learner, jax.random.key(2), batch)[1])
     for paper, quiet in zip(metrics["paper"], metrics["quiet"], strict=True):
         assert paper["critic_loss"] > 1000 > 20 > quiet["critic_loss"]
         assert paper["entropy"] < -20 < 1 < quiet["entropy"]

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from crlviz.algorithms.base import Batch
 from crlviz.algorithms.crl import CRL, CRLConfig
-from crlviz.networks.residual import Actor, Critic, NetworkConfig, from_paper_layout
+from crlviz.interchange.paper_format import from_paper_layout
+from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from training.bench import reference
 from training.loop.buffer import Transitions
 
@@ -28,13 +30,13 @@ def test_losses_and_updates_equal_those_of_crl():
         return from_paper_layout(actor, 2), encoders
 
     rng = np.random.default_rng(0)
-    batch = [rng.normal(size=(BATCH, size)).astype(np.float32) for size in SIZES]
+    batch = Batch(*(rng.normal(size=(BATCH, size)).astype(np.float32) for size in SIZES))
     learner = jax.jit(reference_crl.init)(jax.random.key(0))
     actor, critic = convert(learner.actor, learner.critic)
     start = jax.jit(ours.init)(jax.random.key(1)).replace(actor=actor, critic=critic)
     key = jax.random.key(2)
-    expected_learner, losses = jax.jit(reference_crl.update)(learner, key, *batch)
-    updated, metrics = jax.jit(ours.update)(start, key, *batch)
+    expected_learner, losses = jax.jit(reference_crl.update)(learner, key, batch)
+    updated, metrics = jax.jit(ours.update)(start, key, batch)
     for name, value in losses.items():
         assert float(metrics[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-5), name
     # Adam's first step is the learning rate times the sign of the gradient, so a gradient near zero may go either way.

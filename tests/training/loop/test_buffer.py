@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from crlviz.algorithms.base import Rows
 from training.loop import buffer as replays
 
 
@@ -41,6 +42,7 @@ def _filled(trajectory: np.ndarray, capacity: int, unroll: int) -> replays.Repla
 
 insert = jax.jit(replays.insert)
 sample = jax.jit(replays.sample, static_argnums=(2, 3, 4))
+gather = jax.jit(replays.gather, static_argnums=(2, 3))
 
 
 # ---- the ring buffer
@@ -127,14 +129,15 @@ def test_goals_come_later_in_the_same_episode_and_window(inserts, lengths, gamma
     trajectory = _episodes(inserts * unroll, environments, lengths)
     ring = _filled(trajectory, capacity, unroll)
     count = 600  # of 45 rows with replacement: each is almost certain to occur
-    indices = sample(ring, jax.random.key(seed), count, window, gamma)
-    rows, goals = jax.jit(replays.gather)(ring, indices)
+    wanted = Rows("future", gamma)
+    indices = sample(ring, jax.random.key(seed), count, window, wanted)
+    rows = gather(ring, indices, wanted, 1.0)
+    goals = rows.goal
     time, environment = np.asarray(rows.state, int).T
     goal_time, goal_environment = np.asarray(goals / 2, int).T
     np.testing.assert_array_equal(rows.action, -rows.state)
     np.testing.assert_array_equal(environment, goal_environment)
     np.testing.assert_array_equal(trajectory[time, environment], trajectory[goal_time, environment])
-    np.testing.assert_array_equal(rows.trajectory, trajectory[time, environment])
     # ``achieved`` is recorded after the step, so the row's own one lies one step in its future.
     assert (goal_time >= time).all()
     assert time.max() < inserts * unroll
@@ -157,8 +160,9 @@ def test_windows_rows_and_goals_follow_the_exact_distribution(inserts, gamma):
     @jax.jit
     def draw(keys):
         def one(key):
-            rows, goals = replays.gather(ring, replays.sample(ring, key, count, window, gamma))
-            return rows.state, goals / 2
+            wanted = Rows("future", gamma)
+            batch = replays.gather(ring, replays.sample(ring, key, count, window, wanted), wanted, 1.0)
+            return batch.state, batch.goal / 2
 
         return jax.vmap(one)(keys)
 
@@ -191,7 +195,7 @@ def test_windows_rows_and_goals_follow_the_exact_distribution(inserts, gamma):
 def test_a_buffer_not_yet_full_gives_no_unwritten_row():
     trajectory = np.zeros((6, 2), int)
     ring = _filled(trajectory, 30, 2)
-    draw = functools.partial(replays.sample, ring, count=8, window=4, gamma=0.9)
+    draw = functools.partial(replays.sample, ring, count=8, window=4, rows=Rows("future", 0.9))
     indices = jax.jit(jax.vmap(lambda key: draw(key)))(jax.random.split(jax.random.key(0), 200))
     for times in (indices.time, indices.goal_time):
         assert int(times.max()) == 5  # the newest row occurs
@@ -201,7 +205,8 @@ def test_a_buffer_not_yet_full_gives_no_unwritten_row():
 def test_memory_is_linear_in_the_window():
     window, environments, count = 997, 3, 64
     ring = _empty(2 * window, environments)
-    jaxpr = jax.make_jaxpr(lambda ring, key: replays.sample(ring, key, count, window, 0.99))(ring, jax.random.key(0))
+    draw = functools.partial(replays.sample, count=count, window=window, rows=Rows("future", 0.99))
+    jaxpr = jax.make_jaxpr(draw)(ring, jax.random.key(0))
     sizes = [variable.aval.size for variable in _variables(jaxpr.jaxpr) if hasattr(variable.aval, "size")]
     assert max(sizes) <= 2 * window * environments * 2
     assert len(sizes) > 20

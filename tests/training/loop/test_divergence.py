@@ -14,7 +14,8 @@ from tests.helpers.toys import toy_config
 from training.loop import divergence
 from training.run.compiled import build
 
-GOOD = {name: jnp.array(1.0) for name in divergence.WATCHED[:-1]}
+WATCHED = divergence.watched(CRL.losses)
+GOOD = {name: jnp.array(1.0) for name in CRL.losses}
 LATE = 4  # with 3 updates in a training step: the second update of the second step
 
 
@@ -70,7 +71,7 @@ def test_the_first_bad_update_is_found_and_all_from_it_on_are_skipped(quantity, 
     state, (before, diverged) = _after(Poisoned, quantity=divergence.WATCHED.index(quantity), value=value)
     assert not before.found
     assert diverged.found
-    assert (int(diverged.update), divergence.WATCHED[int(diverged.quantity)]) == (LATE - 3, quantity)
+    assert (int(diverged.update), WATCHED[int(diverged.quantity)]) == (LATE - 3, quantity)
     np.testing.assert_equal(float(diverged.value), value)
     expected = _after(Frozen)[0].learner
     assert int(expected.actor_optimizer[0].count[0]) == LATE
@@ -81,25 +82,25 @@ def test_the_first_bad_update_is_found_and_all_from_it_on_are_skipped(quantity, 
 def test_a_loss_within_its_bound_and_a_large_gradient_are_no_divergence():
     for changes in ({"critic_loss": 9e5}, {"critic_gradient": 1e18}, {"actor_loss": -9e5}):
         metrics = GOOD | {name: jnp.array(value) for name, value in changes.items()}
-        assert not divergence.watch(divergence.none(), jnp.array(0), metrics, jnp.ones(3), 1e6).found
+        assert not divergence.watch(divergence.none(), jnp.array(0), metrics, jnp.ones(3), CRL.losses, 1e6).found
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_parameter_that_is_not_finite_is_found_and_the_first_divergence_stays(value):
     params = {"a": jnp.ones(3), "b": jnp.array([[0.0, value]])}
-    first = divergence.watch(divergence.none(), jnp.array(7), GOOD, params, 1e6)
+    first = divergence.watch(divergence.none(), jnp.array(7), GOOD, params, CRL.losses, 1e6)
     assert first.found
-    assert divergence.WATCHED[int(first.quantity)] == "parameter_norm"
-    later = divergence.watch(first, jnp.array(8), GOOD | {"critic_loss": jnp.array(jnp.nan)}, params, 1e6)
+    assert WATCHED[int(first.quantity)] == "parameter_norm"
+    later = divergence.watch(first, jnp.array(8), GOOD | {"critic_loss": jnp.array(jnp.nan)}, params, CRL.losses, 1e6)
     assert (int(later.update), int(later.quantity)) == (7, int(first.quantity))
 
 
 def test_the_message_names_update_quantity_value_and_the_papers_remedy_for_a_deep_actor():
     def message(name: str, depth: int) -> str:
-        index = jnp.array(divergence.WATCHED.index(name))
+        index = jnp.array(WATCHED.index(name))
         return str(
             divergence.divergence_error(
-                divergence.Divergence(jnp.array(True), jnp.array(4), index, jnp.array(2.5e7)), 1000, depth
+                divergence.Divergence(jnp.array(True), jnp.array(4), index, jnp.array(2.5e7)), CRL.losses, 1000, depth
             )
         )
 

@@ -1,18 +1,24 @@
 """``--precision``: which products are rounded, and the error of those that must stay exact, against float64."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
+from crlviz.algorithms.base import shapes
+from crlviz.algorithms.contrastive_losses import contrastive_loss
+from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.energies import pairwise_logits
 from crlviz.envs import make
 from crlviz.networks.fused_layers import dense_norm_swish
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from crlviz.precision import EXACT, within
 from tests.helpers.rounded import MANTISSA, rounded
+
+info_nce = partial(contrastive_loss, "forward")
 
 PENALTY = 0.1
 SHORT = pytest.mark.parametrize("precision", MANTISSA)
@@ -84,9 +90,9 @@ def test_the_compiled_update_rounds_only_the_products_of_blocks(precision, shape
     network = NetworkConfig(DEPTH, WIDTH, **shape)
     crl = CRL(CRLConfig(), Actor(network, STATE + GOAL, ACTION), Critic(network, STATE, ACTION, GOAL))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = [jax.ShapeDtypeStruct((BATCH, size), jnp.float32) for size in (STATE, ACTION, GOAL)]
+    batch = shapes(crl.rows, crl.sizes, BATCH)
     with within(precision):
-        program = jax.jit(crl.gradients).lower(jax.eval_shape(crl.init, key), key, *batch).compile()
+        program = jax.jit(crl.gradients).lower(jax.eval_shape(crl.init, key), key, batch).compile()
     lines = [line for line in program.as_text().splitlines() if re.search(r" dot\(", line)]
     short = [line for line in lines if "operand_precision={highest,highest}" not in line]
     # Forward through the actor, phi (twice) and psi; backward to the inputs of each, to the kernels of phi only once.

@@ -1,6 +1,5 @@
 """Compatibility: runs of older versions are read and resumed; what a newer version adds is ignored or refused."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -39,7 +38,7 @@ def _as_today(begun: Path, run: Path) -> Path:
     """The same run as this version would have started it, with all current settings and checksums."""
     shutil.copytree(begun, run)
     content = RunDirectory(run).read_config() | {
-        "config": dataclasses.asdict(toy_config()),
+        "config": configs.content(toy_config())["config"],
         "format": checked_json.FORMAT,
     }
     RunDirectory(run).write_config(content)

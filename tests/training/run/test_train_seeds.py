@@ -1,7 +1,6 @@
 """Several seeds of one config: each run equals the one trained alone, whatever happens to the others."""
 
 import csv
-import dataclasses
 import itertools
 import json
 import shutil
@@ -21,6 +20,7 @@ from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 from tests.helpers.toys import TOY, send, toy_config
 from tests.torture.runs import TIMES, differences
+from training import config as configs
 from training import trainer
 from training.run import compiled, signals
 from training.run.runner import Run
@@ -283,7 +283,7 @@ def test_an_existing_run_refuses_the_whole_group(toy_run, tmp_path):
 def test_runs_with_different_settings_are_not_resumed_together(tmp_path):
     runs = [tmp_path / "a", tmp_path / "b"]
     for run, config in zip(runs, (toy_config(), toy_config(gamma=0.9, seed=1)), strict=True):
-        RunDirectory(run).write_config({"algorithm": "crl", "config": dataclasses.asdict(config)})
+        RunDirectory(run).write_config(configs.content(config))
     with pytest.raises(UsageError, match=r"a and .*b differ in more than their seed \(gamma\)"):
         trainer.resume_seeds(runs, progress=False)
 

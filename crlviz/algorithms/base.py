@@ -1,0 +1,319 @@
+"""The interface of all learning algorithms: pure functions of arrays, the rows that they need, their networks.
+
+An algorithm is one file: a subclass of ``Algorithm`` and a frozen dataclass of its settings; ``registry.py`` names it.
+The trainer and the ``Agent`` ask it for everything else: batches, metrics, checkpoints, actions, costs.
+"""
+
+import abc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from crlviz.errors import UsageError
+from crlviz.networks import flops
+from crlviz.networks.residual import NetworkConfig, Params, parameter_count
+
+if TYPE_CHECKING:
+    from crlviz.networks.fused_trunk import FusedTrunk
+
+GOALS = ("future", "final", "commanded")
+
+
+class Sizes(NamedTuple):
+    """Lengths of an environment's states, actions and goals. An observation is a state followed by a goal."""
+
+    state: int
+    action: int
+    goal: int
+
+
+class Meaning(NamedTuple):
+    """What a critic's number is, for titles and axes: its formula or its name, and its unit (``1`` if it has none)."""
+
+    title: str
+    unit: str
+
+
+class Batch(struct.PyTreeNode):
+    """Rows of the buffer, [B, ...]. What ``Rows`` does not ask for is None.
+
+    Attributes:
+      state: [B, state], before the step.
+      action: [B, action].
+      goal: [B, goal], by the rule of ``Rows``.
+      next_state: [B, state], after the step, before any reset.
+      reward: [B], for ``goal``: of a relabeled row 1 where the goal achieved after the step lies within the
+        environment's ``goal_distance`` of ``goal``, else 0; of another row the environment's own.
+      discount: [B], 0 where the episode ended with this step, by a failure or the time limit; else 1.
+      truncation: [B], 1 where only the time limit ended it; else 0.
+      goal_state, goal_action: [B, state] and [B, action] of the row whose step achieved ``goal``. It is this row
+        itself if ``goal`` is what its own action achieved.
+    """
+
+    state: jax.Array
+    action: jax.Array
+    goal: jax.Array
+    next_state: Any = None
+    reward: Any = None
+    discount: Any = None
+    truncation: Any = None
+    goal_state: Any = None
+    goal_action: Any = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a batch is made of the buffer.
+
+    Attributes:
+      goals: ``future``: a goal that the row's episode achieves k >= 1 steps later inside the window, with weight
+        gamma^k; ``final``: the last one that its episode achieves inside the window; ``commanded``: the row's own.
+      gamma: of ``future``; 1: uniform.
+      relabel: share of rows whose goal is replaced by that rule; the rest keep the commanded goal.
+      transitions: whether batches have next_state, reward, discount and truncation.
+      pairs: whether batches have goal_state and goal_action.
+
+    Raises:
+      UsageError: a value is out of range, or values contradict each other.
+    """
+
+    goals: str
+    gamma: float = 1.0
+    relabel: float = 1.0
+    transitions: bool = False
+    pairs: bool = False
+
+    def __post_init__(self):
+        if self.goals not in GOALS:
+            raise UsageError(f"goals are {self.goals!r}; take {', '.join(GOALS)}")
+        if not 0 < self.gamma <= 1:
+            raise UsageError(f"gamma is {self.gamma}; it must be above 0 and at most 1")
+        if not 0 <= self.relabel <= 1:
+            raise UsageError(f"the share of relabeled rows is {self.relabel}; it must be from 0 to 1")
+        if self.pairs and self.commanded:
+            raise UsageError("a commanded goal has no row of its own; pairs need goals that were achieved")
+
+    @property
+    def relabels(self) -> bool:
+        """Whether some rows get a goal that was achieved."""
+        return self.goals != "commanded" and self.relabel > 0
+
+    @property
+    def commanded(self) -> bool:
+        """Whether some rows keep their commanded goal."""
+        return self.goals == "commanded" or self.relabel < 1
+
+
+def shapes(rows: Rows, sizes: Sizes, count: int) -> Batch:
+    """The shapes of a batch [count, ...] that ``rows`` asks for; nothing is computed."""
+
+    def zeros() -> Batch:
+        state, action, goal = (jnp.zeros((count, size)) for size in sizes)
+        number = jnp.zeros(count) if rows.transitions else None
+        pair = (state, action) if rows.pairs else (None, None)
+        return Batch(state, action, goal, state if rows.transitions else None, number, number, number, *pair)
+
+    return jax.eval_shape(zeros)
+
+
+def identity(rows: jax.Array) -> jax.Array:
+    """The default of ``Algorithm.replicate``, for one device."""
+    return rows
+
+
+class Algorithm(abc.ABC):
+    """A learning algorithm. A subclass is a frozen, hashable dataclass: its settings, its networks, ``replicate``.
+
+    A network is a frozen dataclass with a ``NetworkConfig`` named ``config``. Networks, learners and batches are given
+    as arguments to pure functions, so that any of them can be jitted, vectorized and differentiated.
+
+    Attributes:
+      name: as users give it to ``--algorithm``.
+      Config: frozen dataclass of its own settings, which raises UsageError for a value out of range. ``TrainConfig``
+        holds one in a section that has the name of the algorithm's file, such as ``crl.learning_rate``.
+      losses: metrics that show a divergence, the likeliest cause first: those that end in ``_gradient`` must be finite,
+        all others also within the run's ``loss_bound``.
+      details: further metrics. Both are columns of metrics.csv.
+      fused: whether the networks can run as one GPU kernel (``FusedTrunk``). They then are an ``Actor`` named ``actor``
+        and a ``Critic`` named ``critic``.
+      config: its settings.
+      replicate: replicates rows [B, ...] that are sharded over devices, so that each device has the whole batch.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type]
+    losses: ClassVar[tuple[str, ...]]
+    details: ClassVar[tuple[str, ...]] = ()
+    fused: ClassVar[bool] = False
+    config: Any
+    replicate: Callable[[jax.Array], jax.Array]
+
+    @classmethod
+    def columns(cls) -> tuple[str, ...]:
+        """Its columns of metrics.csv: losses, details, then norms of gradients."""
+        gradients = tuple(name for name in cls.losses if name.endswith("_gradient"))
+        return *(name for name in cls.losses if name not in gradients), *cls.details, *gradients
+
+    @classmethod
+    @abc.abstractmethod
+    def create(
+        cls,
+        config: Any,
+        actor: NetworkConfig,
+        critic: NetworkConfig,
+        sizes: Sizes,
+        *,
+        gamma: float,
+        replicate: Callable[[jax.Array], jax.Array] = identity,
+        trunk: "FusedTrunk | None" = None,
+    ) -> Self:
+        """The algorithm for an environment.
+
+        Args:
+          config: a ``Config``.
+          actor, critic: shapes of its networks; an algorithm without a critic ignores that one.
+          sizes: those of the environment.
+          gamma: the run's discount of hindsight goals.
+          replicate: as in ``Algorithm``.
+          trunk: kernels for the networks; None where the algorithm is not ``fused``.
+
+        Raises:
+          UsageError: settings that contradict each other.
+        """
+
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> Sizes:
+        """The lengths that its networks take."""
+
+    @property
+    @abc.abstractmethod
+    def rows(self) -> Rows:
+        """How its batches are made of the buffer."""
+
+    @property
+    def trunk(self) -> "FusedTrunk | None":
+        """The kernels that its networks run as; None: the plain path."""
+        return None
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array) -> Any:
+        """A learner: a ``PyTreeNode`` of everything that an update changes.
+
+        Names of its fields are names in the saved states on disk.
+        """
+
+    @abc.abstractmethod
+    def gradients(self, learner: Any, key: jax.Array, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
+        """What ``step`` needs of a batch [B, ...], and the update's metrics []: ``losses`` and ``details``, by name."""
+
+    @abc.abstractmethod
+    def step(self, learner: Any, gradients: Any, skip: jax.Array | bool = False) -> Any:
+        """Apply the optimizers, then moving averages and projections; return the learner unchanged where ``skip``."""
+
+    @abc.abstractmethod
+    def networks(self, learner: Any) -> dict[str, Params]:
+        """What a checkpoint holds: parameters by network, such as ``{"actor": ..., "critic": ...}``.
+
+        A selection of the learner's arrays, whatever leading axes they have.
+        """
+
+    @abc.abstractmethod
+    def trained(self, learner: Any) -> Any:
+        """All arrays that optimizers change; their norm must stay finite."""
+
+    @abc.abstractmethod
+    def act(self, params: dict[str, Params], observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Actions [..., action] for observations [..., state + goal].
+
+        Args:
+          params: of ``networks``; only the actor's may be there unless the policy needs more.
+          observation: states followed by goals.
+          key: None: the deterministic action; a key: the action of exploration.
+        """
+
+    @property
+    def network_shapes(self) -> dict[str, Any]:
+        """Shapes of ``networks``; nothing is computed."""
+        return jax.eval_shape(lambda: self.networks(self.init(jax.random.key(0))))
+
+    def update(self, learner: Any, key: jax.Array, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
+        """One update on a batch [B, ...]: the new learner, and the update's metrics."""
+        gradients, metrics = self.gradients(learner, key, batch)
+        return self.step(learner, gradients), metrics
+
+    def cost(self, batch_size: int) -> dict[str, int]:
+        """The cost of a run, from shapes alone.
+
+        Returns:
+          ``parameters``: their number in ``networks``; ``flops_per_update``: FLOPs of the matrix products of an update
+          (paper figure 4), without recomputation by ``remat``.
+        """
+        learner, key = jax.eval_shape(lambda: (self.init(jax.random.key(0)), jax.random.key(0)))
+        batch = shapes(self.rows, self.sizes, batch_size)
+        return {
+            "parameters": parameter_count(self.network_shapes),
+            "flops_per_update": flops.count(self.plain.update, learner, key, batch),
+        }
+
+    @property
+    def plain(self) -> Self:
+        """The same algorithm without recomputation and without kernels, whose matrix products can be counted."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        networks = {name: _plain(part) for name, part in parts.items() if hasattr(part, "config")}
+        return replace(self, **networks)  # type: ignore[type-var]
+
+
+def _plain(network: Any) -> Any:
+    changes: dict[str, Any] = {"config": replace(network.config, remat=False)}
+    return replace(network, **changes | ({"trunk": None} if hasattr(network, "trunk") else {}))
+
+
+class HasQ(abc.ABC):
+    """An algorithm with a critic of actions."""
+
+    noun: ClassVar[str] = "critic, so no Q"
+
+    @property
+    @abc.abstractmethod
+    def q_meaning(self) -> Meaning:
+        """What ``q`` is."""
+
+    @abc.abstractmethod
+    def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
+        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]; higher is better."""
+
+
+class HasEmbeddings(abc.ABC):
+    """An algorithm that embeds state-actions and goals in one space."""
+
+    noun: ClassVar[str] = "embeddings phi and psi"
+
+    @abc.abstractmethod
+    def embed(self, params: dict[str, Params], state: jax.Array, action: jax.Array) -> jax.Array:
+        """phi [..., n] of states [..., state] with actions [..., action]."""
+
+    @abc.abstractmethod
+    def embed_goal(self, params: dict[str, Params], goal: jax.Array) -> jax.Array:
+        """psi [..., n] of goals [..., goal]."""
+
+
+def check_positive(section: str, config: Any, *names: str) -> None:
+    """Check settings of an algorithm's Config that must be positive and finite, for its ``__post_init__``.
+
+    Args:
+      section: name of its section, for the message.
+      config: the Config.
+      names: of its settings.
+
+    Raises:
+      UsageError: one is not.
+    """
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise UsageError(f"{section}.{name} is {getattr(config, name)}; it must be positive and finite")

@@ -1,0 +1,86 @@
+"""Policies of the benchmark's SAC and TD3: a tanh-Gaussian with a softplus scale, and a deterministic one."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from crlviz.networks.residual import (
+    QUIET_KERNELS,
+    Actor,
+    NetworkConfig,
+    Params,
+    ResidualNetwork,
+    initial,
+    quiet,
+    shapes_of,
+)
+from crlviz.networks.squashing import log_slope
+
+_LEAST_DEVIATION = 1e-3
+# Actions that are stored are pulled this far into (-1, 1), so that the one before the tanh is finite.
+_CLIPPED = 1e-6
+
+
+def log_prob(mean: jax.Array, log_std: jax.Array, raw: jax.Array) -> jax.Array:
+    """Log probabilities [...] of actions tanh(raw) under a tanh-Gaussian.
+
+    In the stable form of ``squashing.log_slope``, which is finite for any raw action.
+
+    Args:
+      mean, log_std: of the Gaussian before the tanh, [..., action].
+      raw: actions before the tanh, [..., action].
+    """
+    noise = (raw - mean) * jnp.exp(-log_std)
+    slope = log_slope(raw, jnp.tanh(raw), "stable")
+    return (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - slope).sum(-1)
+
+
+def raw_of(action: jax.Array) -> jax.Array:
+    """The actions before the tanh of stored actions [..., action]; finite also for those at a stop."""
+    return jnp.arctanh(jnp.clip(action, -1 + _CLIPPED, 1 - _CLIPPED))
+
+
+@dataclass(frozen=True)
+class SoftplusActor(Actor):
+    """brax's tanh-Gaussian: the standard deviation before the tanh is softplus(output) + 0.001."""
+
+    def distribution_of(self, mean: jax.Array, raw: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return mean, jnp.log(jax.nn.softplus(raw) + _LEAST_DEVIATION)
+
+    def sample_of(self, mean: jax.Array, log_std: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        raw = mean + jnp.exp(log_std) * noise
+        return jnp.tanh(raw), log_prob(mean, log_std, raw)
+
+
+@dataclass(frozen=True)
+class DeterministicActor:
+    """A deterministic policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1)."""
+
+    config: NetworkConfig
+    observation_size: int
+    action_size: int
+
+    @property
+    def network(self) -> ResidualNetwork:
+        return ResidualNetwork(self.config, (self.action_size,))
+
+    @property
+    def shapes(self) -> Any:
+        """Shapes of the parameters that ``init`` returns; nothing is computed."""
+        return shapes_of(self.network, self.observation_size)
+
+    def init(self, key: jax.Array) -> Params:
+        """Initial parameters."""
+        params = initial(self.config, key, self.shapes)
+        if self.config.start == "paper":
+            return params
+        head = {**params["head_0"], "kernel": QUIET_KERNELS * params["head_0"]["kernel"]}
+        return {**quiet(self.config, params), "head_0": head}
+
+    def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
+        """The action [..., action]."""
+        outputs: Any = self.network.apply({"params": params}, observation)
+        return jnp.tanh(outputs[0])
