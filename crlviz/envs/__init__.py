@@ -58,6 +58,7 @@ _MORE_STEPS = {
 BODIES: dict[str, Body] = {
     "point": Body("point:PointMaze", open=False, cell_size=1.0, centered=True, laptop={}),
     "swimmer": Body("swimmer:Swimmer", cell_size=1.25, centered=True, laptop=_MORE_STEPS),
+    "planar_arm": Body("planar_arm:PlanarArm", laptop=_MORE_STEPS),
     "ant": Body("ant:Ant", cell_size=4.0, paper=_NOISY),
     "ant_ball": Body("ant_ball:AntBall", paper=_NOISY | {"ball_is_goal": False, "independent_offset": False}),
     "ant_push": Body("ant_push:AntPush", paper=_NOISY | {"box_at_rest": False}),
