@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 LENGTH = 2.0  # meters of the whole arm
 _CELL = 0.5  # meters, side of a cell of the room
 # The arm begins at "r" and stretches to the right, through the one gap between pillars that is two cells wide. Goals
-# are the cells to which a thread of 1.8 m reaches around the pillars.
+# are the cells to which a thread of 1.7 m reaches around the pillars.
 ROOM = (
     "###########",
     "#.........#",
     "#...ggg...#",
     "#..#g#g#..#",
-    "#.gggggg..#",
+    "#.ggggggg.#",
     "#.g#gr....#",
-    "#.gggggg..#",
+    "#.ggggggg.#",
     "#..#g#g#..#",
     "#...ggg...#",
     "#.........#",
