@@ -10,7 +10,7 @@ import click
 _OPTIONS = (
     click.option(
         "--preset",
-        help="Settings to start from: paper, laptop or smoke.  [default: laptop for point and swimmer, else paper]",
+        help="Settings to start from: paper, laptop or smoke.  [default: laptop for bodies of plain jax, else paper]",
     ),
     click.option("--depth", type=int, help="Layers in the residual blocks of actor and critic."),
     click.option("--actor-depth", type=int, help="Depth of the actor alone."),

@@ -78,7 +78,7 @@ class PlanarArm(GoalEnv):
     rate = 2 * _FASTEST / LENGTH / (links + 1)
     limit = 1.8
     placeable = False
-    view = looks.View(lookat=(0.0, 0.0, 0.0), distance=6.0, azimuth=0.0, elevation=-65.0)
+    view = looks.View(lookat=(0.0, 0.0, 0.0), distance=6.0, azimuth=180.0, elevation=-65.0)
     maze: mazes.Maze
 
     def __init__(self, id: str, *, links: int = 8):
