@@ -1,8 +1,9 @@
 """Search for a world on a laptop in which depth pays, and confirm the best candidate.
 
-    python examples/where_depth_pays.py --screen --jobs 2 --seconds 1800 --out runs/screen
-    python examples/where_depth_pays.py --confirm --jobs 2 --seconds 7200 --out runs/confirm
-    python examples/where_depth_pays.py --report
+    python examples/where_depth_pays.py screen --jobs 2 --seconds 1800 --out runs/screen
+    python examples/where_depth_pays.py confirm --jobs 2 --seconds 7200 --out runs/confirm
+    python examples/where_depth_pays.py later --jobs 2 --seconds 3600 --out runs/later
+    python examples/where_depth_pays/report.py
 
 The protocol, fixed before the confirming runs:
 
@@ -48,17 +49,26 @@ COLUMNS = (
     *("world", "depth", "width", "start", "seed", "parameters", "complete"),
     *("env_steps", "gradient_steps", "train_seconds", "success", "time_at_goal"),
 )
-_PREFILL, _EVERY = 256_000, 307_200  # steps of the swimmers before the first update, and between two evaluations
 _STOP_SECONDS = 8  # before the end, for running processes to stop
 
 
 @dataclass(frozen=True)
 class World:
-    """An environment id, its layout if it is a maze of ours, and settings in addition to the laptop preset."""
+    """A world to train in.
+
+    Attributes:
+      env: environment id.
+      layout: rows of its maze, if it is one of ours.
+      settings: in addition to the laptop preset.
+      prefill: environment steps before the first update; whole training steps.
+      every: environment steps between two evaluations; whole training steps.
+    """
 
     env: str
     layout: tuple[str, ...] = ()
     settings: Mapping[str, object] | None = None
+    prefill: int = 256_000
+    every: int = 307_200
 
 
 @dataclass(frozen=True)
@@ -103,42 +113,60 @@ def perfect_maze(rooms: int, seed: int = 0) -> tuple[str, ...]:
 WORLDS = {
     "swimmer": World("swimmer"),
     "swimmer_u_maze": World("swimmer_u_maze"),
-    "point_perfect_5": World("point_maze", perfect_maze(5)),
+    "point_perfect_5": World("point_maze", perfect_maze(5), prefill=96_000, every=134_400),
+    "planar_arm": World("planar_arm"),
+    "point_big_maze_distracted": World(
+        "point_big_maze", settings={"env_options.distractors": 256}, prefill=96_000, every=134_400
+    ),
 }
 
 
-def _swimmers(
-    depth: int, width: int, seeds: str, millions: int = 6, *, world: str = "swimmer", start: str = "quiet"
+def _arms(
+    depth: int, width: int, seeds: str, millions: float = 6, *, world: str = "swimmer", start: str = "quiet"
 ) -> list[Arm]:
-    """Arms of one seed each. Whatever their length, all are evaluated at the same steps."""
-    evaluations = round((millions * 1_000_000 - _PREFILL) / _EVERY)
-    steps = {"env_steps": _PREFILL + _EVERY * evaluations, "evaluations": evaluations}
+    """Arms of one seed each. Whatever their length, all arms in a world are evaluated at the same steps."""
+    own = WORLDS[world]
+    evaluations = round((millions * 1_000_000 - own.prefill) / own.every)
+    steps = {"env_steps": own.prefill + own.every * evaluations, "evaluations": evaluations}
     return [Arm(world, depth, width, start, **steps, seeds=seed) for seed in read_values("seeds", seeds)]
 
 
 # The longest first.
 SCREEN = [
-    *_swimmers(16, 32, "100-101"),
-    *_swimmers(16, 32, "100-101", start="paper"),
-    *_swimmers(4, 32, "100-101", 16),
-    *_swimmers(4, 64, "100-102"),
-    *_swimmers(16, 32, "100", world="swimmer_u_maze"),
-    *_swimmers(16, 16, "100"),
-    *_swimmers(4, 32, "100-101", start="paper"),
-    *_swimmers(8, 32, "100"),
-    *_swimmers(4, 32, "100", world="swimmer_u_maze"),
-    *_swimmers(4, 16, "100"),
+    *_arms(16, 32, "100-101"),
+    *_arms(16, 32, "100-101", start="paper"),
+    *_arms(4, 32, "100-101", 16),
+    *_arms(4, 64, "100-102"),
+    *_arms(16, 32, "100", world="swimmer_u_maze"),
+    *_arms(16, 16, "100"),
+    *_arms(4, 32, "100-101", start="paper"),
+    *_arms(8, 32, "100"),
+    *_arms(4, 32, "100", world="swimmer_u_maze"),
+    *_arms(4, 16, "100"),
 ]
 # Three runs a seed, each of about as many seconds; then controls of fewer seeds, which are not compared.
 CONFIRM = [
     *(
         arm
         for seed in range(10)
-        for arm in (*_swimmers(16, 32, str(seed)), *_swimmers(4, 32, str(seed), 17), *_swimmers(4, 64, str(seed), 13))
+        for arm in (*_arms(16, 32, str(seed)), *_arms(4, 32, str(seed), 17), *_arms(4, 64, str(seed), 13))
     ),
-    *_swimmers(16, 32, "0-5", start="paper"),
-    *_swimmers(8, 32, "0-5"),
+    *_arms(16, 32, "0-5", start="paper"),
+    *_arms(8, 32, "0-5"),
 ]
+# Worlds that were tried after the confirmation, one seed each. In two of them depth 4 trains for longer than depth 16.
+LATER = [
+    *_arms(16, 64, "100", 7, world="swimmer_u_maze"),
+    *_arms(4, 64, "100", 21, world="swimmer_u_maze"),
+    *_arms(4, 128, "100", 7, world="swimmer_u_maze"),
+    *_arms(16, 32, "100", 4, world="planar_arm"),
+    *_arms(4, 32, "100", 4, world="planar_arm"),
+    *_arms(4, 64, "100", 4, world="planar_arm"),
+    *_arms(16, 32, "100", 2.3, world="point_big_maze_distracted"),
+    *_arms(4, 32, "100", 6, world="point_big_maze_distracted"),
+    *_arms(4, 56, "100", 4, world="point_big_maze_distracted"),
+]
+BATCHES = {"screen": SCREEN, "confirm": CONFIRM, "later": LATER}
 
 
 def cells(arm: Arm, out: Path) -> list[Cell]:
@@ -227,14 +255,12 @@ def write_results(runs: Sequence[tuple[Arm, Cell]], path: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--screen", action="store_true", help="train the candidates, two seeds each")
-    which.add_argument("--confirm", action="store_true", help="train the winner, eight seeds or more for each arm")
+    parser.add_argument("batch", choices=BATCHES, help="candidates, the winner, or the worlds that were tried later")
     parser.add_argument("--jobs", type=int, default=len(process_pool.cores()), help="processes at a time")
     parser.add_argument("--seconds", type=float, required=True, help="stop after this time; what is unfinished says so")
     parser.add_argument("--out", type=Path, required=True, help="directory of the runs and RESULTS.csv")
     given = parser.parse_args()
-    print(run(SCREEN if given.screen else CONFIRM, given.jobs, given.seconds, given.out))
+    print(run(BATCHES[given.batch], given.jobs, given.seconds, given.out))
 
 
 if __name__ == "__main__":

@@ -29,20 +29,22 @@ def test_a_perfect_maze_has_one_way_between_any_two_cells():
 
 
 def test_the_runs_follow_the_protocol(tmp_path):
-    """Seeds of the confirming runs are fresh, each has all arms, and all arms are evaluated at the same steps."""
+    """Seeds of the confirming runs are fresh, each has all arms, and all arms of a world are evaluated as often."""
     seeds: dict[str, set[int]] = {}
-    for name in ("SCREEN", "CONFIRM"):
+    epochs: dict[str, set[int]] = {}
+    for name in ("SCREEN", "CONFIRM", "LATER"):
         for arm in SCRIPT[name]:
             for cell in SCRIPT["cells"](arm, tmp_path):
                 seeds.setdefault(f"{name} {arm.depth} {arm.width} {arm.start}", set()).add(cell.config.seed)
-                counts = schedule(cell.config)
-                assert counts.steps_per_epoch == 12
+                epochs.setdefault(arm.world, set()).add(schedule(cell.config).steps_per_epoch)
                 assert cell.total == cell.config.env_steps
+    assert all(len(lengths) == 1 for lengths in epochs.values())
+    assert epochs["swimmer"] == {12}
     confirming = seeds["CONFIRM 16 32 quiet"]
     assert len(confirming) >= 8
     assert confirming == seeds["CONFIRM 4 32 quiet"] == seeds["CONFIRM 4 64 quiet"]
     assert all(found <= confirming for name, found in seeds.items() if name.startswith("CONFIRM"))
-    assert not any(found & confirming for name, found in seeds.items() if name.startswith("SCREEN"))
+    assert not any(found & confirming for name, found in seeds.items() if not name.startswith("CONFIRM"))
 
 
 @pytest.mark.slow
@@ -111,6 +113,41 @@ def test_scores_by_hand():
     assert "after as many updates and after as many seconds" in REPORT["headline"](runs)
 
 
+def test_worlds_that_were_tried_later_claim_nothing():
+    """Nothing is said of as many seconds where runs did not train side by side, or depth 4 not for more steps."""
+    runs = pd.concat(
+        [
+            curves(16, 32, 100, rising(11, 0.9), 4),
+            curves(4, 32, 100, rising(11, 0.3), 1),
+            curves(4, 64, 100, rising(11, 0.5), 2),
+            curves(16, 8, 100, rising(11, 0), 4).assign(world="swimmer_u_maze"),
+            curves(4, 8, 100, rising(41, 1), 1).assign(world="swimmer_u_maze"),
+        ]
+    )
+    expected = ["| toy | 0.78 | 0.30 | 0.50 |  |  |", "| swimmer_u_maze | 0.00 | 0.80 |  | 1.00 |  |"]
+    assert REPORT["worlds"](runs).splitlines()[2:] == expected
+    longer = pd.concat([runs, curves(4, 32, 100, rising(41, 0.3), 1)])
+    assert REPORT["worlds"](longer).splitlines()[2] == expected[0]
+
+
+def test_starts_by_hand():
+    updates = pd.DataFrame(
+        {
+            "depth": [16] * 5,
+            "start": "zero_quiet_heads",
+            "update": range(1, 6),
+            "entropy": [2, 1, 0, -1, -9],
+            "actor_loss": [3.14, 0, 0, 0, 0],
+            "critic_loss": [9420.9, 0, 0, 0, 0],
+            "actor_gradient": 0.0,
+        }
+    )
+    runs = curves(16, 32, 100, rising(11, 0.9), 4).assign(start="zero_quiet_heads", world="swimmer")
+    runs = pd.concat([runs, runs.assign(world="swimmer_u_maze"), runs.assign(width=64)])
+    row = REPORT["starts"](runs, updates).splitlines()[-1]
+    assert row == "| zero quiet heads | 3.1, 9,420.9 | 2.0 1.0 0.0 -1.0 | 0.78 |"
+
+
 def test_a_run_cut_short_is_bracketed_and_not_in_the_mean():
     runs = pd.concat([curves(4, 32, 0, rising(11, 1), 1), curves(4, 32, 1, rising(6, 1), 1, complete=0)])
     last = REPORT["table"](runs).splitlines()[-1]
@@ -121,7 +158,7 @@ def test_a_run_cut_short_is_bracketed_and_not_in_the_mean():
 
 def test_the_page_shows_the_results_that_are_kept():
     page = REPORT["PAGE"].read_text(encoding="utf-8")
-    runs = [pd.read_csv(EXAMPLES / "where_depth_pays" / name) for name in ("confirm.csv", "screen.csv")]
+    runs = [pd.read_csv(EXAMPLES / "where_depth_pays" / name) for name in REPORT["FILES"]]
     between = page.split(REPORT["BEGIN"])[1].split(REPORT["END"])[0]
     assert between.strip() == REPORT["results"](*runs).strip()
     assert REPORT["PAGE"].with_suffix(".png").stat().st_size > 10_000

@@ -12,7 +12,7 @@ from crlviz.algorithms import registry
 _OPTIONS = (
     click.option(
         "--preset",
-        help="Settings to start from: paper, laptop or smoke.  [default: laptop for point and swimmer, else paper]",
+        help="Settings to start from: paper, laptop or smoke.  [default: laptop for bodies of plain jax, else paper]",
     ),
     click.option(
         "--algorithm", metavar="NAME", help=f"Learning algorithm: {', '.join(registry.NAMES)}.  [default: crl]"

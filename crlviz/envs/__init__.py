@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crlviz.envs.base import GoalEnv
 
 CUSTOM = "point_maze"
+_MOST_DISTRACTORS = 10_000
 Layout = str | Path | Sequence[str]
 
 
@@ -58,6 +59,7 @@ _MORE_STEPS = {
 BODIES: dict[str, Body] = {
     "point": Body("point:PointMaze", open=False, cell_size=1.0, centered=True, laptop={}),
     "swimmer": Body("swimmer:Swimmer", cell_size=1.25, centered=True, laptop=_MORE_STEPS),
+    "planar_arm": Body("planar_arm:PlanarArm", laptop=_MORE_STEPS),
     "ant": Body("ant:Ant", cell_size=4.0, paper=_NOISY),
     "ant_ball": Body("ant_ball:AntBall", paper=_NOISY | {"ball_is_goal": False, "independent_offset": False}),
     "ant_push": Body("ant_push:AntPush", paper=_NOISY | {"box_at_rest": False}),
@@ -113,7 +115,8 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
         (starts and goals 1, 2 or 3 cells apart), or a body's ``..._maze`` with a custom layout.
       layout: rows of text or a text file, see ``crlviz.envs.mazes.parse``; only with ``..._maze``.
       backend: physics engine, for bodies with a choice; default: the paper's.
-      options: keyword options of the body's class, for example ``physics_step`` of the humanoid.
+      options: keyword options of the body's class, for example ``physics_step`` of the humanoid; and ``distractors``,
+        the number of useless features that any environment's state goes on with (``crlviz.envs.distracted``).
 
     Raises:
       UsageError: the id is unknown (the message names the nearest); the layout is missing, invalid or not allowed; or
@@ -128,9 +131,17 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
     known = _options(build)
     for option in options:
         if option not in known:
-            raise UsageError(f"{id} has no option {option!r}; known: {', '.join(known) or 'none'}")
+            raise UsageError(f"{id} has no option {option!r}; known: {', '.join(known)}")
+    distractors = options.pop("distractors", 0)
+    if type(distractors) is not int or not 0 <= distractors <= _MOST_DISTRACTORS:
+        raise UsageError(f"{id} with distractors = {distractors!r}: take a whole number, 0 to {_MOST_DISTRACTORS:,}")
     with jax_config.fixed_settings():
-        return build(id, maze, **options) if maze else build(id, **options)
+        env = build(id, maze, **options) if maze else build(id, **options)
+        if distractors:
+            from crlviz.envs.distracted import Distracted
+
+            return Distracted(env, distractors)
+        return env
 
 
 def options(id: str) -> dict[str, Any]:
@@ -139,7 +150,8 @@ def options(id: str) -> dict[str, Any]:
 
 
 def _options(build: Any) -> dict[str, Any]:
-    return {p.name: p.default for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    own = {p.name: p.default for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    return own | {"distractors": 0}
 
 
 def env_class(id: str) -> "type[GoalEnv]":

@@ -28,15 +28,13 @@ from flax import struct
 from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv, State
 from crlviz.envs.mazes import Maze
+from crlviz.envs.walls import CLEARANCE, RADIUS, Walls, along_chain
 from crlviz.errors import UsageError
 
 if TYPE_CHECKING:
     import mujoco
 
 LENGTH = 1.0  # meters of the whole body, so that all lengths are in body lengths
-RADIUS = 0.05  # meters, of the discs for contacts with walls
-_SPACING = 1 / 12  # meters, largest distance between the centers of neighboring discs
-_CLEARANCE = 0.045  # meters from disc centers to walls after a substep; above _SPACING / 2, so no corner fits between
 _SUBSTEPS = 3  # per step in a maze; in each, a disc enters a wall by far less than half a cell
 _START_BEND = 0.3  # radians, uniform, of each joint
 _START_JITTER = 0.1  # meters, uniform, on each axis
@@ -103,7 +101,7 @@ class Swimmer(GoalEnv):
         if maze:
             pairs, weights = maze.pairs
             self._pairs, self._weights = jnp.asarray(maze.xy(pairs), jnp.float32), jnp.asarray(weights)
-            self._quarters = jnp.asarray(_quarter_walls(maze))
+            self._walls = Walls(maze)
 
     @cached_property
     def model(self) -> "mujoco.MjModel":
@@ -156,7 +154,7 @@ class Swimmer(GoalEnv):
             first, last = jnp.zeros(2), _GOAL_RADIUS * jnp.sqrt(radius) * _direction(2 * jnp.pi * turn)
         middle = first if start is None else jnp.asarray(start, float)
         if self.maze:
-            middle = middle + jnp.stack(self._pushes(middle[0], middle[1], LENGTH / 2 + RADIUS)[:2])
+            middle = middle + jnp.stack(self._walls.pushes(middle[0], middle[1], LENGTH / 2 + RADIUS)[:2])
         body = SwimmerState(
             middle=middle,
             angle=jax.random.uniform(angle_key, minval=-jnp.pi, maxval=jnp.pi),
@@ -187,8 +185,9 @@ class Swimmer(GoalEnv):
         for _ in range(_SUBSTEPS):
             turned = angle + turn / _SUBSTEPS, joints + turns / _SUBSTEPS
             x, y = self._points(middle + shift / _SUBSTEPS, *turned)
-            push = [jnp.maximum(axis.max(), 0) + jnp.minimum(axis.min(), 0) for axis in self._pushes(x, y, RADIUS)[:2]]
-            free = self._pushes(x + push[0], y + push[1], RADIUS)[2].min() >= _CLEARANCE
+            pushes = self._walls.pushes(x, y, RADIUS)[:2]
+            push = [jnp.maximum(axis.max(), 0) + jnp.minimum(axis.min(), 0) for axis in pushes]
+            free = self._walls.pushes(x + push[0], y + push[1], RADIUS)[2].min() >= CLEARANCE
             middle = jnp.where(free, middle + shift / _SUBSTEPS + jnp.stack(push), middle)
             angle, joints = (jnp.where(free, new, old) for new, old in zip(turned, (angle, joints), strict=True))
         return body.replace(middle=middle, angle=angle, joints=joints)
@@ -197,45 +196,6 @@ class Swimmer(GoalEnv):
         """x and y [D] of the discs' centers, from the free end of the first link."""
         angles = angle + _relative_angles(joints)
         return middle[0] + self._discs @ jnp.cos(angles), middle[1] + self._discs @ jnp.sin(angles)
-
-    def _pushes(self, x: jax.Array, y: jax.Array, radius: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Displacements along x and y that move discs out of walls, and distances of centers to walls (-1 inside one).
-
-        All [...] in meters; separate arrays of x and y are faster on a CPU. Exact for the nearest wall if the radius,
-        and the depth of a center in a wall, are below half a cell.
-        """
-        assert self.maze is not None
-        size = self.maze.cell_size
-
-        def axis(position, origin):
-            at = (position - origin) / size + 0.5  # in cells: cell i spans [i, i + 1)
-            half = jnp.floor(2 * at)  # index of the half cell, which has one neighboring cell
-            side = 2 * (half - 2 * jnp.floor(half / 2)) - 1  # the side of that neighbor, +-1
-            return half.astype(int), side, size * jnp.abs(at - jnp.round(at))  # and its distance
-
-        (i, x_side, x_gap), (j, y_side, y_gap) = axis(x, self.maze.origin[0]), axis(y, self.maze.origin[1])
-        beside = self._quarters[i, j]
-        inside, x_wall, y_wall, corner = (beside & bit > 0 for bit in (1, 2, 4, 8))
-        # A center in a wall leaves through the nearest free face, or through both faces if only the diagonal cell is
-        # free. Then it is in that cell, and the walls beside that cell count.
-        across = inside & x_wall & y_wall & ~corner
-        by_x = across | (inside & ~x_wall & (y_wall | (x_gap <= y_gap)))
-        by_y = across | (inside & ~y_wall & ~by_x)
-        x_wall, y_wall = (
-            jnp.where(inside, by_y & ~by_x & corner, x_wall),
-            jnp.where(inside, by_x & ~by_y & corner, y_wall),
-        )
-        # A center in a free cell is pushed back from the faces, or from the corner if no face is a wall.
-        corner = corner & ~(inside | x_wall | y_wall)
-        to_corner = jnp.sqrt(x_gap**2 + y_gap**2 + 1e-12)
-        back = jnp.where(corner, jnp.minimum(1 - radius / to_corner, 0), 0)
-
-        def push(by, wall, gap):
-            return jnp.where(by, gap + radius, jnp.where(wall, jnp.minimum(gap - radius, 0), back * gap))
-
-        faces = jnp.minimum(jnp.where(x_wall, x_gap, jnp.inf), jnp.where(y_wall, y_gap, jnp.inf))
-        distance = jnp.where(inside, -1.0, jnp.minimum(faces, jnp.where(corner, to_corner, jnp.inf)))
-        return x_side * push(by_x, x_wall, x_gap), y_side * push(by_y, y_wall, y_gap), distance
 
     def _observe(self, body: SwimmerState) -> jax.Array:
         return jnp.concatenate([body.middle, _direction(body.angle), body.joints, body.goal])
@@ -315,18 +275,5 @@ def _middles(links: int) -> np.ndarray:
 
 
 def discs(links: int) -> np.ndarray:
-    """The same matrix [D, N] for the centers of discs: one at each end of a link, and evenly spaced between."""
-    each = math.ceil(LENGTH / links / _SPACING - 1e-9)
-    position = np.arange(links * each + 1) / each  # along the body, in links
-    reach = np.clip(position[:, None] - np.arange(links), 0, 1)  # the share of each link before that position
-    return (reach - (np.tri(links, k=-1) + np.eye(links) / 2).mean(0)) * LENGTH / links
-
-
-def _quarter_walls(maze: Maze) -> np.ndarray:
-    """Bit masks of walls for the quarters of all cells [2 rows, 2 columns]: 1 if the cell is wall, 2 if its neighbor
-    along x is, 4 along y, 8 across the corner."""
-    walls = np.pad(maze.walls, 1, constant_values=True)
-    i, j = np.indices((2 * maze.shape[0], 2 * maze.shape[1]))
-    here, there = (i // 2 + 1, j // 2 + 1), (i // 2 + 2 * (i % 2), j // 2 + 2 * (j % 2))
-    around = walls[here], walls[there[0], here[1]], walls[here[0], there[1]], walls[there]
-    return sum(bit * wall for bit, wall in zip((1, 2, 4, 8), around, strict=True)).astype(np.int32)
+    """The same matrix [D, N] for the centers of the discs."""
+    return (along_chain(links, LENGTH / links) - (np.tri(links, k=-1) + np.eye(links) / 2).mean(0)) * LENGTH / links

@@ -2,9 +2,10 @@
 
     python examples/where_depth_pays/report.py
 
-The protocol and the runs are in ``examples/where_depth_pays.py``. ``screen.csv`` holds the candidates and
-``confirm.csv`` the confirming runs, a row for each evaluation. The picture and the part of the page between its two
-markers are made of them.
+The protocol and the runs are in ``examples/where_depth_pays.py``. With a row for each evaluation, ``screen.csv`` holds
+the candidates, ``confirm.csv`` the confirming runs, ``later.csv`` the worlds that were tried after them and
+``starts.csv`` other starts of the networks. ``first_updates.csv`` has a row for each of the first updates from each
+start. The picture and the part of the page between its two markers are made of them.
 """
 
 import math
@@ -23,6 +24,9 @@ PAGE = HERE.parents[1] / "docs" / "explanation" / "where-depth-pays.md"
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 LAST = 5  # evaluations whose mean success is a run's score
 DEEP, SHALLOW, START = 16, 4, "quiet"  # what is compared
+SIDE_BY_SIDE = ("swimmer_u_maze",)  # of the worlds in later.csv
+_FIRST = ("losses", "entropy")  # of the first updates
+FILES = ("confirm.csv", "screen.csv", "later.csv", "starts.csv", "first_updates.csv")  # the arguments of ``results``
 ARM = ["world", "depth", "width", "start"]  # what the runs of an arm have in common
 
 
@@ -47,20 +51,25 @@ def arms(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{world}, depth {depth}, width {width}, start {start}", arm
 
 
-def comparisons(runs: pd.DataFrame) -> dict[str, tuple[list[float], list[float], Comparison]]:
-    """Scores of depth 16 and of depth 4 in each comparison of the protocol, and the verdict."""
+def controls(runs: pd.DataFrame) -> tuple[list[float], dict[str, list[float]]]:
+    """Scores of depth 16 in a world, and of depth 4 in each comparison of the protocol; none where no run is longer."""
     runs = runs[runs.start == START]
     deep, shallow = runs[runs.depth == DEEP], runs[runs.depth == SHALLOW]
     width, budget = int(deep.width.iloc[0]), int(deep.env_steps.max())
     seconds = float(deep[(deep.complete == 1) & (deep.env_steps == budget)].train_seconds.mean())
     narrow, wide = shallow[shallow.width == width], shallow[shallow.width > width]
-    groups = {
+    longer = [arm if arm.env_steps.max() > budget else arm[:0] for arm in (narrow, wide)]
+    return scores(deep), {
         "as many updates": scores(narrow, budget),
         "as many parameters": scores(wide, budget),
-        "as many seconds": scores(narrow, seconds=seconds),
-        "as many parameters and seconds": scores(wide, seconds=seconds),
+        "as many seconds": scores(longer[0], seconds=seconds),
+        "as many parameters and seconds": scores(longer[1], seconds=seconds),
     }
-    own = scores(deep)
+
+
+def comparisons(runs: pd.DataFrame) -> dict[str, tuple[list[float], list[float], Comparison]]:
+    """Scores of depth 16 and of depth 4 in each comparison of the protocol, and the verdict."""
+    own, groups = controls(runs)
     return {name: (own, other, compare(own, other, len(groups), largest=1)) for name, other in groups.items()}
 
 
@@ -91,6 +100,39 @@ def table(runs: pd.DataFrame) -> str:
         ]
         cells = [world, str(depth), str(width), start, f"{parameters:,}", *cost, " ".join(texts), mean]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def worlds(runs: pd.DataFrame) -> str:
+    """A row for each world that was tried later: scores of depth 16, and of depth 4 in each comparison.
+
+    Seconds are compared only in the worlds whose runs trained side by side.
+    """
+    heads = ["world", "depth 16"]
+    lines = []
+    for world, own in runs.groupby("world", sort=False):
+        deep, groups = controls(own)
+        heads[2:] = groups
+        shown = [[] if "seconds" in name and world not in SIDE_BY_SIDE else found for name, found in groups.items()]
+        lines.append(f"| {world} | {' | '.join(_numbers(values) for values in (deep, *shown))} |")
+    heads[2] = f"depth 4: {heads[2]}"
+    return "\n".join([f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads), *lines])
+
+
+def starts(runs: pd.DataFrame, updates: pd.DataFrame) -> str:
+    """A row for each start of the networks: what the first updates do, and what depth 16 reaches in the open plane."""
+    runs = runs[(runs.world == "swimmer") & (runs.depth == DEEP) & (runs.width == 32)]
+    heads = ["start", *(f"depth {depth:,}, {words}" for depth in sorted(updates.depth.unique()) for words in _FIRST)]
+    lines = [f"| {' | '.join(heads)} | success, each seed |", "|" + " --- |" * (len(heads) + 1)]
+    for start, own in updates.groupby("start", sort=False):
+        cells = [str(start).replace("_", " ")]
+        for _, first in own.sort_values("update").groupby("depth"):
+            cells += [
+                f"{first.actor_loss.iloc[0]:.1f}, {first.critic_loss.iloc[0]:,.1f}",
+                " ".join(f"{entropy:.1f}" for entropy in first.entropy.iloc[:4]),
+            ]
+        trained = [score(run) for _, run in runs[runs.start == start].groupby("seed")]
+        lines.append(f"| {' | '.join(cells)} | {_numbers(trained)} |")
     return "\n".join(lines)
 
 
@@ -153,7 +195,9 @@ def headline(runs: pd.DataFrame) -> str:
     return f"Depth 16 reaches more goals than depth 4 after {' and after '.join(won)}"
 
 
-def results(confirm: pd.DataFrame, screen: pd.DataFrame) -> str:
+def results(
+    confirm: pd.DataFrame, screen: pd.DataFrame, later: pd.DataFrame, other_starts: pd.DataFrame, updates: pd.DataFrame
+) -> str:
     """The part of the page that is made of the runs."""
     parts = [
         f"**{headline(confirm)}.**",
@@ -165,16 +209,26 @@ def results(confirm: pd.DataFrame, screen: pd.DataFrame) -> str:
         "## The candidates",
         "One to three seeds each, which claim nothing.",
         table(screen),
+        "## Worlds that were tried later",
+        "One or two seeds each, which claim nothing.",
+        worlds(later),
+        "Their runs, with the score at the end of each. They trained two at a time while the machine did other work. "
+        "So their seconds compare only in the U maze, where depth 16 and depth 4 at width 64 ran side by side.",
+        table(later),
+        "## Other starts",
+        "Losses of actor and critic at the first update of fresh networks of width 64 on normal inputs, and the "
+        "policy's entropy in nats before updates 1 to 4; then the score of depth 16, width 32 in the open plane.",
+        starts(pd.concat([screen, other_starts]), updates),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
-    confirm, screen = pd.read_csv(HERE / "confirm.csv"), pd.read_csv(HERE / "screen.csv")
+    tables = [pd.read_csv(HERE / name) for name in FILES]
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    page = f"{before}{BEGIN}\n{results(confirm, screen)}\n{END}{rest.split(END)[1]}"
+    page = f"{before}{BEGIN}\n{results(*tables)}\n{END}{rest.split(END)[1]}"
     atomic_files.write(PAGE, page.encode())
-    charts.save(plot(confirm, headline(confirm)), PAGE.with_suffix(".png"))
+    charts.save(plot(tables[0], headline(tables[0])), PAGE.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ TRAINED = [
     "point_u_maze",
     "swimmer",
     "swimmer_u_maze",
+    "planar_arm",
     "ant",
     "ant_u_maze",
     "ant_ball",

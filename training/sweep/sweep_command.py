@@ -203,7 +203,7 @@ def _default_jobs() -> int:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Parent of the run directories.")
 @click.option(
     "--preset",
-    help="Settings to start from: paper, laptop or smoke.  [default: laptop for point and swimmer, else paper]",
+    help="Settings to start from: paper, laptop or smoke.  [default: laptop for bodies of plain jax, else paper]",
 )
 @click.option("--algorithm", help=f"Learning algorithms: {', '.join(registry.NAMES)}.  [default: crl]")
 @click.option("--depth", help="Layers in residual blocks, for actor and critic.")

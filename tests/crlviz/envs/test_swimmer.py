@@ -348,7 +348,7 @@ def test_pushes_against_brute_force(knots):
         return np.where(out > 0, out, -np.hypot(*np.maximum(np.abs(points[:, None] - free) - half, 0).T).min(0))
 
     before = signed_distance(points)
-    x, y, distance = (np.asarray(a, float) for a in jax.jit(lambda p: knots._pushes(*p, radius))(points.T))
+    x, y, distance = (np.asarray(a, float) for a in jax.jit(lambda p: knots._walls.pushes(*p, radius))(points.T))
     near = (before > 0) & (before < 0.6)
     np.testing.assert_allclose(distance[near], before[near], atol=1e-5)
     assert (distance[before < -1e-5] == -1).all()
