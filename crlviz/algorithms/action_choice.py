@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from crlviz.errors import UsageError
 
 if TYPE_CHECKING:
     import jax
+
+    from crlviz.agent import Agent
 
 _TEXT = re.compile(r"(mean|sample)|best-of-(\d{1,4})|softmax-(\d{1,4})(?::([\d.e+-]+))?")
 FORMS = "mean, sample, best-of-K, softmax-K or softmax-K:TAU, such as best-of-16 or softmax-16:0.5"
@@ -60,9 +63,21 @@ class ActionChoice:
 
         if self.samples and not isinstance(algorithm, HasQ):
             raise UsageError(
-                f"{where}: {self.text} chooses by Q, which the algorithm {algorithm.name} does not have for these "
-                "goals; take mean or sample"
+                f"{where}: {self.text} chooses by Q, which the algorithm {algorithm.name} does not have; take mean or "
+                "sample"
             )
+
+
+def for_agents(text: str, agents: Sequence["Agent"]) -> ActionChoice:
+    """The rule of a text, for agents that can follow it.
+
+    Raises:
+      UsageError: no such rule, or an agent has no critic to choose by.
+    """
+    choice = read(text)
+    for agent in agents:
+        choice.check(agent.algorithm, str(agent.source))
+    return choice
 
 
 def read(text: str) -> ActionChoice:

@@ -22,9 +22,8 @@ from crlviz.algorithms.base import (
 )
 from crlviz.algorithms.contrastive_losses import LOSSES, contrastive_loss
 from crlviz.algorithms.energies import ENERGIES, Energy
-from crlviz.algorithms.optimizer import adam, norm
+from crlviz.algorithms.optimizer import adam, network_step, norm
 from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params, apply
-from crlviz.networks.sphere import project
 from crlviz.networks.squashing import LOG_PROBS
 from crlviz.options import check_choice
 
@@ -298,17 +297,11 @@ class Contrastive(Algorithm):
         """Apply one Adam step, then projections; return the learner unchanged where ``skip`` is true."""
         rates = self.config.learning_rate, self.config.temperature_learning_rate
         actor_grad, critic_grad, alpha_grad = gradients
-        actor = adam(rates[0], actor_grad, learner.actor_optimizer, learner.actor, skip)
-        critic = adam(rates[0], critic_grad, learner.critic_optimizer, learner.critic, skip)
+        shapes = self.actor.config, self.critic.config
+        actor = network_step(shapes[0], rates[0], actor_grad, learner.actor_optimizer, learner.actor, skip)
+        critic = network_step(shapes[1], rates[0], critic_grad, learner.critic_optimizer, learner.critic, skip)
         alpha = adam(rates[1], alpha_grad, learner.alpha_optimizer, learner.log_alpha, skip)
-        return Learner(
-            project(actor[0], skip) if self.actor.config.sphere else actor[0],
-            project(critic[0], skip) if self.critic.config.sphere else critic[0],
-            alpha[0],
-            actor[1],
-            critic[1],
-            alpha[1],
-        )
+        return Learner(actor[0], critic[0], alpha[0], actor[1], critic[1], alpha[1])
 
 
 @dataclass(frozen=True)

@@ -323,7 +323,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Critic:
-    """Q(s, a, g) = -||phi(s, a) - psi(g)||; higher means closer. ``trunk`` is that of ``apply``."""
+    """The encoders phi(s, a) and psi(g) of a contrastive critic. ``trunk`` is that of ``apply``."""
 
     config: NetworkConfig
     state_size: int
@@ -356,10 +356,6 @@ class Critic:
     def psi(self, params: Params, goal: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of goals [..., goal]."""
         return apply(self.trunk, [(self.network, params["psi"], goal)])[0][0]
-
-    def q(self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
-        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]."""
-        return -distance(self.phi(params, state, action), self.psi(params, goal))
 
 
 def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Array:
