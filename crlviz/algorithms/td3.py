@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.algorithms.base import Batch, check_positive
+from crlviz.algorithms.base import Batch, check_positive, shapes
 from crlviz.algorithms.optimizer import adam, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.errors import UsageError
+from crlviz.networks import flops
 from crlviz.networks.policies import DeterministicActor
 from crlviz.networks.residual import Params
 
@@ -111,6 +112,15 @@ class TD3(QLearning):
             updates=jnp.zeros((), int),
             last=ActorLoss(jnp.zeros(()), jnp.zeros(())),
         )
+
+    def cost(self, batch_size: int) -> dict[str, int]:
+        """As of any algorithm; an update has its share of the actor's step."""
+        cost, plain = super().cost(batch_size), self.plain
+        learner = jax.eval_shape(lambda: plain.init(jax.random.key(0)))
+        batch = shapes(self.rows, self.sizes, batch_size)
+        step = flops.count(jax.grad(plain.actor_loss), learner.actor, learner.critic, batch)
+        without = round(step * (1 - 1 / self.config.policy_delay))
+        return cost | {"flops_per_update": cost["flops_per_update"] - without}
 
     def trained(self, learner: TD3Learner) -> Any:
         return learner.actor, learner.critic
