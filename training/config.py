@@ -11,6 +11,7 @@ from typing import Any
 
 from crlviz import envs
 from crlviz.algorithms import registry
+from crlviz.algorithms.cmd import CMDConfig
 from crlviz.algorithms.crl import CRLConfig
 from crlviz.algorithms.gcbc import GCBCConfig
 from crlviz.algorithms.gcsl import GCSLConfig
@@ -37,8 +38,10 @@ class TrainConfig:
       seed: seed of all random keys.
       algorithm: name of the learning algorithm.
       actor, critic: network shapes; phi and psi share the critic's.
-      crl, sac, td3, gcsl, gcbc: settings of the update. Each algorithm's file in ``crlviz/algorithms`` has such a
+      crl, cmd, sac, td3, gcsl, gcbc: settings of the update. Each algorithm's file in ``crlviz/algorithms`` has such a
         section; that of the run's algorithm applies, and config.json holds no other.
+      explore: how actions are chosen that fill the buffer, as in ``action_choice.read``: sample, or by the critic
+        best-of-K or softmax-K of K samples. Evaluations during training take the mean.
       num_envs: environments stepped in parallel.
       unroll: steps of each environment in a training step.
       updates: gradient updates in a training step.
@@ -83,10 +86,12 @@ class TrainConfig:
     actor: NetworkConfig = field(default_factory=NetworkConfig)
     critic: NetworkConfig = field(default_factory=NetworkConfig)
     crl: CRLConfig = field(default_factory=CRLConfig)
+    cmd: CMDConfig = field(default_factory=CMDConfig)
     sac: SACConfig = field(default_factory=SACConfig)
     td3: TD3Config = field(default_factory=TD3Config)
     gcsl: GCSLConfig = field(default_factory=GCSLConfig)
     gcbc: GCBCConfig = field(default_factory=GCBCConfig)
+    explore: str = "sample"
     num_envs: int = 512
     unroll: int = 62
     updates: int = 800
@@ -163,6 +168,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "critic.start": "quiet",
         "crl.initial_temperature": 0.3,
         "crl.temperature_learning_rate": 1e-3,
+        "sac.initial_temperature": 0.1,
+        "sac.temperature_learning_rate": 1e-3,
         "num_envs": 64,
         "unroll": 150,
         "updates": 32,

@@ -70,7 +70,7 @@ def describe(path: Path) -> str:
         switches += ["hyperspherical"] if network.get("sphere") else []
         switches += [] if network.get("start", "paper") == "paper" else [f"begun {network['start']}"]
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
-        for part, tree in sorted(params.items()) if params.keys() == {"phi", "psi"} else [(name, params)]:
+        for part, tree in [(name, params)] if "stem" in params else sorted(params.items()):
             lines.append(f"{part:12}{_size(tree):12,}  {shape}")
     if "temperature.safetensors" in checkpoint.files:
         (log_alpha,) = checkpoint.read("temperature", max_bytes=8).values()
