@@ -216,7 +216,7 @@ def test_other_package_versions_give_a_one_line_warning(crlviz, toy_run, tmp_pat
     run = shutil.copytree(toy_run, tmp_path / "run")
     config = RunDirectory(run).read_config()
     RunDirectory(run).write_config(config | {"versions": {"brax": "0.0.9"}})
-    agent._warn_once.cache_clear()
+    agent.warn_once.cache_clear()
     code, _, err = crlviz("inspect", run)
     assert code == 0
     assert err.startswith("Warning: trained under brax 0.0.9 (here ")
