@@ -285,7 +285,7 @@ def load(path: str | Path) -> Agent:
         _check_shapes(agent.params[name], expected, f"{name}.safetensors", agent)
     _warn_of_versions(checkpoint.config.get("versions"))
     if checkpoint.config["format"] == 1:
-        _warn_once(
+        warn_once(
             f"{checkpoint.run.path} is of an early crlviz, without a checksum of its config.json: edits to it go "
             "unnoticed"
         )
@@ -331,11 +331,12 @@ def _warn_of_versions(versions: Any) -> None:
     versions = versions if isinstance(versions, dict) else {}
     recorded = [(name, printable(versions[name])) for name in ("jax", "brax") if versions.get(name)]
     if other := [f"{name} {old} (here {version(name)})" for name, old in recorded if old != version(name)]:
-        _warn_once(f"trained under {' and '.join(other)}: its environment may step differently")
+        warn_once(f"trained under {' and '.join(other)}: its environment may step differently")
 
 
 @cache
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
+    """Warn of this once in a process; ``warn_once.cache_clear()`` forgets what was said."""
     warnings.warn(text, stacklevel=4)
 
 

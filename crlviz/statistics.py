@@ -98,7 +98,7 @@ def compare(
     low, high = map(float, interval(a, b, comparisons))
     spread = math.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2))
     varies = spread > _ROUNDING * max(abs(a).max(), abs(b).max())
-    detectable = spread * _detectable(len(a), len(b), comparisons) if varies else 0.0
+    detectable = spread * detectable_difference(len(a), len(b), comparisons) if varies else 0.0
     detectable = detectable if detectable <= largest else math.inf
     return Comparison(difference, low, high, int(low > 0) - int(high < 0), detectable, seeds, comparisons)
 
@@ -123,7 +123,7 @@ def _half_width(seeds: int, comparisons: int) -> float:
 
 
 @cache
-def _detectable(n: int, m: int, comparisons: int) -> float:
+def detectable_difference(n: int, m: int, comparisons: int) -> float:
     """The difference, in standard deviations of normal scores, that n against m seeds find with a power of 80 %."""
     rng = np.random.default_rng(0)
     spread = np.sqrt(np.maximum(*(rng.chisquare(k - 1, 20_000) / (k - 1) for k in (n, m))))

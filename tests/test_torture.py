@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("script", "count"), [("damage", 27), ("states", 16), ("pickles", 70), ("interrupts", 4)])
+@pytest.mark.parametrize(
+    ("script", "count"),
+    [
+        ("damage", 27),
+        ("states", 16),
+        ("pickles", 70),
+        pytest.param("interrupts", 4, marks=pytest.mark.slow),  # twelve processes that start jax
+    ],
+)
 def test_a_little_of_it(script, count):
     command = [sys.executable, "-m", f"tests.torture.{script}", "--count", str(count), "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])

@@ -234,7 +234,7 @@ def _placed(env: GoalEnv, state: Any, positions: Any, goals: Any) -> jax.Array:
 def _with_correlations(q: np.ndarray, meaning: "Meaning", shared: xr.Dataset) -> xr.Dataset:
     """Dataset of a checkpoint's Q [P, X, Y] and its rank correlation with each distance."""
     kinds = shared.distance_kind.values
-    correlation = np.stack([_spearman(q, -shared[kind].values) for kind in kinds], axis=-1)
+    correlation = np.stack([spearman(q, -shared[kind].values) for kind in kinds], axis=-1)
     attrs = {"long_name": "Spearman correlation of Q with minus the distance", "units": "1"}
     fixed = shared.geodesic.dims[0]
     return xr.Dataset(
@@ -245,7 +245,7 @@ def _with_correlations(q: np.ndarray, meaning: "Meaning", shared: xr.Dataset) ->
     )
 
 
-def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's correlation [P] of a [P, ...] and b [P, ...] where b is finite; NaN if one is constant."""
     result = np.full(len(a), np.nan)
     for index, known in enumerate(np.isfinite(b)):

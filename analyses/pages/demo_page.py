@@ -50,12 +50,7 @@ def report(runs: Sequence["Run"], out: Path, *, env: str, quick: bool) -> Path:
         "curves": curves(data),
         "efficiency": efficiency.panels(data, metric="success", costs=("gradient_steps", "parameters", "seconds")),
     }
-    for name, picture in pictures.items():
-        charts.save(picture, out / f"{name}.png")
-    datasets.save(maps, out / "heatmaps.nc")
-    table.assign(scores=[" ".join(f"{score:.3f}" for score in scores) for scores in table.scores]).to_csv(
-        out / "results.csv", index=False, float_format="%.6g"
-    )
+    _save(out, pictures, maps, table)
     first = [run for run in agents if run.seed == SHOWN_SEED]
     film(first, out / "film.gif")
     verdicts, comparisons = findings(table, kinds), compared(table, kinds)
@@ -92,6 +87,16 @@ def report(runs: Sequence["Run"], out: Path, *, env: str, quick: bool) -> Path:
     for sentence in verdicts:
         click.echo(f"  {sentence}")
     return index
+
+
+def _save(out: Path, pictures: Mapping[str, alt.TopLevelMixin], maps: xr.Dataset, table: pd.DataFrame) -> None:
+    """Save the pictures, the maps of Q and the table of results as files."""
+    for name, picture in pictures.items():
+        charts.save(picture, out / f"{name}.png")
+    datasets.save(maps, out / "heatmaps.nc")
+    table.assign(scores=[" ".join(f"{score:.3f}" for score in scores) for scores in table.scores]).to_csv(
+        out / "results.csv", index=False, float_format="%.6g"
+    )
 
 
 def compared(table: pd.DataFrame, kinds: Sequence["Kind"]) -> dict[str, statistics.Comparison]:

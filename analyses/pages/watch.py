@@ -51,20 +51,20 @@ def command(run: Path, trainer: int | None) -> None:
     if trainer is None:
         _check_run(run)
     os.nice(19)
-    _set_session_nice(_NICE)
+    set_session_nice(_NICE)
     os.environ["JAX_PLATFORMS"] = "cpu"  # before importing jax: leave the GPU memory to the trainer
     drawn, next_time = None, 0.0
-    previous = _progress(run) if trainer is not None else None  # a finished run that is about to be extended
-    if _progress(run) is None:
+    previous = progress_of(run) if trainer is not None else None  # a finished run that is about to be extended
+    if progress_of(run) is None:
         click.echo(f"waiting for the first checkpoint of {run}", err=True)
     while True:
         orphan = trainer is not None and os.getppid() != trainer
         if trainer is None and not run.exists():
             raise CrlvizError(f"{run} was removed")
-        progress = _progress(run)
+        progress = progress_of(run)
         over = orphan or (progress is not None and progress[2] and progress != previous)
         if over:
-            _set_session_nice(0)  # training has ended
+            set_session_nice(0)  # training has ended
         if progress and (over or (progress != drawn and time.monotonic() >= next_time)):
             start = time.process_time()
             try:
@@ -81,7 +81,7 @@ def command(run: Path, trainer: int | None) -> None:
         click.echo(f"wrote {run / 'watch' / 'index.html'}")
 
 
-def _set_session_nice(nice: int) -> None:
+def set_session_nice(nice: int) -> None:
     """Set the nice value of this session if this process leads it.
 
     With autogroups (see sched(7)) Linux first divides the CPU equally between sessions; the nice value of a process
@@ -101,7 +101,7 @@ def _check_run(run: Path) -> None:
         raise UsageError(f"{run} was imported and is not training; crlviz heatmap {run} draws its heatmap")
 
 
-def _progress(run: Path) -> tuple[int, int, bool] | None:
+def progress_of(run: Path) -> tuple[int, int, bool] | None:
     """Progress of a run; None before its first checkpoint.
 
     Returns:
@@ -144,7 +144,7 @@ def write(run: Path, *, over: bool) -> Path:
         success=float(last.success),
         curves=base64.b64encode(curves).decode(),
         now=time.strftime("%H:%M:%S"),
-        **{"refresh": _REFRESH_SECONDS} | _heatmap(agent) | _clip(agent),
+        **{"refresh": _REFRESH_SECONDS} | _heatmap(agent) | clip_of(agent),
     )
     folder = run / "watch"
     with atomic_files.errors_naming(folder):  # without parents: do not recreate a removed run
@@ -187,7 +187,7 @@ def _heatmap(agent: "Agent") -> dict[str, str]:
     return {"map": base64.b64encode(charts.render(q_map.plot(dataset, tips=False), ".png")).decode()}
 
 
-def _clip(agent: "Agent") -> dict[str, Any]:
+def clip_of(agent: "Agent") -> dict[str, Any]:
     """GIF of the deterministic policy, or the reason why there is none. A point goes to all goals, others to one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.gif"

@@ -37,7 +37,7 @@ def init(sys: System, q: jax.Array, qd: jax.Array) -> MjxState:
     def forward(q: jax.Array, qd: jax.Array) -> MjxState:
         return _state(sys, mjx.forward(sys, mjx.make_data(sys).replace(qpos=q, qvel=qd)))
 
-    return _sequential_on_cpu(forward)(q, qd)
+    return sequential_on_cpu(forward)(q, qd)
 
 
 def step(sys: System, state: MjxState, control: jax.Array) -> MjxState:
@@ -47,10 +47,10 @@ def step(sys: System, state: MjxState, control: jax.Array) -> MjxState:
         data = mjx.make_data(sys).replace(qpos=state.q, qvel=state.qd, qacc_warmstart=state.warmstart, ctrl=control)
         return _state(sys, mjx.step(sys, data))
 
-    return _sequential_on_cpu(advance)(state, control)
+    return sequential_on_cpu(advance)(state, control)
 
 
-def _sequential_on_cpu(function: Callable[..., MjxState]) -> Callable[..., MjxState]:
+def sequential_on_cpu(function: Callable[..., MjxState]) -> Callable[..., MjxState]:
     """Make ``vmap`` of a function a sequential loop over the batch on a CPU; on other devices, change nothing.
 
     XLA's CPU programs for batched MJX are far slower per element than the unbatched program.

@@ -230,16 +230,11 @@ def _backward(how: FusedTrunk, width: int, of: Any, saved: Any, *, learned: bool
 
         def through_norm(g: jax.Array, normal: jax.Array, inverse: jax.Array, *vectors: Any, number: Any) -> jax.Array:
             """The gradient of what LayerNorm normalizes, from that of Swish's result; ``number`` of the layer."""
-            scale, shift = vectors
-            z, gate = _gate(normal, scale, shift)
-            of_z = g * (gate * (1 + z * (1 - gate)))
-            by_normal = of_z * normal
-            mean, along = ((each * scale[None]).sum(1)[:, None] / width for each in (of_z, by_normal))
-            of_y = inverse[:, None] * (of_z * scale[None] - mean - normal * along)
+            gradients = _through_norm(g, normal, inverse, *vectors, width)
             if learned:
-                for which, values in enumerate((of_y, by_normal, of_z)):
+                for which, values in enumerate(gradients):
                     sums[which, number, program, :] = values.sum(0)
-            return of_y
+            return gradients[0]
 
         def load(index: Any, layer: int) -> tuple[jax.Array, ...]:
             _, _, scale, shift = layers[layer]
@@ -267,6 +262,17 @@ def _backward(how: FusedTrunk, width: int, of: Any, saved: Any, *, learned: bool
     # A layer's normalized values are not needed once its gradient is known, which may then take their place in memory.
     alias = (lambda network, result: (network[2], result[1])) if learned and how.stored == jnp.float32 else None
     return _launch(how, "trunk_backward", padded, body, programs, networks, [result] * len(networks), alias)
+
+
+def _through_norm(
+    g: jax.Array, normal: jax.Array, inverse: jax.Array, scale: jax.Array, shift: jax.Array, width: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gradients [rows, padded width] of what LayerNorm normalizes, of its scale in each row, and of its shift."""
+    z, gate = _gate(normal, scale, shift)
+    of_z = g * (gate * (1 + z * (1 - gate)))
+    by_normal = of_z * normal
+    mean, along = ((each * scale[None]).sum(1)[:, None] / width for each in (of_z, by_normal))
+    return inverse[:, None] * (of_z * scale[None] - mean - normal * along), by_normal, of_z
 
 
 def _normalize(y: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:

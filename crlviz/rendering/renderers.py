@@ -199,7 +199,7 @@ class RayRenderer:
         colors, depth = self._cast(eye, rays, camera, exclude=glass)
         if glass >= 0:
             near = self._rays_near(eye, rays, glass)
-            geom, distance, normal = self._hits(eye, rays[near], exclude=-1)
+            geom, distance, normal = self.hits(eye, rays[near], exclude=-1)
             front = np.isin(geom, self._glass) & ((distance < depth[near]) | (depth[near] < 0))
             near, rgba = near[front], self._colors[geom[front]]
             shade = self._shade(rgba[:, :3], normal[front], rays[near], np.ones(len(near), bool))
@@ -220,7 +220,7 @@ class RayRenderer:
         close = squared_distance < (1.05 * self._model.geom_rbound[geoms]) ** 2
         return np.flatnonzero(((along > 0) & close).any(axis=1))
 
-    def _hits(self, origin: np.ndarray, rays: np.ndarray, exclude: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def hits(self, origin: np.ndarray, rays: np.ndarray, exclude: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First hits of rays [n, 3] from a point: geom [n] (-1: none), distance [n] in meters, normal [n, 3]."""
         count = len(rays)
         geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.zeros(3 * count)
@@ -232,7 +232,7 @@ class RayRenderer:
 
     def _cast(self, eye: np.ndarray, rays: np.ndarray, camera: Camera, exclude: int) -> tuple[np.ndarray, np.ndarray]:
         """Colors [n, 3] and depths [n] of rays [n, 3], without the body ``exclude``."""
-        geom, depth, normal = self._hits(eye, rays, exclude)
+        geom, depth, normal = self.hits(eye, rays, exclude)
         colors = np.broadcast_to(np.array(looks.SKY, np.float32), rays.shape).copy()
         hit = geom >= 0
         geom, normal = geom[hit], normal[hit]
@@ -245,7 +245,7 @@ class RayRenderer:
         sun = camera.lookat - 1000 * _sun()
         light = at + 1e-3 * normal - sun
         length = np.linalg.norm(light, axis=1)
-        first = self._hits(sun, light / length[:, None], exclude)[1]
+        first = self.hits(sun, light / length[:, None], exclude)[1]
         lit = (first < 0) | (first > length - 1e-3 * camera.distance)
         colors[hit] = self._shade(paint, normal, rays[hit], lit)
         start, end = (share * camera.distance for share in looks.HAZE)

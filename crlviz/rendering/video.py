@@ -96,7 +96,7 @@ def write(
         raise UsageError(f"{path} is not a video; its name must end in {' or '.join(ENDINGS)}")
     check_rate(fps)
     panels = [panel for row in rows for panel in row]
-    fps = fps or _frame_rate(min(panel.env.dt for panel in panels))
+    fps = fps or frame_rate(min(panel.env.dt for panel in panels))
     count = math.floor(max(panel.seconds for panel in panels) * fps) + 1
     renderers: dict[int, GLRenderer | RayRenderer] = {}
     try:
@@ -108,14 +108,14 @@ def write(
             np.concatenate([np.concatenate([next(film) for film in row], axis=1) for row in films])
             for _ in tqdm(range(count), unit="frame", desc=path.name, disable=None)
         )
-        _encode(path, frames, fps)
+        write_frames(path, frames, fps)
         return next(iter(renderers.values())).name
     finally:
         for renderer in renderers.values():
             renderer.close()
 
 
-def _frame_rate(dt: float) -> float:
+def frame_rate(dt: float) -> float:
     """Frames per second for environment steps of ``dt`` seconds: one frame per n-th step, at most ``_MAX_FPS``."""
     return 1 / (dt * math.ceil(1 / (dt * _MAX_FPS)))
 
@@ -137,7 +137,7 @@ def _film(
         if ground and below:
             inset = _map(panel, ground, below.copy(), step)
             picture.paste(inset, (picture.width - inset.width - 4, 4))
-        yield np.concatenate([_caption(panel, step, size[0]), np.asarray(picture)])
+        yield np.concatenate([caption_picture(panel, step, size[0]), np.asarray(picture)])
         frame += 1
 
 
@@ -153,7 +153,7 @@ def _map(panel: Panel, ground: top_view.Ground, picture: Image.Image, step: int)
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _caption(panel: Panel, step: int, width: int) -> np.ndarray:
+def caption_picture(panel: Panel, step: int, width: int) -> np.ndarray:
     """Two lines of text [height, width, 3]: caption and progress. The height is even, as encoders require."""
     episode, fell = panel.episode, panel.fell
     points = max(9, round(width / 24))
@@ -182,7 +182,7 @@ def _font(text: str, points: int, width: int) -> ImageFont.FreeTypeFont | ImageF
     return font
 
 
-def _encode(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
+def write_frames(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     """Stream frames to ffmpeg and write the file atomically."""
     import imageio_ffmpeg
 

@@ -101,8 +101,8 @@ def test_a_detectable_difference_is_found_with_a_power_of_80_percent(seeds, comp
     spread = 0.1
     many = np.random.default_rng(2).normal(0, spread, 10_000)
     # compare estimates it from the seeds' spread; 10,000 seeds give the true one.
-    effect = statistics.compare(many, many).detectable / statistics._detectable(10_000, 10_000, 1)
-    effect *= statistics._detectable(seeds, seeds, comparisons)
+    effect = statistics.compare(many, many).detectable / statistics.detectable_difference(10_000, 10_000, 1)
+    effect *= statistics.detectable_difference(seeds, seeds, comparisons)
     assert rate((normal(spread, effect), normal(spread)), (seeds, seeds), comparisons) / DRAWS == pytest.approx(
         0.8, abs=0.02
     )
@@ -110,7 +110,7 @@ def test_a_detectable_difference_is_found_with_a_power_of_80_percent(seeds, comp
 
 def test_the_detectable_difference_uses_the_pooled_spread():
     result = statistics.compare([0.4, 0.5, 0.6], [0.4, 0.5, 0.6])
-    assert result.detectable == pytest.approx(0.1 * statistics._detectable(3, 3, 1))
+    assert result.detectable == pytest.approx(0.1 * statistics.detectable_difference(3, 3, 1))
     assert 0.5 < result.detectable < 0.6  # 5.4 standard deviations
     assert f"3 seeds would have found {result.detectable:.2f} or more" in result.words("deeper", "wider")
 

@@ -45,17 +45,13 @@ def test_train_in_a_custom_maze(crlviz, tmp_path):
     assert "point_maze" in (tmp_path / "map.json").read_text()
 
 
-def test_actor_and_critic_can_differ_in_depth(crlviz, tmp_path):
-    code, *_ = crlviz("train", "point_u_maze", "--critic-depth", 8, "--out", tmp_path / "run", *QUICK)
+def test_actor_and_critic_can_differ_in_depth_and_the_evaluation_in_its_environment(crlviz, tmp_path):
+    options = ["--critic-depth", 8, "--eval-env", "point_u_maze_eval"]
+    code, *_ = crlviz("train", "point_u_maze", *options, "--out", tmp_path / "run", *QUICK)
     assert code == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert (config["critic"]["depth"], config["actor"]["depth"]) == (8, 4)
-
-
-def test_eval_env_is_saved(crlviz, tmp_path):
-    code, *_ = crlviz("train", "point_u_maze", "--eval-env", "point_u_maze_eval", "--out", tmp_path / "run", *QUICK)
-    assert code == 0
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["eval_env"] == "point_u_maze_eval"
+    assert config["eval_env"] == "point_u_maze_eval"
 
 
 def test_max_pair_distance_selects_the_environment(crlviz, tmp_path, monkeypatch):
@@ -220,7 +216,7 @@ def test_other_package_versions_give_a_one_line_warning(crlviz, toy_run, tmp_pat
     run = shutil.copytree(toy_run, tmp_path / "run")
     config = RunDirectory(run).read_config()
     RunDirectory(run).write_config(config | {"versions": {"brax": "0.0.9"}})
-    agent._warn_once.cache_clear()
+    agent.warn_once.cache_clear()
     code, _, err = crlviz("inspect", run)
     assert code == 0
     assert err.startswith("Warning: trained under brax 0.0.9 (here ")

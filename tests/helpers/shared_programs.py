@@ -18,10 +18,16 @@ CACHED = functools.cache(REAL)  # counts its misses
 
 
 def of_program(config: TrainConfig) -> TrainConfig:
-    """The config with the defaults of what is no part of a program: the seed, and settings of saving and rewinding."""
+    """The config with the defaults of what is no part of a program: seed, length, settings of saving and rewinding."""
     default = toy_config()
-    others: dict[str, Any] = {name: getattr(default, name) for name in ("seed", *KEEPING) if name != "loss_bound"}
+    names = {"seed", "env_steps", "evaluations", *KEEPING} - {"loss_bound"}
+    others: dict[str, Any] = {name: getattr(default, name) for name in names}
     return dataclasses.replace(config, **others)
+
+
+def toy_programs() -> compiled.Programs:
+    """The programs of the toy config, compiled once in this process."""
+    return CACHED(of_program(toy_config()))
 
 
 @contextmanager

@@ -115,13 +115,13 @@ def test_programs_can_be_made_for_another_platform():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="tells a CPU's programs from a GPU's")
 def test_mjx_steps_a_batch_one_by_one_on_a_cpu_alone():
     """A plan for a GPU must compile the GPU's program: all states at once, not a loop over the batch."""
-    from crlviz.envs.mjx import MjxState, _sequential_on_cpu
+    from crlviz.envs.mjx import MjxState, sequential_on_cpu
 
     def forward(x):
         return MjxState(jax.numpy.sin(x), x, x, x, x)
 
     def text() -> str:
-        return str(jax.make_jaxpr(jax.vmap(_sequential_on_cpu(forward)))(jax.numpy.ones((4, 3))))
+        return str(jax.make_jaxpr(jax.vmap(sequential_on_cpu(forward)))(jax.numpy.ones((4, 3))))
 
     assert "scan" in text()
     with jax_config.made_for("gpu"):

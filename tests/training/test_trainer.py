@@ -77,7 +77,8 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(toy_run, tmp_path):
     for a, b in zip(_metrics(toy_run), _metrics(again), strict=True):
         assert {k: v for k, v in a.items() if k not in TIMES} == {k: v for k, v in b.items() if k not in TIMES}
 
-    other = trainer.train(toy_config(seed=1), tmp_path / "other", progress=False)
+    with shared():
+        other = trainer.train(toy_config(seed=1), tmp_path / "other", progress=False)
     kernels = [(a, b) for a, b in zip(_parameters(toy_run), _parameters(other), strict=True) if a.ndim > 1]
     assert all((a != b).mean() > 0.9 for a, b in kernels)
 

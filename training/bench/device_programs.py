@@ -138,14 +138,14 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         except Exception as error:
             raise UsageError(f"XLA does not take this description of a card: {one_line(error)}") from None
         answers = {"plan": _plan_run, "updates": _compile_updates}
-        return answers[request["order"]](request, functools.partial(_compile, topology.devices[0]))
+        return answers[request["order"]](request, functools.partial(compile_for, topology.devices[0]))
 
 
 # Compiles a function for arguments of given shapes: (function, *shapes) -> (program, seconds).
 _Compile = Callable[..., tuple[Any, float]]
 
 
-def _compile(device: Any, function: Any, *shapes: Any) -> tuple[Any, float]:
+def compile_for(device: Any, function: Any, *shapes: Any) -> tuple[Any, float]:
     import jax
 
     sharding = jax.sharding.SingleDeviceSharding(device)

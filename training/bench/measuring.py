@@ -78,9 +78,9 @@ def measure(
     results["updates"] = []
     for depth, width, rows in shapes:
         case = timing.Case(sizes, depth, width, rows, remat, precision, algorithm)
-        row = _measure_updates(case, depth <= reference_depth and case.has_reference, seeds, seconds)
+        row = measure_updates(case, depth <= reference_depth and case.has_reference, seeds, seconds)
         results["updates"].append(row)
-        click.echo(_line(row))
+        click.echo(table_line(row))
     results["steps"] = [_measure_step(config, seconds) for config in step_configs]
     return results
 
@@ -118,7 +118,7 @@ def _measure_sampling(case: Any, copy_rate: float, seconds: float) -> dict[str, 
     return results
 
 
-def _measure_updates(case: Any, with_reference: bool, seeds: int, seconds: float) -> dict[str, Any]:
+def measure_updates(case: Any, with_reference: bool, seeds: int, seconds: float) -> dict[str, Any]:
     """Measure one row of the table."""
     from training.bench import timing
 
@@ -153,7 +153,7 @@ def _measure_step(config: Any, seconds: float) -> dict[str, Any]:
     return {**size, "seconds": parts}
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def table_line(row: Mapping[str, Any]) -> str:
     """Format a row of the table."""
 
     def number(name: str, width: int, scale: float = 1.0, digits: int = 1) -> str:

@@ -161,7 +161,7 @@ def first_update(kind: str, case: Case, cache: str) -> dict[str, float]:
       ``first_seconds`` of the first update, including tracing and compiling; ``update_seconds`` of the second, which is
       the computation only; ``peak_bytes``, the increase of peak memory over both.
     """
-    _use_cache(cache)
+    use_cache(cache)
     jax.block_until_ready(jnp.zeros(1) + 1)  # initialize the device
     memory_before, start = _peak_bytes(), time.perf_counter()
     updates = case.updates(kind)
@@ -190,7 +190,7 @@ def update_rates(case: Case, with_reference: bool, seeds: int, seconds: float, c
       Updates per second of ``ours``, ``reference``, ``seeds`` (total over all) and ``roofline`` (matrix products only),
       and ``flops``, the FLOPs of one update.
     """
-    _use_cache(cache)
+    use_cache(cache)
     flops = case.built.cost(case.batch_size)["flops_per_update"]
     count = int(min(max(_CALL_FLOPS / flops, MIN_UPDATES), 32))
     calls: dict[str, Callable[[], Any]] = dict(roofline.products(case.batch_size, case.width, case.precision))
@@ -342,7 +342,8 @@ def compile_speed(id: str) -> dict[str, Any]:
     }
 
 
-def _use_cache(cache: str) -> None:
+def use_cache(cache: str) -> None:
+    """Keep this process's compiled programs in a directory."""
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_enable_compilation_cache", True)
 

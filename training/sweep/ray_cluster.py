@@ -127,7 +127,7 @@ class Cluster:
         environment = {} if self.gpus else {"JAX_PLATFORMS": "cpu"}
         if 0 < self.gpus < 1:
             environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * self.gpus:.2f}"
-        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(_train)
+        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(train_jobs)
         jobs = [Job(tuple(arguments), job.log) for arguments in commands]
         return task.remote(jobs, marker, environment, 0 if self.gpus else self.cpus, restart)
 
@@ -246,7 +246,7 @@ def _stop(tasks: Sequence[Any]) -> None:
         ray.wait(list(tasks), num_returns=len(tasks), timeout=process_pool.GRACE_SECONDS)
 
 
-def _train(jobs: Sequence[Job], marker: Path, environment: Mapping[str, str], cores: int, restart: bool) -> int:
+def train_jobs(jobs: Sequence[Job], marker: Path, environment: Mapping[str, str], cores: int, restart: bool) -> int:
     """Run jobs one after another on this node.
 
     Args:
@@ -268,13 +268,13 @@ def _train(jobs: Sequence[Job], marker: Path, environment: Mapping[str, str], co
             "share"
         )
     for job in jobs:
-        _wait_for_locks(job)
-    with _pin_to_cores(cores), contextlib.closing(process_pool.run(jobs, 1, environment, append=restart)) as ticks:
+        wait_for_locks(job)
+    with pin_to_cores(cores), contextlib.closing(process_pool.run(jobs, 1, environment, append=restart)) as ticks:
         codes = [code for _, ended in ticks for _, code in ended]
     return next(filter(None, codes), 0)
 
 
-def _wait_for_locks(job: Job) -> None:
+def wait_for_locks(job: Job) -> None:
     """Wait for the locks of the runs to resume; a lost node may still hold them on the file server."""
     for flag, run in itertools.pairwise(job.arguments):
         if flag == "--resume":
@@ -283,7 +283,7 @@ def _wait_for_locks(job: Job) -> None:
 
 
 @contextlib.contextmanager
-def _pin_to_cores(count: int) -> Iterator[None]:
+def pin_to_cores(count: int) -> Iterator[None]:
     """Context manager: pin this process and its children to ``count`` cores that no other such process uses.
 
     Ray counts cores but assigns none. An abstract socket named after the core marks it as taken: it disappears with

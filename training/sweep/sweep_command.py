@@ -116,14 +116,14 @@ def grouped(cells: Sequence[Cell], at_once: int, *, apart: bool = False) -> list
         groups.sort(key=lambda group: -group.seconds)
         for index, group in enumerate(groups):
             split = [*groups[:index], *group.halves(), *groups[index + 1 :]]
-            if len(group.cells) > 1 and _busy(split, at_once) < _busy(groups, at_once):
+            if len(group.cells) > 1 and busy_seconds(split, at_once) < busy_seconds(groups, at_once):
                 groups = split
                 break
         else:
             return groups
 
 
-def _busy(groups: Sequence[Group], at_once: int) -> list[float]:
+def busy_seconds(groups: Sequence[Group], at_once: int) -> list[float]:
     """Busy seconds of each core, largest first, when the longest groups start first."""
     busy = [0.0] * at_once
     for seconds in sorted((group.seconds for group in groups), reverse=True):

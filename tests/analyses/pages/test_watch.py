@@ -52,7 +52,7 @@ def test_the_page_shows_curves_map_and_clip(unfinished, open_page):
 def test_other_bodies_get_a_short_video(monkeypatch):
     env = FallingPoint("a_body", mazes.get("u_maze", centered=True))  # not the name of a point body
     agent = Handmade(env, lambda observation, key: 0 * observation[..., :2])
-    values = watch._clip(agent)
+    values = watch.clip_of(agent)
     frames = imageio.imread(base64.b64decode(values["clip"]), extension=".gif")
     assert len(frames) == 60  # ten of the episode's fifteen seconds, at six frames per second
     assert frames.shape[2] == 240
@@ -63,7 +63,7 @@ def test_other_bodies_get_a_short_video(monkeypatch):
         raise CrlvizError("there is no encoder")
 
     monkeypatch.setattr(video, "write", fail)
-    assert watch._clip(agent) == {"no_clip": "there is no encoder"}
+    assert watch.clip_of(agent) == {"no_clip": "there is no encoder"}
 
 
 def test_watch_ends_with_its_trainer(unfinished):
@@ -102,9 +102,9 @@ def test_a_run_is_finished_with_its_last_checkpoint(toy_run, tmp_path):
     """Not with its last evaluation: the checkpoint is written in parallel, after the row of metrics."""
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
-    assert watch._progress(run) == (280, 280, True)
+    assert watch.progress_of(run) == (280, 280, True)
     shutil.rmtree(run / "checkpoints" / "280")
-    assert watch._progress(run) == (280, 200, False)
+    assert watch.progress_of(run) == (280, 200, False)
 
 
 def test_the_page_of_a_finished_run_is_drawn_once(toy_run, tmp_path):
@@ -145,7 +145,7 @@ def test_the_page_of_an_extended_run_is_updated_until_its_new_end(toy_run, tmp_p
 def test_watch_lowers_the_priority_of_its_own_session_only(own_session):
     """`train --watch` starts it in its own session. Started by hand it must not slow the session of its terminal."""
     before = AUTOGROUP.read_text().rpartition(" ")[2]
-    code = "from analyses.pages import watch; watch._set_session_nice(10); "
+    code = "from analyses.pages import watch; watch.set_session_nice(10); "
     code += f"print(open('{AUTOGROUP}').read().rpartition(' ')[2])"
     done = subprocess.run(
         [sys.executable, "-c", code], start_new_session=own_session, capture_output=True, text=True, check=True

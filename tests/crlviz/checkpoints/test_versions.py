@@ -17,7 +17,7 @@ def _made_with(run: Path, **versions: str) -> None:
 
 
 def test_other_package_versions_warn_once(run, recwarn):
-    agents._warn_once.cache_clear()
+    agents.warn_once.cache_clear()
     _made_with(run, jax="0.0.1", brax=importlib.metadata.version("brax"), numpy="0.1")
     for _ in range(2):
         crlviz.load(run)
@@ -28,7 +28,7 @@ def test_other_package_versions_warn_once(run, recwarn):
 
 
 def test_the_same_package_versions_do_not_warn(run, recwarn):
-    agents._warn_once.cache_clear()
+    agents.warn_once.cache_clear()
     _made_with(run, **{name: importlib.metadata.version(name) for name in ("jax", "brax")})
     crlviz.load(run)
     edit(run / "config.json", lambda content: content.update(versions="none"))

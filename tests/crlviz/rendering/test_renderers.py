@@ -99,7 +99,7 @@ def test_rays_hit_geoms_that_do_not_collide(ant):
         ray = (aim - eye) / np.linalg.norm(aim - eye)
         geom = np.zeros(1, np.int32)
         distance = mujoco.mj_ray(env.model, data, eye, ray, None, True, -1, geom)
-        ours = renderer._hits(eye, ray[None], -1)
+        ours = renderer.hits(eye, ray[None], -1)
         assert ours[0][0] == geom[0]
         assert ours[1][0] == pytest.approx(distance)
         found.add(env.model.geom(geom[0]).name)

@@ -81,14 +81,14 @@ def test_step_shown_at_a_time(env):
 
 
 def test_frame_rates():
-    assert video._frame_rate(0.05) == pytest.approx(20)  # ant: every step
-    assert video._frame_rate(0.015) == pytest.approx(1 / 0.03)  # humanoid: every other
-    assert video._frame_rate(0.1) == pytest.approx(10)
+    assert video.frame_rate(0.05) == pytest.approx(20)  # ant: every step
+    assert video.frame_rate(0.015) == pytest.approx(1 / 0.03)  # humanoid: every other
+    assert video.frame_rate(0.1) == pytest.approx(10)
 
 
 def test_captions_show_success_and_falls(env):
     def caption(episode, step):
-        return video._caption(Panel("depth 4", env, episode), step, 300).astype(int)
+        return video.caption_picture(Panel("depth 4", env, episode), step, 300).astype(int)
 
     walking, at_goal = caption(_episode(env, 50), 3), caption(_episode(env, 50), 49)
     fallen = caption(_episode(env, 50, fell=20), 30)
@@ -119,7 +119,7 @@ def test_frames_are_streamed(tmp_path):
             yield frame
             del frame
 
-    video._encode(tmp_path / "long.mp4", frames(), 30)
+    video.write_frames(tmp_path / "long.mp4", frames(), 30)
     assert len(alive) == 60
     assert max(alive) <= 3
 
@@ -130,7 +130,7 @@ def test_a_failing_frame_leaves_no_file(tmp_path):
         raise CrlvizError("no more")
 
     with pytest.raises(CrlvizError, match="no more"):
-        video._encode(tmp_path / "broken.mp4", frames(), 30)
+        video.write_frames(tmp_path / "broken.mp4", frames(), 30)
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,7 @@ ROW = {"depth": 4, "width": 8, "batch_size": 8, "of_roofline": 0.5}
 def run(monkeypatch, capsys):
     """A function that runs ``crlviz bench`` without child processes, since each takes seconds to import jax."""
     monkeypatch.setattr(timing, "in_its_own_process", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr(timing, "_use_cache", lambda cache: None)
+    monkeypatch.setattr(timing, "use_cache", lambda cache: None)
 
     def run_bench(*arguments):
         monkeypatch.setattr("sys.argv", ["crlviz", "bench", *map(str, arguments)])
@@ -38,7 +38,7 @@ def only_sampling(monkeypatch):
     """Replace every measurement except the sampling rates by constants."""
     monkeypatch.setattr(timing, "env_steps_per_second", lambda *arguments: 100.0)
     monkeypatch.setattr(roofline, "copy_rate", lambda: 1e9)
-    monkeypatch.setattr(measuring, "_measure_updates", lambda *arguments: ROW)
+    monkeypatch.setattr(measuring, "measure_updates", lambda *arguments: ROW)
     monkeypatch.setattr(timing, "sampling_peak", lambda *arguments: 2**30)
 
 
@@ -81,7 +81,7 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         "of_roofline": 0.5,
         "times_reference": None,
     }
-    assert measuring._line(row).split() == [
+    assert measuring.table_line(row).split() == [
         "256",
         "8",
         "8",
@@ -153,7 +153,7 @@ def test_the_reference_samples_only_if_its_windows_fill_a_batch(run, only_sampli
 
 def test_the_old_name_of_an_option_still_counts(run, only_sampling, monkeypatch):
     asked = []
-    monkeypatch.setattr(measuring, "_measure_updates", lambda case, *arguments: asked.append(arguments[0]) or ROW)
+    monkeypatch.setattr(measuring, "measure_updates", lambda case, *arguments: asked.append(arguments[0]) or ROW)
     code, _, err = run("--depth", "4,16", "--twin-depth", 4, *TINY)
     assert code == 0, err
     assert err == "--twin-depth is called --reference-depth now\n"

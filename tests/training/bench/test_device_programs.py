@@ -162,6 +162,6 @@ def kernel(x):
 text = cards.read("h100").text
 card, = topologies.get_topology_desc(platform="cuda", target_config=text, topology="1x1x1").devices
 run = jax.jit(lambda x: kernel(kernel(kernel(x))))
-program, _ = device_programs._compile(card, run, jax.ShapeDtypeStruct((16, 16), jnp.float32))
+program, _ = device_programs.compile_for(card, run, jax.ShapeDtypeStruct((16, 16), jnp.float32))
 print(Program(program.as_text()).counts.kernels)
 """

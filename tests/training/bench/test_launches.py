@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.helpers.shared_programs import toy_programs
 from tests.helpers.toys import toy_config
 from training.bench.launches import Counts, Program
-from training.run.compiled import compiled
 
 # Text as XLA writes it for a GPU, shortened.
 FUSED = """
@@ -224,7 +224,7 @@ def test_waits_of_real_programs_are_seen():
 
 
 def test_nothing_in_a_training_step_waits_for_the_host():
-    programs = compiled(toy_config())
+    programs = toy_programs()
     for name in ("collect", "learn", "evaluate_policy", "reset_envs"):
         counts = Program(getattr(programs, name).as_text()).counts
         assert counts.kernels > 100  # the text was understood

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from crlviz.cli import cli
 from crlviz.networks.residual import parameter_count
 from tests.helpers.measured import MEASURED
+from tests.helpers.shared_programs import toy_programs
 from tests.helpers.toys import toy_config
 from training.bench import plan as plans
 from training.run import saved_state as states
-from training.run.compiled import compiled
 
 SMALL = ["point_u_maze", "--preset", "smoke", "--width", "16", "--depth", "8"]
 
@@ -28,16 +28,14 @@ def plan() -> plans.Plan:
 def test_memory_of_the_state_equals_the_arguments_of_the_compiled_step(plan):
     memory = plan.memory
     state = memory.parameters + memory.optimizer + memory.replay + memory.environments
-    assert state == pytest.approx(
-        compiled(toy_config()).learn.memory_analysis().argument_size_in_bytes, abs=64
-    )  # a random key
+    assert state == pytest.approx(toy_programs().learn.memory_analysis().argument_size_in_bytes, abs=64)  # a random key
     assert memory.shared  # on a CPU
     assert memory.total == state + max(memory.collecting, memory.learning, memory.evaluation) + memory.saving
     assert dataclasses.replace(memory, shared=False).total == memory.total - memory.saving
 
 
 def test_the_saved_copy_has_the_predicted_size(plan):
-    programs = compiled(toy_config())
+    programs = toy_programs()
     copied = states.snapshot(programs.start([0], [0]))
     assert plan.memory.saving == sum(leaf.nbytes for leaf in jax.tree.leaves(copied))
 
@@ -47,7 +45,7 @@ def test_counts_equal_those_of_the_run(plan, toy_run):
         *_, last = csv.DictReader(file)
     assert plan.env_steps == int(last["env_steps"])
     assert plan.updates == int(last["gradient_steps"])
-    learner = jax.eval_shape(compiled(toy_config()).loop.algorithm.init, jax.random.key(0))
+    learner = jax.eval_shape(toy_programs().loop.algorithm.init, jax.random.key(0))
     assert plan.parameters == parameter_count((learner.actor, learner.critic))
     arrays = sum(leaf.size * 4 for leaf in jax.tree.leaves((learner.actor, learner.critic))) * len(
         list(toy_run.glob("checkpoints/*"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms.crl import CRL
-from tests.helpers.shared_programs import CACHED, of_program
+from tests.helpers.shared_programs import toy_programs
 from tests.helpers.toys import toy_config
 from training.loop import divergence
 from training.run.compiled import build
@@ -55,7 +55,7 @@ def _learn(algorithm: type[CRL], state, attributes):
 
 def _after(algorithm: type[CRL], **attributes):
     """The state after two training steps, and the divergence of each step; the other programs are the toy run's."""
-    programs = CACHED(of_program(toy_config()))
+    programs = toy_programs()
     state, found = programs.start([0], [0]), []
     for _ in range(2):
         state = programs.collect(state, programs.reset_envs(state.key))

@@ -10,37 +10,36 @@ import numpy as np
 import pytest
 
 from crlviz.envs import mazes
+from tests.helpers.shared_programs import toy_programs
 from tests.helpers.toys import FallingPoint, begun, stepped, toy_config
-from training.run.compiled import compiled
+from training.run.compiled import jitted
 from training.trainer import build
-
-# Episodes of 20 steps and 20 steps of prefill: after init, and after every 2 training steps of 10, every environment
-# was just reset.
-PREFILL = {"window": 20, "env_steps": 4 * 10 * 6}
 
 
 @pytest.fixture(scope="module")
 def run():
-    """A loop, its states after init and after every second training step, and the metrics of the last step."""
-    loop = build(toy_config(**PREFILL))
-    init, step = jax.jit(partial(begun, loop)), jax.jit(partial(stepped, loop))
-    states = [init(jax.random.key(0))]
-    for _ in range(4):
-        state, metrics, _ = step(states[-1])
-        states.append(state)
-    return loop, states[::2], metrics
+    """A loop, its states after the first and the third training step, and the metrics of the last step.
+
+    Episodes have 20 steps, the prefill 30 and a training step 10: then every environment was just reset.
+    """
+    programs, states = toy_programs(), []
+    state = programs.start([0], [0])
+    for _ in range(3):
+        state, metrics, _ = programs.advance(state)
+        states.append(jax.tree.map(lambda leaf: leaf[0], state))
+    return programs.loop, states[::2], jax.tree.map(lambda leaf: leaf[0], metrics)
 
 
 def test_counters_match_the_steps_taken(run):
     loop, states, _ = run
-    for pair, state in enumerate(states):
+    for step, state in zip((1, 3), states, strict=True):
         collector = state.collector
         taken = np.asarray(collector.trajectory * loop.episode_length + collector.steps)
-        assert (taken == 20 * (pair + 1)).all()
+        assert (taken == 30 + 10 * step).all()
         assert int(state.replay.size) == min(taken[0], loop.schedule.replay_capacity)
-        assert loop.schedule.env_steps(2 * pair) == taken.sum()
+        assert loop.schedule.env_steps(step) == taken.sum()
         for optimizer in (state.learner.actor_optimizer, state.learner.critic_optimizer, state.learner.alpha_optimizer):
-            assert int(optimizer[0].count) == loop.schedule.gradient_steps(2 * pair)
+            assert int(optimizer[0].count) == loop.schedule.gradient_steps(step)
 
 
 @pytest.mark.parametrize("redraw", [True, False], ids=["redrawn", "kept"])
@@ -119,12 +118,15 @@ def test_an_episode_that_ends_early_starts_again():
 def test_the_buffer_is_never_copied():
     """A training step takes no more temporary memory with a long buffer than with a short one."""
 
-    def memory(replay_steps):
-        programs = compiled(toy_config(replay_steps=replay_steps))
-        size = sum(leaf.size * 4 for leaf in jax.tree.leaves(programs.example.replay.rows))
-        return [made.memory_analysis() for made in (programs.collect, programs.learn)], size
+    def size(example):
+        return sum(leaf.size * 4 for leaf in jax.tree.leaves(example.replay.rows))
 
-    (shorts, few), (longs, many) = memory(60), memory(60_000)
+    short, loop = toy_programs(), build(toy_config(replay_steps=60_000))
+    long = jitted(loop, loop.env)
+    few, many = size(short.example), size(long.example)
+    shorts = [program.memory_analysis() for program in (short.collect, short.learn)]
+    programs = [(function, shapes) for function, *shapes in map(long.functions.get, ("collect", "learn"))]
+    longs = [function.lower(*shapes).compile().memory_analysis() for function, shapes in programs]
     assert many - few > 1e6
     for short, long in zip(shorts, longs, strict=True):
         assert long.temp_size_in_bytes - short.temp_size_in_bytes < 0.01 * (many - few)

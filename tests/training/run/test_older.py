@@ -111,7 +111,7 @@ def test_a_config_with_only_the_settings_of_the_examples_resumes(data, tmp_path)
 def test_the_first_format_gives_a_warning(data):
     from crlviz import agent
 
-    agent._warn_once.cache_clear()
+    agent.warn_once.cache_clear()
     with pytest.warns(UserWarning, match="format1 is of an early crlviz, without a checksum of its config.json"):
         crlviz.load(data / "unfinished" / "format1")
 

@@ -144,15 +144,15 @@ def test_a_node_that_cannot_train_ends_the_sweep(finish):
 
 def test_a_node_without_the_shared_storage_is_an_error(tmp_path):
     with pytest.raises(CrlvizError, match=f"does not see {tmp_path}; --out must be on storage that all nodes share"):
-        ray_cluster._train([], tmp_path / "marker", {}, 1, False)
+        ray_cluster.train_jobs([], tmp_path / "marker", {}, 1, False)
 
 
 def test_a_node_runs_its_jobs_and_returns_the_exit_code(tmp_path):
     (tmp_path / "marker").touch()
     log = tmp_path / "log.txt"
     jobs = [Job(("no-such-verb",), log), Job(("--version",), log)]
-    assert ray_cluster._train(jobs, tmp_path / "marker", {}, 1, True) == 2
-    assert ray_cluster._train(jobs[1:], tmp_path / "marker", {}, 1, True) == 0
+    assert ray_cluster.train_jobs(jobs, tmp_path / "marker", {}, 1, True) == 2
+    assert ray_cluster.train_jobs(jobs[1:], tmp_path / "marker", {}, 1, True) == 0
     assert log.read_text().count("version") == 2
     assert "no-such-verb" in log.read_text()
 
@@ -161,8 +161,8 @@ def test_a_node_runs_its_jobs_and_returns_the_exit_code(tmp_path):
 def test_processes_pin_to_disjoint_cores(tmp_path):
     before = process_pool.cores()
     other = "import os; os.sched_setaffinity(0, {}); from training.sweep import ray_cluster\n"
-    other += "with ray_cluster._pin_to_cores(1): print(*ray_cluster.process_pool.cores())"
-    with ray_cluster._pin_to_cores(len(before) - 1):
+    other += "with ray_cluster.pin_to_cores(1): print(*ray_cluster.process_pool.cores())"
+    with ray_cluster.pin_to_cores(len(before) - 1):
         own = process_pool.cores()
         done = subprocess.run(
             [sys.executable, "-c", other.format(set(before))],
@@ -183,9 +183,9 @@ def test_a_node_waits_for_a_lock_that_a_lost_node_still_holds(tmp_path, monkeypa
     job = Job(("train", "--resume", str(tmp_path)), tmp_path / "log.txt")
     with filelock.FileLock(tmp_path / ".lock"):
         start = time.monotonic()
-        ray_cluster._wait_for_locks(job)
+        ray_cluster.wait_for_locks(job)
         assert time.monotonic() - start >= 0.2
-    ray_cluster._wait_for_locks(job)
+    ray_cluster.wait_for_locks(job)
     filelock.FileLock(tmp_path / ".lock").acquire(timeout=0)
 
 

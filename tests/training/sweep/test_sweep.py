@@ -275,7 +275,7 @@ def test_splitting_never_lengthens_a_sweep():
         ]
         groups = sweep_command.grouped(cells, at_once)
         assert sorted(cell.name for group in groups for cell in group.cells) == sorted(cell.name for cell in cells)
-        assert sweep_command._busy(groups, at_once)[0] <= sweep_command._busy(unsplit, at_once)[0]
+        assert sweep_command.busy_seconds(groups, at_once)[0] <= sweep_command.busy_seconds(unsplit, at_once)[0]
         if len(unsplit) < at_once:
             assert len(groups) >= min(at_once, len(cells))
 
