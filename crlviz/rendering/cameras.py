@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv
 from crlviz.envs.engine import mujoco
 from crlviz.errors import UsageError
@@ -20,10 +21,11 @@ _ASIDE = 0.08  # in cells: points this far to each side of the body's center mus
 class Cameraman:
     """Camera positions for one episode, frame by frame.
 
-    ``follow`` stays behind the body, seen from the goal, and shows both when they are close. ``side`` moves along
-    beside the body. ``top`` shows the whole world from above, x down and y to the right as in maps. For a body that
-    does not move around (an arm), ``follow`` and ``side`` use the environment's own view. Where a wall would hide the
-    body, they rise at once until the body is visible over the wall, and come down slowly.
+    ``follow`` stays above the body in a maze, turned as its map is: x down, y to the right. In the open it stays behind
+    the body, seen from the goal, and shows both when they are close. ``side`` moves along beside the body. ``top``
+    shows the whole world from above, x down and y to the right as in maps. For a body that does not move around (an
+    arm), ``follow`` and ``side`` use the environment's own view. Where a wall would hide the body, they rise at once
+    until the body is visible over the wall, and come down slowly.
     """
 
     def __init__(self, env: GoalEnv, pose: np.ndarray, goal: np.ndarray, camera: str, aspect: float):
@@ -45,6 +47,7 @@ class Cameraman:
         self._goal = np.array([goal[0], goal[1] if len(goal) > 1 else 0.0])
         self._wall_height = _wall_height(env)
         self._last: tuple[np.ndarray, float, float] | None = None
+        self._on_map = bool(env.maze and env.view.body)
         start = self._body(pose)
         self._bearing = float(np.degrees(np.arctan2(*(self._goal - start[:2])[::-1]))) if env.view.body else 0.0
         self._top = _top_view(env, start, self._goal, aspect)
@@ -59,8 +62,8 @@ class Cameraman:
         if view.body and self._camera == "side":
             azimuth, elevation = self._bearing + 90, max(elevation, _SIDE_ELEVATION)
         else:
-            azimuth = self._bearing + view.azimuth
-        if view.body and self._camera == "follow":
+            azimuth = looks.UP_THE_MAP if self._on_map else self._bearing + view.azimuth
+        if view.body and self._camera == "follow" and not self._on_map:
             to_goal = self._goal - lookat[:2]
             relative = np.linalg.norm(to_goal) / (_REACH * view.distance)
             # Look halfway to a goal within reach, and less of the way to one beyond it.
@@ -136,4 +139,4 @@ def _top_view(env: GoalEnv, start: np.ndarray, goal: np.ndarray, aspect: float) 
         x_min, x_max, y_min, y_max = x - half, x + half, y - half, y + half
     needed = max(x_max - x_min, (y_max - y_min) / aspect) / 2
     center = np.array([(x_min + x_max) / 2, (y_min + y_max) / 2, 0.0])
-    return Camera(center, 1.05 * needed / np.tan(np.radians(FOVY / 2)), 180.0, -90.0)
+    return Camera(center, 1.05 * needed / np.tan(np.radians(FOVY / 2)), looks.UP_THE_MAP, -90.0)
