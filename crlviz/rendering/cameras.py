@@ -128,15 +128,22 @@ def overview(env: GoalEnv, pose: np.ndarray, goal: np.ndarray, aspect: float) ->
 
 
 def _top_view(env: GoalEnv, start: np.ndarray, goal: np.ndarray, aspect: float) -> Camera:
-    """A camera straight above that shows the whole maze, or the start and the goal, or an arm's view."""
-    if env.maze is not None:
-        x_min, x_max, y_min, y_max = env.maze.extent
-    elif env.view.body:
-        margin = 0.5 * env.view.distance
-        (x_min, y_min), (x_max, y_max) = np.minimum(start[:2], goal) - margin, np.maximum(start[:2], goal) + margin
-    else:
-        x, y, half = *env.view.lookat[:2], 0.5 * env.view.distance
-        x_min, x_max, y_min, y_max = x - half, x + half, y - half, y + half
+    """A camera straight above that shows ``ground_extent``."""
+    x_min, x_max, y_min, y_max = ground_extent(env, np.stack([start[:2], goal]))
     needed = max(x_max - x_min, (y_max - y_min) / aspect) / 2
     center = np.array([(x_min + x_max) / 2, (y_min + y_max) / 2, 0.0])
     return Camera(center, 1.05 * needed / np.tan(np.radians(FOVY / 2)), looks.UP_THE_MAP, -90.0)
+
+
+def ground_extent(env: GoalEnv, places: np.ndarray) -> tuple[float, float, float, float]:
+    """The ground that a view from above shows, as (x_min, x_max, y_min, y_max) in meters.
+
+    The whole maze; without one, some places [N, 2] of bodies and goals with a margin; of an arm, what its view shows.
+    """
+    if env.maze is not None:
+        return env.maze.extent
+    half = 0.5 * env.view.distance
+    if not env.view.body:
+        places = np.array([env.view.lookat[:2]])
+    (x_min, y_min), (x_max, y_max) = places.min(axis=0) - half, places.max(axis=0) + half
+    return float(x_min), float(x_max), float(y_min), float(y_max)

@@ -11,6 +11,7 @@ from crlviz.errors import UsageError
 from crlviz.options import Command
 
 DATA, PAGE = ".nc", ".html"
+_MOST_COLUMNS = 4  # of a page
 
 
 @click.command(cls=Command, old_options={"--sampled": "--stochastic"})
@@ -97,7 +98,9 @@ def command(
             parts = [part.drop_vars("goal_index", errors="ignore") for part in runs.values()]
             datasets.save(datasets.combine(agents, parts, parts[0][[]]), path)
         elif path.suffix == PAGE:
-            replay_page.write(path, agents[0].eval_env, split_episodes(runs))
+            shown = split_episodes(runs)
+            by_episode = {label: shown[label] for row in range(episodes) for label in list(shown)[row::episodes]}
+            replay_page.write(path, agents[0].eval_env, by_episode, columns=min(len(agents), _MOST_COLUMNS))
         else:
             panels = [
                 video.Panel(caption, agents[index // episodes].eval_env, episode)
