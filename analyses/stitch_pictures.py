@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import claims, ground
-from analyses.sweeps.scaling import styles
+from analyses.sweeps.scaling_panels import styles
 from crlviz import charts, datasets
 from crlviz.envs.mazes import Maze
 from crlviz.options import check_choice

@@ -15,6 +15,7 @@ def about(
     what: str,
     reaches: str,
     form: str = ".2f",
+    unit: str = "",
     largest: float = math.inf,
     comparisons: int = 1,
 ) -> str:
@@ -28,6 +29,7 @@ def about(
       what: the score in words: "goals reached".
       reaches: what a group with a higher score does, with {} for its score: "reaches {} of its goals".
       form: format specification of a score.
+      unit: follows each score.
       largest: the largest possible difference of two scores.
       comparisons: number of verdicts in the picture.
     """
@@ -35,7 +37,7 @@ def about(
     known = {name: values for name, values in known.items() if values}
     if not known:
         return f"{capital(what)}: none was measured"
-    means = {name: number(float(np.mean(values)), form) for name, values in known.items()}
+    means = {name: number(float(np.mean(values)), form) + unit for name, values in known.items()}
     order = sorted(known, key=lambda name: -np.mean(known[name]))
     if len(known) > 1:
         first, *_, last = known
@@ -57,7 +59,7 @@ def of_metric(scores: Mapping[str, Sequence[float]], metric: str, comparisons: i
         words, reaches, form, largest = "goals reached", "reaches {} of its goals", ".0%", 1.0
     else:
         words, reaches, form, largest = "steps at the goal", "stays at its goal for {} steps", ".3g", math.inf
-    return about(scores, words + where, reaches + where, form, largest, comparisons)
+    return about(scores, words + where, reaches + where, form, largest=largest, comparisons=comparisons)
 
 
 def number(value: float, form: str) -> str:

@@ -99,7 +99,7 @@ def claim(dataset: xr.Dataset) -> str:
         return f"{over}Q falls with the distance: rank correlation {shown}"
     if len(groups) > 1 and min(len(parts) for _, _, parts in groups) >= statistics.FEWEST:
         scores = {label: _correlation(parts, "geodesic") for label, _, parts in groups}
-        words = claims.about(scores, "how closely Q follows the maze", "follows the maze more closely, {}", ".2f", 2.0)
+        words = claims.about(scores, "how closely Q follows the maze", "follows the maze more closely, {}", largest=2.0)
         return over + (words[0].lower() + words[1:] if over else words)
     sides: dict[str, list[str]] = {}
     for label, _, parts in ends:

@@ -254,11 +254,7 @@ def _with_correlations(q: np.ndarray, shared: xr.Dataset) -> xr.Dataset:
         {
             "q": (shared.geodesic.dims, q, {"long_name": "Q(s, a, g) = -||phi(s, a) - psi(g)||", "units": "1"}),
             "rank_correlation": ((fixed, "distance_kind"), correlation, attrs),
-            "partial_correlation": (
-                (fixed, "distance_kind"),
-                _partial(correlation, shared.distance_correlation.values),
-                partial_attrs,
-            ),
+            "partial_correlation": ((fixed, "distance_kind"), partial, partial_attrs),
         }
     )
 

@@ -13,7 +13,7 @@ import xarray as xr
 from analyses.common import claims, outputs, runs
 from analyses.common.runs import LAST, METRICS, table
 from analyses.sweeps import depth_vs_width
-from analyses.sweeps.scaling import styles
+from analyses.sweeps.scaling_panels import styles
 from crlviz import charts
 from crlviz.options import check_choice
 

@@ -13,6 +13,7 @@ from crlviz.charts.theme import LABEL, TITLE, blend, font, ink, style, text_widt
 
 _LINE = 1.2  # height of a line of text against its font
 _FARTHEST = 2.5  # lines of text that a label may lie away from its line's end
+_SAME_END = 0.1  # lines that end within this share of x are named at one place
 _NARROWEST = 560  # pixels: what a title's lines have at least
 _AXIS = 58  # pixels that an axis takes
 
@@ -59,6 +60,7 @@ def _rows(parts: Sequence[Any], columns: int) -> list[Sequence[Any]]:
 
 def _wrapped(text: str, wide: float, size: float) -> list[str]:
     """Lines of a text of about this width in pixels."""
+    text = text.replace(" %", "\u00a0%")  # a number keeps its sign
     return textwrap.wrap(text, max(16, int(wide / text_width("n", size)))) or [""]
 
 
@@ -87,11 +89,12 @@ def panel_titles(labels: Sequence[str], pixels: float) -> list[alt.TitleParams]:
     return [panel_title(label, pixels, most) for label in labels]
 
 
-def row(*panels: Any, columns: int = 0, spacing: int = 28, **options: Any) -> Any:
+def row(*panels: Any, columns: int = 0, spacing: int = 28) -> Any:
     """Panels side by side, at most ``columns`` in a row; below each other in a narrow picture."""
     columns = 1 if style().narrow else columns or len(panels)
-    rows: list[Any] = [alt.hconcat(*part, spacing=spacing) for part in _rows(panels, columns)]
-    return rows[0].properties(**options) if len(rows) == 1 else alt.vconcat(*rows, spacing=spacing, **options)
+    if len(panels) <= columns:
+        return alt.hconcat(*panels, spacing=spacing)
+    return alt.concat(*panels, columns=columns, spacing=spacing)
 
 
 def seed_marks(table: pd.DataFrame, y: alt.Y, *, tooltip: Sequence[str] = (), **channels: Any) -> list[alt.Chart]:
@@ -126,7 +129,7 @@ def end_labels(
       height: of the panel in pixels.
     """
     field = str(x["shorthand"]).partition(":")[0]
-    if len(ends) < 1 or np.ptp(ends[field]) > 0:
+    if len(ends) < 1 or np.ptp(ends[field]) > _SAME_END * abs(ends[field]).max():
         return None
     gap = font(_LINE * LABEL) * (domain[1] - domain[0]) / height
     ends = ends.sort_values("value")
@@ -136,8 +139,8 @@ def end_labels(
     scale = dict(zip(color["scale"]["domain"], color["scale"]["range"], strict=True))
     # Light colors are hard to read as text.
     shades = [blend(scale[group], ink(), 0.4) for group in ends.group]
-    y = alt.Y("place:Q", scale=alt.Scale(domain=list(domain)))
-    data = ends[["group", field]].assign(place=places, shade=shades)
+    y = alt.Y("label_y:Q", scale=alt.Scale(domain=list(domain)))
+    data = pd.DataFrame({"group": ends.group, field: ends[field].max(), "label_y": places, "shade": shades})
     marks = alt.Chart(data).mark_text(align="left", baseline="middle", dx=10)
     return marks.encode(x=x, y=y, text="group:N", color=alt.Color("shade:N", scale=None, legend=None))
 
@@ -150,15 +153,15 @@ def spread(values: np.ndarray, gap: float, domain: tuple[float, float]) -> np.nd
     from scipy.optimize import isotonic_regression
 
     steps = gap * np.arange(len(values))
-    low, high = domain
+    low, high = domain[0] + gap / 2, domain[1] - gap / 2
     if steps[-1] > high - low:
         return None
     return isotonic_regression(values - steps).x.clip(low, high - steps[-1]) + steps
 
 
 def legend(**options: Any) -> alt.Legend:
-    """A legend of groups, above its panels and near them."""
-    defaults: dict[str, Any] = {"title": None, "orient": "top", "direction": "horizontal", "symbolOpacity": 1}
+    """A legend of groups, below its panels."""
+    defaults: dict[str, Any] = {"title": None, "orient": "bottom", "direction": "horizontal", "symbolOpacity": 1}
     return alt.Legend(**defaults | {"columns": 4, "labelLimit": 400, "offset": 4} | options)
 
 
@@ -197,4 +200,4 @@ def seed_note(counts: Sequence[int]) -> str:
     if max(counts) == 1:
         return "one seed"
     number = "-".join(map(str, sorted({min(counts), max(counts)})))
-    return f"{number} seeds, small marks; the large ones are their means"
+    return f"{number} seeds (small marks)"
