@@ -14,12 +14,18 @@ from PIL import Image
 from analyses.behavior import critical_depth, hardest_episode
 from analyses.behavior.descriptors import DESCRIPTORS
 from analyses.behavior.naming import NAMES, RULES, find_critical_depth
+from analyses.common import ground as grounds
 from analyses.common import seed_plots
-from analyses.heatmap.heatmap_pictures import maze_of
 from crlviz import charts, datasets, statistics
 
 Groups = Sequence[tuple[str, int, list[xr.Dataset]]]
 
+HOW_TO_READ = (
+    "Frames: the episode whose goal is farthest from its start by the geodesic; the same start, goal, moments in all "
+    "rows; of the seeds of a depth, the one of median time at goal. Map: its path, thick; those of other seeds, thin. "
+    "Bars: shares of episodes; each gets one name, by the first rule that holds. Panels: what differs beyond chance, "
+    "corrected for the number of descriptors; compared only where time at goal differs. A small mark is a seed."
+)
 _STILL, _GAP = (208, 156), 6  # pixels of a still, and between two
 _SAME = 1e-3  # meters by which two starts or goals differ at most
 _COLORS = 96  # of a still's palette
@@ -47,12 +53,8 @@ def plot(dataset: xr.Dataset, *, still: tuple[int, int] = _STILL) -> alt.TopLeve
     if changed := differing(groups, critical):
         panels = seed_plots.panels(groups, {name: DESCRIPTORS[name].title for name in changed})
         parts.append(panels.properties(title=f"What else changes from depth {critical.before} to {critical.depth}"))
-    title, note = claim(dataset, groups, critical)
-    return (
-        alt.vconcat(*parts, spacing=12)
-        .resolve_scale(color="independent", x="independent", y="independent")
-        .properties(title=alt.TitleParams(title, subtitle=note))
-    )
+    picture = alt.vconcat(*parts, spacing=12).resolve_scale(color="independent", x="independent", y="independent")
+    return charts.claimed(picture, *claim(dataset, groups, critical), HOW_TO_READ)
 
 
 def claim(dataset: xr.Dataset, groups: Groups, critical: critical_depth.Critical) -> tuple[str, str]:
@@ -123,7 +125,7 @@ def _heading(parts: Sequence[xr.Dataset], label: str, shown: str) -> alt.TitlePa
     words = f"{label}: {hardest.name.item()}"
     if np.isfinite(hardest.steps_to_goal.item()) and len(times) > 1:
         words += f" after {hardest.steps_to_goal.item() * (times[1] - times[0]):.1f} s"
-    return alt.TitleParams(words, fontSize=12, anchor="start", offset=4)
+    return alt.TitleParams(words, fontSize=charts.font(12), anchor="start", offset=4)
 
 
 def _hardest(part: xr.Dataset) -> xr.Dataset:
@@ -142,7 +144,8 @@ def _frames(pictures: np.ndarray, times: np.ndarray, still: tuple[int, int]) -> 
     )
     x = alt.X("left:Q", scale=None, axis=None)
     images = alt.Chart(data).mark_image(align="left", baseline="top", width=width, height=height)
-    words: dict[str, Any] = {"align": "left", "baseline": "top", "dx": 6, "dy": 6, "fontSize": 12, "fontWeight": "bold"}
+    words: dict[str, Any] = {"align": "left", "baseline": "top", "dx": 6, "dy": 6, "fontWeight": "bold"}
+    words |= {"fontSize": charts.font(12), "color": "#1a1a1a"}
     halo, text = alt.Chart(data).mark_text(**words, stroke="white", strokeWidth=3), alt.Chart(data).mark_text(**words)
     return alt.layer(
         images.encode(x=x, y=alt.value(0), url="url:N"),
@@ -162,16 +165,16 @@ def _ground(dataset: xr.Dataset, parts: Sequence[xr.Dataset], shown: str, color:
     """The hardest episode's paths from above, that of the agent shown thick, of others thin; None on a line."""
     if dataset.sizes["axis"] < 2:
         return None
-    maze = maze_of(dataset)
+    maze = grounds.maze_of(dataset)
     places = np.concatenate([*dataset.path.values.reshape(-1, 2), *dataset.goal.values.reshape(-1, 2)]).reshape(-1, 2)
     if maze:
-        extent = maze.extent
+        extent = charts.inside(maze)
     else:
         low, high = np.nanmin(places, axis=0), np.nanmax(places, axis=0)
         margin = 0.1 * float((high - low).max()) + 1e-3
         extent = (low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin)
     tall = (extent[1] - extent[0]) / max(extent[1] - extent[0], extent[3] - extent[2])
-    ground = charts.in_meters(maze, extent, height / tall)
+    ground = charts.in_meters(extent, height / tall)
     x, y = (ground[name].copy() for name in ("x", "y"))
     x.axis = y.axis = None
     ground |= {"x": x, "y": y}
@@ -186,7 +189,7 @@ def _ground(dataset: xr.Dataset, parts: Sequence[xr.Dataset], shown: str, color:
         lines.append(line.encode(x=x, y=y, order="index:Q"))
         ends = [charts.marker(places[0], ground, "start"), charts.marker(part.goal.values, ground, "goal")]
     return alt.layer(*walls, *lines, *ends).properties(
-        width=ground["width"], height=ground["height"], view=alt.ViewConfig(stroke=charts.WALL)
+        width=ground["width"], height=ground["height"], view=ground["view"]
     )
 
 
@@ -208,7 +211,7 @@ def _bars(groups: Groups, width: int) -> alt.LayerChart:
         "behavior:N",
         title=None,
         scale=alt.Scale(domain=[rule.name for rule in present], range=[rule.color for rule in present]),
-        legend=alt.Legend(orient="top", labelLimit=300, columns=min(4, len(present)), offset=4),
+        legend=charts.legend(orient="top", columns=min(4, len(present)), offset=4),
     )
     order = [label for label, _, _ in groups]
     y = alt.Y("group:N", sort=order, title=None, axis=alt.Axis(labelLimit=400, ticks=False, domain=False, grid=False))
@@ -216,5 +219,7 @@ def _bars(groups: Groups, width: int) -> alt.LayerChart:
     tooltip = ["group:N", "behavior:N", "rule:N", alt.Tooltip("share:Q", format=".2f")]
     bars = alt.Chart(data).mark_bar(height=20).encode(x=x, x2="end:Q", y=y, color=color, tooltip=tooltip)
     roomy = data[data.share * width >= _LABEL]
-    texts = alt.Chart(roomy).mark_text(fontSize=11, color="#222").encode(x="middle:Q", y=y, text="text:N")
+    texts = (
+        alt.Chart(roomy).mark_text(fontSize=charts.font(11), color="#1a1a1a").encode(x="middle:Q", y=y, text="text:N")
+    )
     return charts.layers(bars, texts).properties(width=width, height=26 * len(order))

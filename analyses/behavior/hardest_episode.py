@@ -1,12 +1,14 @@
 """The episode that the picture and the film show: the same start and goal for every agent, chosen by a rule."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
+from analyses.common import ground
 from crlviz import datasets
 from crlviz.envs.base import GoalEnv
 from crlviz.rendering import film_strip, video
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 SIZE = (320, 240)  # pixels of a still
 _MOST = 4  # groups shown
+_AFTER = 1.5  # seconds of a film after all is told
 
 
 def index(described: xr.Dataset) -> int:
@@ -69,10 +72,7 @@ def add(dataset: xr.Dataset, agents: Sequence["Agent"], episodes: Sequence[xr.Da
       moment, row, column, channel), colors 0 to 255, ``moment_time`` (moment) in seconds, and coordinates ``shown``,
       the groups of seeds, and ``shown_source``, whose agent is shown.
     """
-    maze = agents[0].eval_env.maze
-    if maze is not None:
-        attrs = {"maze": "\n".join(maze.rows), "cell_size": maze.cell_size, "origin": list(maze.origin)}
-        dataset = dataset.assign_attrs(attrs)
+    dataset = dataset.assign_attrs(ground.attrs(agents[0].eval_env.maze))
     if not stills:
         return dataset
     chosen = typical(dataset)
@@ -109,6 +109,8 @@ def typical(dataset: xr.Dataset) -> dict[str, str]:
 def film(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path, *, size: tuple[int, int] = video.SIZE) -> str:
     """Write a video of the hardest episode: a panel for each agent that ``typical`` chooses, all in step.
 
+    It ends shortly after the last of ``film_strip.moments``.
+
     Args:
       agents: the agents given to ``compute``.
       dataset: from ``compute``.
@@ -130,5 +132,7 @@ def film(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path, *, size: tu
         runs = rollout(agent, dataset.attrs["episodes"], env=agent.eval_env, **options)
         # A view would keep all episodes in memory.
         panels.append(video.Panel(label, agent.eval_env, runs.isel(episode=hardest).copy(deep=True)))
+    end = film_strip.moments(panels)[-1] + _AFTER
+    panels = [replace(panel, episode=panel.episode.isel(time=slice(panel.step(end) + 1))) for panel in panels]
     rows = [panels[:2], panels[2:]] if len(panels) == _MOST else [panels]
     return f"drawn by {video.write(path, rows, size=size)}"

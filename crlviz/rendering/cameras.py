@@ -88,7 +88,7 @@ class Cameraman:
         _, right, _ = shot.axes
         ends = body + np.array([-1, 0, 1])[:, None] * _ASIDE * maze.cell_size * right
         ends = ends[maze.is_free(ends[:, :2])] * [1, 1, 0.4]  # lowered, so that most of the body is visible
-        fractions = np.linspace(0, 1, 1 + int(20 * shot.distance / maze.cell_size))[:, None, None]
+        fractions = np.linspace(0, 1, 1 + int(40 * shot.distance / maze.cell_size))[:, None, None]
         points = ends + fractions * (shot.eye - ends)
         # Cells outside the grid count as not free, but nothing there blocks the view.
         cell = maze.cell(points[..., :2])

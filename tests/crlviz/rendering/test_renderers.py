@@ -170,8 +170,8 @@ def test_in_a_maze_the_following_camera_is_turned_as_the_map_and_near_the_body(e
     pose[: len(env.model.qpos0)] = env.model.qpos0
     goal = env.maze.xy(env.maze.goals[-1])
     cameraman = Cameraman(env, pose, goal, "follow", 4 / 3)
-    data, moving = mujoco.MjData(env.model), env.model.body(env.view.body).rootid
-    geoms = np.flatnonzero(env.model.body_rootid[env.model.geom_bodyid] == moving)
+    data = mujoco.MjData(env.model)
+    geoms = np.flatnonzero((env.model.body_weldid[env.model.geom_bodyid] > 0) & (env.model.geom_rgba[:, 3] == 1))
     for cell in sorted(env.maze.free)[::3]:
         pose[:2] = env.maze.xy(cell)
         camera = cameraman.shot(pose, 1.0)
@@ -191,7 +191,8 @@ def test_in_a_maze_the_following_camera_is_turned_as_the_map_and_near_the_body(e
 
 def test_the_following_camera_shows_body_and_goal():
     env = envs.make("point_u_maze")
-    env.maze = None  # in the open; the model is that of the maze
+    assert env.model.nq == 4  # built while there is a maze
+    env.maze = None  # in the open
     generator = np.random.default_rng(0)
     for _ in range(20):
         start, goal = generator.uniform(-2, 2, (2, 2))
