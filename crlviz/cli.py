@@ -40,7 +40,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
     "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),
-    "behavior": ("analyses.behavior.naming:command", "Name what agents do, and find the depth where it changes."),
+    "behavior": (
+        "analyses.behavior.behavior_command:command",
+        "Name what agents do, and find the depth where it changes.",
+    ),
     "scaling": ("analyses.sweeps.scaling:command", "Draw learning curves and final scores over depth."),
     "efficiency": ("analyses.sweeps.efficiency:command", "Compare depth and width at equal cost."),
     "paper": ("analyses.pages.paper:command", "Draw every figure of the paper that runs support, on one page."),

@@ -27,6 +27,7 @@ MOST_FRAMES, COLORS_GIF = 30, 48
 COLORS = 256
 PAIR = "examples/depth4 examples/depth16"
 # Depth at width 32, and width at depth 4, of one task: examples/runs holds near pairs and ablations too.
+SEEDS = "examples/runs/depth4-width32-seed? examples/runs/depth16-width32-seed?"
 SWEEPS = "examples/runs/depth*-width??-seed? examples/runs/depth4-seed?"
 TRAIN = (
     "crlviz train point_u_maze --depth 4 --out runs/d4",
@@ -101,10 +102,17 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "rollout-page.png",
             "A replay in 3-D",
-            "crlviz rollout runs/d16 --goal 1,1 --out rollout-page.html",
-            "A page to turn, zoom and scrub.",
+            "crlviz rollout runs/d4 runs/d16 --goal 1,1 --out rollout-page.html",
+            "A page to turn, zoom and scrub: the agents of one episode side by side, the path so far on the map, "
+            "distance and Q over time.",
             made="rollout-page.html",
-            view=(900, 640),
+            view=(1280, 800),
+        ),
+        Picture(
+            "frames.png",
+            "A strip of frames",
+            "crlviz rollout runs/d4 runs/d16 --goal 1,1 --size 320x240 --out frames.png",
+            "The same film as stills, from the start to the moment when the last agent arrives.",
         ),
         Picture(
             "eval.png",
@@ -114,15 +122,17 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         ),
         Picture(
             "behavior.png",
-            "What they do, in numbers",
-            f"crlviz behavior {PAIR} --out behavior.png",
-            "Shares of named behaviors, time at goal and other numbers of 64 episodes each.",
+            "One hard episode, and what agents do in all",
+            f"crlviz behavior {SEEDS} --out behavior.png",
+            "The episode whose goal is farthest from its start, in frames and from above, a row a depth; then shares of "
+            "named behaviors. The title claims a difference only where the seeds tell the depths apart; then "
+            "panels show what else changes.",
         ),
         Picture(
             "behavior.gif",
-            "Median and best episode",
-            f"crlviz behavior {PAIR} --episodes 16 --out behavior.gif",
-            "A row a depth, all in step.",
+            "The same episode as a film",
+            f"crlviz behavior {SEEDS} --size 320x240 --out behavior.gif",
+            "Every depth in step, from the same start to the same goal; the maze lies as on its map.",
         ),
         Picture(
             "stitch.png",
@@ -184,15 +194,15 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "crlviz watch runs/d16",
             "Learning curves, the newest heatmap and a clip; the page refreshes itself.",
             made="runs/d16/watch/index.html",
-            view=(1000, 900),
+            view=(1060, 800),
         ),
         Picture(
             "paper-page.png",
             "The paper's figures",
             "crlviz paper examples/runs --out figures",
-            "Every figure of the paper that the runs support, and what each of the others would take.",
+            "Every figure of the paper that the runs support, side by side by task; then what the others would take.",
             made="figures/index.html",
-            view=(1100, 1000),
+            view=(1280, 1000),
         ),
     ),
     "Environments and speed": (

@@ -101,9 +101,12 @@ def browser() -> Iterator:
 
 @pytest.fixture
 def open_page(browser) -> Iterator:
-    """Opens a file in the browser without a network; at the end, it must have asked for nothing else nor complained."""
+    """Opens a file in the browser without a network.
+
+    At the end, it must have asked for nothing else nor complained, and fit a desktop's and a phone's window.
+    """
     context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
-    asked, complaints = [], []
+    asked, complaints, wide = [], [], []
 
     def is_complaint(message) -> bool:
         return message.type == "error" or message.text.startswith("WARN")  # Vega's
@@ -117,6 +120,12 @@ def open_page(browser) -> Iterator:
         return page
 
     yield opened
+    for page in context.pages:
+        for width in (1280, 420):
+            page.set_viewport_size({"width": width, "height": 800})
+            if (needed := page.evaluate("document.scrollingElement.scrollWidth")) > width:
+                wide.append(f"{page.url} needs {needed} of {width} pixels")
     context.close()
     assert not complaints
+    assert not wide
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []

@@ -19,6 +19,8 @@ class Critical:
       before: the last depth before the jump.
       jump: increase in time at goal across the jump, in steps; mean over seeds and episodes.
       low, high: 95 % interval of ``jump``, corrected for the number of pairs of depths compared.
+      detectable: without a critical depth, the jump in steps that these seeds would have found anywhere; None if there
+        were too few seeds or depths to look, or if no seed differs from another.
     """
 
     sentence: str
@@ -27,6 +29,7 @@ class Critical:
     jump: float = np.nan
     low: float = np.nan
     high: float = np.nan
+    detectable: float | None = None
 
 
 def find(scores: Mapping[int, Sequence[np.ndarray]]) -> Critical:
@@ -54,7 +57,10 @@ def find(scores: Mapping[int, Sequence[np.ndarray]]) -> Critical:
     if not up:
         needed = max((jump.detectable for jump in jumps.values()), default=0.0)
         power = f" ({fewest} seeds would have found one of {needed:.3g} steps anywhere)" if needed else ""
-        return Critical(f"Critical depth: none found; no jump between neighboring depths is beyond chance{power}.")
+        return Critical(
+            f"Critical depth: none found; no jump between neighboring depths is beyond chance{power}.",
+            detectable=needed or None,
+        )
     (before, after), jump = up[0], jumps[up[0]]
     others = f"; it also jumps at {', '.join(str(depth) for _, depth in sorted(up[1:]))}" if up[1:] else ""
     corrected = f", for all {len(pairs)} places together" if len(pairs) > 1 else ""

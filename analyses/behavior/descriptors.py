@@ -26,11 +26,13 @@ class Descriptor(NamedTuple):
     """Definition of a number that describes an episode.
 
     Attributes:
+      title: its plain name.
       meaning: the definition in words.
       units: its unit.
       needs: what body and environment must have for it: a ``torso``, a ``chain`` of links, a ``maze``.
     """
 
+    title: str
     meaning: str
     units: str
     needs: tuple[str, ...] = ()
@@ -38,31 +40,75 @@ class Descriptor(NamedTuple):
 
 # Positions are those of the part that must reach the goal; for walking bodies, their x and y alone.
 DESCRIPTORS: dict[str, Descriptor] = {
-    "time_at_goal": Descriptor("steps within the success distance", "steps"),
-    "steps_to_goal": Descriptor("steps until the first within the success distance; NaN where there is none", "steps"),
-    "staying": Descriptor("share within the success distance of the steps from the first such one on", "1"),
-    "geodesic": Descriptor("distance to the goal at the start, through the maze if there is one", "m"),
-    "progress": Descriptor("share of the geodesic that lay behind it where it came nearest; 1 is the goal", "1"),
-    "path_over_geodesic": Descriptor("length of its path until it reached the goal, or all of it, over geodesic", "1"),
-    "displacement_over_geodesic": Descriptor("how far from its start it came, over geodesic", "1"),
-    "travel_over_geodesic": Descriptor(
-        "length of the moves that led farther than the goal's diameter, over the geodesic", "1"
+    "time_at_goal": Descriptor("time at goal", "steps within the success distance", "steps"),
+    "steps_to_goal": Descriptor(
+        "steps to goal", "steps until the first within the success distance; NaN where there is none", "steps"
     ),
-    "speed": Descriptor("length of its path over the time it was alive", "m/s"),
-    "fell": Descriptor("1 where the body failed before the episode's last step", "1"),
-    "fall_speed": Descriptor("speed towards the goal in the last half second before it failed", "m/s"),
-    "time_fallen": Descriptor("steps after it failed, or tilted by more than 60 degrees", "steps", ("torso",)),
-    "torso_height": Descriptor("height of the torso, mean while alive", "m", ("torso",)),
-    "uprightness": Descriptor("cosine of the torso's tilt, mean while alive", "1", ("torso",)),
-    "air_time": Descriptor("share of steps with its lowest point over 5 cm above the floor", "1", ("torso",)),
-    "wall_contact": Descriptor("share of steps with some part within 1 cm of a wall", "1", ("maze",)),
-    "above_wall": Descriptor("steps with the torso over a wall, and higher than it", "steps", ("torso", "maze")),
+    "staying": Descriptor(
+        "fraction of time at goal after reaching it",
+        "share within the success distance of the steps from the first such one on",
+        "1",
+    ),
+    "geodesic": Descriptor(
+        "geodesic distance", "distance to the goal at the start, through the maze if there is one", "m"
+    ),
+    "progress": Descriptor(
+        "fraction of the way covered",
+        "share of the geodesic that lay behind it where it came nearest; 1 is the goal",
+        "1",
+    ),
+    "path_over_geodesic": Descriptor(
+        "path length over geodesic distance",
+        "length of its path until it reached the goal, or all of it, over geodesic",
+        "1",
+    ),
+    "displacement_over_geodesic": Descriptor(
+        "farthest from start over geodesic distance", "how far from its start it came, over geodesic", "1"
+    ),
+    "travel_over_geodesic": Descriptor(
+        "distance traveled over geodesic distance",
+        "length of the moves that led farther than the goal's diameter, over the geodesic",
+        "1",
+    ),
+    "speed": Descriptor("speed", "length of its path over the time it was alive", "m/s"),
+    "fell": Descriptor(
+        "fraction of episodes with a fall", "1 where the body failed before the episode's last step", "1"
+    ),
+    "fall_speed": Descriptor(
+        "speed toward the goal before a fall", "speed towards the goal in the last half second before it failed", "m/s"
+    ),
+    "time_fallen": Descriptor(
+        "time fallen", "steps after it failed, or tilted by more than 60 degrees", "steps", ("torso",)
+    ),
+    "torso_height": Descriptor("height of the torso", "height of the torso, mean while alive", "m", ("torso",)),
+    "uprightness": Descriptor(
+        "uprightness (cosine of the tilt)", "cosine of the torso's tilt, mean while alive", "1", ("torso",)
+    ),
+    "air_time": Descriptor(
+        "fraction of time in the air", "share of steps with its lowest point over 5 cm above the floor", "1", ("torso",)
+    ),
+    "wall_contact": Descriptor(
+        "fraction of time at a wall", "share of steps with some part within 1 cm of a wall", "1", ("maze",)
+    ),
+    "above_wall": Descriptor(
+        "time above a wall", "steps with the torso over a wall, and higher than it", "steps", ("torso", "maze")
+    ),
     # Over the steps until a chain first reaches the goal. A stroke is a swing of a joint there and back by 0.5 radians.
-    "stroke_frequency": Descriptor("strokes a second, mean over its joints", "1/s", ("chain",)),
-    "stroke_length": Descriptor("how much nearer to the goal a stroke brought it", "body lengths", ("chain",)),
-    "wave": Descriptor("how far neighboring joints go round: 1 a wave along it, 0 there and back", "1", ("chain",)),
+    "stroke_frequency": Descriptor("strokes per second", "strokes a second, mean over its joints", "1/s", ("chain",)),
+    "stroke_length": Descriptor(
+        "gain per stroke", "how much nearer to the goal a stroke brought it", "body lengths", ("chain",)
+    ),
+    "wave": Descriptor(
+        "wave along the body (0 to 1)",
+        "how far neighboring joints go round: 1 a wave along it, 0 there and back",
+        "1",
+        ("chain",),
+    ),
     "late_displacement_over_geodesic": Descriptor(
-        "how far it came in the second half of its time, over geodesic", "1", ("chain",)
+        "displacement in the second half over geodesic distance",
+        "how far it came in the second half of its time, over geodesic",
+        "1",
+        ("chain",),
     ),
 }
 
@@ -88,7 +134,7 @@ def describe(env: GoalEnv, runs: xr.Dataset) -> xr.Dataset:
     lacks = {name: [need for need in DESCRIPTORS[name].needs if not available[need]] for name in DESCRIPTORS}
     rows = [_describe_episode(env, skeleton, runs.isel(episode=index)) for index in range(runs.sizes["episode"])]
     variables = {}
-    for name, (meaning, units, _) in DESCRIPTORS.items():
+    for name, (_, meaning, units, _) in DESCRIPTORS.items():
         if not lacks[name]:
             values = np.array([row[name] for row in rows], float)
             variables[name] = ("episode", values, {"long_name": meaning, "units": units})

@@ -1,23 +1,16 @@
 """What does the agent do at each depth: fall, walk, vault? And at which depth does it learn to? (paper figure 3)"""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import altair as alt
-import click
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from analyses.behavior import critical_depth
+from analyses.behavior import critical_depth, hardest_episode
 from analyses.behavior.descriptors import DESCRIPTORS, describe
-from analyses.common import outputs, seed_plots
-from crlviz import charts, datasets, jax_config, options
+from analyses.common import outputs
+from crlviz import datasets, jax_config
 from crlviz.errors import UsageError
-from crlviz.options import OLD_POLICIES, Command, check_count
-from crlviz.rendering import video
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -97,7 +90,6 @@ RULES: tuple[Rule, ...] = (
     Rule("never reaches", "moves, stays up, and does not reach the goal", lambda d: True, "#8d939c"),
 )
 NAMES = [rule.name for rule in RULES]
-_SCORE = "steps at the goal, and among equals the share of the way behind it"
 
 
 def behavior(descriptors: Mapping[str, float]) -> str:
@@ -107,7 +99,9 @@ def behavior(descriptors: Mapping[str, float]) -> str:
 
 
 @jax_config.with_fixed_settings
-def compute(agents: Sequence["Agent"], *, episodes: int = 64, policy: str = "mean", seed: int = 0) -> xr.Dataset:
+def compute(
+    agents: Sequence["Agent"], *, episodes: int = 64, policy: str = "mean", seed: int = 0, stills: bool = True
+) -> xr.Dataset:
     """Descriptors and names of many episodes of each agent, in its evaluation environment.
 
     Args:
@@ -115,41 +109,52 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, policy: str = "mea
       episodes: number of episodes for each agent.
       policy: how actions are chosen, as in ``action_choice.read``: mean, sample, best-of-K or softmax-K.
       seed: of starts, goals and the policy's noise.
+      stills: render frames of the hardest episode.
 
     Returns:
       Dataset over the factors in which the agents differ, ``episode`` and ``behavior``: the descriptors (defined in
-      ``DESCRIPTORS``; attrs ``absent`` lists those that do not apply and why), ``name`` of each episode, ``share`` of
-      each name, and ``score``, by which ``pick`` sorts; coordinate ``source``, the checkpoint.
+      ``DESCRIPTORS``; attrs ``absent`` lists those that do not apply and why), ``name`` of each episode and ``share``
+      of each name; coordinate ``source``, the checkpoint; and what ``hardest_episode`` adds.
 
     Raises:
       UsageError: no episodes, or agents to which different descriptors apply.
     """
-    parts = [_compute_one(agent, episodes, policy, seed) for agent in agents]
-    for agent, part in zip(agents, parts, strict=True):
+    parts: list[xr.Dataset] = []
+    shown: list[xr.Dataset] = []
+    for agent in agents:
+        env = agent.eval_env
+        runs = rollout(agent, episodes, seed=seed, policy=policy, env=env)
+        part = _named(describe(env, runs)).assign_coords(source=str(agent.source))
+        parts.append(part)
         if part.attrs["absent"] != parts[0].attrs["absent"]:
             raise UsageError(
                 f"{agents[0].source} and {agent.source} have different bodies or worlds; analyze them separately"
             )
+        # A view would keep all episodes in memory.
+        shown.append(runs.isel(episode=hardest_episode.index(parts[0])).copy(deep=True))
     attrs = {
         "env": " and ".join(dict.fromkeys(agent.eval_env.id for agent in agents)),
         "episodes": episodes,
         "policy": policy,
         "seed": seed,
     }
-    return datasets.combine(agents, parts, xr.Dataset(attrs=attrs | parts[0].attrs))
+    parts = [
+        part.merge(hardest_episode.path(agent.eval_env, each))
+        for agent, part, each in zip(agents, parts, shown, strict=True)
+    ]
+    dataset = datasets.combine(agents, parts, xr.Dataset(attrs=attrs | parts[0].attrs))
+    return hardest_episode.add(dataset, agents, shown, stills=stills)
 
 
-def _compute_one(agent: "Agent", episodes: int, policy: str, seed: int) -> xr.Dataset:
-    env = agent.eval_env
-    described = describe(env, rollout(agent, episodes, seed=seed, policy=policy, env=env))
-    names = [behavior({str(k): float(v[index]) for k, v in described.items()}) for index in range(episodes)]
+def _named(described: xr.Dataset) -> xr.Dataset:
+    """The descriptors of one agent's episodes, with the name of each and the share of each name."""
+    episodes = range(described.sizes["episode"])
+    names = [behavior({str(k): float(v[index]) for k, v in described.items()}) for index in episodes]
     share = [np.mean([name == known for name in names]) for known in NAMES]
-    score = described.time_at_goal + described.progress.fillna(0)
     return described.assign(
         name=("episode", names, {"long_name": "behavior", "units": "1"}),
         share=("behavior", share, {"long_name": "share of episodes", "units": "1"}),
-        score=("episode", score.values, {"long_name": _SCORE, "units": "steps"}),
-    ).assign_coords(behavior=NAMES, source=str(agent.source))
+    ).assign_coords(behavior=NAMES)
 
 
 def find_critical_depth(dataset: xr.Dataset) -> critical_depth.Critical:
@@ -160,153 +165,6 @@ def find_critical_depth(dataset: xr.Dataset) -> critical_depth.Critical:
             "Critical depth: not looked for, as checkpoints differ in more than depth and seed."
         )
     return critical_depth.find(scores)
-
-
-def pick(dataset: xr.Dataset) -> pd.DataFrame:
-    """The median and the best episode of each group of seeds, by ``score``; the lower median of an even number.
-
-    Args:
-      dataset: from ``compute``.
-
-    Returns:
-      Columns ``group``, ``depth``, ``which`` (median or best), ``source`` (the checkpoint), ``episode``, ``score`` and
-      ``name``. ``rollout`` of that checkpoint with the dataset's ``episodes`` and ``seed`` reproduces the episode.
-    """
-    rows = []
-    for label, depth, parts in datasets.groups(dataset):
-        seed_of = np.concatenate([np.full(part.sizes["episode"], k) for k, part in enumerate(parts)])
-        episode = np.concatenate([part.episode.values for part in parts])
-        score = np.concatenate([part.score.values for part in parts])
-        order = np.argsort(score, kind="stable")
-        for which, index in (("median", order[(len(order) - 1) // 2]), ("best", order[-1])):
-            part = parts[seed_of[index]]
-            rows.append(
-                {
-                    "group": label,
-                    "depth": depth,
-                    "which": which,
-                    "source": part.source.item(),
-                    "episode": int(episode[index]),
-                    "score": float(score[index]),
-                    "name": str(part.name.values[episode[index]]),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
-    """Write a video of the median and the best episode (``pick``): one row for each group of seeds, all in sync.
-
-    Args:
-      agents: the agents given to ``compute``.
-      dataset: from ``compute``.
-      path: output file, .mp4 or .gif.
-
-    Returns:
-      The renderer, in words.
-
-    Raises:
-      As ``crlviz.rendering.video.write``.
-    """
-    picked, panels = pick(dataset), {}
-    for agent in agents:
-        own = picked[picked.source == str(agent.source)]
-        if not len(own):
-            continue
-        # Data of an older crlviz have no policy, but whether it was the mean.
-        policy = dataset.attrs.get("policy") or ("mean" if dataset.attrs["deterministic"] else "sample")
-        runs = rollout(agent, dataset.attrs["episodes"], env=agent.eval_env, seed=dataset.attrs["seed"], policy=policy)
-        for row in own.itertuples():
-            caption = f"{row.group}, seed {agent.facts['seed']}, {row.which}: {row.name}"
-            episode = runs.isel(episode=row.episode).copy(deep=True)  # a view would keep all episodes in memory
-            panels[row.Index] = video.Panel(caption, agent.eval_env, episode)
-    rows = [[panels[index], panels[index + 1]] for index in range(0, len(picked), 2)]
-    return f"drawn by {video.write(path, rows)}"
-
-
-@charts.self_contained
-def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
-    """Draw the share of each behavior, time at goal and the other descriptors, over depth.
-
-    Args:
-      dataset: from ``compute``, or read back from netCDF.
-      size: height of the bar chart in pixels.
-    """
-    dataset = datasets.with_current_names(dataset)
-    groups = list(datasets.groups(dataset))
-    shown = [name for name in DESCRIPTORS if name in dataset and float(abs(dataset[name]).max()) > 0]
-    titles = {name: name.replace("_", " ") for name in shown}
-    counts = charts.seed_note([len(parts) for _, _, parts in groups])
-    notes = [
-        find_critical_depth(dataset).sentence,
-        f"{dataset.attrs['episodes']} episodes of each checkpoint. Below, means over them; {counts}.",
-    ]
-    return (
-        alt.vconcat(_bars(groups, size), seed_plots.panels(groups, titles), spacing=30)
-        .resolve_scale(color="independent")
-        .properties(title=alt.TitleParams(f"What agents do in {dataset.attrs['env']}", subtitle=notes))
-    )
-
-
-def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt.Chart:
-    """Stacked bars: the share of each behavior, one bar for each group of seeds."""
-    words = {rule.name: rule.words for rule in RULES}
-    data = pd.DataFrame(
-        [
-            {
-                "group": label,
-                "behavior": name,
-                "order": order,
-                "share": float(np.mean([part.share.sel(behavior=name).item() for part in parts])),
-                "rule": words[name],
-            }
-            for label, _, parts in groups
-            for order, name in enumerate(NAMES)
-        ]
-    )
-    data = data[data.share > 0]
-    axis = charts.label_axis([label for label, _, _ in groups], 90)
-    present = [rule for rule in RULES if rule.name in set(data.behavior)]
-    return (
-        alt.Chart(data)
-        .mark_bar(size=46)
-        .encode(
-            x=alt.X("group:N", sort=[label for label, _, _ in groups], title=None, axis=axis),
-            y=alt.Y("share:Q", title="share of episodes", scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color(
-                "behavior:N",
-                title=None,
-                scale=alt.Scale(domain=[rule.name for rule in present], range=[rule.color for rule in present]),
-                legend=alt.Legend(labelLimit=300),
-            ),
-            order="order:O",
-            tooltip=["group:N", "behavior:N", "rule:N", alt.Tooltip("share:Q", format=".2f")],
-        )
-        .properties(width=max(160, 90 * len(groups)), height=size)
-    )
-
-
-@click.command(cls=Command, old_options=OLD_POLICIES)
-@outputs.checkpoints
-@outputs.out("behavior.html", "mp4 or gif for a video of each depth's median and best episode")
-@click.option("--episodes", type=int, default=64, show_default=True, help="Episodes for each checkpoint.")
-@options.policy
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of starts, goals and sampled actions.")
-def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, policy: str, seed: int) -> None:
-    """Name what agents do, describe it in numbers, and look for the depth at which it changes.
-
-    \b
-    Example: crlviz behavior runs/d4 runs/d16 --out behavior.html --out behavior.mp4
-    """
-    from crlviz.agent import load_all
-
-    outputs.check(out, also=video.ENDINGS)
-    check_count(episodes, "episodes")
-    agents = load_all(checkpoints)
-    dataset = compute(agents, episodes=episodes, policy=policy, seed=seed)
-    click.echo(summary(dataset))
-    videos = dict.fromkeys(video.ENDINGS, partial(montage, agents, dataset))
-    outputs.write(out, dataset, lambda: plot(dataset), videos)
 
 
 def summary(dataset: xr.Dataset) -> str:
@@ -320,15 +178,4 @@ def summary(dataset: xr.Dataset) -> str:
     return "\n".join([*rows, find_critical_depth(dataset).sentence])
 
 
-__all__ = [
-    "NAMES",
-    "RULES",
-    "behavior",
-    "command",
-    "compute",
-    "find_critical_depth",
-    "montage",
-    "pick",
-    "plot",
-    "summary",
-]
+__all__ = ["NAMES", "RULES", "behavior", "compute", "find_critical_depth", "summary"]

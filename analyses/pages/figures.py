@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import numpy as np
 
-from analyses import embed, norms, stitch
-from analyses.behavior import naming
+from analyses import behavior, embed, norms, stitch
 from analyses.common import runs as run_data
 from analyses.heatmap import heatmap_page, q_map
 from analyses.sweeps import efficiency, scaling
@@ -186,7 +185,7 @@ FIGURES = (
         "What does the agent do at each depth: fall, walk, vault?",
         ("depth",),
         {"depth": _DEPTHS},
-        draw=_over_depth(naming),
+        draw=_over_depth(behavior),
     ),
     Figure(
         "4",

@@ -19,7 +19,7 @@ from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
 
-_ENDINGS = (".html", ".svg", ".pdf")
+_ENDINGS = (".html", ".svg", ".pdf", ".png")
 
 
 @dataclass
@@ -69,7 +69,7 @@ def command(paths: Sequence[Path], out: Path, only: str | None) -> None:
     """Draw the figures of the paper from runs, and list the sweeps that the other figures need.
 
     RUNS are run directories, or directories that contain some. OUT gets a self-contained index.html, and each figure as
-    html, svg and pdf.
+    html, svg, pdf and png.
 
     \b
     Example: crlviz paper runs --out figures
@@ -148,16 +148,27 @@ def _train_seconds(runs: Runs) -> tuple[Runs, list[float]] | None:
 
 
 def write_index(entries: Sequence[Entry], paths: Sequence[Path], out: Path) -> Path:
-    """Write the page with the table of figures and all charts; returns its path."""
+    """Write the page with all charts, then the table of what is missing; returns its path."""
     import jinja2
 
     from crlviz import charts
 
+    by_figure: dict[Figure, list[Entry]] = {}
+    for entry in entries:
+        by_figure.setdefault(entry.figure, []).append(entry)
     page = jinja2.Template(
         resources.files("analyses.pages").joinpath("paper.html").read_text(encoding="utf-8"), autoescape=True
     ).render(
-        entries=entries,
-        envs=list(dict.fromkeys(entry.env for entry in entries)),
+        drawn={
+            figure: shown for figure, own in by_figure.items() if (shown := [entry for entry in own if entry.chart])
+        },
+        failed=[entry for entry in entries if entry.error],
+        trainable=[entry for entry in entries if entry.command],
+        impossible={
+            figure: own[0].missing
+            for figure, own in by_figure.items()
+            if all(entry.missing and not entry.command for entry in own)
+        },
         paths=paths,
         seeds=sweep_cost.SEEDS,
         script=charts.embed_script(),

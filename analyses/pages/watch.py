@@ -131,7 +131,7 @@ def write(run: Path, *, over: bool) -> Path:
 
     table, agent = metrics(run), load(run)
     facts, last = agent.facts, table.iloc[-1]
-    curves = charts.render(_curves(table), ".svg")
+    curves = {title: charts.render(curve, ".svg") for title, curve in _curves(table).items()}
     page = jinja2.Template(
         resources.files("analyses.pages").joinpath("watch.html").read_text(encoding="utf-8"), autoescape=True
     ).render(
@@ -142,7 +142,7 @@ def write(run: Path, *, over: bool) -> Path:
         total=max(agent.config["env_steps"], int(last.env_steps)),
         seconds=float(last.wall_seconds),
         success=float(last.success),
-        curves=base64.b64encode(curves).decode(),
+        curves={title: base64.b64encode(curve).decode() for title, curve in curves.items()},
         now=time.strftime("%H:%M:%S"),
         **{"refresh": _REFRESH_SECONDS} | _heatmap(agent) | clip_of(agent),
     )
@@ -153,14 +153,14 @@ def write(run: Path, *, over: bool) -> Path:
     return folder / "index.html"
 
 
-def _curves(table: "pd.DataFrame") -> "alt.HConcatChart":
-    """Small panels of the metrics over environment steps."""
+def _curves(table: "pd.DataFrame") -> "dict[str, alt.Chart]":
+    """Small charts of the metrics over environment steps, by their titles."""
     import altair as alt
 
     from crlviz import charts
 
     x = alt.X("env_steps:Q", title="environment steps", axis=charts.number_axis(tickCount=4))
-    panels = []
+    curves = {}
     loss = next(column for column in table if column.endswith("_loss"))  # the first of the algorithm's
     titles = _CURVES | {loss: loss.replace("_", " "), "updates_per_second": "updates per second"}
     for column, title in titles.items():
@@ -169,8 +169,8 @@ def _curves(table: "pd.DataFrame") -> "alt.HConcatChart":
         line = alt.Chart(table[["env_steps", column]].dropna()).mark_line(
             point={"color": _LINE_COLOR}, color=_LINE_COLOR
         )
-        panels.append(line.encode(x=x, y=y).properties(width=165, height=150))
-    return alt.hconcat(*panels, spacing=18)
+        curves[title] = line.encode(x=x, y=y).properties(width=215, height=150)
+    return curves
 
 
 def _heatmap(agent: "Agent") -> dict[str, str]:

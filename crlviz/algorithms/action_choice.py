@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import jax
 
     from crlviz.agent import Agent
+    from crlviz.algorithms.base import Algorithm
 
 _TEXT = re.compile(r"(mean|sample)|best-of-(\d{1,4})|softmax-(\d{1,4})(?::([\d.e+-]+))?")
 FORMS = "mean, sample, best-of-K, softmax-K or softmax-K:TAU, such as best-of-16 or softmax-16:0.5"
@@ -53,7 +54,7 @@ class ActionChoice:
         chosen = jax.random.categorical(choice_key, q / self.temperature, axis=0) if self.temperature else q.argmax(0)
         return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0]
 
-    def check(self, kind: type, where: str) -> None:
+    def check(self, kind: "type[Algorithm]", where: str) -> None:
         """Check that a class of algorithms has what the rule needs. ``where`` says whose it is, for the message.
 
         Raises:

@@ -41,7 +41,7 @@ class Ant(PhysicsEnv):
     backends: tuple[str, ...] = ("spring", "generalized", "mjx")
     goal_radius = 10.0
     view = View("torso", distance=5.0, azimuth=25.0, elevation=-30.0)
-    maze_view = View("torso", distance=11.0, azimuth=20.0, elevation=-55.0)
+    maze_view = View("torso", distance=9.0, elevation=-55.0)
 
     def __init__(
         self, id: str, maze: Maze | None = None, *, backend: str = "spring", normalize_quaternion: bool = True

@@ -43,7 +43,7 @@ class Humanoid(PhysicsEnv):
     episode_length = 1000
     backends = ("spring",)
     view = View("torso", (0, 0, -0.3), distance=4.0, azimuth=40.0, elevation=-15.0)
-    maze_view = View("torso", (0, 0, -0.3), distance=7.0, azimuth=25.0, elevation=-45.0)
+    maze_view = View("torso", (0, 0, -0.3), distance=7.0, elevation=-45.0)
 
     def __init__(self, id: str, maze: Maze | None = None, *, backend: str = "spring", physics_step: float = 0.0015):
         """

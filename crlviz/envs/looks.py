@@ -13,6 +13,7 @@ SUN_DIRECTION = (-0.35, 0.45, -1.0)
 BODY = (0.83, 0.53, 0.27, 1)
 WALL = (0.55, 0.57, 0.62, 1)
 GOAL = (0.2, 0.65, 0.3, 0.5)
+UP_THE_MAP = 180.0  # azimuth in degrees of a camera that shows a maze as maps do: x down, y to the right
 _GOALS = ("target", "goal")  # names of the goal's body in brax's models
 _BRAX_BODY = "0.4 0.33 0.26 1.0"  # color of the bodies in brax's models
 
@@ -25,7 +26,8 @@ class View:
       body: name of the body that the camera follows; empty: a fixed camera.
       lookat: the point that it looks at, x, y, z in meters, relative to the body or, if fixed, in the world.
       distance: meters from the camera to that point.
-      azimuth: degrees; 0 looks along x, 90 along y. A camera that follows counts from the direction to the goal.
+      azimuth: degrees; 0 looks along x, 90 along y. A camera that follows counts from the direction to the goal, and in
+        a maze looks up the map instead (``UP_THE_MAP``).
       elevation: degrees; negative looks down.
     """
 
@@ -53,7 +55,7 @@ def dress(tree: ElementTree.Element, view: View) -> None:
     visual = ElementTree.SubElement(tree, "visual")
     level = {"ambient": AMBIENT, "diffuse": HEADLIGHT, "specular": 0}
     ElementTree.SubElement(visual, "headlight", {name: _text([value] * 3) for name, value in level.items()})
-    ElementTree.SubElement(visual, "quality", shadowsize="1024", offsamples="4")
+    ElementTree.SubElement(visual, "quality", offsamples="4")
     ElementTree.SubElement(visual, "map", shadowclip="1", shadowscale="0.9", znear="0.005", zfar="60")
     # MuJoCo scales shadows and the clipping planes with the extent.
     ElementTree.SubElement(tree, "statistic", extent=f"{1.5 * view.distance:g}")

@@ -46,7 +46,7 @@ class PointMaze(GoalEnv):
     dt = 0.1
     state_dim = 4
     action_size = 2
-    view = looks.View("point", distance=5.0, azimuth=20.0, elevation=-62.0)
+    view = looks.View("point", distance=3.2, elevation=-62.0)
     maze: Maze
 
     def __init__(self, id: str, maze: Maze):

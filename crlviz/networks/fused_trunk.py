@@ -228,9 +228,9 @@ def _backward(how: FusedTrunk, width: int, of: Any, saved: Any, *, learned: bool
         (g_ref, (stem, layers, x_ref), normals, inverses), (of_x, of_ys, sums) = network, result
         part = pl.ds(program * how.rows, how.rows)
 
-        def through_norm(g: jax.Array, normal: jax.Array, inverse: jax.Array, *vectors: Any, number: Any) -> jax.Array:
+        def through_norm(g: jax.Array, *layer: jax.Array, number: Any) -> jax.Array:
             """The gradient of what LayerNorm normalizes, from that of Swish's result; ``number`` of the layer."""
-            gradients = _through_norm(g, normal, inverse, *vectors, width)
+            gradients = _through_norm(width, g, *layer)
             if learned:
                 for which, values in enumerate(gradients):
                     sums[which, number, program, :] = values.sum(0)
@@ -265,7 +265,7 @@ def _backward(how: FusedTrunk, width: int, of: Any, saved: Any, *, learned: bool
 
 
 def _through_norm(
-    g: jax.Array, normal: jax.Array, inverse: jax.Array, scale: jax.Array, shift: jax.Array, width: int
+    width: int, g: jax.Array, normal: jax.Array, inverse: jax.Array, scale: jax.Array, shift: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gradients [rows, padded width] of what LayerNorm normalizes, of its scale in each row, and of its shift."""
     z, gate = _gate(normal, scale, shift)

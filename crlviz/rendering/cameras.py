@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv
 from crlviz.envs.engine import mujoco
 from crlviz.errors import UsageError
@@ -20,10 +21,11 @@ _ASIDE = 0.08  # in cells: points this far to each side of the body's center mus
 class Cameraman:
     """Camera positions for one episode, frame by frame.
 
-    ``follow`` stays behind the body, seen from the goal, and shows both when they are close. ``side`` moves along
-    beside the body. ``top`` shows the whole world from above, x down and y to the right as in maps. For a body that
-    does not move around (an arm), ``follow`` and ``side`` use the environment's own view. Where a wall would hide the
-    body, they rise at once until the body is visible over the wall, and come down slowly.
+    ``follow`` stays above the body in a maze, turned as its map is: x down, y to the right. In the open it stays behind
+    the body, seen from the goal, and shows both when they are close. ``side`` moves along beside the body. ``top``
+    shows the whole world from above, x down and y to the right as in maps. For a body that does not move around (an
+    arm), ``follow`` and ``side`` use the environment's own view. Where a wall would hide the body, they rise at once
+    until the body is visible over the wall, and come down slowly.
     """
 
     def __init__(self, env: GoalEnv, pose: np.ndarray, goal: np.ndarray, camera: str, aspect: float):
@@ -45,6 +47,7 @@ class Cameraman:
         self._goal = np.array([goal[0], goal[1] if len(goal) > 1 else 0.0])
         self._wall_height = _wall_height(env)
         self._last: tuple[np.ndarray, float, float] | None = None
+        self._on_map = bool(env.maze and env.view.body)
         start = self._body(pose)
         self._bearing = float(np.degrees(np.arctan2(*(self._goal - start[:2])[::-1]))) if env.view.body else 0.0
         self._top = _top_view(env, start, self._goal, aspect)
@@ -59,8 +62,8 @@ class Cameraman:
         if view.body and self._camera == "side":
             azimuth, elevation = self._bearing + 90, max(elevation, _SIDE_ELEVATION)
         else:
-            azimuth = self._bearing + view.azimuth
-        if view.body and self._camera == "follow":
+            azimuth = looks.UP_THE_MAP if self._on_map else self._bearing + view.azimuth
+        if view.body and self._camera == "follow" and not self._on_map:
             to_goal = self._goal - lookat[:2]
             relative = np.linalg.norm(to_goal) / (_REACH * view.distance)
             # Look halfway to a goal within reach, and less of the way to one beyond it.
@@ -85,7 +88,7 @@ class Cameraman:
         _, right, _ = shot.axes
         ends = body + np.array([-1, 0, 1])[:, None] * _ASIDE * maze.cell_size * right
         ends = ends[maze.is_free(ends[:, :2])] * [1, 1, 0.4]  # lowered, so that most of the body is visible
-        fractions = np.linspace(0, 1, 1 + int(20 * shot.distance / maze.cell_size))[:, None, None]
+        fractions = np.linspace(0, 1, 1 + int(40 * shot.distance / maze.cell_size))[:, None, None]
         points = ends + fractions * (shot.eye - ends)
         # Cells outside the grid count as not free, but nothing there blocks the view.
         cell = maze.cell(points[..., :2])
@@ -125,15 +128,22 @@ def overview(env: GoalEnv, pose: np.ndarray, goal: np.ndarray, aspect: float) ->
 
 
 def _top_view(env: GoalEnv, start: np.ndarray, goal: np.ndarray, aspect: float) -> Camera:
-    """A camera straight above that shows the whole maze, or the start and the goal, or an arm's view."""
-    if env.maze is not None:
-        x_min, x_max, y_min, y_max = env.maze.extent
-    elif env.view.body:
-        margin = 0.5 * env.view.distance
-        (x_min, y_min), (x_max, y_max) = np.minimum(start[:2], goal) - margin, np.maximum(start[:2], goal) + margin
-    else:
-        x, y, half = *env.view.lookat[:2], 0.5 * env.view.distance
-        x_min, x_max, y_min, y_max = x - half, x + half, y - half, y + half
+    """A camera straight above that shows ``ground_extent``."""
+    x_min, x_max, y_min, y_max = ground_extent(env, np.stack([start[:2], goal]))
     needed = max(x_max - x_min, (y_max - y_min) / aspect) / 2
     center = np.array([(x_min + x_max) / 2, (y_min + y_max) / 2, 0.0])
-    return Camera(center, 1.05 * needed / np.tan(np.radians(FOVY / 2)), 180.0, -90.0)
+    return Camera(center, 1.05 * needed / np.tan(np.radians(FOVY / 2)), looks.UP_THE_MAP, -90.0)
+
+
+def ground_extent(env: GoalEnv, places: np.ndarray) -> tuple[float, float, float, float]:
+    """The ground that a view from above shows, as (x_min, x_max, y_min, y_max) in meters.
+
+    The whole maze; without one, some places [N, 2] of bodies and goals with a margin; of an arm, what its view shows.
+    """
+    if env.maze is not None:
+        return env.maze.extent
+    half = 0.5 * env.view.distance
+    if not env.view.body:
+        places = np.array([env.view.lookat[:2]])
+    (x_min, y_min), (x_max, y_max) = places.min(axis=0) - half, places.max(axis=0) + half
+    return float(x_min), float(x_max), float(y_min), float(y_max)

@@ -24,6 +24,7 @@ _ANY = ("", "enable", "enabled", "on", "true", "1")  # values of MUJOCO_GL that 
 _NONE = ("disable", "disabled", "off", "false", "0")  # values that forbid OpenGL
 _SOFTWARE = (b"llvmpipe", b"softpipe", b"swrast")  # Mesa's names of its CPU renderers
 _SAMPLES = 2  # rays per pixel along each axis
+_SHADOWS = {300: 4096, 0: 2048}  # least width of a picture: pixels of its shadow map, finer than the picture's own
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class GLRenderer:
         self.name = f"OpenGL through {_NAMES[platform]}"
         self._model = copy.copy(model)
         self._model.vis.global_.offwidth, self._model.vis.global_.offheight = width, height
+        self._model.vis.quality.shadowsize = next(size for least, size in _SHADOWS.items() if width >= least)
         self._model.vis.rgba.fog[:] = (*looks.SKY, 1)
         self._data = mujoco.MjData(self._model)
         self._gl = importlib.import_module(f"mujoco.{platform}").GLContext(width, height)

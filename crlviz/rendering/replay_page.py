@@ -16,6 +16,7 @@ from crlviz.envs.base import GoalEnv
 from crlviz.envs.engine import mujoco
 from crlviz.errors import UsageError
 from crlviz.escaping import script_json
+from crlviz.rendering import cameras
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,7 +25,9 @@ _INFINITE = 100.0  # meters; half the side drawn for a plane of size 0, which Mu
 
 
 @jax_config.with_fixed_settings
-def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 1) -> None:
+def write(
+    path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 1, columns: int | None = None
+) -> None:
     """Write an interactive replay of episodes side by side, in step with each other.
 
     Args:
@@ -32,6 +35,7 @@ def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *,
       env: the environment of all episodes.
       panels: caption to one episode of ``crlviz.rollout`` (dims ``time``, ``joint``, ...).
       every: keep every n-th step; the page interpolates between the steps it has.
+      columns: panels in a row of a wide window; default: all, at most four.
 
     Raises:
       UsageError: no episode, more than one in a panel, an episode of another environment, ``every`` below 1, or no
@@ -44,7 +48,9 @@ def write(path: str | Path, env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *,
     atomic_files.check_writable(path)
     data = script_json(page_data(env, panels, every=every))
     template = resources.files("crlviz.rendering").joinpath("replay_page.html").read_text(encoding="utf-8")
-    page = jinja2.Template(template, autoescape=True).render(env=env.id, data=data)
+    page = jinja2.Template(template, autoescape=True).render(
+        env=env.id, data=data, columns=columns or min(len(panels), 4)
+    )
     atomic_files.write(path, page.encode(errors="replace"))
 
 
@@ -68,8 +74,9 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
 
     ``geoms`` holds name, mesh, half sizes [3] in meters, ``end`` (half the length of a capsule's cylinder) and rgba;
     fixed geoms come first. ``standing`` holds the poses of the fixed geoms [fixed, 7], each panel's ``places`` those of
-    the moving ones [steps, moving, 7]: x, y, z in meters and the quaternion w, x, y, z. Arguments and errors as for
-    ``write``.
+    the moving ones [steps, moving, 7]: x, y, z in meters and the quaternion w, x, y, z. ``ground`` is what a map shows,
+    in meters: its extent (x_min, x_max, y_min, y_max), the corners of the walls' cells, and the side of a cell.
+    Arguments and errors as for ``write``.
     """
     if every < 1:
         raise UsageError(f"every = {every}: keep one step in 1 or more")
@@ -85,6 +92,10 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
     fixed = [geom for geom in visible if is_fixed[geom]]
     moving = [geom for geom in visible if not is_fixed[geom]]
     first = next(iter(panels.values()))["pose"].values[:1]
+    drawn = [_panel(env, caption, episode, moving, every) for caption, episode in panels.items()]
+    places = np.concatenate([np.concatenate([focus[:, :2], [goal]]) for focus, goal, _ in drawn])
+    half = env.maze.cell_size / 2 if env.maze else 0.0
+    corners = env.maze.xy(np.argwhere(env.maze.walls)) - half if env.maze else np.zeros((0, 2))
     return {
         "look": {
             "sky": looks.SKY,
@@ -96,7 +107,7 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
         "view": {
             "follows": bool(env.view.body),
             "distance": env.view.distance,
-            "azimuth": math.radians(env.view.azimuth),
+            "azimuth": math.radians(looks.UP_THE_MAP if env.maze else env.view.azimuth),
             "elevation": math.radians(env.view.elevation),
             "fovy": math.radians(float(model.vis.global_.fovy)),
         },
@@ -105,23 +116,34 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
         "near": env.goal_distance,
         "geoms": [_geom(model, geom) for geom in fixed + moving],
         "standing": _encode(_geom_poses(model, first, fixed)[0]),
-        "panels": [_panel(env, caption, episode, moving, every) for caption, episode in panels.items()],
+        "ground": {
+            "extent": cameras.ground_extent(env, places),
+            "walls": corners.round(4).tolist(),
+            "cell": 2 * half,
+        },
+        "panels": [panel for _, _, panel in drawn],
     }
 
 
-def _panel(env: GoalEnv, caption: str, episode: "xr.Dataset", moving: list[int], every: int) -> dict[str, Any]:
-    poses = episode["pose"].values
-    focus, turn = _camera(env, poses, episode["goal"].values)
+def _panel(
+    env: GoalEnv, caption: str, episode: "xr.Dataset", moving: list[int], every: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """What the camera looks at [steps, 3], the goal [2] on the ground, both in meters, and the panel's data."""
+    poses, goal = episode["pose"].values, episode["goal"].values.astype(float)
+    focus, turn = _camera(env, poses, goal)
     alive = episode["alive"].values
-    return {
+    target = np.array([goal[0], goal[1] if len(goal) > 1 else 0.0])
+    data = {
         "caption": caption,
         "fell": None if alive.all() else int(np.argmin(alive)),
         "turn": turn,
+        "goal": target.round(4).tolist(),
         "focus": _encode(focus[::every]),
         "places": _encode(_geom_poses(env.model, poses[::every], moving)),
         "distance": _encode(episode["distance"].values[::every]),
         "q": _encode(episode["q"].values[::every]) if "q" in episode else None,
     }
+    return focus, target, data
 
 
 def _geom(model: mujoco.MjModel, geom: int) -> dict[str, Any]:
@@ -155,7 +177,8 @@ def _geom_poses(model: mujoco.MjModel, poses: np.ndarray, geoms: list[int]) -> n
 def _camera(env: GoalEnv, poses: np.ndarray, goal: np.ndarray) -> tuple[np.ndarray, float]:
     """Points [steps, 3] that the camera looks at, and the angle in radians that its azimuth is relative to.
 
-    The height stays that of the first step, so that a fall is visible.
+    In a maze that is x, so that all panels are turned as a map is. The height stays that of the first step, so that a
+    fall is visible.
     """
     view = env.view
     if not view.body:
@@ -168,7 +191,7 @@ def _camera(env: GoalEnv, poses: np.ndarray, goal: np.ndarray) -> tuple[np.ndarr
         point[:] = data.body(view.body).xpos
     to_goal = (*goal, 0.0)[:2] - focus[0, :2]
     focus[:, 2] = focus[0, 2]
-    return focus + view.lookat, math.atan2(to_goal[1], to_goal[0])
+    return focus + view.lookat, 0.0 if env.maze else math.atan2(to_goal[1], to_goal[0])
 
 
 def _encode(values: np.ndarray) -> str:

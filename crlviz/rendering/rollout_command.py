@@ -1,4 +1,4 @@
-"""``crlviz rollout``: run agents and write videos, 3-D replays or data of their episodes."""
+"""``crlviz rollout``: run agents and write videos, strips of frames, 3-D replays or data of their episodes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from crlviz.errors import UsageError
 from crlviz.options import OLD_POLICIES, Command
 
 DATA, PAGE = ".nc", ".html"
+_MOST_COLUMNS = 4  # of a page
 
 
 @click.command(cls=Command, old_options=OLD_POLICIES)
@@ -22,7 +23,8 @@ DATA, PAGE = ".nc", ".html"
     type=click.Path(path_type=Path),
     default=["rollout.mp4"],
     show_default=True,
-    help="mp4 or gif for a video, html for a 3-D replay, nc for the data; may be given several times.",
+    help="mp4 or gif for a video, png for a strip of its frames, html for a 3-D replay, nc for the data; may be given "
+    "several times.",
 )
 @click.option(
     "--goal",
@@ -40,7 +42,7 @@ DATA, PAGE = ".nc", ".html"
 @options.policy
 @click.option("--camera", default="follow", show_default=True, help="follow, side or top.")
 @click.option("--fps", type=float, help="Frames per second; the video always runs in real time. Default: about 30.")
-@click.option("--size", default="320x240", show_default=True, metavar="WxH", help="Pixels of each picture.")
+@click.option("--size", default="640x480", show_default=True, metavar="WxH", help="Pixels of each picture.")
 def command(
     checkpoints: tuple[Path, ...],
     out: tuple[Path, ...],
@@ -62,10 +64,10 @@ def command(
     from crlviz.agent import load_all
     from crlviz.algorithms import action_choice
     from crlviz.checkpoints import atomic_files
-    from crlviz.rendering import replay_page, video
+    from crlviz.rendering import film_strip, replay_page, video
     from crlviz.rendering.cameras import CAMERAS
 
-    known = (*video.ENDINGS, PAGE, DATA)
+    known = (*video.ENDINGS, film_strip.ENDING, PAGE, DATA)
     for path in out:
         if path.suffix not in known:
             raise UsageError(f"{path}: a rollout ends in {', '.join(known)}")
@@ -94,15 +96,20 @@ def command(
             parts = [part.drop_vars("goal_index", errors="ignore") for part in runs.values()]
             datasets.save(datasets.combine(agents, parts, parts[0][[]]), path)
         elif path.suffix == PAGE:
-            replay_page.write(path, agents[0].eval_env, split_episodes(runs))
+            shown = split_episodes(runs)
+            by_episode = {label: shown[label] for row in range(episodes) for label in list(shown)[row::episodes]}
+            replay_page.write(path, agents[0].eval_env, by_episode, columns=min(len(agents), _MOST_COLUMNS))
         else:
             panels = [
                 video.Panel(caption, agents[index // episodes].eval_env, episode)
                 for index, (caption, episode) in enumerate(split_episodes(runs).items())
             ]
-            rows = [panels[row::episodes] for row in range(episodes)]
-            renderer = f", drawn by {video.write(path, rows, size=pixels, fps=fps, camera=camera)}"
-        click.echo(f"wrote {path}{renderer}")
+            if path.suffix == film_strip.ENDING:
+                renderer = film_strip.write(path, panels, size=pixels, camera=camera)
+            else:
+                rows = [panels[row::episodes] for row in range(episodes)]
+                renderer = video.write(path, rows, size=pixels, fps=fps, camera=camera)
+        click.echo(f"wrote {path}" + (f", drawn by {renderer}" if renderer else ""))
 
 
 def split_episodes(runs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Videos of episodes, side by side and in sync. Frames are streamed to the encoder one at a time."""
 
+import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from crlviz.rendering.cameras import Cameraman
 from crlviz.rendering.renderers import GLRenderer, RayRenderer, open_renderer
 
 ENDINGS = (".mp4", ".gif")
+SIZE = (640, 480)  # pixels of a panel, without its caption
 _MAX_FPS = 35  # every environment step becomes a frame unless that exceeds this rate
 _AFTER_FALL = 1.5  # seconds shown after a body has fallen
 _MAP_SHARE = 0.3  # width of a maze's map as a share of the panel's width
@@ -71,7 +73,7 @@ def write(
     path: str | Path,
     rows: Sequence[Sequence[Panel]],
     *,
-    size: tuple[int, int] = (320, 240),
+    size: tuple[int, int] = SIZE,
     fps: float | None = None,
     camera: str = "follow",
 ) -> str:
@@ -98,21 +100,30 @@ def write(
     panels = [panel for row in rows for panel in row]
     fps = fps or frame_rate(min(panel.env.dt for panel in panels))
     count = math.floor(max(panel.seconds for panel in panels) * fps) + 1
-    renderers: dict[int, GLRenderer | RayRenderer] = {}
-    try:
-        for panel in panels:
-            if id(panel.env) not in renderers:
-                renderers[id(panel.env)] = open_renderer(panel.env.model, *size)
-        films = [[_film(panel, renderers[id(panel.env)], size, fps, camera) for panel in row] for row in rows]
+    with open_renderers(panels, size) as renderers:
+        films = [
+            [film(panel, renderers[panel.env], size, (k / fps for k in range(count)), 1 / fps, camera) for panel in row]
+            for row in rows
+        ]
         frames = (
-            np.concatenate([np.concatenate([next(film) for film in row], axis=1) for row in films])
+            np.concatenate([np.concatenate([next(frame) for frame in row], axis=1) for row in films])
             for _ in tqdm(range(count), unit="frame", desc=path.name, disable=None)
         )
         write_frames(path, frames, fps)
         return next(iter(renderers.values())).name
-    finally:
-        for renderer in renderers.values():
-            renderer.close()
+
+
+@contextlib.contextmanager
+def open_renderers(
+    panels: Iterable[Panel], size: tuple[int, int], *, fine: bool = False
+) -> Iterator[dict[GoalEnv, GLRenderer | RayRenderer]]:
+    """Context with an open renderer for each environment of the panels; arguments as ``renderers.open_renderer``."""
+    with contextlib.ExitStack() as stack:
+        renderers = {}
+        for env in {panel.env: None for panel in panels}:
+            renderers[env] = open_renderer(env.model, *size, fine=fine)
+            stack.callback(renderers[env].close)
+        yield renderers
 
 
 def frame_rate(dt: float) -> float:
@@ -120,25 +131,44 @@ def frame_rate(dt: float) -> float:
     return 1 / (dt * math.ceil(1 / (dt * _MAX_FPS)))
 
 
-def _film(
-    panel: Panel, renderer: GLRenderer | RayRenderer, size: tuple[int, int], fps: float, camera: str
+def film(
+    panel: Panel,
+    renderer: GLRenderer | RayRenderer,
+    size: tuple[int, int],
+    times: Iterable[float],
+    lag: float,
+    camera: str = "follow",
 ) -> Iterator[np.ndarray]:
-    """Endless iterator over a panel's frames [height + caption, width, 3], uint8."""
-    poses = panel.episode.pose.values
-    cameraman = Cameraman(panel.env, poses[0], panel.episode.goal.values, camera, size[0] / size[1])
+    """A panel's frames [height + caption, width, 3], uint8, at given times in seconds.
+
+    ``lag`` is the time between two frames over which the camera moves smoothly; infinite: each frame is on its own.
+    """
     maze = panel.env.maze if panel.env.view.body and camera != "top" else None
     width = 2 * round(_MAP_SHARE * size[0] / 2)
     ground = top_view.Ground(maze.extent, width, maze) if maze else None
     below = ground.picture() if ground else None
-    frame = 0
-    while True:
-        step = panel.step(frame / fps)
-        picture = Image.fromarray(renderer.render(poses[step], cameraman.shot(poses[step], 1 / fps)))
+    for step, frame in shots(panel, renderer, size, times, lag, camera):
+        picture = Image.fromarray(frame)
         if ground and below:
             inset = _map(panel, ground, below.copy(), step)
             picture.paste(inset, (picture.width - inset.width - 4, 4))
         yield np.concatenate([caption_picture(panel, step, size[0]), np.asarray(picture)])
-        frame += 1
+
+
+def shots(
+    panel: Panel,
+    renderer: GLRenderer | RayRenderer,
+    size: tuple[int, int],
+    times: Iterable[float],
+    lag: float,
+    camera: str = "follow",
+) -> Iterator[tuple[int, np.ndarray]]:
+    """As ``film``, without caption and map: the step and its picture [height, width, 3]."""
+    poses = panel.episode.pose.values
+    cameraman = Cameraman(panel.env, poses[0], panel.episode.goal.values, camera, size[0] / size[1])
+    for time in times:
+        step = panel.step(time)
+        yield step, renderer.render(poses[step], cameraman.shot(poses[step], lag))
 
 
 def _map(panel: Panel, ground: top_view.Ground, picture: Image.Image, step: int) -> Image.Image:
@@ -147,7 +177,7 @@ def _map(panel: Panel, ground: top_view.Ground, picture: Image.Image, step: int)
     path = ground.pixels(panel.episode.achieved.values[: step + 1, :2])
     top_view.disc(draw, ground.pixels(panel.episode.goal.values[:2]), 0.3 * ground.unit, "#3aa655")
     if len(path) > 1:
-        draw.line([tuple(point) for point in path], fill="#e0a070", width=top_view.SCALE)
+        draw.line([tuple(point) for point in path], fill="#d4873f", width=2 * top_view.SCALE)
     top_view.disc(draw, path[-1], 0.22 * ground.unit, "#d4873f", outline="#222222")
     size = (picture.width // top_view.SCALE, picture.height // top_view.SCALE)
     return picture.resize(size, Image.Resampling.LANCZOS)

@@ -86,7 +86,7 @@ def test_each_analysis_writes_a_picture_and_data(crlviz, toy_run, tmp_path, verb
 
 def test_behavior_writes_a_video(crlviz, toy_run, tmp_path):
     video = tmp_path / "b.mp4"
-    code, out, _ = crlviz("behavior", toy_run, "--episodes", 3, "--out", video)
+    code, out, _ = crlviz("behavior", toy_run, "--episodes", 3, "--size", "96x72", "--out", video)
     assert code == 0
     assert f"wrote {video} (drawn by " in out
     assert [path.name for path in tmp_path.iterdir()] == ["b.mp4"]

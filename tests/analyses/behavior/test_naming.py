@@ -2,54 +2,17 @@
 
 import copy
 
-import jax.numpy as jnp
 import mujoco
 import numpy as np
-import pandas as pd
 import pytest
 import xarray as xr
 
 from analyses.behavior import naming
 from analyses.behavior.descriptors import DESCRIPTORS, describe
-from crlviz import datasets, envs
-from crlviz.envs import mazes
-from crlviz.errors import UsageError
-from crlviz.rendering import video
+from crlviz import envs
 from crlviz.rollouts import rollout
-from tests.helpers.toys import FACTS, ROOM, FallingPoint, Handmade, assert_described
-
-
-def _steer(observation, key=None):
-    position, velocity, goal = jnp.split(observation, 3, axis=-1)
-    return jnp.clip((goal - position - 0.5 * velocity) / 0.15, -1, 1)
-
-
-def _stay(observation, key=None):
-    return jnp.zeros((*observation.shape[:-1], 2))
-
-
-def _push(x, y):
-    return lambda observation, key=None: jnp.broadcast_to(jnp.array([x, y], float), (*observation.shape[:-1], 2))
-
-
-def _circle(observation, key=None):
-    """Circle the middle of a room at a radius of about 1 m: along the tangent, with a correction of the radius."""
-    position, velocity = observation[..., :2], observation[..., 2:4]
-    radius = jnp.linalg.norm(position, axis=-1, keepdims=True) + 1e-6
-    tangent = jnp.stack([-position[..., 1], position[..., 0]], axis=-1) / radius
-    wanted = 0.15 * tangent + 0.5 * (1 - radius) * position / radius
-    return jnp.clip((wanted - 0.5 * velocity) / 0.15, -1, 1)
-
-
-class FixedGoal(FallingPoint):
-    """A point that falls beyond a given line, with a fixed goal."""
-
-    def __init__(self, line, goal):
-        super().__init__("point_falling_maze", mazes.build(ROOM, centered=True))
-        self.line, self._goal = line, np.asarray(goal, float)
-
-    def reset(self, rng, start=None, goal=None):
-        return super().reset(rng, start, self._goal if goal is None else goal)
+from tests.helpers.policies import FixedGoal, circle, push, stay, steer
+from tests.helpers.toys import ROOM, Handmade
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +148,7 @@ def test_contact_and_air_time_against_mujocos_collisions():
 
 
 def test_a_point_mass_has_no_torso(room):
-    agent = Handmade(room, _push(0, 1))
+    agent = Handmade(room, push(0, 1))
     described = describe(room, rollout(agent, 2, length=40))
     for name in ("torso_height", "uprightness", "air_time", "above_wall", "time_fallen"):
         assert name not in described
@@ -199,21 +162,21 @@ def test_a_point_mass_has_no_torso(room):
 
 
 def _names(env, policy, episodes=4, **options):
-    dataset = naming.compute([Handmade(env, policy)], episodes=episodes, **options)
+    dataset = naming.compute([Handmade(env, policy)], episodes=episodes, stills=False, **options)
     share = dataset.share.isel(depth=0)
     assert share.sum() == pytest.approx(1)
     return {str(name): float(share.sel(behavior=name)) for name in dataset.behavior.values if share.sel(behavior=name)}
 
 
 def test_names_of_known_policies(room):
-    assert _names(room, _stay) == {"stands still": 1}
-    assert _names(room, _steer) == {"reaches the goal": 1}
-    assert _names(room, _push(0, 1)) == {"never reaches": 1}
-    assert _names(room, _circle) == {"loops the corridor": 1}
+    assert _names(room, stay) == {"stands still": 1}
+    assert _names(room, steer) == {"reaches the goal": 1}
+    assert _names(room, push(0, 1)) == {"never reaches": 1}
+    assert _names(room, circle) == {"loops the corridor": 1}
     # It falls where y exceeds the line: on the way, close to the goal, or while it moves away from the goal.
-    assert _names(FixedGoal(1.0, (0, 2)), _steer) == {"throws itself": 1}
-    assert _names(FixedGoal(1.6, (0, 2)), _steer) == {"falls near the goal": 1}
-    assert _names(FixedGoal(1.0, (0, -2)), _push(0, 1)) == {"falls": 1}
+    assert _names(FixedGoal(1.0, (0, 2)), steer) == {"throws itself": 1}
+    assert _names(FixedGoal(1.6, (0, 2)), steer) == {"falls near the goal": 1}
+    assert _names(FixedGoal(1.0, (0, -2)), push(0, 1)) == {"falls": 1}
 
 
 def test_names_of_walkers():
@@ -233,100 +196,3 @@ def test_names_of_walkers():
     assert naming.behavior(upright | {"travel_over_geodesic": 3, "staying": 0.1}) == "loops the corridor"
     assert naming.behavior(upright | {"fell": 1, "fall_speed": 0}) == "falls near the goal"
     assert naming.behavior({}) == "never reaches"
-
-
-# ---- checkpoints
-
-
-@pytest.fixture(scope="module")
-def agents(room):
-    """Depth 4 stands still, 8 pushes into a wall, 16 reaches the goal; two seeds each."""
-    policies = {4: _stay, 8: _push(0, 1), 16: _steer}
-    return [
-        Handmade(room, policy, facts=FACTS | {"depth": depth, "seed": seed}, source=f"d{depth}s{seed}")
-        for depth, policy in policies.items()
-        for seed in range(2)
-    ]
-
-
-@pytest.fixture(scope="module")
-def no_maze():
-    env = FixedGoal(1.0, (0, 2))
-    assert env.model.nq == 4  # builds the model while the environment still has its maze
-    env.maze = None
-    return env
-
-
-@pytest.fixture(scope="module")
-def dataset(agents):
-    return naming.compute(agents, episodes=5)
-
-
-def test_the_critical_depth_is_where_the_goal_is_reached(dataset):
-    assert "fewer than 3 seeds" in naming.summary(dataset)
-    more = xr.concat([dataset.isel(seed=[0]).assign_coords(seed=[seed]) for seed in range(3)], dim="seed")
-    assert naming.find_critical_depth(more).depth == 16
-    assert "Critical depth: 16;" in naming.summary(more)
-    assert naming.find_critical_depth(more.sel(depth=[4, 8])).depth is None
-    widths = more.rename(seed="width").assign_coords(width=[8, 16, 32]).assign_attrs(differing="depth\nwidth")
-    assert "not looked for" in naming.find_critical_depth(widths).sentence
-
-
-def test_picked_episodes(dataset):
-    table = naming.pick(dataset).set_index(["depth", "which"])
-    scores = dataset.score.sel(depth=16).values.ravel()
-    assert table.loc[(16, "best")].score == scores.max()
-    assert table.loc[(16, "median")].score == np.sort(scores)[(10 - 1) // 2]
-    row = table.loc[(16, "best")]
-    seed = int(row.source.removeprefix("d16s"))
-    assert dataset.score.sel(depth=16, seed=seed, episode=row.episode) == row.score
-    assert row["name"] == "reaches the goal"
-    assert isinstance(table, pd.DataFrame)
-
-
-def test_the_montage_shows_the_picked_episodes(agents, dataset, monkeypatch, tmp_path):
-    shown = []
-    monkeypatch.setattr(video, "write", lambda path, rows: shown.extend(rows) or "hand")
-    assert naming.montage(agents, dataset, tmp_path / "all.mp4") == "drawn by hand"
-    assert [len(row) for row in shown] == [2, 2, 2]
-    panels = [panel for row in shown for panel in row]
-    for panel, row in zip(panels, naming.pick(dataset).to_dict("records"), strict=True):
-        seed = int(row["source"][-1])
-        assert panel.caption == f"depth {row['depth']}, seed {seed}, {row['which']}: {row['name']}"
-        time_at_goal = dataset.time_at_goal.sel(depth=row["depth"], seed=seed, episode=row["episode"])
-        assert int(panel.episode.success.sum()) == time_at_goal
-
-
-def test_the_montage_is_written_as_a_gif(no_maze, tmp_path):
-    """Also of a body that falls; the video ends when the last episode shown has ended."""
-    import imageio.v3 as imageio
-
-    agents = [Handmade(no_maze, _steer)]
-    dataset = naming.compute(agents, episodes=3)
-    assert "drawn by" in naming.montage(agents, dataset, tmp_path / "falls.gif")
-    frames = imageio.imread(tmp_path / "falls.gif")
-    assert frames.shape[2] == 2 * 320
-    assert 15 < len(frames) < no_maze.episode_length
-
-
-def test_a_saved_dataset_gives_the_same_chart(dataset, tmp_path):
-    assert_described(dataset)
-    datasets.save(dataset, tmp_path / "behavior.nc")
-    with xr.open_dataset(tmp_path / "behavior.nc") as read:
-        chart = naming.plot(read).to_dict()
-        assert chart == naming.plot(dataset).to_dict()
-    assert "2 seeds" in str(chart["title"])
-
-
-def test_a_dataset_with_the_names_of_an_older_version_gives_the_same_chart(dataset):
-    old = {"behavior": "behaviour", "geodesic": "way", "displacement_over_geodesic": "reach"}
-    old["travel_over_geodesic"] = "roaming"
-    assert naming.plot(dataset.rename(old)).to_dict() == naming.plot(dataset).to_dict()
-
-
-def test_mistakes(room, no_maze):
-    other = Handmade(no_maze, _stay, facts=FACTS | {"depth": 8})
-    with pytest.raises(UsageError, match="0 episodes"):
-        naming.compute([Handmade(room, _stay)], episodes=0)
-    with pytest.raises(UsageError, match="have different bodies or worlds"):
-        naming.compute([Handmade(room, _stay), other], episodes=2)

@@ -10,6 +10,7 @@ from analyses.pages import demo, demo_page
 from crlviz import cli
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
+from tests.helpers.toys import plant_curve, toy_config, untrained_run
 
 
 def rows(scores: dict[str, list[float]]) -> pd.DataFrame:
@@ -95,6 +96,24 @@ def test_the_wide_network_has_as_many_parameters_as_the_deep_one():
         for depth, width in ((demo.DEEP, demo.WIDTH), (demo.SHALLOW, demo.WIDE))
     ]
     assert counts[1] == pytest.approx(counts[0], rel=0.05)
+
+
+def test_the_page_fits_any_window(tmp_path, monkeypatch, open_page):
+    monkeypatch.setattr(demo, "ENV", "point_u_maze")
+    kinds = [
+        demo.Kind(name, f"depth {depth}, width {width}", depth, width, steps)
+        for name, depth, width, steps in (("a", 4, 8, 280), ("b", 8, 8, 280), ("c", 4, 16, 280), ("d", 4, 8, 560))
+    ]
+    runs = [demo.Run(kind, 0, tmp_path / "runs") for kind in kinds]
+    for kind, run in zip(kinds, runs, strict=True):
+        shape = {
+            f"{network}__{name}": getattr(kind, name) for network in ("actor", "critic") for name in ("depth", "width")
+        }
+        untrained_run(run.out, toy_config(env_steps=kind.env_steps, **shape), steps=(kind.env_steps,))
+        plant_curve(run.out, [0, 0.4, 0.5])
+    page = open_page(demo_page.report(runs, tmp_path, env="point_u_maze", quick=True))
+    assert page.locator(".chart svg").count() == 3
+    assert "depth 8" in page.locator("h1").inner_text().lower()
 
 
 @pytest.mark.slow

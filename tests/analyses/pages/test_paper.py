@@ -67,22 +67,30 @@ def drawn(depths, tmp_path_factory):
 
 def test_supported_figures_are_written_in_every_format(drawn):
     names = {path.name for path in drawn.iterdir()}
-    wanted = {f"figure{number}-point_u_maze{ending}" for number in (1, 9) for ending in (".html", ".svg", ".pdf")}
+    wanted = {
+        f"figure{number}-point_u_maze{ending}" for number in (1, 9) for ending in (".html", ".svg", ".pdf", ".png")
+    }
     assert names == wanted | {"index.html"}
     assert (drawn / "figure9-point_u_maze.pdf").read_bytes().startswith(b"%PDF")
+    assert (drawn / "figure1-point_u_maze.png").read_bytes().startswith(b"\x89PNG")
     assert "Click into the map" in (drawn / "figure9-point_u_maze.html").read_text()
 
 
 def test_the_page_is_self_contained(drawn, open_page):
     opened = open_page(drawn / "index.html")
     assert opened.locator(".chart svg").count() == 2
+    # Figures first, then what is missing.
+    headings = opened.locator("h2").all_inner_texts()
+    assert [heading.split(".")[0] for heading in headings] == ["Figure 1", "Figure 9", "Missing"]
+    links = opened.locator("h3").first.locator("a").all_inner_texts()
+    assert links == ["html", "svg", "pdf", "png"]
     rows = {row.split("\t")[0]: row for row in opened.locator("tr").all_inner_texts()}
-    assert "below" in rows["1"]
+    assert list(rows) == ["figure", "6"]
     assert "crlviz sweep point_u_maze --width 8 --env-steps 100 --actor-depth 4,16 --critic-depth 4,16" in rows["6"]
     assert "--out runs/figure6" in rows["6"]
-    assert re.search(r"About [\d.,]+ (min|h) \(estimate\)", rows["6"])
-    assert "replay buffer" in rows["8"]
-    assert "sweep" not in rows["8"]
+    assert re.search(r"about [\d.,]+ (min|h)", rows["6"])
+    [impossible] = [words for words in opened.locator("p").all_inner_texts() if words.startswith("Figure 8:")]
+    assert "replay buffer" in impossible
 
 
 def test_a_figure_that_fails_does_not_stop_the_others(depths, tmp_path):
@@ -101,7 +109,7 @@ def test_a_figure_that_fails_does_not_stop_the_others(depths, tmp_path):
     assert [entry.error for entry in entries] == ["these runs are too few", "ZeroDivisionError: division by zero", ""]
     assert entries[2].chart
     page = paper.write_index(entries, [depths], tmp_path / "out").read_text()
-    assert "failed: these runs are too few" in page
+    assert "failed: these runs are too few" in re.sub(r"\s+", " ", page)
 
 
 def test_runs_without_metrics_or_checkpoint_are_left_out(depths, tmp_path):
@@ -120,7 +128,7 @@ def test_runs_without_metrics_or_checkpoint_are_left_out(depths, tmp_path):
     alone = paper.group([folder / "imported"])
     [entry] = paper.draw(alone, tmp_path / "out", figures.choose("6"))
     assert (entry.time, entry.command[:12]) == ("", "crlviz sweep")
-    assert "estimate)" not in paper.write_index([entry], [folder], tmp_path / "out").read_text()
+    assert "</code> about" not in paper.write_index([entry], [folder], tmp_path / "out").read_text()
 
 
 def test_two_factors_must_vary_independently(tmp_path):

@@ -41,7 +41,7 @@ def test_the_page_shows_curves_map_and_clip(unfinished, open_page):
     assert "point_u_maze, depth 4, width 8, seed 0" in opened.inner_text("h1")
     assert opened.locator("meta[http-equiv=refresh]").count() == 1
     widths = opened.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
-    assert len(widths) == 3
+    assert len(widths) == 4 + 2  # curves, map, clip
     assert min(widths) > 100
     assert float(opened.locator("progress").evaluate("bar => bar.value / bar.max")) == pytest.approx(0.1, abs=0.01)
     watch.write(unfinished, over=True)

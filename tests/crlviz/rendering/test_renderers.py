@@ -163,8 +163,36 @@ def test_the_top_camera_shows_the_whole_maze_oriented_like_a_map():
         assert corners[0, 1] < corners[2, 1]  # x down
 
 
+@pytest.mark.parametrize("env_id", ["point_big_maze", "ant_u_maze", "humanoid_u_maze", "swimmer_u_maze"])
+def test_in_a_maze_the_following_camera_is_turned_as_the_map_and_near_the_body(env_id):
+    env = envs.make(env_id)
+    pose = np.zeros(env.model.nq)
+    pose[: len(env.model.qpos0)] = env.model.qpos0
+    goal = env.maze.xy(env.maze.goals[-1])
+    cameraman = Cameraman(env, pose, goal, "follow", 4 / 3)
+    data = mujoco.MjData(env.model)
+    geoms = np.flatnonzero((env.model.body_weldid[env.model.geom_bodyid] > 0) & (env.model.geom_rgba[:, 3] == 1))
+    for cell in sorted(env.maze.free)[::3]:
+        pose[:2] = env.maze.xy(cell)
+        camera = cameraman.shot(pose, 1.0)
+        here, down, right = (
+            _project([*(pose[:2] + step), 0.1], camera, 640, 480) for step in ((0, 0), (0.3, 0), (0, 0.3))
+        )
+        assert down[1] > here[1]  # x down
+        assert right[0] > here[0]  # y to the right
+        assert abs(right[1] - here[1]) < 1
+        data.qpos[:] = pose
+        mujoco.mj_kinematics(env.model, data)
+        pixels = np.array([_project(place, camera, 640, 480) for place in data.geom_xpos[geoms]])
+        radius = env.model.geom_rbound[geoms] * 240 / np.tan(np.radians(22.5)) / camera.distance
+        extent = (pixels + radius[:, None]).max(0) - (pixels - radius[:, None]).min(0)
+        assert extent.max() > 480 / 12, extent
+
+
 def test_the_following_camera_shows_body_and_goal():
     env = envs.make("point_u_maze")
+    assert env.model.nq == 4  # built while there is a maze
+    env.maze = None  # in the open
     generator = np.random.default_rng(0)
     for _ in range(20):
         start, goal = generator.uniform(-2, 2, (2, 2))

@@ -87,11 +87,22 @@ def test_geom_poses_are_mujocos(env, every):
             np.testing.assert_allclose(focus[frame, :2], at[:2], atol=1e-5)
 
 
-def test_the_cameras_azimuth_is_relative_to_the_direction_of_the_goal(point):
-    episode = _episode(point)
-    to_goal = episode.goal.values - episode.pose.values[0, :2]
-    turn = replay_page.page_data(point, {"a": episode})["panels"][0]["turn"]
+def test_in_the_open_the_cameras_azimuth_is_relative_to_the_direction_of_the_goal():
+    env = envs.make("humanoid")
+    episode = _episode(env)
+    to_goal = episode.goal.values[:2] - episode.pose.values[0, :2]
+    turn = replay_page.page_data(env, {"a": episode})["panels"][0]["turn"]
     np.testing.assert_allclose([np.cos(turn), np.sin(turn)], to_goal / np.linalg.norm(to_goal), atol=1e-6)
+
+
+def test_in_a_maze_all_panels_are_turned_as_the_map(point):
+    page = replay_page.page_data(point, {"a": _episode(point), "b": _episode(point, 1)})
+    assert [panel["turn"] for panel in page["panels"]] == [0, 0]
+    assert page["view"]["azimuth"] == pytest.approx(np.pi)  # looks along -x, so x is down
+    maze = point.maze
+    assert page["ground"]["extent"] == maze.extent
+    centers = np.array(page["ground"]["walls"]) + page["ground"]["cell"] / 2
+    assert sorted(map(tuple, maze.cell(centers).tolist())) == sorted(maze.cells("#"))
 
 
 def test_a_page_of_a_thousand_steps_of_two_humanoids_is_small(tmp_path):
@@ -147,7 +158,7 @@ def test_the_page_works_in_a_browser(tmp_path, point, open_page):
     if not page.evaluate("document.createElement('canvas').getContext('webgl2') !== null"):
         assert "no WebGL 2" in page.locator("#missing").inner_text()
         pytest.skip("this chromium has no WebGL")
-    assert page.locator("figcaption b").all_inner_texts() == list(captions)
+    assert page.locator("figure b").all_inner_texts() == list(captions)
     first = _pixels(page)
     assert all(colors > 50 for _, colors in first)
     _slide(page, 7)
@@ -161,6 +172,17 @@ def test_the_page_works_in_a_browser(tmp_path, point, open_page):
     assert "Q" not in standing
     _slide(page, 0)
     assert "fell" not in page.locator(".numbers").first.inner_text()
+    assert _pixels(page) == first
+
+    # The map's body is where the camera looks.
+    here = page.locator(".here").evaluate_all(
+        "dots => dots.map(dot => [+dot.getAttribute('cy'), +dot.getAttribute('cx')])"
+    )
+    np.testing.assert_allclose(here, [_episode(point, seed).pose.values[0, :2] for seed in (0, 1)], atol=1e-4)
+    page.locator("#top").check()
+    above = _pixels(page)
+    assert all(a != b for a, b in zip(first, above, strict=True))
+    page.locator("#top").uncheck()
     assert _pixels(page) == first
 
     # Orbit, pan and zoom in one panel move both; reset undoes it.
@@ -189,6 +211,24 @@ def test_the_page_works_in_a_browser(tmp_path, point, open_page):
     page.locator("#play").click()
     page.wait_for_function(f"!playing && time === {STEPS - 1}")
     assert page.locator("#slider").input_value() == str(STEPS - 1)
+
+
+@pytest.mark.parametrize("agents", [1, 2, 4])
+def test_pictures_and_lines_of_one_episode_fit_a_window(tmp_path, point, open_page, agents):
+    path = tmp_path / "page.html"
+    captions = [f"depth {depth}, seed 0, episode {k}" for k in (1, 2) for depth in (4, 8, 16, 32)[:agents]]
+    replay_page.write(path, point, {each: _episode(point, k) for k, each in enumerate(captions)}, columns=agents)
+    page = open_page(path)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    boxes = page.locator("figure").evaluate_all("all => all.map(one => one.getBoundingClientRect().toJSON())")
+    first, second = boxes[:agents], boxes[agents:]
+    assert len({box["top"] for box in first}) == 1  # side by side
+    assert max(box["bottom"] for box in first) <= 800
+    assert min(box["top"] for box in second) >= max(box["bottom"] for box in first)
+    canvas = page.locator("canvas").first.bounding_box()
+    assert canvas["height"] > 200
+    page.set_viewport_size({"width": 420, "height": 800})
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
 
 
 def test_a_browser_without_webgl_shows_a_message(tmp_path, point, browser):

@@ -157,7 +157,7 @@ def test_a_rollout_can_be_filmed(tmp_path):
 
 
 def test_the_command_writes_every_format(toy_run, tmp_path, monkeypatch, capsys):
-    outs = [tmp_path / name for name in ("v.mp4", "v.gif", "v.html", "v.nc")]
+    outs = [tmp_path / name for name in ("v.mp4", "v.gif", "v.html", "v.nc", "v.png")]
     arguments = [part for out in outs for part in ("--out", str(out))]
     run = ["crlviz", "rollout", str(toy_run), "--episodes", "2", "--steps", "12", "--size", "64x48", "--goal", "1,1"]
     monkeypatch.setattr("sys.argv", [*run, *arguments])

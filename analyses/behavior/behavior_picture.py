@@ -1,0 +1,225 @@
+"""The picture of ``crlviz behavior``: one hard episode of each depth, the share of each behavior, what differs."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from PIL import Image
+
+from analyses.behavior import critical_depth, hardest_episode
+from analyses.behavior.descriptors import DESCRIPTORS
+from analyses.behavior.naming import NAMES, RULES, find_critical_depth
+from analyses.common import ground as grounds
+from analyses.common import seed_plots
+from crlviz import charts, datasets, statistics
+
+Groups = Sequence[tuple[str, int, list[xr.Dataset]]]
+
+HOW_TO_READ = (
+    "Frames: the episode whose goal is farthest from its start by the geodesic; the same start, goal, moments in all "
+    "rows; of the seeds of a depth, the one of median time at goal. Map: its path, thick; those of other seeds, thin. "
+    "Bars: shares of episodes; each gets one name, by the first rule that holds. Panels: what differs beyond chance, "
+    "corrected for the number of descriptors; compared only where time at goal differs. A small mark is a seed."
+)
+_STILL, _GAP = (208, 156), 6  # pixels of a still, and between two
+_SAME = 1e-3  # meters by which two starts or goals differ at most
+_COLORS = 96  # of a still's palette
+_WIDTH = 600  # pixels of the bars without stills
+_LABEL = 42  # pixels of a segment of a bar that has room for its share
+_PERCENT = alt.Axis(grid=False, values=[0, 0.25, 0.5, 0.75, 1], labelExpr="round(100 * datum.value) + ' %'")
+# Time at goal is the title's; the geodesic is the episodes', not the agents'.
+_NOT_COMPARED = ("time_at_goal", "geodesic")
+
+
+@charts.self_contained
+def plot(dataset: xr.Dataset, *, still: tuple[int, int] = _STILL) -> alt.TopLevelMixin:
+    """Draw the hardest episode of each group of seeds, the share of each behavior, and what else differs.
+
+    Args:
+      dataset: from ``compute``, or read back from netCDF.
+      still: width and height of a still in pixels.
+    """
+    dataset = datasets.with_current_names(dataset)
+    groups = list(datasets.groups(dataset))
+    critical = find_critical_depth(dataset)
+    strips = _strips(dataset, groups, still)
+    width = max((sum(part.width + _GAP for part in strip.hconcat) - _GAP for strip in strips), default=_WIDTH)
+    parts: list[Any] = [*strips, _bars(groups, width)]
+    if changed := differing(groups, critical):
+        panels = seed_plots.panels(groups, {name: DESCRIPTORS[name].title for name in changed})
+        parts.append(panels.properties(title=f"What else changes from depth {critical.before} to {critical.depth}"))
+    picture = alt.vconcat(*parts, spacing=12).resolve_scale(color="independent", x="independent", y="independent")
+    return charts.claimed(picture, *claim(dataset, groups, critical), HOW_TO_READ)
+
+
+def claim(dataset: xr.Dataset, groups: Groups, critical: critical_depth.Critical) -> tuple[str, str]:
+    """The title, which says what was found, and the line under it."""
+    episodes = f"{dataset.attrs['episodes']} episodes of each agent in {dataset.attrs['env']}"
+    apart = [float(_hardest(parts[0]).geodesic) for _, _, parts in groups]
+    if "still" in dataset and np.ptp(apart) < _SAME:
+        episodes += f"; the frames are of the hardest, {apart[0]:.1f} m from start to goal"
+    fewest, most = min(len(parts) for _, _, parts in groups), max(len(parts) for _, _, parts in groups)
+    seeds = "one seed" if most == 1 else f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    if critical.depth is not None:
+        interval = f"95 % interval {critical.low:.3g} to {critical.high:.3g}"
+        return (
+            f"Depth {critical.depth} stays {critical.jump:.3g} steps longer at its goals than depth {critical.before}",
+            f"{interval}; {seeds}, {episodes}",
+        )
+    shares = ", ".join(f"{label} {_reached(parts):.0%}".replace("%", " %") for label, _, parts in groups[:4])
+    more = f" and {len(groups) - 4} more" if len(groups) > 4 else ""
+    if critical.detectable is not None:
+        return (
+            f"No difference found; goals reached: {shares}{more}",
+            f"{seeds} would have found {critical.detectable:.0f} steps more at the goal; {episodes}",
+        )
+    none = ", so no claim" if len(groups) > 1 else ""
+    return f"Goals reached: {shares}{more}", f"{seeds}{none}; {episodes}"
+
+
+def _reached(parts: Sequence[xr.Dataset]) -> float:
+    return float(np.mean([(part.time_at_goal > 0).mean() for part in parts]))
+
+
+def differing(groups: Groups, critical: critical_depth.Critical) -> list[str]:
+    """The descriptors that differ, beyond chance, between the depths before and after a critical depth.
+
+    They are compared only where time at goal jumps, so that a page of agents that do not differ makes a claim in one of
+    twenty cases; and corrected for their number. A descriptor that some seed lacks is left out.
+    """
+    if critical.depth is None:
+        return []
+    after, before = (
+        next(parts for _, depth, parts in groups if depth == wanted) for wanted in (critical.depth, critical.before)
+    )
+    names = [name for name in DESCRIPTORS if name in after[0] and name not in _NOT_COMPARED]
+    means = {name: [[float(part[name].mean()) for part in parts] for parts in (after, before)] for name in names}
+    return [name for name, (a, b) in means.items() if statistics.compare(a, b, len(names)).verdict]
+
+
+def _strips(dataset: xr.Dataset, groups: Groups, still: tuple[int, int]) -> list[Any]:
+    """Per group shown, the stills of the hardest episode and its path in the maze; none without stills."""
+    if "still" not in dataset:
+        return []
+    colors = {label: charts.depth_color(depth) for label, depth, _ in groups}
+    parts_of = {label: parts for label, _, parts in groups}
+    rows = []
+    for index, label in enumerate(map(str, dataset.shown.values)):
+        shown = str(dataset.shown_source.values[index])
+        frames = _frames(dataset.still.isel(shown=index).values, dataset.moment_time.values, still)
+        ground = _ground(dataset, parts_of[label], shown, colors[label], still[1])
+        row = alt.hconcat(frames, *([ground] if ground else []), spacing=_GAP)
+        rows.append(row.properties(title=_heading(parts_of[label], label, shown)))
+    return rows
+
+
+def _heading(parts: Sequence[xr.Dataset], label: str, shown: str) -> alt.TitleParams:
+    """What the shown agent does in the hardest episode, in words."""
+    part = next(part for part in parts if str(part.source.item()) == shown)
+    hardest, times = _hardest(part), part.time.values
+    words = f"{label}: {hardest.name.item()}"
+    if np.isfinite(hardest.steps_to_goal.item()) and len(times) > 1:
+        words += f" after {hardest.steps_to_goal.item() * (times[1] - times[0]):.1f} s"
+    return alt.TitleParams(words, fontSize=charts.font(12), anchor="start", offset=4)
+
+
+def _hardest(part: xr.Dataset) -> xr.Dataset:
+    return part.isel(episode=hardest_episode.index(part))
+
+
+def _frames(pictures: np.ndarray, times: np.ndarray, still: tuple[int, int]) -> Any:
+    """Stills [moments, height, width, 3] side by side, each with its time."""
+    width, height = still
+    data = pd.DataFrame(
+        {
+            "url": [_png(picture) for picture in pictures],
+            "left": [k * (width + _GAP) for k in range(len(pictures))],
+            "time": [f"{time:.1f} s" for time in times],
+        }
+    )
+    x = alt.X("left:Q", scale=None, axis=None)
+    images = alt.Chart(data).mark_image(align="left", baseline="top", width=width, height=height)
+    words: dict[str, Any] = {"align": "left", "baseline": "top", "dx": 6, "dy": 6, "fontWeight": "bold"}
+    words |= {"fontSize": charts.font(12), "color": "#1a1a1a"}
+    halo, text = alt.Chart(data).mark_text(**words, stroke="white", strokeWidth=3), alt.Chart(data).mark_text(**words)
+    return alt.layer(
+        images.encode(x=x, y=alt.value(0), url="url:N"),
+        halo.encode(x=x, y=alt.value(0), text="time:N"),
+        text.encode(x=x, y=alt.value(0), text="time:N"),
+    ).properties(width=len(pictures) * (width + _GAP) - _GAP, height=height)
+
+
+def _png(picture: np.ndarray) -> str:
+    """A picture [height, width, 3] as a data URL."""
+    file = io.BytesIO()
+    Image.fromarray(picture.astype(np.uint8)).quantize(_COLORS).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _ground(dataset: xr.Dataset, parts: Sequence[xr.Dataset], shown: str, color: str, height: int) -> Any:
+    """The hardest episode's paths from above, that of the agent shown thick, of others thin; None on a line."""
+    if dataset.sizes["axis"] < 2:
+        return None
+    maze = grounds.maze_of(dataset)
+    places = np.concatenate([*dataset.path.values.reshape(-1, 2), *dataset.goal.values.reshape(-1, 2)]).reshape(-1, 2)
+    if maze:
+        extent = charts.inside(maze)
+    else:
+        low, high = np.nanmin(places, axis=0), np.nanmax(places, axis=0)
+        margin = 0.1 * float((high - low).max()) + 1e-3
+        extent = (low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin)
+    tall = (extent[1] - extent[0]) / max(extent[1] - extent[0], extent[3] - extent[2])
+    ground = charts.in_meters(extent, height / tall)
+    x, y = (ground[name].copy() for name in ("x", "y"))
+    x.axis = y.axis = None
+    ground |= {"x": x, "y": y}
+    walls = [charts.walls(maze, ground)] if maze else []
+    lines, ends = [], []
+    for part in sorted(parts, key=lambda part: str(part.source.item()) == shown):
+        places = part.path.values[np.isfinite(part.path.values).all(-1)]
+        thick = str(part.source.item()) == shown
+        line = alt.Chart(pd.DataFrame(places, columns=["x", "y"]).round(3).reset_index()).mark_line(
+            color=color, strokeWidth=2.5 if thick else 1, opacity=1 if thick else 0.45
+        )
+        lines.append(line.encode(x=x, y=y, order="index:Q"))
+        ends = [charts.marker(places[0], ground, "start"), charts.marker(part.goal.values, ground, "goal")]
+    return alt.layer(*walls, *lines, *ends).properties(
+        width=ground["width"], height=ground["height"], view=ground["view"]
+    )
+
+
+def _bars(groups: Groups, width: int) -> alt.LayerChart:
+    """A bar for each group of seeds, split by the share of each behavior."""
+    words = {rule.name: rule.words for rule in RULES}
+    rows = []
+    for label, _, parts in groups:
+        start = 0.0
+        for name in NAMES:
+            share = float(np.mean([part.share.sel(behavior=name).item() for part in parts]))
+            row = {"group": label, "behavior": name, "share": share, "rule": words[name], "start": start}
+            rows.append(row | {"end": start + share, "middle": start + share / 2, "text": f"{100 * share:.0f} %"})
+            start += share
+    data = pd.DataFrame(rows)
+    data = data[data.share > 0]
+    present = [rule for rule in RULES if rule.name in set(data.behavior)]
+    color = alt.Color(
+        "behavior:N",
+        title=None,
+        scale=alt.Scale(domain=[rule.name for rule in present], range=[rule.color for rule in present]),
+        legend=charts.legend(orient="top", columns=min(4, len(present)), offset=4),
+    )
+    order = [label for label, _, _ in groups]
+    y = alt.Y("group:N", sort=order, title=None, axis=alt.Axis(labelLimit=400, ticks=False, domain=False, grid=False))
+    x = alt.X("start:Q", title="share of episodes", scale=alt.Scale(domain=[0, 1]), axis=_PERCENT)
+    tooltip = ["group:N", "behavior:N", "rule:N", alt.Tooltip("share:Q", format=".2f")]
+    bars = alt.Chart(data).mark_bar(height=20).encode(x=x, x2="end:Q", y=y, color=color, tooltip=tooltip)
+    roomy = data[data.share * width >= _LABEL]
+    texts = (
+        alt.Chart(roomy).mark_text(fontSize=charts.font(11), color="#1a1a1a").encode(x="middle:Q", y=y, text="text:N")
+    )
+    return charts.layers(bars, texts).properties(width=width, height=26 * len(order))
