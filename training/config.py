@@ -168,6 +168,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "critic.start": "quiet",
         "crl.initial_temperature": 0.3,
         "crl.temperature_learning_rate": 1e-3,
+        "sac.initial_temperature": 0.1,
+        "sac.temperature_learning_rate": 1e-3,
         "num_envs": 64,
         "unroll": 150,
         "updates": 32,

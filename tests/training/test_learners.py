@@ -1,0 +1,45 @@
+"""Each learner takes a point mass in a U maze from failing to a rate that a random policy does not reach."""
+
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crlviz import envs
+from crlviz.algorithms import registry
+from training import config as configs
+from training.trainer import train
+
+ENV = "point_u_maze"
+EPISODES = 512
+
+
+def _of_random_actions():
+    """The share of episodes in which uniformly random actions reach the goal."""
+    env = envs.make(ENV)
+
+    def episode(key):
+        reset_key, key = jax.random.split(key)
+
+        def step(state, key):
+            state = env.step(state, jax.random.uniform(key, (env.action_size,), minval=-1, maxval=1))
+            return state, state.metrics["success"]
+
+        return jax.lax.scan(step, env.reset(reset_key), jax.random.split(key, env.episode_length))[1].max()
+
+    return float(jnp.mean(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), EPISODES))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_it_learns(name, tmp_path):
+    config = configs.from_options(ENV, "laptop", {"algorithm": name})
+    run = train(config, tmp_path / "run", progress=False)
+    with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
+        success = [float(row["success"]) for row in csv.DictReader(file)]
+    chance = _of_random_actions()
+    assert 0.15 < chance < 0.3  # the nearest goals are met by chance
+    assert success[0] < 0.1
+    assert np.mean(success[-5:]) > 0.6
