@@ -123,16 +123,16 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "behavior.png",
             "One hard episode, and what agents do in all",
-            f"crlviz behavior {SEEDS} --out behavior.png",
+            "crlviz behavior examples/swimmers --out behavior.png",
             "The episode whose goal is farthest from its start, filmed and from above, a row a depth; then shares of "
-            "named behaviors. The title claims a difference only where the seeds tell the depths apart; then "
-            "panels show what else changes.",
+            "named behaviors. The title claims a difference only where the seeds tell the depths apart; then panels "
+            "show what else changes.",
         ),
         Picture(
             "behavior.gif",
             "The same episode as a film",
-            f"crlviz behavior {SEEDS} --size 320x240 --out behavior.gif",
-            "Every depth in step, from the same start to the same goal; the maze lies as on its map.",
+            "crlviz behavior examples/swimmers --size 320x240 --out behavior.gif",
+            "Every depth in step, from the same start to the same goal.",
         ),
         Picture(
             "stitch.png",
@@ -199,7 +199,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "paper-page.png",
             "The paper's figures",
-            "crlviz paper examples/runs --out figures",
+            "crlviz paper examples/runs examples/swimmers --out figures",
             "Every figure of the paper that the runs support, side by side by task; then what the others would take.",
             made="figures/index.html",
             view=(1280, 1000),

@@ -58,6 +58,23 @@ def test_the_shipped_sweep_is_whole_and_feeds_every_figure_that_crlviz_draws():
     assert len(paths) == 54
 
 
+def test_the_shipped_swimmers_are_whole_and_feed_figure_3():
+    paths = runs.find([EXAMPLES / "swimmers"])
+    assert not [fault for path in paths for _, fault in inspection.check(path) if fault]
+    (group,) = paper.group(paths)
+    (figure,) = figures.choose("3")
+    assert not figure.missing(group)
+    assert [agent.facts["depth"] for agent in group.over_depth] == [4, 4, 4, 8, 8, 8, 16, 16, 16]
+
+
+@pytest.mark.slow
+def test_the_shipped_swimmers_swim_at_depth_16_alone():
+    """A body that does not swim reaches the few goals that lie at its start."""
+    for depth, least, most in ((4, 0, 0.1), (16, 0.25, 1)):
+        agent = crlviz.load(EXAMPLES / "swimmers" / f"depth{depth}-width32-seed0")
+        assert least <= crlviz.rollout(agent, 64).success.any("time").mean() <= most
+
+
 @pytest.mark.slow
 def test_the_tour(monkeypatch):
     """The notebook from top to bottom as Jupyter runs it, and every chart that it shows drawn."""
