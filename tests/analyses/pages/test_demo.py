@@ -98,7 +98,7 @@ def test_the_wide_network_has_as_many_parameters_as_the_deep_one():
 
 
 @pytest.mark.slow
-def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
+def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys, optimized):
     monkeypatch.setattr(demo, "ENV", "point_u_maze")
     monkeypatch.setattr(demo, "ENV_STEPS", 150_000)
     monkeypatch.setattr(demo, "WIDTH", 8)
