@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import outputs, seed_plots
+from analyses.common import claims, outputs, seed_plots
 from crlviz import charts, datasets, jax_config
 from crlviz.algorithms.base import HasEmbeddings
 from crlviz.errors import UsageError
@@ -21,9 +21,16 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 NUMBERS = {
-    "spread_ratio": "spread per meter, near the goal over elsewhere",
+    "spread_ratio": "move of phi in a meter near the goal, over that elsewhere",
     "effective_rank": "effective rank of phi along the trajectory",
 }
+HOW_TO_READ = (
+    "Each point is phi(s, a) of a step of the trajectory, on the first two principal components of phi along it, to "
+    "one scale; the color is the distance to the goal, and the star is psi of the goal. Near the goal means within "
+    "half the distance at which the trajectory starts. The move in a meter is the spread of phi over the spread of the "
+    "positions in meters; above 1, the encoder separates positions near the goal more than others. Effective rank: how "
+    "many dimensions phi fills along the trajectory, from 1 (a line)."
+)
 _NEAR = 0.5  # a state is near the goal within this share of the first state's distance
 
 
@@ -77,7 +84,7 @@ def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: 
         paths = [paths[best]] * len(agents)
     longest = max(path.sizes["time"] for path in paths)
     parts = [_embed(agent, path).reindex(time=np.arange(longest)) for agent, path in zip(agents, paths, strict=True)]
-    attrs = {"env": datasets.env_names(agents), "trajectory": trajectory}
+    attrs = {"env": datasets.env_names(agents), "trajectory": trajectory, charts.HELP: HOW_TO_READ}
     return datasets.combine(agents, parts, xr.Dataset(attrs=attrs))
 
 
@@ -172,26 +179,37 @@ def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
       size: side of a panel in pixels.
     """
     groups = list(datasets.groups(dataset))
-    panels = [_panel(parts[0], label, len(parts), size) for label, _, parts in groups]
-    source = (
-        "All embed the same states and actions"
-        if dataset.attrs["trajectory"] == "shared"
-        else "Each agent embeds its own trajectory"
-    )
-    end = "reached its goal" if float(dataset.reached.min()) else "none reached its goal: the one that came nearest"
-    notes = [
-        f"{source} ({end}). Star: psi(g). Axes: the first two principal components of phi, on one scale.",
-        f"Below: the numbers of every seed; {charts.seed_note([len(parts) for _, _, parts in groups])}.",
-    ]
-    return (
-        alt.vconcat(alt.concat(*panels, columns=4, spacing=24), seed_plots.panels(groups, NUMBERS), spacing=24)
-        .resolve_scale(color="independent")
-        .properties(title=alt.TitleParams(f"Embeddings along a trajectory in {dataset.attrs['env']}", subtitle=notes))
-    )
+    several = max(len(parts) for _, _, parts in groups) > 1
+    titles = charts.panel_titles([label + ", first seed" * several for label, _, _ in groups], size)
+    for (_, _, parts), title in zip(groups, titles, strict=True):
+        title.subtitle, title.subtitleFontSize = _caption(parts[0]), charts.font(11)
+    panels = [_panel(parts[0], title, size) for (_, _, parts), title in zip(groups, titles, strict=True)]
+    rows = [charts.row(*panels, columns=4, spacing=24)]
+    if several:
+        rows.append(seed_plots.panels(groups, NUMBERS))
+    source = "the same trajectory" if dataset.attrs["trajectory"] == "shared" else "a trajectory of its own for each"
+    end = "" if float(dataset.reached.min()) else ", which comes near its goal and does not reach it"
+    note = f"{dataset.attrs['env']}; {source}{end}; {charts.seed_note([len(parts) for _, _, parts in groups])}"
+    picture = alt.vconcat(*rows, spacing=24).resolve_scale(color="independent")
+    return charts.claimed(picture, claim(dataset), note, HOW_TO_READ)
 
 
-def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> alt.LayerChart | alt.FacetChart:
-    """One seed's trajectory on the first two principal components, with psi of the goal and a caption below."""
+def claim(dataset: xr.Dataset) -> str:
+    """How much phi stretches space near the goal, in words."""
+    ratios = {label: [part.spread_ratio.item() for part in parts] for label, _, parts in datasets.groups(dataset)}
+    what = "move of phi in a meter near the goal against elsewhere"
+    moves = "moves phi {} as far in a meter near the goal as elsewhere"
+    return claims.about(ratios, what, moves, unit=" times")
+
+
+def _caption(part: xr.Dataset) -> list[str]:
+    ratio = part.spread_ratio.item()
+    spread = f"near the goal {ratio:.2f} times as far a meter" if np.isfinite(ratio) else "never near its goal"
+    return [spread, f"effective rank {part.effective_rank.item():.2f}"]
+
+
+def _panel(part: xr.Dataset, title: alt.TitleParams, size: int) -> alt.LayerChart | alt.FacetChart:
+    """One seed's trajectory on the first two principal components, with psi of the goal."""
     known = np.isfinite(part.distance.values)
     phi, psi = part.phi.values[known], part.psi.values
     data = pd.DataFrame({"first": phi[:, 0], "second": phi[:, 1], "distance": part.distance.values[known]}).round(4)
@@ -202,8 +220,8 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> alt.LayerChar
     axes = {}
     for k, (name, kind) in enumerate((("first", alt.X), ("second", alt.Y))):
         scale = alt.Scale(domain=[float(middle[k] - half), float(middle[k] + half)], nice=False, zero=False)
-        title = f"component {k + 1} ({part.explained.values[k]:.0%})"
-        axes["xy"[k]] = kind(f"{name}:Q", title=title, axis=alt.Axis(grid=False), scale=scale)
+        words = f"component {k + 1} ({part.explained.values[k]:.0%} of the variance)"
+        axes["xy"[k]] = kind(f"{name}:Q", title=words, axis=alt.Axis(grid=False), scale=scale)
     color = alt.Color(
         "distance:Q", title="to the goal (m)", scale=alt.Scale(scheme="viridis", reverse=True),
         legend=alt.Legend(gradientLength=120),
@@ -212,21 +230,16 @@ def _panel(part: xr.Dataset, label: str, seeds: int, size: int) -> alt.LayerChar
     star = alt.Chart(goal).mark_point(
         shape=charts.STAR, size=220, filled=True, fill=charts.GOAL, stroke="black", strokeWidth=1.2, opacity=1
     )
-    ratio = part.spread_ratio.item()
-    spread = f"near / elsewhere {ratio:.2f}" if np.isfinite(ratio) else "never near its goal"
-    caption = f"{spread}, effective rank {part.effective_rank.item():.2f}"
-    text = alt.Chart().mark_text(align="center", baseline="top", fontSize=12, clip=False)
     return alt.layer(
-        base.mark_line(color="#cccccc", strokeWidth=1).encode(**axes, order="step:Q"),
+        base.mark_line(color=charts.ink(0.25), strokeWidth=1).encode(**axes, order="step:Q"),
         base.mark_point(filled=True, size=28, opacity=0.9).encode(
             **axes, color=color, tooltip=["step:Q", "distance:Q"]
         ),
         star.encode(**axes),
-        text.encode(x=alt.value(size / 2), y=alt.value(size + 40), text=alt.value(caption)),
     ).properties(
         width=size,
         height=size,
-        title=charts.panel_title(label + (", first seed" if seeds > 1 else ""), size),
+        title=title,
     )
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import outputs
-from crlviz import charts, datasets, jax_config, statistics
+from analyses.common import claims, outputs
+from crlviz import charts, datasets, jax_config
 from crlviz.algorithms.base import Algorithm
 from crlviz.checkpoints import atomic_files
 from crlviz.envs.base import GoalEnv
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from crlviz.envs.mazes import Maze
 
 EPISODES = 128  # as in an evaluation of the paper
+HOW_TO_READ = (
+    "Left: the share of new episodes that reach their goal; a small mark is a seed, a large one their mean. Right: the "
+    "same at each goal cell, over all seeds of a group; the ring is the start. Cells without color were no goal."
+)
 _CONFIDENCE = 0.95
 
 
@@ -63,7 +67,12 @@ def compute(
     parts = [_compute_one(agent, episodes, deterministic, length, seed) for agent in agents]
     shared = xr.Dataset(
         coords={"episode": np.arange(episodes), "axis": list("xyz")[: parts[0].sizes["axis"]]},
-        attrs={"env": datasets.env_names(agents), "seed": seed, "deterministic": int(deterministic)},
+        attrs={
+            "env": datasets.env_names(agents),
+            "seed": seed,
+            "deterministic": int(deterministic),
+            charts.HELP: HOW_TO_READ,
+        },
     )
     return datasets.combine(agents, parts, shared)
 
@@ -190,22 +199,10 @@ _MEANS = ("success", "time_at_goal")
 def title(dataset: xr.Dataset) -> str:
     """What the scores say, in words.
 
-    For two groups of seeds the verdict of ``statistics.compare``: "Depth 16 reaches 61 % of its goals, depth 4 48 %" if
-    they differ, else "No difference found". For other numbers of groups their scores, without a claim.
+    "Depth 16 reaches 61 % of its goals, depth 4 48 %", or "No difference found" (``claims.about``).
     """
-    groups = _groups(dataset)
-    scores = {label: [float(part.success.mean()) for part in parts] for label, _, parts in groups}
-    order = sorted(scores, key=lambda label: -np.mean(scores[label]))
-    shares = [f"{label} {np.mean(scores[label]):.0%}".replace("%", " %") for label in order]
-    if len(groups) == 2:
-        result = statistics.compare(scores[order[0]], scores[order[1]], largest=1.0)
-        if result.verdict:
-            words = f"{order[0]} reaches {shares[0].removeprefix(order[0] + ' ')} of its goals, {shares[1]}"
-            return words[0].upper() + words[1:]
-        if result.seeds >= statistics.FEWEST:
-            return f"No difference found in goals reached: {', '.join(shares)}"
-    more = f" and {len(shares) - 4} more" if len(shares) > 4 else ""
-    return f"Goals reached: {', '.join(shares[:4])}{more}"
+    scores = {label: [float(part.success.mean()) for part in parts] for label, _, parts in _groups(dataset)}
+    return claims.of_metric(scores, "success")
 
 
 def _groups(dataset: xr.Dataset) -> list[tuple[str, int, list[xr.Dataset]]]:
@@ -232,19 +229,24 @@ def plot(dataset: xr.Dataset, *, maze: "Maze | None" = None, size: int = 220) ->
     marks = charts.seed_marks(
         marked, y, x=x, color=alt.Color("group:N", scale=colors, legend=None), tooltip=["group", "value"]
     )
-    strip = alt.layer(*marks).properties(width=room * len(order), height=size)
+    strip = alt.layer(*marks).properties(
+        width=room * len(order), height=size, title=charts.panel_title("all goals", size)
+    )
     figure: Any = strip
     if maze is not None and (table(dataset).goal != "all").any():
-        maps = [_map(parts, label, maze, size) for label, _, parts in groups]
-        figure = alt.hconcat(strip, alt.concat(*maps, columns=3, spacing=24), spacing=24)
-    note = charts.seed_note([len(parts) for _, _, parts in groups])
-    episodes = f"{dataset.sizes['episode']} episodes an agent in {dataset.attrs['env']}; {note}"
-    return figure.properties(title=alt.TitleParams(title(dataset), subtitle=episodes))
+        titles = charts.panel_titles(order, size)
+        maps = [_map(parts, name, maze, size) for (_, _, parts), name in zip(groups, titles, strict=True)]
+        figure = charts.row(strip, charts.row(*maps, columns=3, spacing=24), spacing=24)
+    seeds = charts.seed_note([len(parts) for _, _, parts in groups])
+    note = f"{dataset.attrs['env']}; {dataset.sizes['episode']} episodes an agent; {seeds}"
+    return charts.claimed(figure, title(dataset), note, HOW_TO_READ)
 
 
-def _map(parts: Sequence[xr.Dataset], label: str, maze: "Maze", size: int) -> alt.LayerChart | alt.FacetChart:
+def _map(
+    parts: Sequence[xr.Dataset], title: alt.TitleParams, maze: "Maze", size: int
+) -> alt.LayerChart | alt.FacetChart:
     """A maze whose goal cells are colored by success, the mean over one group of seeds."""
-    ground = charts.in_meters(maze, maze.extent, size)
+    ground = charts.in_meters(charts.inside(maze), size)
     goals = np.concatenate([part.goal.values[:, :2] for part in parts])
     success = np.concatenate([part.success.values for part in parts])
     cells, index = np.unique(maze.cell(goals), axis=0, return_inverse=True)
@@ -260,13 +262,15 @@ def _map(parts: Sequence[xr.Dataset], label: str, maze: "Maze", size: int) -> al
     )
     tiles = (
         alt.Chart(data)
-        .mark_rect()
-        .encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q", color=color, tooltip=["success", "episodes"])
+        .mark_rect(strokeWidth=1)
+        .encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q", tooltip=["success", "episodes"])
+        # Strokes have the tiles' colors, so that no background shows between tiles.
+        .encode(color=color, stroke=alt.Stroke("success:Q", scale=color["scale"], legend=None))
     )
     starts = np.unique(np.concatenate([maze.xy(maze.cell(part.start.values[:, :2])) for part in parts]), axis=0)
     return alt.layer(
         charts.walls(maze, ground), tiles, *([charts.marker(starts, ground, "start")] if len(starts) <= 4 else [])
-    ).properties(width=ground["width"], height=ground["height"], title=charts.panel_title(label, size))
+    ).properties(width=ground["width"], height=ground["height"], view=ground["view"], title=title)
 
 
 @click.command()

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import outputs
-from analyses.sweeps.scaling import styles
+from analyses.common import claims, outputs
+from analyses.sweeps.scaling_panels import styles
 from crlviz import charts, datasets, jax_config
 from crlviz.algorithms.base import HasEmbeddings
 from crlviz.errors import UsageError
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 NETWORKS = ("actor", "phi", "psi")
 _MAX_STATES = 4096  # drawn from the episodes' steps
+_FEW = 16  # blocks whose seeds have marks
+HOW_TO_READ = (
+    "First: the L2 norm of what each residual block adds to its input, the mean over states that the policy visits. A "
+    "block near zero passes its input on. Below, over the same states: the share of sampled actions near their limits, "
+    "the policy's entropy, the distance from phi to psi of the commanded goal, and how far phi spreads around its mean."
+)
 _SATURATED = 0.99
 # What is measured of the networks' outputs: the variable, its long name and its units.
 OUTPUTS = {
@@ -74,7 +80,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0, sta
     parts = [_compute_one(_fresh(agent) if start else agent, episodes, seed) for agent in agents]
     most = max(part.sizes["block"] for part in parts)
     parts = [part.reindex(block=np.arange(1, most + 1)) for part in parts]
-    attrs = {"env": datasets.env_names(agents), "episodes": episodes, "start": int(start)}
+    attrs = {"env": datasets.env_names(agents), "episodes": episodes, "start": int(start), charts.HELP: HOW_TO_READ}
     return datasets.combine(agents, parts, xr.Dataset(attrs=attrs))
 
 
@@ -183,48 +189,91 @@ def plot(dataset: xr.Dataset, *, size: int = 260) -> alt.TopLevelMixin:
     """
     rows, outs = table(dataset), output_table(dataset)
     style, order = styles(rows[["group", "depth"]].to_xarray()), list(dict.fromkeys(rows.group))
-    legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
-    color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
+    legend = charts.legend()
+    channels = {
+        "color": alt.Color("group:N", sort=order, scale=style["color"], legend=legend),
+        "shape": alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend),
+    }
     dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
-    shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
-    last = int(rows.block.max())
-    kind: Any = "log" if last > 16 else "linear"
-    # Otherwise Vega may place a tick at block 1.5 and label it 2.
-    ticks = alt.Undefined if last > 16 else list(range(1, last + 1))
-    axis = alt.Axis(grid=False, format="d", values=ticks)
-    x = alt.X("block:Q", title="block", axis=axis, scale=alt.Scale(type=kind, nice=False, padding=12))
-    y = alt.Y("value:Q", title="L2 norm of what it adds", scale=alt.Scale(zero=True))
-    panels = []
-    for name in NETWORKS:
-        part = rows[rows.part == name]
-        line = alt.Chart(part.drop(columns="values")).mark_line().encode(x=x, y=y, color=color, strokeDash=dash)
-        marks = charts.seed_marks(part, y, x=x, color=color, shape=shape, tooltip=["group", "block", "value"])
-        panels.append(charts.layers(line, *marks).properties(width=size, height=220, title=name))
-    chart = alt.hconcat(*panels, spacing=24).resolve_scale(y="shared")
+    panels = [_norms_drawn(rows, name, channels, dash, size) for name in NETWORKS if (rows.part == name).any()]
+    drawn = [charts.row(*panels, spacing=24).resolve_scale(y="shared")]
     if len(outs):
-        depths = sorted(set(outs.depth))
-        axis = alt.Axis(grid=False, format="d", values=depths)
-        x = alt.X("depth:Q", title="depth", axis=axis, scale=alt.Scale(type="log", base=2, nice=False, padding=16))
-        titles = {name: long_name + f" ({units})" * (units != "1") for name, (long_name, units) in OUTPUTS.items()}
+        named = charts.panel_titles([_output_title(name) for name in OUTPUTS], 0.7 * size)
+        unnamed = {name: channel.copy() for name, channel in channels.items()}
+        for channel in unnamed.values():
+            channel["legend"] = None  # the row above has it
         below = [
-            charts.layers(
-                *charts.seed_marks(
-                    outs[outs.output == name],
-                    alt.Y("value:Q", title=None, scale=alt.Scale(zero=True)),
-                    x=x,
-                    color=color,
-                    shape=shape,
-                    tooltip=["group", "value"],
-                )
-            ).properties(width=0.7 * size, height=150, title=charts.panel_title(words, 0.7 * size))
-            for name, words in titles.items()
+            _output_drawn(outs[outs.output == name], unnamed, title, 0.7 * size)
+            for name, title in zip(OUTPUTS, named, strict=True)
         ]
-        chart = alt.vconcat(chart, alt.hconcat(*below, spacing=24), spacing=30)
-    counts = rows["values"].map(len).tolist()
-    note = f"Mean over states of {dataset.attrs['episodes']} episodes; {charts.seed_note(counts)}."
-    moment = "Before training: what" if dataset.attrs.get("start") else "What"
-    title = f"{moment} each residual block adds, {dataset.attrs['env']}"
-    return chart.properties(title=alt.TitleParams(title, subtitle=note))
+        drawn.append(charts.row(*below, spacing=24))
+    chart = alt.vconcat(*drawn, spacing=30).resolve_scale(
+        color="independent", shape="independent", strokeDash="independent"
+    )
+    moment = "before training" if dataset.attrs.get("start") else "trained"
+    counts = charts.seed_note(rows["values"].map(len).tolist())
+    note = f"{dataset.attrs['env']}, {moment}; {dataset.attrs['episodes']} episodes; {counts}"
+    return charts.claimed(chart, claim(dataset), note, HOW_TO_READ)
+
+
+def claim(dataset: xr.Dataset) -> str:
+    """How much the last block of the deepest networks adds, against the first, in words."""
+    rows = table(dataset)
+    deepest = rows[rows.depth == rows.depth.max()]
+    group = deepest.group.iloc[0]
+    shares = {}
+    for name, part in deepest[deepest.group == group].groupby("part", sort=False):
+        first, last = part.value.iloc[0], part.value.iloc[-1]
+        if len(part) > 1 and first > 0:
+            shares[str(name)] = last / first
+    before = "before training " if dataset.attrs.get("start") else ""
+    if not shares:
+        return claims.capital(f"{before}{group} has one block in each network")
+    listed = ", ".join(f"{share:.2f} ({name})" for name, share in shares.items())
+    return claims.capital(f"{before}the last block of {group} adds {listed} times what the first adds")
+
+
+def _norms_drawn(
+    rows: pd.DataFrame, name: str, channels: dict[str, Any], dash: alt.StrokeDash, size: int
+) -> alt.LayerChart | alt.FacetChart:
+    """Norms over the blocks of one network: a line for each group, with the marks of its seeds where they have room."""
+    last = int(rows.block.max())
+    many = last > _FEW
+    # Otherwise Vega may place a tick at block 1.5 and label it 2.
+    values = [2**k for k in range(last.bit_length())] if many else list(range(1, last + 1))
+    axis = alt.Axis(grid=False, format="d", values=values, labelOverlap="greedy")
+    scale = alt.Scale(type="log" if many else "linear", nice=False, padding=12)
+    x = alt.X("block:Q", title="block" + " (logarithmic)" * many, axis=axis, scale=scale)
+    y = alt.Y("value:Q", title="L2 norm of what it adds", scale=alt.Scale(zero=True))
+    part = rows[rows.part == name]
+    line = alt.Chart(part.drop(columns="values")).mark_line().encode(x=x, y=y, color=channels["color"], strokeDash=dash)
+    if many:
+        seeds = part.drop(columns="value").explode("values").rename(columns={"values": "value"})
+        seeds["seed"] = seeds.groupby(["group", "block"]).cumcount()
+        thin = alt.Chart(seeds).mark_line(strokeWidth=0.8, opacity=0.5)
+        marks = [thin.encode(x=x, y=y, color=channels["color"], strokeDash=dash, detail="seed:N")]
+        single = part.groupby("group").filter(lambda group: len(group) == 1)  # one block is no line
+        marks += charts.seed_marks(single, y, x=x, **channels)
+    else:
+        marks = charts.seed_marks(part, y, x=x, tooltip=["group", "block", "value"], **channels)
+    return charts.layers(line, *marks).properties(width=size, height=220, title=charts.panel_title(name, size))
+
+
+def _output_title(name: str) -> str:
+    long_name, units = OUTPUTS[name]
+    return long_name + f" ({units})" * (units != "1")
+
+
+def _output_drawn(
+    part: pd.DataFrame, channels: dict[str, Any], title: alt.TitleParams, width: float
+) -> alt.LayerChart | alt.FacetChart:
+    """One measure of the outputs over depth."""
+    depths = sorted(set(part.depth))
+    axis = alt.Axis(grid=False, format="d", values=depths, labelOverlap="greedy")
+    x = alt.X("depth:Q", title="depth", axis=axis, scale=alt.Scale(type="log", base=2, nice=False, padding=16))
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True, nice=4), axis=alt.Axis(tickCount=4))
+    marks = charts.seed_marks(part, y, x=x, tooltip=["group", "value"], **channels)
+    return charts.layers(*marks).properties(width=width, height=130, title=title)
 
 
 @click.command()

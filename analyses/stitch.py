@@ -5,21 +5,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import altair as alt
 import click
 import jax
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from analyses.common import outputs
-from analyses.sweeps.scaling import styles
+from analyses.common import ground, outputs
+from analyses.stitch_pictures import HOW_TO_READ, METRICS, X_AXES, check_axes, curves, plot
 from crlviz import charts, datasets, jax_config
 from crlviz.algorithms.base import Algorithm
 from crlviz.envs.base import GoalEnv
 from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
-from crlviz.options import Command, check_choice, check_count
+from crlviz.options import Command, check_count
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
 MAX_CELLS = 100  # more cells give more pairs than a picture can show, and each pair costs an episode
 _MAX_BATCH = 1024  # episodes in one compiled program: bounds its memory
-X_AXES = {"cells": "cells from start to goal", "meters": "distance from start to goal (m)"}
-METRICS = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 
 
 @jax_config.with_fixed_settings
@@ -67,7 +63,8 @@ def compute(
     maze = _shared_maze(agents)
     cells, count = _choose_cells(maze, max_cells)
     shared = _distances(maze, cells)
-    attrs = {"env": datasets.env_names(agents), "episodes": episodes, "cell_size": maze.cell_size, "free_cells": count}
+    attrs = {"env": datasets.env_names(agents), "episodes": episodes, "free_cells": count, charts.HELP: HOW_TO_READ}
+    attrs |= ground.attrs(maze)
     pairs = np.argwhere(shared.cells.values > 0)
     parts = [_compute_one(agent, cells, pairs, episodes, deterministic, length, seed) for agent in agents]
     return datasets.combine(agents, parts, shared.assign_attrs(attrs))
@@ -191,159 +188,6 @@ def _time_at_goal(
     return simulate(env, policy, states, policy_key, length, record).sum(0)
 
 
-def curves(dataset: xr.Dataset, *, metric: str = "success", x_axis: str = "cells") -> pd.DataFrame:
-    """Success or time at goal over distance, for seen and unseen pairs separately.
-
-    Args:
-      dataset: from ``compute``.
-      metric: ``success`` or ``time_at_goal``.
-      x_axis: ``cells`` or ``meters`` (rounded to multiples of a cell's side).
-
-    Returns:
-      One row for each group, kind of pair and distance. Columns ``group``, ``depth``, ``pairs`` (seen or unseen), ``x``
-      (the distance), ``number`` (of pairs), ``values`` (for each seed, its mean over pairs) and ``value`` (their mean).
-
-    Raises:
-      UsageError: unknown ``metric`` or ``x_axis``.
-    """
-    _check(metric, x_axis)
-    size = dataset.attrs["cell_size"]
-    x = dataset.cells.values if x_axis == "cells" else np.round(dataset.distance.values / size) * size
-    rows = []
-    for label, depth, parts in datasets.groups(dataset):
-        seen = parts[0].seen.values
-        for pairs, chosen in (("seen", seen), ("unseen", ~seen)):
-            for distance in np.unique(x[x > 0]):
-                at_distance = chosen & (x == distance)
-                if not at_distance.any():
-                    continue
-                scores = [float(part[metric].values[at_distance].mean()) for part in parts]
-                rows.append(
-                    {
-                        "group": label,
-                        "depth": depth,
-                        "pairs": pairs,
-                        "x": float(distance),
-                        "number": int(at_distance.sum()),
-                        "values": scores,
-                        "value": float(np.mean(scores)),
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def _check(metric: str, x_axis: str) -> None:
-    check_choice("metric", metric, METRICS)
-    check_choice("x_axis", x_axis, X_AXES)
-
-
-@charts.self_contained
-def plot(dataset: xr.Dataset, *, metric: str = "success", x_axis: str = "cells", size: int = 260) -> alt.TopLevelMixin:
-    """Draw a matrix of start and goal for each group of seeds, and below them curves over distance.
-
-    Args:
-      dataset: from ``compute``, or read back from netCDF.
-      metric: ``success`` or ``time_at_goal``.
-      x_axis: axis of the curves: ``cells`` or ``meters``.
-      size: side of a matrix in pixels.
-    """
-    groups = list(datasets.groups(dataset))
-    table = curves(dataset, metric=metric, x_axis=x_axis)
-    top = 1.0 if metric == "success" else float(dataset[metric].max())
-    matrices = [_matrix(parts, label, metric, top, size) for label, _, parts in groups]
-    note = charts.seed_note([len(parts) for _, _, parts in groups])
-    lines = _curves(table, metric, top, x_axis, size)
-    return (
-        alt.vconcat(alt.concat(*matrices, columns=4, spacing=24), lines, spacing=30)
-        .resolve_scale(color="independent", shape="independent", strokeDash="independent")
-        .properties(
-            title=alt.TitleParams(
-                f"Every start to every goal of {dataset.attrs['env']}",
-                subtitle=[
-                    f"{_cells(dataset)} numbered by distance from the maze's start. Dots: pairs drawn in training.",
-                    f"Curves: mean over the pairs at each distance; {note}.",
-                ],
-            )
-        )
-    )
-
-
-def _cells(dataset: xr.Dataset) -> str:
-    """Which cells the matrices show; begins a sentence."""
-    count, free = dataset.sizes["start"], dataset.attrs.get("free_cells", dataset.sizes["start"])
-    return "Cells are" if count == free else f"{count} of {free} cells, far apart,"
-
-
-def _matrix(
-    parts: Sequence[xr.Dataset], label: str, metric: str, top: float, size: int
-) -> alt.LayerChart | alt.FacetChart:
-    """The mean over one group of seeds, start cells by goal cells; colors go up to ``top``."""
-    first = parts[0]
-    success = np.mean([part.success.values for part in parts], axis=0)
-    start, goal = np.nonzero(np.isfinite(success))
-    data = pd.DataFrame(
-        {
-            "start": start,
-            "goal": goal,
-            "success": success[start, goal].round(3),
-            "time_at_goal": np.mean([part.time_at_goal.values for part in parts], axis=0)[start, goal].round(1),
-            "distance": first.distance.values[start, goal].round(2),
-            "cells": first.cells.values[start, goal],
-            "seen": first.seen.values[start, goal].astype(bool),
-        }
-    )
-    count, tile = len(success), size / len(success)
-    ticks = list(range(0, count, max(1, count // 6)))
-    axis: dict[str, Any] = {"grid": False, "labelAngle": 0, "values": ticks, "domain": False, "ticks": False}
-    domain = list(range(count))
-    place = {
-        "x": alt.X("goal:O", title="goal cell", scale=alt.Scale(domain=domain, padding=0), axis=alt.Axis(**axis)),
-        "y": alt.Y("start:O", title="start cell", scale=alt.Scale(domain=domain, padding=0), axis=alt.Axis(**axis)),
-    }
-    scale = alt.Scale(scheme="viridis", domain=[0, top])
-    legend = alt.Legend(title=METRICS[metric].split(" (")[0], gradientLength=120)
-    color = alt.Color(f"{metric}:Q", scale=scale, legend=legend)
-    # Strokes have the tiles' colors, so that no background shows between tiles.
-    edge = alt.Stroke(f"{metric}:Q", scale=scale, legend=None)
-    tooltip = ["start", "goal", "success", alt.Tooltip("time_at_goal", title="time at goal (steps)")]
-    tooltip += [alt.Tooltip("distance", title="distance (m)"), "cells", "seen"]
-    dots: dict[str, Any] = {
-        "size": min(60, max(3, (0.3 * tile) ** 2)),
-        "color": "white",
-        "stroke": "black",
-        "strokeWidth": min(0.8, 0.05 * tile),
-    }
-    return alt.layer(
-        alt.Chart(data).mark_rect(strokeWidth=1).encode(**place, color=color, stroke=edge, tooltip=tooltip),
-        alt.Chart(data[data.seen]).mark_point(filled=True, opacity=1, **dots).encode(**place),
-    ).properties(width=size, height=size, title=charts.panel_title(label, size))
-
-
-def _curves(table: pd.DataFrame, metric: str, top: float, x_axis: str, size: int) -> alt.HConcatChart:
-    """Curves over distance: one panel for seen pairs, one for unseen pairs."""
-    style, order = styles(table[["group", "depth"]].to_xarray()), list(dict.fromkeys(table.group))
-    legend = alt.Legend(title=None, symbolOpacity=1, symbolSize=300)
-    color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
-    dash = alt.StrokeDash("group:N", sort=order, scale=style["dash"], legend=legend)
-    shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
-    ticks = sorted(table.x.unique().tolist())
-    ticks = ticks[:: -(-len(ticks) // 12)]
-    x = alt.X(
-        "x:Q", title=X_AXES[x_axis], axis=alt.Axis(grid=False, format="~g", values=ticks), scale=alt.Scale(zero=False)
-    )
-    y = alt.Y("value:Q", title=METRICS[metric], scale=alt.Scale(domain=[0, top]))
-    panels = []
-    for pairs, title in (("seen", "pairs seen in training"), ("unseen", "pairs never seen")):
-        part = table[table.pairs == pairs]
-        if part.empty:
-            continue
-        line = alt.Chart(part.drop(columns="values")).mark_line().encode(x=x, y=y, color=color, strokeDash=dash)
-        tooltip = ["group:N", "x:Q", "value:Q", "number:Q"]
-        marks = charts.seed_marks(part, y, x=x, color=color, shape=shape, tooltip=tooltip)
-        panels.append(charts.layers(line, *marks).properties(width=1.3 * size, height=200, title=title))
-    return alt.hconcat(*panels, spacing=30).resolve_scale(y="shared")
-
-
 _OLD_OPTIONS = {"--cells": "--max-cells", "--sampled": "--stochastic", "--show": "--metric", "--over": "--x-axis"}
 
 
@@ -380,7 +224,7 @@ def command(
     from crlviz.agent import load_all
 
     outputs.check(out)
-    _check(metric, x_axis)
+    check_axes(metric, x_axis)
     check_count(episodes, "episodes")
     agents = load_all(checkpoints)
     dataset = compute(agents, episodes=episodes, max_cells=max_cells, deterministic=deterministic, seed=seed)

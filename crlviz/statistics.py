@@ -58,6 +58,14 @@ class Comparison:
             power = f"; {self.seeds} seeds vary too much to find any difference"
         return f"no difference found ({interval}{power})"
 
+    def brief(self, above: str, below: str) -> str:
+        """The verdict in a few words, for a label in a picture; arguments as for ``words``."""
+        if self.seeds < FEWEST:
+            return "one seed: no claim" if self.seeds == 1 else f"{self.seeds} seeds: no claim"
+        if math.isnan(self.low):
+            return "a score is missing"
+        return {1: above, -1: below, 0: "no difference found"}[self.verdict]
+
 
 def compare(
     a: Sequence[float] | np.ndarray,

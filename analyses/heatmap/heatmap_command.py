@@ -1,6 +1,7 @@
 """``crlviz heatmap``: pictures, an interactive page and an animation of ``analyses.heatmap.q_map``."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import click
@@ -51,12 +52,15 @@ _STATIC = (".png", ".svg", ".pdf")  # formats without tooltips
     show_default=True,
     help="Number of checkpoints of each run in html and gif, evenly spaced.",
 )
+@click.option(
+    "--show", default="nothing", show_default=True, help="Over the map: nothing, policy (arrows) or trajectories."
+)
 @click.option("--action", default="policy", show_default=True, help="Action in Q: policy or zeros.")
 @click.option("--scale", default="own", show_default=True, help="Color scale of each map: own or shared.")
 @click.option("--resolution", type=int, help="Points along a cell's side. Default: 8, fewer in large mazes.")
 @click.option("--coverage/--no-coverage", default=True, show_default=True, help="Outline where the policy goes.")
 def command(
-    checkpoints, out, goals, max_goals, starts, over, max_checkpoints, action, scale, resolution, coverage
+    checkpoints, out, goals, max_goals, starts, over, max_checkpoints, show, action, scale, resolution, coverage
 ) -> None:
     """Draw Q over the positions of a maze, one map for each checkpoint and goal.
 
@@ -73,7 +77,7 @@ def command(
     from crlviz.checkpoints.checkpoint import through_training
 
     outputs.check(out, also=(".gif",))
-    check(over, action, resolution)
+    check(over, action, resolution, show)
     is_shared(scale)
     fixed_places, other = (goals, starts) if over == "positions" else (starts, goals)
     if other:
@@ -85,6 +89,8 @@ def command(
     options = {"over": over, "action": action, "coverage": coverage}
     runs, newest = zip(*load_each(checkpoints), strict=True)
     endings = {path.suffix for path in out}
+    if show != "nothing" and ".html" in endings and places is None:
+        raise UsageError(f"--show {show} needs a still picture: give --goal, or another ending than .html")
     interactive, animated = ".html" in endings and places is None, ".gif" in endings
     through = [through_training(path, max_checkpoints) for path in runs]
     if animated and max(map(len, through)) < 2:
@@ -103,8 +109,9 @@ def command(
         others[".gif"] = lambda path: atomic_files.write(path, gif)
     if endings - others.keys() - {".nc"} or not computed:
         shown = default_places(newest[0], over, max_goals) if places is None else places
-        computed.append(compute(newest, shown, resolution=resolution, **options))
-        others |= dict.fromkeys(_STATIC, lambda path: charts.save(plot(computed[-1], scale=scale, tips=False), path))
+        computed.append(compute(newest, shown, resolution=resolution, show=show, **options))
+        still = cache(lambda: outputs.draw(lambda: plot(computed[-1], scale=scale, tips=False)))
+        others |= dict.fromkeys(_STATIC, lambda path: charts.save(still(), path))
         maze = evaluation_maze(newest[0])
         if places is None and over == "positions" and maze and len(shown) < (count := len(goal_cells(maze))):
             click.echo(

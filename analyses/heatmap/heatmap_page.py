@@ -12,7 +12,8 @@ import jinja2
 import numpy as np
 import xarray as xr
 
-from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, covered, is_shared, maze_of
+from analyses.common import ground
+from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, covered, is_shared
 from crlviz import charts, datasets
 from crlviz.envs import mazes
 from crlviz.escaping import script_json
@@ -49,7 +50,7 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
     """
     fixed = dataset.geodesic.dims[0]
     free = np.isfinite(dataset.straight.values[0])
-    maze = maze_of(dataset)
+    maze = ground.maze_of(dataset)
     spacing, x, y = dataset.attrs["spacing"], dataset.x.values, dataset.y.values
     distances = dataset.geodesic.values[:, free]
     unit = max(0.01, np.nanmax(distances) / (_UNREACHED - 1))  # meters per step of the 16-bit numbers
@@ -64,7 +65,7 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "unit": unit,
         "places": places.round(4).tolist(),
         "first": _first_place(fixed, places, maze),
-        "ticks": [charts.ticks(maze, axis) if maze else [] for axis in (0, 1)],
+        "ticks": [charts.ticks(*maze.extent[2 * axis :][:2]) if maze else [] for axis in (0, 1)],
         "starts": maze.xy(maze.starts).tolist() if maze and fixed == "goal" else [],
         "colors": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL, "scale": charts.VIRIDIS},
         "panels": _panels(dataset, free, fixed),

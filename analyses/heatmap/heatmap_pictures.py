@@ -9,22 +9,25 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from crlviz import charts, datasets
-from crlviz.envs import mazes
+from analyses.common import claims, ground
+from analyses.heatmap.walk_marks import walk_marks
+from crlviz import charts, datasets, statistics
 from crlviz.errors import UsageError
 from crlviz.options import check_choice
 
 STILL = "a GIF shows the checkpoints of a run, and no run given has more than one"
+HOW_TO_READ = (
+    "The color of a position is Q(s, a, g) of an agent there, for the goal at the star; 0 at the goal. Over goals, "
+    "the color of a goal is its Q from the start at the circle. Rank correlation: Spearman's, of Q and minus the "
+    "distance, through the maze or along the straight line; 1 if Q orders all positions by it. Each given the other: "
+    "Spearman's partial correlation, shown where maze and line order the positions nearly alike. Outside the white "
+    "outline the policy does not go, and Q means little."
+)
+_COLUMNS = 4  # maps in a row
+_ALIKE = 0.05  # difference of rank correlations below which Q follows both alike
+_NEARLY_ALIKE = 0.85  # rank correlation of the two distances from which on their partial correlations are shown
 COVERAGE_EPISODES = 128  # episodes of each checkpoint that give the outline
 _FRAME_MILLISECONDS = 500
-
-
-def maze_of(dataset: xr.Dataset) -> mazes.Maze | None:
-    """The maze of a Dataset from ``compute``; None if its environment has none."""
-    if "maze" not in dataset.attrs:
-        return None
-    origin = (float(dataset.attrs["origin"][0]), float(dataset.attrs["origin"][1]))
-    return mazes.Maze(tuple(dataset.attrs["maze"].split("\n")), float(dataset.attrs["cell_size"]), origin)
 
 
 def is_shared(scale: str) -> bool:
@@ -52,7 +55,9 @@ def covered(visits: np.ndarray, free: np.ndarray) -> np.ndarray:
 
 @charts.self_contained
 def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool = True) -> alt.TopLevelMixin:
-    """Draw one map of Q for each checkpoint (columns) and goal or start (rows).
+    """Draw one map of Q, the mean over seeds, for each group of seeds and each goal or start.
+
+    One goal: the groups side by side. Several: a row for each group, a column for each goal.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
@@ -64,32 +69,106 @@ def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool
     Raises:
       UsageError: unknown scale.
     """
-    columns = [(label, part) for label, _, part in datasets.each(dataset)]
-    return _table(dataset, columns, scale, size, tips, _title(dataset))
+    columns = [(label, mean(parts)) for label, _, parts in datasets.groups(dataset)]
+    return charts.claimed(_table(dataset, columns, scale, size, tips), claim(dataset), _note(dataset), HOW_TO_READ)
+
+
+def mean(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The mean over seeds of Q and its correlations, and the sum of their visits."""
+    if len(parts) == 1:
+        return parts[0]
+    result = parts[0].copy()
+    for name in ("q", "rank_correlation", "partial_correlation", "visits"):
+        if name in result:
+            values = np.mean([part[name].values for part in parts], axis=0)
+            result[name] = result[name].copy(data=values * (len(parts) if name == "visits" else 1))
+    walks = [name for name in ("walk_x", "walk_y") if name in result]
+    if walks:  # all seeds' walkers, one after the other
+        joined = xr.concat([part[walks].drop_vars("seed", errors="ignore") for part in parts], "walker")
+        result = result.drop_vars(walks).assign({name: joined[name] for name in walks})
+    return result
+
+
+def claim(dataset: xr.Dataset) -> str:
+    """What Q follows, in words: the maze or the straight line, at which rank correlations."""
+    groups = list(datasets.groups(dataset))
+    over = "Over goals, " if dataset.attrs["over"] == "goals" else ""
+    ends = [groups[0], groups[-1]] if len(groups) > 1 else groups
+    if ground.maze_of(dataset) is None:
+        shown = ", ".join(f"{np.mean(_correlation(parts, 'straight')):.2f} at {label}" for label, _, parts in ends)
+        return f"{over}Q falls with the distance: rank correlation {shown}"
+    if len(groups) > 1 and min(len(parts) for _, _, parts in groups) >= statistics.FEWEST:
+        scores = {label: _correlation(parts, "geodesic") for label, _, parts in groups}
+        words = claims.about(scores, "how closely Q follows the maze", "follows the maze more closely, {}", largest=2.0)
+        return over + (words[0].lower() + words[1:] if over else words)
+    sides: dict[str, list[str]] = {}
+    for label, _, parts in ends:
+        maze, line = (float(np.mean(_correlation(parts, kind))) for kind in ("geodesic", "straight"))
+        sides.setdefault(_nearer(maze, line), []).append(f"at {label} (rank correlation {maze:.2f}, {line:.2f})")
+    return f"{over}Q follows " + ", ".join(f"{side} {' and '.join(where)}" for side, where in sides.items())
+
+
+def _correlation(parts: Sequence[xr.Dataset], kind: str) -> list[float]:
+    """For each seed, the mean over goals of the rank correlation of Q with one distance."""
+    return [float(part.rank_correlation.sel(distance_kind=kind).mean()) for part in parts]
+
+
+def _nearer(maze: float, line: float) -> str:
+    if abs(maze - line) < _ALIKE:
+        return "the maze and the straight line alike"
+    return "the maze more than the straight line" if maze > line else "the straight line more than the maze"
+
+
+def _note(dataset: xr.Dataset) -> str:
+    action = "the policy's action" if dataset.attrs["action"] == "policy" else "action zero"
+    seeds = max(len(parts) for _, _, parts in datasets.groups(dataset))
+    mean_of = f"; mean of {seeds} seeds" if seeds > 1 else "; one seed"
+    what = (
+        "Q(s, a, g) of every goal, from one start"
+        if dataset.attrs["over"] == "goals"
+        else "Q(s, a, g) of every position"
+    )
+    return f"{dataset.attrs['env']}; {what}, {action}{mean_of}"
 
 
 def _table(
-    dataset: xr.Dataset,
-    columns: Sequence[tuple[str, xr.Dataset]],
-    scale: str,
-    size: int,
-    tips: bool,
-    title: alt.TitleParams,
+    dataset: xr.Dataset, columns: Sequence[tuple[str, xr.Dataset]], scale: str, size: int, tips: bool
 ) -> alt.VConcatChart:
-    """The maps of some checkpoints of a Dataset; a shared scale spans the whole Dataset."""
+    """The maps of some checkpoints of a Dataset, and what their marks mean; a shared scale spans the whole Dataset."""
     shared = is_shared(scale)
     bounds = (float(dataset.q.min()), float(dataset.q.max())) if shared else (None, None)
     fixed = dataset.geodesic.dims[0]
-    rows = []
-    for index in range(dataset.sizes[fixed]):
-        maps = [_map(part.isel({fixed: index}), label, bounds, size, tips) for label, part in columns]
-        # bounds="flush": the width of a legend's numbers does not shift the map to its right.
-        # All arguments are given at once, here and below, because each further method call copies the whole chart.
-        resolve = alt.Resolve(scale=alt.ScaleResolveMap(color="shared" if shared else "independent"))
-        rows.append(alt.hconcat(*maps, bounds="flush", spacing=70 if shared else 125, resolve=resolve))
-    return alt.vconcat(
-        *rows, spacing=18, title=title, resolve=alt.Resolve(scale=alt.ScaleResolveMap(color="independent"))
-    )
+    count = dataset.sizes[fixed]
+    maps = [
+        [_map(part.isel({fixed: index}), label, bounds, size, tips, count > 1) for index in range(count)]
+        for label, part in columns
+    ]
+    rows = [[row[0] for row in maps]] if count == 1 else maps
+    wide = 1 if charts.style().narrow else _COLUMNS
+    rows = [row[first : first + wide] for row in rows for first in range(0, len(row), wide)]
+    # bounds="flush": the width of a legend's numbers does not shift the map to its right.
+    # All arguments are given at once, here and below, because each further method call copies the whole chart.
+    resolve = alt.Resolve(scale=alt.ScaleResolveMap(color="shared" if shared else "independent"))
+    spacing = round(charts.font(70 if shared else 125))
+    drawn: list[Any] = [alt.hconcat(*row, bounds="flush", spacing=spacing, resolve=resolve) for row in rows]
+    apart = alt.Resolve(scale=alt.ScaleResolveMap(color="independent"))
+    return alt.vconcat(*drawn, charts.key(_marks(dataset)), spacing=18, resolve=apart)
+
+
+def _marks(dataset: xr.Dataset) -> dict[str, str]:
+    """What the marks on the maps mean, by kind."""
+    marks = {}
+    if ground.maze_of(dataset) is not None or dataset.attrs["over"] == "goals":
+        marks["start"] = "start"
+    if dataset.attrs["over"] == "positions":
+        marks["goal"] = "goal"
+    if "visits" in dataset:
+        marks["outline"] = f"where {COVERAGE_EPISODES} training episodes went"
+    if "walk_x" in dataset:
+        marks["line"] = {"policy": "where the policy heads", "trajectories": "episodes from the start"}[
+            dataset.attrs["show"]
+        ]
+    return marks
 
 
 def _newest_at(label: str, parts: dict[int, xr.Dataset], time: int) -> tuple[str, xr.Dataset]:
@@ -102,63 +181,72 @@ def _newest_at(label: str, parts: dict[int, xr.Dataset], time: int) -> tuple[str
     return label if newest == time else f"{label} (at {newest:,} steps)", parts[newest]
 
 
-def _title(dataset: xr.Dataset) -> alt.TitleParams:
-    fixed = dataset.geodesic.dims[0]
-    action = "the policy's action" if dataset.attrs["action"] == "policy" else "action zero"
-    notes = [
-        f"With {action}; Q is 0 at the goal. Rank correlation: Spearman's, of Q and minus the distance to the {fixed}."
-    ]
-    if "visits" in dataset:
-        notes.append(f"White outline: where {COVERAGE_EPISODES} training episodes of this policy went.")
-    return alt.TitleParams(f"Q(s, a, g) over {dataset.attrs['over']} in {dataset.attrs['env']}", subtitle=notes)
-
-
 def _map(
-    part: xr.Dataset, label: str, domain: tuple[float | None, float | None], size: int, tips: bool
+    part: xr.Dataset,
+    label: str,
+    domain: tuple[float | None, float | None],
+    size: int,
+    tips: bool,
+    named: bool,
 ) -> alt.LayerChart | alt.FacetChart:
-    """One map with walls, outline, markers and caption; a bound of ``domain`` that is None is the map's own."""
-    maze = maze_of(part)
+    """One map with walls, outline and markers, under its label and its correlations.
+
+    A bound of ``domain`` that is None is the map's own; ``named``: the label tells the goal or start too.
+    """
+    maze = ground.maze_of(part)
     spacing, x, y = part.attrs["spacing"], part.x.values, part.y.values
-    extent = (x[0] - spacing / 2, x[-1] + spacing / 2, y[0] - spacing / 2, y[-1] + spacing / 2)
-    if maze is not None:
-        extent = maze.extent
-    axes = charts.in_meters(maze, extent, size)
     q = part.q.values
+    extent = (x[0] - spacing / 2, x[-1] + spacing / 2, y[0] - spacing / 2, y[-1] + spacing / 2)
+    drawn = q
+    if maze is not None:
+        extent, ring = charts.inside(maze), round(maze.cell_size / spacing)
+        drawn = q[ring:-ring, ring:-ring]
+    axes = charts.in_meters(extent, size)
     i, j = np.nonzero(np.isfinite(q))
-    data = charts.tiles(x[i], y[j], spacing).assign(
-        q=q[i, j].round(4), geodesic=part.geodesic.values[i, j].round(3), straight=part.straight.values[i, j].round(3)
-    )
     known = (q[i, j].min(), q[i, j].max()) if len(i) else (0.0, 1.0)  # nothing is known before a run's first checkpoint
     low, high = (bound if bound is not None else value for bound, value in zip(domain, known, strict=True))
-    layers: list[Any] = [charts.raster(q, (float(low), float(high)), "Q", axes)]
+    layers: list[Any] = [charts.raster(drawn, (float(low), float(high)), "Q", axes)]
     if tips:
-        tiles = alt.Chart(data).mark_rect(opacity=0).encode(x=axes["x"], x2="y2:Q", y=axes["y"], y2="x2:Q")
-        layers.append(tiles.encode(tooltip=["x:Q", "y:Q", "q:Q", "geodesic:Q", "straight:Q"]))
-    if maze is not None:
+        layers.append(_tips(part, i, j, axes))
+    if maze is not None and maze.walls[1:-1, 1:-1].any():
         layers.append(charts.walls(maze, axes))
     if "visits" in part:
         layers.append(charts.outline(covered(part.visits.values, np.isfinite(q)), x, y, spacing, axes))
     fixed = "goal" if "goal_x" in part.coords else "start"
+    place = np.array([part[f"{fixed}_x"].item(), part[f"{fixed}_y"].item()])
+    if "walk_x" in part:
+        layers += walk_marks(part, axes)
     if maze is not None and fixed == "goal":
         layers.append(charts.marker(maze.xy(maze.starts), axes, "start"))
-    layers.append(charts.marker(np.array([part[f"{fixed}_x"].item(), part[f"{fixed}_y"].item()]), axes, fixed))
+    layers.append(charts.marker(place, axes, fixed))
+    title = charts.panel_title(label + f", {fixed} {place[0]:g},{place[1]:g}" * named, size)
+    title.subtitle = _correlations(part) if len(i) else [""]
+    title.subtitleFontSize = charts.font(11)
+    view = {"width": axes["width"], "height": axes["height"], "view": axes["view"]}
+    return alt.layer(*layers, title=title, **view)
+
+
+def _tips(part: xr.Dataset, i: np.ndarray, j: np.ndarray, axes: dict[str, Any]) -> alt.Chart:
+    """Invisible tiles at points (i, j), with Q and distances at the mouse."""
+    values = {name: part[name].values[i, j].round(3) for name in ("geodesic", "straight")}
+    tiles = charts.tiles(part.x.values[i], part.y.values[j], part.attrs["spacing"])
+    data = tiles.assign(q=part.q.values[i, j].round(4), **values)
+    base = alt.Chart(data).mark_rect(opacity=0).encode(x=axes["x"], x2="y2:Q", y=axes["y"], y2="x2:Q")
+    return base.encode(tooltip=["x:Q", "y:Q", "q:Q", "geodesic:Q", "straight:Q"])
+
+
+def _correlations(part: xr.Dataset) -> list[str]:
+    """The rank correlations of Q with minus each distance, in words.
+
+    Where the two distances order the positions nearly alike, also each one given the other.
+    """
     by_maze, by_line = part.rank_correlation.values
-    caption = f"rank correlation: maze {by_maze:.2f}, straight line {by_line:.2f}"
-    if maze is None:
-        caption = f"rank correlation: straight line {by_line:.2f}"
-    if not len(i):
-        caption = ""
-    layers.append(
-        alt.Chart()
-        .mark_text(align="center", baseline="top", fontSize=12, clip=False)
-        .encode(x=alt.value(axes["width"] / 2), y=alt.value(axes["height"] + 40), text=alt.value(caption))
-    )
-    return alt.layer(
-        *layers,
-        width=axes["width"],
-        height=axes["height"],
-        title=charts.panel_title(label, size),
-    )
+    if ground.maze_of(part) is None:
+        return [f"rank correlation: straight line {by_line:.2f}"]
+    words = [f"rank correlation: maze {by_maze:.2f}, line {by_line:.2f}"]
+    if "partial_correlation" in part and part.distance_correlation.item() > _NEARLY_ALIKE:
+        words.append("each given the other: {:.2f}, {:.2f}".format(*part.partial_correlation.values))
+    return words
 
 
 def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> bytes:
@@ -186,9 +274,10 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
     images = []
     for time in tqdm(times, unit="frame", disable=None):
         columns = [_newest_at(label, parts, time) for label, parts in runs.items()]
-        title = _title(dataset)
-        title.text = f"{title.text}, after {time:,} environment steps"
-        picture = charts.render(_table(dataset, columns, scale, size, False, title), ".png")
+        words = f"Q(s, a, g) over {dataset.attrs['over']} after {time:,} environment steps"
+        picture = charts.render(
+            charts.claimed(_table(dataset, columns, scale, size, False), words, _note(dataset)), ".png"
+        )
         # PNGs are rendered at twice the size.
         images.append(Image.open(io.BytesIO(picture)).convert("RGB").reduce(2))
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))

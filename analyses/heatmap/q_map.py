@@ -15,8 +15,8 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from analyses.common import outputs
-from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, animate, plot
+from analyses.common import ground, outputs
+from analyses.heatmap.heatmap_pictures import COVERAGE_EPISODES, HOW_TO_READ, animate, plot
 from analyses.heatmap.places import (
     MAX_PLACES,
     all_places,
@@ -26,8 +26,8 @@ from analyses.heatmap.places import (
     grid,
     position,
 )
-from crlviz import datasets, jax_config
-from crlviz.envs import mazes
+from analyses.heatmap.walks import SHOWS, walks
+from crlviz import charts, datasets, jax_config
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.options import check_choice
@@ -49,6 +49,7 @@ def compute(
     action: str = "policy",
     resolution: int | None = None,
     coverage: bool = False,
+    show: str = "nothing",
     seed: int = 0,
 ) -> xr.Dataset:
     """Q over positions for fixed goals, or over goals from fixed starts.
@@ -63,19 +64,21 @@ def compute(
       resolution: points along a side of a cell; without a maze, along a tenth of the plane's side. Default: 8, fewer in
         large mazes.
       coverage: also run 128 training episodes of the sampled policy and count the points that they visit.
+      show: also where the policy goes: ``policy`` or ``trajectories`` (see ``walks``), over positions alone.
       seed: of the reset that gives the other state coordinates, and of those episodes.
 
     Returns:
       Dataset over the factors in which the agents differ, ``goal`` (or ``start``), ``x`` and ``y``: ``q``, ``geodesic``
       and ``straight`` (meters to the fixed place), ``rank_correlation`` over ``distance_kind`` (Spearman's, between Q
-      and minus that distance: 1 if Q orders all points by it), and ``visits`` with coverage. Points inside walls are
-      NaN.
+      and minus that distance: 1 if Q orders all points by it), ``partial_correlation`` (the same given the other
+      distance), ``distance_correlation`` (of the two distances), ``visits`` with coverage, and the ``walks`` to show.
+      Points inside walls are NaN.
 
     Raises:
       UsageError: unknown option, different walls or bodies, a place inside a wall, an environment without a plane of
         goals, or an agent without a critic.
     """
-    check(over, action, resolution)
+    check(over, action, resolution, show)
     meanings = [agent.q_meaning for agent in agents]  # before anything is computed
     env = agents[0].env
     _check_comparable(agents)
@@ -87,7 +90,8 @@ def compute(
     x, y, free = grid(env, resolution, seed)
     points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
     shared = _distances(env, places, x, y, free, FIXED[over])
-    shared.attrs = {"env": datasets.env_names(agents), "over": over, "action": action} | shared.attrs
+    attrs = {"env": datasets.env_names(agents), "over": over, "action": action, charts.HELP: HOW_TO_READ}
+    shared.attrs = attrs | ({} if show == "nothing" else {"show": show}) | shared.attrs
     observations = _observations(env, state, places, points[free], over)
     parts = []
     for agent, meaning in zip(
@@ -99,8 +103,10 @@ def compute(
         part = _with_correlations(q, meaning, shared)
         if coverage:
             visits = _count_visits(agent, shared, seed)
-            attrs = {"long_name": f"steps spent, {COVERAGE_EPISODES} episodes", "units": "1"}
-            part = part.assign(visits=(("x", "y"), visits, attrs))
+            told = {"long_name": f"steps spent, {COVERAGE_EPISODES} episodes", "units": "1"}
+            part = part.assign(visits=(("x", "y"), visits, told))
+        if show != "nothing":
+            part = part.merge(walks(agent, places, show, seed))
         parts.append(part)
     return datasets.combine(agents, parts, shared)
 
@@ -144,8 +150,14 @@ def _distances(
         geodesic = env.maze.geodesics(points, places)
         geodesic = np.where(free & np.isfinite(geodesic), geodesic, np.nan)
     dims = (fixed, "x", "y")
+    alike = _spearman(geodesic, straight)
     return xr.Dataset(
         {
+            "distance_correlation": (
+                fixed,
+                alike,
+                {"long_name": "Spearman correlation of the distances", "units": "1"},
+            ),
             "geodesic": (dims, geodesic, {"long_name": "distance through the maze", "units": "m"}),
             "straight": (dims, straight, {"long_name": "straight-line distance", "units": "m"}),
         },
@@ -157,12 +169,15 @@ def _distances(
             "y": ("y", y, {"long_name": "y", "units": "m"}),
             "distance_kind": ["geodesic", "straight"],
         },
-        attrs={"spacing": float(x[1] - x[0]) if len(x) > 1 else 1.0} | _maze_attrs(env.maze),
+        attrs={"spacing": float(x[1] - x[0]) if len(x) > 1 else 1.0} | ground.attrs(env.maze),
     )
 
 
-def check(over: str, action: str, resolution: int | None) -> None:
+def check(over: str, action: str, resolution: int | None, show: str) -> None:
     check_choice("over", over, FIXED)
+    check_choice("show", show, SHOWS)
+    if show != "nothing" and over == "goals":
+        raise UsageError(f"--show {show} draws the policy on its way to a goal; over goals there are many")
     check_choice("action", action, ("policy", "zeros"))
     if resolution is not None and resolution < 1:
         raise UsageError(f"resolution {resolution}: a cell needs at least one point")
@@ -235,12 +250,15 @@ def _with_correlations(q: np.ndarray, meaning: "Meaning", shared: xr.Dataset) ->
     """Dataset of a checkpoint's Q [P, X, Y] and its rank correlation with each distance."""
     kinds = shared.distance_kind.values
     correlation = np.stack([_spearman(q, -shared[kind].values) for kind in kinds], axis=-1)
+    partial = _partial(correlation, shared.distance_correlation.values)
     attrs = {"long_name": "Spearman correlation of Q with minus the distance", "units": "1"}
+    partial_attrs = {"long_name": "the same given the other distance", "units": "1"}
     fixed = shared.geodesic.dims[0]
     return xr.Dataset(
         {
             "q": (shared.geodesic.dims, q, {"long_name": meaning.title, "units": meaning.unit}),
             "rank_correlation": ((fixed, "distance_kind"), correlation, attrs),
+            "partial_correlation": ((fixed, "distance_kind"), partial, partial_attrs),
         }
     )
 
@@ -254,6 +272,18 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             result[index] = np.corrcoef(*ranks)[0, 1]
     return result
+
+
+def _partial(correlation: np.ndarray, alike: np.ndarray) -> np.ndarray:
+    """Partial correlation [P, 2] of Q with each of two distances given the other; NaN where one follows from the other.
+
+    Args:
+      correlation: [P, 2], of Q with each distance.
+      alike: [P], of the two distances.
+    """
+    other = correlation[:, ::-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (correlation - other * alike[:, None]) / np.sqrt((1 - other**2) * (1 - alike[:, None] ** 2))
 
 
 def _count_visits(agent: "Agent", shared: xr.Dataset, seed: int) -> np.ndarray:
@@ -275,13 +305,6 @@ def _episodes(env: GoalEnv, algorithm: Any, params: Any, key: jax.Array) -> tupl
         return after.obs[:, jnp.array(env.goal_indices[:2])], alive
 
     return simulate(env, partial(algorithm.act, params), states, policy_key, env.episode_length, record)
-
-
-def _maze_attrs(maze: mazes.Maze | None) -> dict[str, Any]:
-    """Attributes from which ``maze_of`` rebuilds the maze."""
-    if maze is None:
-        return {}
-    return {"maze": "\n".join(maze.rows), "cell_size": maze.cell_size, "origin": list(maze.origin)}
 
 
 def summary(dataset: xr.Dataset) -> str:

@@ -69,8 +69,8 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
       One row for each task (``env``) and quantity held ``equal`` (updates, parameters or seconds). Columns: the mean
       scores of the shared network (``base``), of the deeper (``depth``) and of the wider one (``width``); the
       ``difference`` of the latter two with its ``low``, ``high`` and ``verdict`` from ``statistics.compare``, corrected
-      for the number of rows; ``deep`` and ``wide``, the two networks in words; and the ``sentence``. Empty if no two
-      lines share a network, or no pair is equal in anything.
+      for the number of rows; ``deep`` and ``wide``, the two networks in words; the verdict in few ``words`` and in a
+      ``sentence``. Empty if no two lines share a network, or no pair is equal in anything.
     """
     tasks = {task: dataset.isel(run=dataset.env.values == task) for task in dict.fromkeys(dataset.env.values.tolist())}
     pairs = [(task, equal, pair) for task, part in tasks.items() for equal, pair in _pairs(part).items()]
@@ -94,8 +94,31 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
             "deeper is better: depth minus width", "wider is better: depth minus width", number_format
         )
         prefix = f"{task}: " if len(tasks) > 1 else ""
+        row["words"] = comparison.brief("deeper is better", "wider is better")
         rows.append(row | {"sentence": f"{prefix}{measured}: {verdict}."})
     return pd.DataFrame(rows)
+
+
+def claim(compared: pd.DataFrame) -> str:
+    """The verdicts of ``compare`` in one sentence; empty if it has no rows.
+
+    Which is better, at what equal cost, and in how many of the tasks if there are several.
+    """
+    if not len(compared):
+        return ""
+    tasks, parts = compared.env.nunique(), []
+    for words, rows in compared.groupby("words", sort=False):
+        at = [f"{equal}{_in_tasks(len(part), tasks)}" for equal, part in rows.groupby("equal", sort=False)]
+        said = {"no difference found": "no difference between depth and width found"}.get(str(words), str(words))
+        said, _, rest = said.partition(": ")
+        listed = ", ".join(at[:-1]) + " and " * (len(at) > 1) + at[-1]
+        parts.append(f"{said} at equal {listed}" + f": {rest}" * bool(rest))
+    sentence = "; ".join(parts)
+    return sentence[0].upper() + sentence[1:]
+
+
+def _in_tasks(number: int, tasks: int) -> str:
+    return "" if tasks == 1 else f" ({number} of {tasks} tasks)"
 
 
 def _pairs(dataset: xr.Dataset) -> dict[str, tuple[Network, Network, Network, dict[Network, xr.Dataset]]]:

@@ -1,8 +1,8 @@
 """What do depth and width buy, and what do they cost? (paper figure 4)"""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import click
@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import outputs, runs
+from analyses.common import claims, outputs, runs
 from analyses.common.runs import LAST, METRICS, table
 from analyses.sweeps import depth_vs_width
-from analyses.sweeps.scaling import styles
+from analyses.sweeps.scaling_panels import styles
 from crlviz import charts
 from crlviz.options import check_choice
 
@@ -55,10 +55,10 @@ def plot(
     costs: Sequence[str] = ("parameters", "flops", "seconds"),
     size: int = 230,
 ) -> alt.TopLevelMixin:
-    """Draw the final score of each group against each cost, and the comparison of depth with width.
+    """Draw the comparison of depth with width, and below it the final score of each group against each cost.
 
-    One row of panels for each task: networks are compared within a task, because tasks are not equally hard. Lines join
-    the networks of the depth sweep and of the width sweep.
+    Below, one row of panels for each task: networks are compared within a task, because tasks are not equally hard.
+    Lines join the networks of the depth sweep and of the width sweep.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
@@ -73,33 +73,43 @@ def plot(
     for cost in costs:
         check_choice("cost", cost, COSTS)
     compared = depth_vs_width.compare(dataset, metric)
-    notes = [f"Mean of the last {LAST} evaluations; {runs.seeds(dataset)}."]
-    notes.append("A ring marks the Pareto front of these means: what was measured, and no claim of a difference.")
-    notes += filter(None, [runs.shares(dataset), runs.stalls(dataset)])
     known = [cost for cost in costs if cost != "flops" or dataset.flops_per_update.notnull().any()]
-    if len(known) < len(costs):
-        notes.append("FLOPs are left out: these runs were trained before config.json recorded them.")
-    notes += compared.sentence.tolist() if len(compared) else [NEEDS]
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
-    rows = []
-    for task in tasks:
-        row: alt.HConcatChart = panels(
-            dataset.isel(run=dataset.env.values == task), metric=metric, costs=known, size=size
-        )
-        if len(compared) and len(of_task := compared[compared.env == task]):
-            row = alt.hconcat(row, _differences(of_task, metric, size))
-            row = row.resolve_scale(color="independent", shape="independent", strokeDash="independent")
-        rows.append(row.properties(title=task) if len(tasks) > 1 else row)
-    wrapper = textwrap.TextWrapper(max(60, 47 * (len(known) + bool(len(compared)))))
-    lines = [line for note in notes for line in wrapper.wrap(note)]
-    title = alt.TitleParams(f"{METRICS[metric].capitalize()}, and what it cost", subtitle=lines, subtitleLineHeight=16)
-    picture = rows[0] if len(rows) == 1 else alt.vconcat(*rows, spacing=30)
-    return picture.resolve_scale(color="independent", shape="independent", strokeDash="independent").properties(
-        title=title
+    parts = [dataset.isel(run=dataset.env.values == task) for task in tasks]
+    clouds = [panels(part, metric=metric, costs=known, size=size) for part in parts]
+    if len(tasks) > 1:
+        clouds = [cloud.properties(title=task) for cloud, task in zip(clouds, tasks, strict=True)]
+    first = [_differences(compared, metric, 2.1 * size)] if len(compared) else []
+    picture = alt.vconcat(*first, *clouds, spacing=34)
+    return charts.claimed(
+        picture.resolve_scale(color="independent", shape="independent", strokeDash="independent"),
+        depth_vs_width.claim(compared) or _best(dataset, metric),
+        f"{', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' * (len(tasks) > 3)}; {runs.seeds(dataset)}",
+        how_to_read(dataset, metric),
     )
 
 
-def panels(dataset: xr.Dataset, *, metric: str, costs: Sequence[str], size: int = 230) -> alt.HConcatChart:
+def _best(dataset: xr.Dataset, metric: str) -> str:
+    """The measured scores in words, for runs that allow no comparison of depth with width."""
+    groups = table(dataset.isel(run=dataset.env.values == dataset.env.values[0]), metric)
+    scores = {str(row.group): row.scores for row in groups.itertuples()}
+    return claims.of_metric(scores, metric)
+
+
+def how_to_read(dataset: xr.Dataset, metric: str) -> str:
+    """The explanation of the picture, with every comparison in full."""
+    compared = depth_vs_width.compare(dataset, metric)
+    notes = ["First: the score of the deeper network minus that of the wider one, with the interval that decides."]
+    notes += compared.sentence.tolist() if len(compared) else [NEEDS]
+    notes.append(f"Below: each network's score, the mean of its last {LAST} evaluations, against what it cost.")
+    notes.append("A ring marks the Pareto front of these means: what was measured, and no claim of a difference.")
+    notes += filter(None, [runs.shares(dataset), runs.stalls(dataset)])
+    if dataset.flops_per_update.isnull().all():
+        notes.append("FLOPs are left out: these runs were trained before config.json recorded them.")
+    return " ".join(notes)
+
+
+def panels(dataset: xr.Dataset, *, metric: str, costs: Sequence[str], size: int = 230) -> Any:
     """Draw the final score of each group against each cost, one panel for each cost, without a comparison.
 
     Args:
@@ -109,7 +119,8 @@ def panels(dataset: xr.Dataset, *, metric: str, costs: Sequence[str], size: int 
       size: width of a panel in pixels.
     """
     groups = table(dataset, metric).rename(columns={"score": "value", "scores": "values"})
-    return alt.hconcat(*(_panel(dataset, groups, metric, cost, size) for cost in costs if groups[cost].notna().any()))
+    known = [cost for cost in costs if groups[cost].notna().any()]
+    return charts.row(*(_panel(dataset, groups, metric, cost, size) for cost in known))
 
 
 def _panel(
@@ -126,7 +137,7 @@ def _panel(
     )
     domain = alt.Scale(domain=[0, 1]) if metric == "success" else alt.Scale(zero=True)
     y = alt.Y("value:Q", title=METRICS[metric], scale=domain)
-    legend = alt.Legend(orient="bottom", columns=1, title=None, labelLimit=400, symbolOpacity=1)
+    legend = alt.Legend(title=None, labelLimit=400, symbolOpacity=1)
     color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
     shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
     swept = []
@@ -136,28 +147,50 @@ def _panel(
             swept += [{"line": _LINES[name], cost: row[cost], "value": row["value"]} for _, row in rows.iterrows()]
     layers: list[alt.Chart] = []
     if swept:
-        dash = alt.StrokeDash("line:N", scale=_LINE_STYLE, legend=alt.Legend(orient="bottom", title=None, columns=1))
-        layers.append(
-            alt.Chart(pd.DataFrame(swept)).mark_line(color="#777", strokeWidth=1.3).encode(x=x, y=y, strokeDash=dash)
-        )
+        dash = alt.StrokeDash("line:N", scale=_LINE_STYLE, legend=alt.Legend(title=None))
+        lines = alt.Chart(pd.DataFrame(swept)).mark_line(color=charts.ink(0.55), strokeWidth=1.3)
+        layers.append(lines.encode(x=x, y=y, strokeDash=dash))
     points = groups[["group", cost, "value", "values"]]
     layers += charts.seed_marks(points, y, x=x, color=color, shape=shape, tooltip=["group:N", "value:Q", f"{cost}:Q"])
     ringed = groups[pareto(groups[cost], groups["value"])][[cost, "value"]]
-    layers.append(alt.Chart(ringed).mark_point(size=420, color="#222", strokeWidth=1.2, opacity=1).encode(x=x, y=y))
-    return charts.layers(*layers).properties(width=size, height=240, title=f"against {_SHORT[cost]}")
+    rings = alt.Chart(ringed).mark_point(size=420, color=charts.ink(0.9), strokeWidth=1.2, opacity=1)
+    layers.append(rings.encode(x=x, y=y))
+    title = charts.panel_title(f"against {_SHORT[cost]}", size)
+    return charts.layers(*layers).properties(width=size, height=200, title=title)
 
 
-def _differences(compared: pd.DataFrame, metric: str, size: int) -> alt.LayerChart | alt.FacetChart:
+def _differences(compared: pd.DataFrame, metric: str, size: float) -> alt.LayerChart | alt.FacetChart:
     """The score of the deeper network minus that of the wider one, with the interval that decides the verdict."""
-    data = compared[["equal", "deep", "wide", "difference", "low", "high"]].assign(equal="equal " + compared.equal)
-    y = alt.Y("equal:N", sort=data.equal.tolist(), title=None, axis=alt.Axis(labelLimit=200))
-    x = alt.X("difference:Q", title=f"difference in {METRICS[metric]}", axis=alt.Axis(tickCount=5))
-    tooltip = ["equal:N", "deep:N", "wide:N", "difference:Q", "low:Q", "high:Q"]
+    several = compared.env.nunique() > 1
+    names = [f"equal {row.equal}" + f"\n{row.env}" * several for row in compared.itertuples()]
+    networks = compared.deep + " against " + compared.wide
+    data = compared[["difference", "low", "high", "words"]].assign(name=names, networks=networks)
+    axis = alt.Axis(labelLimit=0, labelExpr="split(datum.value, '\\n')", ticks=False, domain=False)
+    y = alt.Y("name:N", sort=names, title=None, axis=axis, scale=alt.Scale(domain=names))
+    measured = compared[["difference", "low", "high"]].to_numpy(float)
+    most = 1.05 * float(np.nanmax(np.abs(measured))) or 1.0
+    words = METRICS[metric].replace(" ", "\u00a0")
+    form = "datum.value == 0 ? '0' : format(datum.value, '+.3~g')"
+    x = alt.X(
+        "difference:Q",
+        title=f"\u2190 wider is higher\u2003\u2003{words}\u2003\u2003deeper is higher \u2192",
+        scale=alt.Scale(domain=[-most, most], nice=False),
+        axis=alt.Axis(tickCount=5, labelExpr=form, titlePadding=8),
+    )
+    zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=charts.ink(0.6)).encode(x="zero:Q")
+    known = alt.Chart(data.dropna(subset=["low"])).mark_rule(strokeWidth=3, color=charts.ink(0.85))
+    points = alt.Chart(data).mark_point(filled=True, size=110, opacity=1, color=charts.ink(0.85))
+    at_right = alt.Chart(data).encode(x=alt.value("width"), y=y)
+    bold = at_right.mark_text(align="left", baseline="bottom", dx=14, dy=-1, fontWeight="bold")
+    gray = at_right.mark_text(align="left", baseline="top", dx=14, dy=2, color=charts.ink(0.7))
+    title = "Deeper minus wider" + ", with the 95 % interval" * bool(np.isfinite(compared.low).any())
     return charts.layers(
-        alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color="#bbb").encode(x="zero:Q"),
-        alt.Chart(data.dropna(subset=["low"])).mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", y=y),
-        alt.Chart(data).mark_point(filled=True, size=90, opacity=1, color="#333").encode(x=x, y=y, tooltip=tooltip),
-    ).properties(width=size, height=240, title="the deeper network minus the wider")
+        zero,
+        known.encode(x=alt.X("low:Q"), x2="high:Q", y=y),
+        points.encode(x=x, y=y, tooltip=["networks:N", "difference:Q", "low:Q", "high:Q"]),
+        bold.encode(text="words:N"),
+        gray.encode(text="networks:N"),
+    ).properties(width=size, height=max(3, len(data)) * charts.font(48), title=charts.panel_title(title, size))
 
 
 @click.command()
@@ -177,6 +210,7 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str) -> None:
     compared = depth_vs_width.compare(dataset, metric)
     notes = filter(None, [runs.shares(dataset), runs.stalls(dataset)])
     click.echo("\n".join([*(compared.sentence if len(compared) else [NEEDS]), *notes]))
+    dataset = dataset.assign_attrs({charts.HELP: how_to_read(dataset, metric)})
     outputs.write(out, dataset, lambda: plot(dataset, metric=metric))
 
 
