@@ -14,11 +14,13 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import claims, outputs
-from crlviz import charts, datasets, jax_config
+from crlviz import charts, datasets, jax_config, options
+from crlviz.algorithms import action_choice
+from crlviz.algorithms.action_choice import ActionChoice
 from crlviz.algorithms.base import Algorithm
 from crlviz.checkpoints import atomic_files
 from crlviz.envs.base import GoalEnv
-from crlviz.options import check_count
+from crlviz.options import OLD_POLICIES, Command, check_count
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def compute(
     agents: Sequence["Agent"],
     *,
     episodes: int = EPISODES,
-    deterministic: bool = True,
+    policy: str = "mean",
     length: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -49,7 +51,7 @@ def compute(
     Args:
       agents: from ``crlviz.load``.
       episodes: number of episodes for each agent.
-      deterministic: take the policy's mean action; otherwise sample.
+      policy: how actions are chosen, as in ``action_choice.read``: mean, sample, best-of-K or softmax-K.
       length: steps of an episode; default: the environment's.
       seed: of starts, goals and the policy's noise.
 
@@ -64,20 +66,16 @@ def compute(
     check_count(episodes, "episodes")
     if length is not None:
         check_count(length, "steps")
-    parts = [_compute_one(agent, episodes, deterministic, length, seed) for agent in agents]
+    choice = action_choice.for_agents(policy, agents)
+    parts = [_compute_one(agent, episodes, choice, length, seed) for agent in agents]
     shared = xr.Dataset(
         coords={"episode": np.arange(episodes), "axis": list("xyz")[: parts[0].sizes["axis"]]},
-        attrs={
-            "env": datasets.env_names(agents),
-            "seed": seed,
-            "deterministic": int(deterministic),
-            charts.HELP: HOW_TO_READ,
-        },
+        attrs={"env": datasets.env_names(agents), "seed": seed, "policy": policy, charts.HELP: HOW_TO_READ},
     )
     return datasets.combine(agents, parts, shared)
 
 
-def _compute_one(agent: "Agent", episodes: int, deterministic: bool, length: int | None, seed: int) -> xr.Dataset:
+def _compute_one(agent: "Agent", episodes: int, choice: ActionChoice, length: int | None, seed: int) -> xr.Dataset:
     env = agent.eval_env
     starts, goals, at_goal = map(
         np.asarray,
@@ -85,7 +83,7 @@ def _compute_one(agent: "Agent", episodes: int, deterministic: bool, length: int
             env,
             episodes,
             length or env.episode_length,
-            deterministic,
+            choice,
             agent.algorithm,
             agent.params,
             jax.random.key(seed),
@@ -106,7 +104,7 @@ def _compute_one(agent: "Agent", episodes: int, deterministic: bool, length: int
 
 @partial(jax.jit, static_argnums=range(5))
 def _run(
-    env: GoalEnv, episodes: int, length: int, deterministic: bool, algorithm: Algorithm, params: Any, key: jax.Array
+    env: GoalEnv, episodes: int, length: int, choice: ActionChoice, algorithm: Algorithm, params: Any, key: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Starts and goals [episodes, goal] in meters, and which steps are at the goal [length, episodes].
 
@@ -115,14 +113,15 @@ def _run(
     reset_key, policy_key = jax.random.split(key)
     states = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
 
-    def policy(observation, key):
-        return algorithm.act(params, observation, None if deterministic else key)
-
     def record(before, action, after, alive):
         return (after.metrics["success"] > 0) & alive
 
     starts = states.obs[:, jnp.array(env.goal_indices)]
-    return starts, states.obs[:, env.state_dim :], simulate(env, policy, states, policy_key, length, record)
+    return (
+        starts,
+        states.obs[:, env.state_dim :],
+        simulate(env, partial(choice.act, algorithm, params), states, policy_key, length, record),
+    )
 
 
 def interval(reached: int, episodes: int) -> tuple[float, float]:
@@ -286,15 +285,15 @@ def _map(
     ).properties(width=ground["width"], height=ground["height"], view=ground["view"], title=title)
 
 
-@click.command()
+@click.command(cls=Command, old_options=OLD_POLICIES)
 @outputs.checkpoints
 @outputs.out("eval.html", "csv for the scores, goal by goal")
 @click.option("--episodes", type=int, default=EPISODES, show_default=True, help="Episodes of each checkpoint.")
-@outputs.deterministic
+@options.policy
 @click.option("--length", type=int, help="Steps of an episode; default: the environment's.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of starts, goals and sampled actions.")
 def command(
-    checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, deterministic: bool, length: int | None, seed: int
+    checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, policy: str, length: int | None, seed: int
 ) -> None:
     """Score agents on new episodes: success, time at goal and steps to goal, in all and goal by goal.
 
@@ -306,7 +305,7 @@ def command(
     outputs.check(out, (".csv",))
     check_count(episodes, "episodes")
     agents = load_all(checkpoints)
-    dataset = compute(agents, episodes=episodes, deterministic=deterministic, length=length, seed=seed)
+    dataset = compute(agents, episodes=episodes, policy=policy, length=length, seed=seed)
     click.echo(summary(dataset))
     maze = agents[0].eval_env.maze
     same = all(agent.eval_env.maze is not None and agent.eval_env.maze.same_ground(maze) for agent in agents)

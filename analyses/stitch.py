@@ -12,12 +12,14 @@ import xarray as xr
 
 from analyses.common import ground, outputs
 from analyses.stitch_pictures import HOW_TO_READ, METRICS, X_AXES, check_axes, curves, plot
-from crlviz import charts, datasets, jax_config
+from crlviz import charts, datasets, jax_config, options
+from crlviz.algorithms import action_choice
+from crlviz.algorithms.action_choice import ActionChoice
 from crlviz.algorithms.base import Algorithm
 from crlviz.envs.base import GoalEnv
 from crlviz.envs.mazes import Maze
 from crlviz.errors import UsageError
-from crlviz.options import Command, check_count
+from crlviz.options import OLD_POLICIES, Command, check_count
 from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def compute(
     *,
     episodes: int = 1,
     max_cells: int = MAX_CELLS,
-    deterministic: bool = True,
+    policy: str = "mean",
     length: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -42,9 +44,9 @@ def compute(
     Args:
       agents: in mazes with the same walls; they may have been trained on different pairs of start and goal.
       episodes: number of episodes for each pair. Episodes start at the center of a cell, so those of a point mass or a
-        humanoid are identical with the deterministic policy; those of an ant differ, as its reset adds noise.
+        humanoid are identical with its mean actions; those of an ant differ, as its reset adds noise.
       max_cells: largest number of cells. In a larger maze, its start and the cells that lie farthest apart are used.
-      deterministic: use the policy's mean action; otherwise sample actions.
+      policy: how actions are chosen, as in ``action_choice.read``: mean, sample, best-of-K or softmax-K.
       length: steps of an episode; default: the environment's.
       seed: of the bodies' initial states and the policy's noise.
 
@@ -66,7 +68,8 @@ def compute(
     attrs = {"env": datasets.env_names(agents), "episodes": episodes, "free_cells": count, charts.HELP: HOW_TO_READ}
     attrs |= ground.attrs(maze)
     pairs = np.argwhere(shared.cells.values > 0)
-    parts = [_compute_one(agent, cells, pairs, episodes, deterministic, length, seed) for agent in agents]
+    choice = action_choice.for_agents(policy, agents)
+    parts = [_compute_one(agent, cells, pairs, episodes, choice, length, seed) for agent in agents]
     return datasets.combine(agents, parts, shared.assign_attrs(attrs))
 
 
@@ -124,7 +127,7 @@ def _compute_one(
     cells: np.ndarray,
     pairs: np.ndarray,
     episodes: int,
-    deterministic: bool,
+    choice: ActionChoice,
     length: int | None,
     seed: int,
 ) -> xr.Dataset:
@@ -138,7 +141,7 @@ def _compute_one(
     places = env.maze.xy(cells)[np.resize(tasks, (chunks, size, 2))]
     keys = jax.random.split(jax.random.key(seed), chunks)
     steps = [
-        _time_at_goal(env, length, deterministic, agent.algorithm, agent.params, key, chunk[:, 0], chunk[:, 1])
+        _time_at_goal(env, length, choice, agent.algorithm, agent.params, key, chunk)
         for key, chunk in zip(keys, places, strict=True)
     ]
     time_at_goal = np.concatenate(steps)[: len(tasks)].reshape(len(pairs), episodes)
@@ -163,32 +166,22 @@ def _compute_one(
 
 @partial(jax.jit, static_argnums=range(4))
 def _time_at_goal(
-    env: GoalEnv,
-    length: int,
-    deterministic: bool,
-    algorithm: Algorithm,
-    params: Any,
-    key: jax.Array,
-    starts: Any,
-    goals: Any,
+    env: GoalEnv, length: int, choice: ActionChoice, algorithm: Algorithm, params: Any, key: jax.Array, tasks: Any
 ) -> jax.Array:
-    """Time at goal in steps [B] of episodes from starts [B, 2] to goals [B, 2] in meters.
+    """Time at goal in steps [B] of episodes with tasks [B, 2, 2]: start and goal in meters.
 
     Traced once for all agents with the same network shape.
     """
     reset_key, policy_key = jax.random.split(key)
-    states = jax.vmap(env.reset)(jax.random.split(reset_key, len(starts)), starts, goals)
-
-    def policy(observation, key):
-        return algorithm.act(params, observation, None if deterministic else key)
+    states = jax.vmap(env.reset)(jax.random.split(reset_key, len(tasks)), tasks[:, 0], tasks[:, 1])
 
     def record(before, action, after, alive):
         return (after.metrics["success"] > 0) & alive
 
-    return simulate(env, policy, states, policy_key, length, record).sum(0)
+    return simulate(env, partial(choice.act, algorithm, params), states, policy_key, length, record).sum(0)
 
 
-_OLD_OPTIONS = {"--cells": "--max-cells", "--sampled": "--stochastic", "--show": "--metric", "--over": "--x-axis"}
+_OLD_OPTIONS = OLD_POLICIES | {"--cells": "--max-cells", "--show": "--metric", "--over": "--x-axis"}
 
 
 @click.command(cls=Command, old_options=_OLD_OPTIONS)
@@ -202,7 +195,7 @@ _OLD_OPTIONS = {"--cells": "--max-cells", "--sampled": "--stochastic", "--show":
     show_default=True,
     help="Largest number of cells; in a larger maze, those that lie farthest apart.",
 )
-@outputs.deterministic
+@options.policy
 @click.option("--metric", default="success", show_default=True, help="What to draw: success or time_at_goal.")
 @click.option("--x-axis", default="cells", show_default=True, help="Axis of the curves: cells or meters.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of initial states and sampled actions.")
@@ -211,7 +204,7 @@ def command(
     out: Sequence[Path],
     episodes: int,
     max_cells: int,
-    deterministic: bool,
+    policy: str,
     metric: str,
     x_axis: str,
     seed: int,
@@ -227,7 +220,7 @@ def command(
     check_axes(metric, x_axis)
     check_count(episodes, "episodes")
     agents = load_all(checkpoints)
-    dataset = compute(agents, episodes=episodes, max_cells=max_cells, deterministic=deterministic, seed=seed)
+    dataset = compute(agents, episodes=episodes, max_cells=max_cells, policy=policy, seed=seed)
     click.echo(summary(dataset))
     outputs.write(out, dataset, lambda: plot(dataset, metric=metric, x_axis=x_axis))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DEFAULTS = {"precision": "float32"}
 # Settings that the named facts already cover.
 _COVERED = re.compile(
-    r"algorithm|env|seed|batch_size|env_steps|(actor|critic)\.(depth|width|layer_norm|activation|residual|kind)"
+    r"algorithm|env|seed|batch_size|env_steps|(actor|critic)\.(depth|width|layer_norm|sphere|activation|residual|kind)"
 )
 
 

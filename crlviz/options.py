@@ -39,6 +39,22 @@ def hint_at_new_name(old: str, new: str) -> None:
     click.echo(f"{old} is called {new} now", err=True)
 
 
+# How agents choose actions; ``action_choice.read`` parses it.
+policy = click.option(
+    "--policy",
+    default="mean",
+    show_default=True,
+    help="The policy's action: its mean, a sample, or by the critic best-of-K or softmax-K of K samples, such as "
+    "best-of-16.",
+)
+# Old names of its values, for ``Command``.
+OLD_POLICIES = {
+    "--deterministic": "--policy=mean",
+    "--stochastic": "--policy=sample",
+    "--sampled": "--policy=sample",
+}
+
+
 def read_size(text: str) -> tuple[int, int]:
     """Parse ``640x480`` into width and height in pixels.
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from crlviz import jax_config
 from crlviz.agent import as_numbers
+from crlviz.algorithms import action_choice
+from crlviz.algorithms.action_choice import ActionChoice
 from crlviz.algorithms.base import Algorithm, HasQ
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
@@ -92,7 +94,7 @@ def rollout(
     seed: int = 0,
     goals: np.ndarray | None = None,
     starts: np.ndarray | None = None,
-    deterministic: bool = True,
+    policy: str = "mean",
     length: int | None = None,
     env: GoalEnv | None = None,
     distinct: bool = False,
@@ -105,7 +107,7 @@ def rollout(
       seed: random seed of starts, goals and the policy's noise.
       goals: commanded goals [episodes, goal] in meters; default: drawn by the environment.
       starts: start positions [episodes, 2] in meters; default: drawn by the environment.
-      deterministic: use the policy's mean action; otherwise sample actions.
+      policy: how actions are chosen, as in ``action_choice.read``: mean, sample, best-of-K or softmax-K.
       length: number of steps; default: the environment's episode length.
       env: the environment; default: the agent's training environment.
       distinct: avoid drawn goals within the success distance of an earlier episode's goal, while other goals remain.
@@ -129,12 +131,12 @@ def rollout(
     goals = _positions(env, "goals", goals, (episodes, env.goal_dim))
     starts = _positions(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)
-    networks = agent.algorithm, agent.params
+    choice = action_choice.for_agents(policy, [agent])
     resets, chosen = episodes, np.arange(episodes)
     if distinct and episodes > 1:
         resets = _RESETS * episodes
         chosen = _distinct(np.asarray(_goals(env, resets, key)), episodes, env.goal_distance)
-    records = _rollout(env, resets, length, deterministic, *networks, key, chosen, starts, goals)
+    records = _rollout(env, resets, length, choice, agent.algorithm, agent.params, key, chosen, starts, goals)
     steps = {name: np.asarray(jnp.swapaxes(leaf, 0, 1)) for name, leaf in records.items()}
     attrs = {"env": env.id, "checkpoint": str(agent.source), "seed": seed}
     return datasets.described(_dataset(env, steps).assign_attrs(attrs))
@@ -172,7 +174,7 @@ def _rollout(
     env: GoalEnv,
     resets: int,
     length: int,
-    deterministic: bool,
+    choice: ActionChoice,
     algorithm: Algorithm,
     params: dict[str, Any],
     key: jax.Array,
@@ -189,9 +191,6 @@ def _rollout(
     reset_key, policy_key = jax.random.split(key)
     states = jax.vmap(env.reset)(jax.random.split(reset_key, resets)[chosen], starts, goals)
 
-    def policy(observation, key):
-        return algorithm.act(params, observation, None if deterministic else key)
-
     def record(before, action, after, alive):
         state, goal = before.obs[:, : env.state_dim], before.obs[:, env.state_dim :]
         q = {"q": algorithm.q(params, state, action, goal)} if isinstance(algorithm, HasQ) else {}
@@ -205,7 +204,7 @@ def _rollout(
             "alive": alive,
         }
 
-    return simulate(env, policy, states, policy_key, length, record)
+    return simulate(env, partial(choice.act, algorithm, params), states, policy_key, length, record)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

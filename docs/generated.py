@@ -61,7 +61,7 @@ def settings() -> str:
 
 def names_elsewhere() -> str:
     """Settings that JaxGCRL, brax or the paper's code call otherwise."""
-    from training.config import NAMES_ELSEWHERE
+    from training.names_elsewhere import NAMES_ELSEWHERE
 
     return _table(("there", "here"), [(other, f"`{own}`") for other, own in NAMES_ELSEWHERE.items()])
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from crlviz import envs
 from crlviz.algorithms import registry
+from crlviz.algorithms.cmd import CMDConfig
 from crlviz.algorithms.crl import CRLConfig
 from crlviz.algorithms.gcbc import GCBCConfig
 from crlviz.algorithms.gcsl import GCSLConfig
@@ -21,6 +22,7 @@ from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks.residual import NetworkConfig
 from crlviz.options import nearest
+from training.names_elsewhere import NAMES_ELSEWHERE
 from training.schedule import Schedule, schedule
 
 
@@ -36,7 +38,7 @@ class TrainConfig:
       seed: seed of all random keys.
       algorithm: name of the learning algorithm.
       actor, critic: network shapes; phi and psi share the critic's.
-      crl, sac, td3, gcsl, gcbc: settings of the update. Each algorithm's file in ``crlviz/algorithms`` has such a
+      crl, cmd, sac, td3, gcsl, gcbc: settings of the update. Each algorithm's file in ``crlviz/algorithms`` has such a
         section; that of the run's algorithm applies, and config.json holds no other.
       num_envs: environments stepped in parallel.
       unroll: steps of each environment in a training step.
@@ -82,6 +84,7 @@ class TrainConfig:
     actor: NetworkConfig = field(default_factory=NetworkConfig)
     critic: NetworkConfig = field(default_factory=NetworkConfig)
     crl: CRLConfig = field(default_factory=CRLConfig)
+    cmd: CMDConfig = field(default_factory=CMDConfig)
     sac: SACConfig = field(default_factory=SACConfig)
     td3: TD3Config = field(default_factory=TD3Config)
     gcsl: GCSLConfig = field(default_factory=GCSLConfig)
@@ -192,30 +195,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "width": ("actor.width", "critic.width"),
     "actor_depth": ("actor.depth",),
     "critic_depth": ("critic.depth",),
-}
-
-# What JaxGCRL, brax and the paper's code call a setting, where crlviz has another name for it.
-NAMES_ELSEWHERE = {
-    "discounting": "gamma",
-    "unroll_length": "unroll",
-    "num_sgd_batches_per_training_step": "updates",
-    "max_replay_size": "replay_steps",
-    "total_env_steps": "env_steps",
-    "num_timesteps": "env_steps",
-    "num_epochs": "evaluations",
-    "num_evals": "evaluations",
-    "num_eval_envs": "eval_episodes",
-    "eval_env_id": "eval_env",
-    "env_id": "env",
-    "env_name": "env",
-    "actor_lr": "crl.learning_rate",
-    "critic_lr": "crl.learning_rate",
-    "alpha_lr": "crl.temperature_learning_rate",
-    "logsumexp_penalty_coeff": "crl.logsumexp_penalty",
-    "actor_network_width": "actor.width",
-    "critic_network_width": "critic.width",
-    "actor_depth": "actor.depth",
-    "critic_depth": "critic.depth",
 }
 
 

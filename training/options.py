@@ -7,10 +7,15 @@ from typing import Any
 
 import click
 
+from crlviz.algorithms import registry
+
 _OPTIONS = (
     click.option(
         "--preset",
         help="Settings to start from: paper, laptop or smoke.  [default: laptop for point and swimmer, else paper]",
+    ),
+    click.option(
+        "--algorithm", metavar="NAME", help=f"Learning algorithm: {', '.join(registry.NAMES)}.  [default: crl]"
     ),
     click.option("--depth", type=int, help="Layers in the residual blocks of actor and critic."),
     click.option("--actor-depth", type=int, help="Depth of the actor alone."),

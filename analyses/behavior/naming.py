@@ -14,9 +14,9 @@ import xarray as xr
 from analyses.behavior import critical_depth
 from analyses.behavior.descriptors import DESCRIPTORS, describe
 from analyses.common import outputs, seed_plots
-from crlviz import charts, datasets, jax_config
+from crlviz import charts, datasets, jax_config, options
 from crlviz.errors import UsageError
-from crlviz.options import Command, check_count
+from crlviz.options import OLD_POLICIES, Command, check_count
 from crlviz.rendering import video
 from crlviz.rollouts import rollout
 
@@ -107,13 +107,13 @@ def behavior(descriptors: Mapping[str, float]) -> str:
 
 
 @jax_config.with_fixed_settings
-def compute(agents: Sequence["Agent"], *, episodes: int = 64, deterministic: bool = True, seed: int = 0) -> xr.Dataset:
+def compute(agents: Sequence["Agent"], *, episodes: int = 64, policy: str = "mean", seed: int = 0) -> xr.Dataset:
     """Descriptors and names of many episodes of each agent, in its evaluation environment.
 
     Args:
       agents: with the same body, in similar environments.
       episodes: number of episodes for each agent.
-      deterministic: use the policy's mean action; otherwise sample actions.
+      policy: how actions are chosen, as in ``action_choice.read``: mean, sample, best-of-K or softmax-K.
       seed: of starts, goals and the policy's noise.
 
     Returns:
@@ -124,7 +124,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, deterministic: boo
     Raises:
       UsageError: no episodes, or agents to which different descriptors apply.
     """
-    parts = [_compute_one(agent, episodes, deterministic, seed) for agent in agents]
+    parts = [_compute_one(agent, episodes, policy, seed) for agent in agents]
     for agent, part in zip(agents, parts, strict=True):
         if part.attrs["absent"] != parts[0].attrs["absent"]:
             raise UsageError(
@@ -133,15 +133,15 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 64, deterministic: boo
     attrs = {
         "env": " and ".join(dict.fromkeys(agent.eval_env.id for agent in agents)),
         "episodes": episodes,
-        "deterministic": int(deterministic),
+        "policy": policy,
         "seed": seed,
     }
     return datasets.combine(agents, parts, xr.Dataset(attrs=attrs | parts[0].attrs))
 
 
-def _compute_one(agent: "Agent", episodes: int, deterministic: bool, seed: int) -> xr.Dataset:
+def _compute_one(agent: "Agent", episodes: int, policy: str, seed: int) -> xr.Dataset:
     env = agent.eval_env
-    described = describe(env, rollout(agent, episodes, seed=seed, deterministic=deterministic, env=env))
+    described = describe(env, rollout(agent, episodes, seed=seed, policy=policy, env=env))
     names = [behavior({str(k): float(v[index]) for k, v in described.items()}) for index in range(episodes)]
     share = [np.mean([name == known for name in names]) for known in NAMES]
     score = described.time_at_goal + described.progress.fillna(0)
@@ -213,8 +213,9 @@ def montage(agents: Sequence["Agent"], dataset: xr.Dataset, path: Path) -> str:
         own = picked[picked.source == str(agent.source)]
         if not len(own):
             continue
-        options = {"seed": dataset.attrs["seed"], "deterministic": bool(dataset.attrs["deterministic"])}
-        runs = rollout(agent, dataset.attrs["episodes"], env=agent.eval_env, **options)
+        # Data of an older crlviz have no policy, but whether it was the mean.
+        policy = dataset.attrs.get("policy") or ("mean" if dataset.attrs["deterministic"] else "sample")
+        runs = rollout(agent, dataset.attrs["episodes"], env=agent.eval_env, seed=dataset.attrs["seed"], policy=policy)
         for row in own.itertuples():
             caption = f"{row.group}, seed {agent.facts['seed']}, {row.which}: {row.name}"
             episode = runs.isel(episode=row.episode).copy(deep=True)  # a view would keep all episodes in memory
@@ -285,13 +286,13 @@ def _bars(groups: Sequence[tuple[str, int, list[xr.Dataset]]], size: int) -> alt
     )
 
 
-@click.command(cls=Command, old_options={"--sampled": "--stochastic"})
+@click.command(cls=Command, old_options=OLD_POLICIES)
 @outputs.checkpoints
 @outputs.out("behavior.html", "mp4 or gif for a video of each depth's median and best episode")
 @click.option("--episodes", type=int, default=64, show_default=True, help="Episodes for each checkpoint.")
-@outputs.deterministic
+@options.policy
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of starts, goals and sampled actions.")
-def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, deterministic: bool, seed: int) -> None:
+def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, policy: str, seed: int) -> None:
     """Name what agents do, describe it in numbers, and look for the depth at which it changes.
 
     \b
@@ -302,7 +303,7 @@ def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, det
     outputs.check(out, also=video.ENDINGS)
     check_count(episodes, "episodes")
     agents = load_all(checkpoints)
-    dataset = compute(agents, episodes=episodes, deterministic=deterministic, seed=seed)
+    dataset = compute(agents, episodes=episodes, policy=policy, seed=seed)
     click.echo(summary(dataset))
     videos = dict.fromkeys(video.ENDINGS, partial(montage, agents, dataset))
     outputs.write(out, dataset, lambda: plot(dataset), videos)

@@ -20,12 +20,6 @@ runs = click.argument("paths", nargs=-1, required=True, metavar="RUNS...", type=
 metric = click.option(
     "--metric", type=click.Choice(list(METRICS)), default="time_at_goal", show_default=True, help="The score."
 )
-deterministic = click.option(
-    "--deterministic/--stochastic",
-    default=True,
-    show_default=True,
-    help="Take the policy's mean action, or sample actions.",
-)
 
 
 def out(default: str, others: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

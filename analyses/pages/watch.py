@@ -29,12 +29,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 1.0
 _REST_FACTOR = 4  # sleep for this many times the CPU time of the last drawing
 _NICE = 10  # a session with this nice value gets a tenth of a core that the trainer also wants
-_CURVES = {
-    "success": "goals reached (share)",
-    "time_at_goal": "time at goal (steps)",
-    "critic_loss": "critic loss (nats)",
-    "updates_per_second": "updates per second",
-}
+_CURVES = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
 _LINE_COLOR = "#333333"
 _REFRESH_SECONDS = 5  # between reloads of the page; a page with a clip also waits for its end
 _CLIP_EPISODES = 32
@@ -166,8 +161,10 @@ def _curves(table: "pd.DataFrame") -> "alt.HConcatChart":
 
     x = alt.X("env_steps:Q", title="environment steps", axis=charts.number_axis(tickCount=4))
     panels = []
-    for column, title in _CURVES.items():
-        domain: dict[str, Any] = {"domain": [0, 1]} if column == "success" else {"zero": column != "critic_loss"}
+    loss = next(column for column in table if column.endswith("_loss"))  # the first of the algorithm's
+    titles = _CURVES | {loss: loss.replace("_", " "), "updates_per_second": "updates per second"}
+    for column, title in titles.items():
+        domain: dict[str, Any] = {"domain": [0, 1]} if column == "success" else {"zero": column != loss}
         y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(**domain))
         line = alt.Chart(table[["env_steps", column]].dropna()).mark_line(
             point={"color": _LINE_COLOR}, color=_LINE_COLOR

@@ -129,7 +129,7 @@ def passing(part: xr.Dataset, metric: str) -> Any:
     title = f"training seconds: {first} at depth {depth} passes (marks), whole run of the other (line)"
     along = alt.X("whole:Q", title=title, scale=x)
     plain = data.drop(columns="values")
-    mark = {"color": charts.depth_color(depth), "opacity": 1}
+    mark: dict[str, Any] = {"color": charts.depth_color(depth), "opacity": 1}
     picture = charts.layers(
         alt.Chart(plain).mark_bar(height=5, color=charts.ink(0.2)).encode(x=along, y=y),
         alt.Chart(seeds).mark_point(size=40, **mark).encode(x=alt.X("values:Q", scale=x), y=y),
@@ -159,7 +159,7 @@ def _depth_colors(depths: list[int]) -> alt.Scale:
 
 
 def _title(name: str, words: str) -> alt.TitleParams:
-    sizes = {"fontSize": charts.font(12), "subtitleFontSize": charts.font(10)}
+    sizes: dict[str, Any] = {"fontSize": charts.font(12), "subtitleFontSize": charts.font(10)}
     return alt.TitleParams(name, subtitle=[words or "\u00a0"], anchor="start", frame="group", offset=6, **sizes)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,12 @@ from crlviz.algorithms.base import (
     check_positive,
     identity,
 )
-from crlviz.algorithms.optimizer import adam, norm
-from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params, apply, distance
-from crlviz.precision import EXACT
+from crlviz.algorithms.contrastive_losses import LOSSES, contrastive_loss
+from crlviz.algorithms.energies import ENERGIES, Energy
+from crlviz.algorithms.optimizer import adam, network_step, norm
+from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params, apply
+from crlviz.networks.squashing import LOG_PROBS
+from crlviz.options import check_choice
 
 if TYPE_CHECKING:
     from crlviz.networks.fused_trunk import FusedTrunk
@@ -40,6 +43,13 @@ class CRLConfig:
       initial_temperature: alpha before the first update.
       entropy_per_dimension: target entropy per action dimension.
       logsumexp_penalty: weight of mean(logsumexp^2) in the critic's loss.
+      energy: f(phi, psi), whose values for all pairs of a batch are the logits, and which is Q: a key of
+        ``energies.ENERGIES``.
+      loss: of the logits: a key of ``contrastive_losses.LOSSES``.
+      softmax_temperature: tau; the logits are f / tau. Q stays f.
+      learn_softmax_temperature: train tau with the critic, from that value on.
+      log_prob: the log-probability of actions near -1 and 1 (``squashing.log_slope``): ``paper``, whose float32
+        gradient is off by 1 % where a deep actor starts saturated, or ``stable``.
 
     Raises:
       UsageError: a value is out of range.
@@ -50,9 +60,19 @@ class CRLConfig:
     initial_temperature: float = 1.0
     entropy_per_dimension: float = -0.5
     logsumexp_penalty: float = 0.1
+    energy: str = "norm"
+    loss: str = "forward"
+    softmax_temperature: float = 1.0
+    learn_softmax_temperature: bool = False
+    log_prob: str = "paper"
+
+    section: ClassVar[str] = "crl"
 
     def __post_init__(self):
-        check_positive("crl", self, "learning_rate", "temperature_learning_rate", "initial_temperature")
+        positive = "learning_rate", "temperature_learning_rate", "initial_temperature", "softmax_temperature"
+        check_positive(self.section, self, *positive)
+        for name, known in (("energy", ENERGIES), ("loss", LOSSES), ("log_prob", LOG_PROBS)):
+            check_choice(f"{self.section}.{name}", getattr(self, name), known)
 
 
 class Learner(struct.PyTreeNode):
@@ -66,62 +86,9 @@ class Learner(struct.PyTreeNode):
     alpha_optimizer: Any
 
 
-@jax.custom_vjp
-def pairwise_logits(phi: jax.Array, psi: jax.Array) -> jax.Array:
-    """Logits -||phi_i - psi_j|| [B, B] of state-actions phi [B, d] (rows) and goals psi [B, d] (columns).
-
-    Needs no array [B, B, d]: squared differences are summed feature by feature, and the gradient is two matrix
-    products.
-    """
-
-    def add(total, feature):
-        return total + (feature[0][:, None] - feature[1]) ** 2, None
-
-    zeros = jnp.zeros((phi.shape[0], psi.shape[0]), phi.dtype)
-    return -jnp.sqrt(jax.lax.scan(add, zeros, (phi.T, psi.T), unroll=16)[0])
-
-
-def _logits_forward(phi: jax.Array, psi: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    logits = pairwise_logits(phi, psi)
-    return logits, (phi, psi, logits)
-
-
-def _logits_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    phi, psi, logits = saved
-    positive = logits < 0  # a positive distance; where points coincide the gradient is zero, as in ``distance``
-    weight = jnp.where(positive, gradient / jnp.where(positive, logits, 1.0), 0.0)
-    # Only differences matter, and differences of smaller numbers have smaller rounding errors.
-    center = psi.mean(0)
-    phi, psi = phi - center, psi - center
-    # The subtraction below cancels nearly all digits, so the products need full precision.
-    of_psi, of_phi = jnp.matmul(weight, psi, precision=EXACT), jnp.matmul(weight.T, phi, precision=EXACT)
-    return weight.sum(1)[:, None] * phi - of_psi, weight.sum(0)[:, None] * psi - of_phi
-
-
-pairwise_logits.defvjp(_logits_forward, _logits_backward)
-
-
-def info_nce(logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Forward InfoNCE of logits [B, B] with positives on the diagonal, plus a penalty on logsumexp^2.
-
-    Returns:
-      The loss [], and metrics of the batch: accuracy, mean positive and mean negative logit.
-    """
-    count = logits.shape[0]
-    positive = jnp.diagonal(logits)
-    normalizer = jax.nn.logsumexp(logits, axis=1)
-    loss = -jnp.mean(positive - normalizer)
-    loss += penalty * jnp.mean((normalizer + 1e-6) ** 2)
-    return loss, {
-        "accuracy": jnp.mean(jnp.argmax(logits, axis=1) == jnp.arange(count)),
-        "logits_positive": positive.mean(),
-        "logits_negative": (logits.sum() - positive.sum()) / (count * (count - 1)),
-    }
-
-
 @dataclass(frozen=True)
-class CRL(Algorithm, HasQ, HasEmbeddings):
-    """The algorithm: initialization and update of a learner, as pure functions of arrays.
+class Contrastive(Algorithm):
+    """What contrastive learners share: initialization and update of a learner, as pure functions of arrays.
 
     Attributes:
       config: settings of the update.
@@ -130,8 +97,6 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
       gamma: discount of the hindsight goals.
     """
 
-    name: ClassVar[str] = "crl"
-    Config: ClassVar[type] = CRLConfig
     losses: ClassVar[tuple[str, ...]] = (
         "critic_loss",
         "actor_loss",
@@ -140,7 +105,8 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
         "actor_gradient",
     )
     details: ClassVar[tuple[str, ...]] = ("alpha", "entropy", "accuracy", "logits_positive", "logits_negative")
-    fused: ClassVar[bool] = True
+
+    Encoders: ClassVar[type[Critic]] = Critic
 
     config: CRLConfig
     actor: Actor
@@ -159,10 +125,15 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
         gamma: float,
         replicate: Callable[[jax.Array], jax.Array] = identity,
         trunk: "FusedTrunk | None" = None,
-    ) -> "CRL":
+    ) -> Self:
         state, action, goal = sizes
-        networks = Actor(actor, state + goal, action, trunk), Critic(critic, state, action, goal, trunk)
-        return cls(config, *networks, replicate, gamma)
+        policy = Actor(actor, state + goal, action, trunk, config.log_prob)
+        return cls(config, policy, cls.Encoders(critic, state, action, goal, trunk), replicate, gamma)
+
+    @property
+    def energy(self) -> Energy:
+        """That of the config."""
+        return ENERGIES[self.config.energy]
 
     @property
     def sizes(self) -> Sizes:
@@ -189,6 +160,8 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
         """A learner with random parameters and empty optimizer states."""
         actor_key, critic_key = jax.random.split(key)
         actor, critic = self.actor.init(actor_key), self.critic.init(critic_key)
+        if self.config.learn_softmax_temperature:
+            critic = {**critic, "log_scale": -jnp.log(jnp.asarray(self.config.softmax_temperature, jnp.float32))}
         log_alpha = jnp.log(jnp.asarray(self.config.initial_temperature, jnp.float32))
         return Learner(
             actor=actor,
@@ -204,7 +177,8 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
 
     @property
     def network_shapes(self) -> dict[str, Any]:
-        return {"actor": self.actor.shapes, "critic": self.critic.shapes}
+        scale = {"log_scale": jax.ShapeDtypeStruct((), jnp.float32)} if self.config.learn_softmax_temperature else {}
+        return {"actor": self.actor.shapes, "critic": {**self.critic.shapes, **scale}}
 
     def trained(self, learner: Learner) -> Any:
         return learner.actor, learner.critic, learner.log_alpha
@@ -212,36 +186,27 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
     def act(self, params: dict[str, Params], observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
         return self.actor.act(params["actor"], observation, key)
 
-    @property
-    def q_meaning(self) -> Meaning:
-        return Meaning("Q(s, a, g) = -||phi(s, a) - psi(g)||", "1")
-
-    def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
-        return self.critic.q(params["critic"], state, action, goal)
-
-    def embed(self, params: dict[str, Params], state: jax.Array, action: jax.Array) -> jax.Array:
-        return self.critic.phi(params["critic"], state, action)
-
-    def embed_goal(self, params: dict[str, Params], goal: jax.Array) -> jax.Array:
-        return self.critic.psi(params["critic"], goal)
-
     def critic_loss(
         self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
-        """InfoNCE loss of a batch [B, ...] of state-actions and their hindsight goals.
+        """The contrastive loss of a batch [B, ...] of state-actions and their hindsight goals.
 
         Returns:
-          The loss [], psi(goal) [B, 64], and the metrics of ``info_nce``.
+          The loss [], psi(goal) [B, 64], and the metrics of ``contrastive_loss``.
         """
         phi, psi = self.critic.phi(params, state, action), self.critic.psi(params, goal)
-        loss, detail = self.contrast(phi, psi)
+        loss, detail = self.contrast(params, phi, psi)
         return loss, (psi, detail)
 
-    def contrast(self, phi: jax.Array, psi: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """``info_nce`` of a batch of embeddings [B, 64]."""
+    def contrast(self, params: Params, phi: jax.Array, psi: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """``contrastive_loss`` of a batch of embeddings [B, 64]."""
         # Each device computes its rows of the logits: its own state-actions against the goals of the whole batch.
-        logits = pairwise_logits(phi, self.replicate(psi))
-        return info_nce(logits, self.config.logsumexp_penalty)
+        logits = self.energy.of_pairs(phi, self.replicate(psi))
+        if self.config.learn_softmax_temperature:
+            logits *= jnp.exp(params["log_scale"])
+        elif self.config.softmax_temperature != 1:
+            logits /= self.config.softmax_temperature
+        return contrastive_loss(self.config.loss, logits, self.config.logsumexp_penalty)
 
     def actor_loss(
         self,
@@ -261,7 +226,7 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
           The loss [], and the log probabilities [B].
         """
         action, log_prob = self.actor.sample(params, jnp.concatenate([state, goal], axis=-1), noise)
-        q = -distance(self.critic.phi(critic, state, action), psi)
+        q = self.energy.of_rows(self.critic.phi(critic, state, action), psi)
         return jnp.mean(alpha * log_prob - q), log_prob
 
     def alpha_loss(self, log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
@@ -274,9 +239,7 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
         noise = jax.random.normal(key, batch.action.shape)
         alpha = jnp.exp(learner.log_alpha)
         losses = self._joint_losses if self.trunk else self._losses
-        (critic_loss, actor_loss), (critic_grad, actor_grad), log_prob, detail = losses(
-            learner, alpha, batch.state, batch.action, batch.goal, noise
-        )
+        (critic_loss, actor_loss), (critic_grad, actor_grad), log_prob, detail = losses(learner, alpha, batch, noise)
         grouped = self.trunk is not None
         alpha_loss, alpha_grad = jax.value_and_grad(self.alpha_loss)(learner.log_alpha, log_prob)
         return (actor_grad, critic_grad, alpha_grad), {
@@ -290,23 +253,23 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
             **detail,
         }
 
-    def _losses(self, learner: Learner, alpha: jax.Array, *batch: jax.Array) -> Any:
-        """The losses of critic and actor, their gradients, the log probabilities [B] and the metrics of ``info_nce``.
+    def contrasted(self, batch: Batch) -> jax.Array:
+        """What psi embeds of a batch."""
+        return batch.goal
 
-        ``batch``: states, actions, goals and noise [B, ...].
-        """
-        state, action, goal, noise = batch
+    def _losses(self, learner: Learner, alpha: jax.Array, batch: Batch, noise: jax.Array) -> Any:
+        """The losses of critic and actor, their gradients, the log probabilities [B] and metrics of the logits."""
         (critic_loss, (psi, detail)), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
-            learner.critic, state, action, goal
+            learner.critic, batch.state, batch.action, self.contrasted(batch)
         )
         (actor_loss, log_prob), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
-            learner.actor, learner.critic, alpha, state, goal, psi, noise
+            learner.actor, learner.critic, alpha, batch.state, batch.goal, psi, noise
         )
         return (critic_loss, actor_loss), (critic_grad, actor_grad), log_prob, detail
 
-    def _joint_losses(self, learner: Learner, alpha: jax.Array, *batch: jax.Array) -> Any:
+    def _joint_losses(self, learner: Learner, alpha: jax.Array, batch: Batch, noise: jax.Array) -> Any:
         """The same as ``_losses``, with networks that do not wait for each other in one launch of a kernel."""
-        state, action, goal, noise = batch
+        state, action, goal = batch.state, batch.action, batch.goal
 
         def total(critic: Params, actor: Params) -> Any:
             (phi,), (psi,), outputs = apply(
@@ -317,11 +280,11 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
                     (self.actor.network, actor, jnp.concatenate([state, goal], axis=-1)),
                 ],
             )
-            critic_loss, detail = self.contrast(phi, psi)
+            critic_loss, detail = self.contrast(critic, phi, psi)
             own_action, log_prob = self.actor.sample_of(*self.actor.distribution_of(*outputs), noise)
             # The actor's loss has no gradient by the critic.
             fixed, psi = jax.lax.stop_gradient((critic, psi))
-            q = -distance(self.critic.phi(fixed, state, own_action), psi)
+            q = self.energy.of_rows(self.critic.phi(fixed, state, own_action), psi)
             actor_loss = jnp.mean(alpha * log_prob - q)
             return critic_loss + actor_loss, ((critic_loss, actor_loss), log_prob, detail)
 
@@ -331,10 +294,33 @@ class CRL(Algorithm, HasQ, HasEmbeddings):
         return losses, gradients, log_prob, detail
 
     def step(self, learner: Learner, gradients: Gradients, skip: jax.Array | bool = False) -> Learner:
-        """Apply one Adam step; return the learner unchanged where ``skip`` is true."""
+        """Apply one Adam step, then projections; return the learner unchanged where ``skip`` is true."""
         rates = self.config.learning_rate, self.config.temperature_learning_rate
         actor_grad, critic_grad, alpha_grad = gradients
-        actor = adam(rates[0], actor_grad, learner.actor_optimizer, learner.actor, skip)
-        critic = adam(rates[0], critic_grad, learner.critic_optimizer, learner.critic, skip)
+        shapes = self.actor.config, self.critic.config
+        actor = network_step(shapes[0], rates[0], actor_grad, learner.actor_optimizer, learner.actor, skip)
+        critic = network_step(shapes[1], rates[0], critic_grad, learner.critic_optimizer, learner.critic, skip)
         alpha = adam(rates[1], alpha_grad, learner.alpha_optimizer, learner.log_alpha, skip)
         return Learner(actor[0], critic[0], alpha[0], actor[1], critic[1], alpha[1])
+
+
+@dataclass(frozen=True)
+class CRL(Contrastive, HasQ, HasEmbeddings):
+    """The paper's algorithm: phi embeds state-actions, psi goals."""
+
+    name: ClassVar[str] = "crl"
+    Config: ClassVar[type] = CRLConfig
+    fused: ClassVar[bool] = True
+
+    @property
+    def q_meaning(self) -> Meaning:
+        return Meaning(f"Q(s, a, g) = {self.energy.formula}", "1")
+
+    def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
+        return self.energy.of_rows(self.embed(params, state, action), self.embed_goal(params, goal))
+
+    def embed(self, params: dict[str, Params], state: jax.Array, action: jax.Array) -> jax.Array:
+        return self.critic.phi(params["critic"], state, action)
+
+    def embed_goal(self, params: dict[str, Params], goal: jax.Array) -> jax.Array:
+        return self.critic.psi(params["critic"], goal)

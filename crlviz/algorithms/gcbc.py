@@ -20,7 +20,7 @@ import optax
 from flax import struct
 
 from crlviz.algorithms.base import Algorithm, Batch, Rows, Sizes, check_positive, identity
-from crlviz.algorithms.optimizer import adam, norm
+from crlviz.algorithms.optimizer import network_step, norm
 from crlviz.networks.policies import log_prob, raw_of
 from crlviz.networks.residual import Actor, NetworkConfig, Params
 
@@ -127,4 +127,5 @@ class GCBC(Algorithm):
 
     def step(self, learner: CloningLearner, gradients: Any, skip: jax.Array | bool = False) -> CloningLearner:
         """One Adam step; the learner is unchanged where ``skip`` is true."""
-        return CloningLearner(*adam(self.config.learning_rate, gradients, learner.actor_optimizer, learner.actor, skip))
+        shape, rate = self.actor.config, self.config.learning_rate
+        return CloningLearner(*network_step(shape, rate, gradients, learner.actor_optimizer, learner.actor, skip))

@@ -5,6 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.sphere import project
+
 _LARGE = 100_000  # numbers in an array that is not copied for the sake of a sum
 
 
@@ -42,6 +45,14 @@ def adam(rate: float, gradient: Any, state: Any, params: Any, skip: jax.Array | 
 
     mu, nu = jax.tree.map(mean, old.mu, gradient), jax.tree.map(square, old.nu, gradient)
     return jax.tree.map(stepped, params, mu, nu), (old._replace(count=count, mu=mu, nu=nu), *rest)
+
+
+def network_step(
+    config: NetworkConfig, rate: float, gradient: Any, state: Any, params: Any, skip: jax.Array | bool
+) -> tuple[Any, Any]:
+    """``adam`` for the parameters of a network, which stay on the unit sphere if its config asks for it."""
+    params, state = adam(rate, gradient, state, params, skip)
+    return project(params, skip) if config.sphere else params, state
 
 
 def norm(tree: Any, *, grouped: bool = False) -> jax.Array:

@@ -22,6 +22,7 @@ _CLASSES = {
     "td3+her": "td3.TD3HER",
     "gcsl": "gcsl.GCSL",
     "gcbc": "gcbc.GCBC",
+    "cmd": "cmd.CMD",
 }
 
 NAMES = tuple(_CLASSES)

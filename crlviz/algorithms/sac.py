@@ -26,7 +26,7 @@ import optax
 from flax import struct
 
 from crlviz.algorithms.base import Batch, check_positive
-from crlviz.algorithms.optimizer import adam, norm
+from crlviz.algorithms.optimizer import adam, network_step, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.networks.policies import SoftplusActor
 from crlviz.networks.residual import Params
@@ -159,8 +159,11 @@ class SAC(QLearning):
         """One Adam step of each, then the target's average; the learner is unchanged where ``skip`` is true."""
         rate, alpha_rate = self.config.learning_rate, self.config.temperature_learning_rate
         actor_grad, critic_grad, alpha_grad = gradients
-        actor, actor_state = adam(rate, actor_grad, learner.actor_optimizer, learner.actor, skip)
-        critic, critic_state = adam(rate, critic_grad, learner.critic_optimizer, learner.critic, skip)
+        shapes = self.actor.config, self.critic.config
+        actor, actor_state = network_step(shapes[0], rate, actor_grad, learner.actor_optimizer, learner.actor, skip)
+        critic, critic_state = network_step(
+            shapes[1], rate, critic_grad, learner.critic_optimizer, learner.critic, skip
+        )
         alpha, alpha_state = adam(alpha_rate, alpha_grad, learner.alpha_optimizer, learner.log_alpha, skip)
         target = moving_average(self.config.tau, learner.target, critic, skip)
         return SACLearner(actor, critic, target, alpha, actor_state, critic_state, alpha_state)

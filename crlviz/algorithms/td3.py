@@ -24,7 +24,7 @@ import optax
 from flax import struct
 
 from crlviz.algorithms.base import Batch, check_positive
-from crlviz.algorithms.optimizer import adam, norm
+from crlviz.algorithms.optimizer import network_step, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.errors import UsageError
 from crlviz.networks.policies import DeterministicActor
@@ -177,8 +177,11 @@ class TD3(QLearning):
         rate, tau = self.config.learning_rate, self.config.tau
         actor_grad, critic_grad, last = gradients
         rests = jnp.logical_or(skip, ~self._moves(learner))
-        actor, actor_state = adam(rate, actor_grad, learner.actor_optimizer, learner.actor, rests)
-        critic, critic_state = adam(rate, critic_grad, learner.critic_optimizer, learner.critic, skip)
+        shapes = self.actor.config, self.critic.config
+        actor, actor_state = network_step(shapes[0], rate, actor_grad, learner.actor_optimizer, learner.actor, rests)
+        critic, critic_state = network_step(
+            shapes[1], rate, critic_grad, learner.critic_optimizer, learner.critic, skip
+        )
         return TD3Learner(
             actor=actor,
             critic=critic,

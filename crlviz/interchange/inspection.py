@@ -67,6 +67,7 @@ def describe(path: Path) -> str:
         switches += [] if network["layer_norm"] else ["no LayerNorm"]
         switches += [] if network["residual"] else ["no residual"]
         switches += [f"the last {network['tail']} layers plain"] if network.get("tail") else []
+        switches += ["hyperspherical"] if network.get("sphere") else []
         switches += [] if network.get("start", "paper") == "paper" else [f"begun {network['start']}"]
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
         for part, tree in sorted(params.items()) if params.keys() == {"phi", "psi"} else [(name, params)]:

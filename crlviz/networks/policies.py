@@ -17,6 +17,7 @@ from crlviz.networks.residual import (
     quiet,
     shapes_of,
 )
+from crlviz.networks.squashing import log_slope
 
 _LEAST_DEVIATION = 1e-3
 # Actions that are stored are pulled this far into (-1, 1), so that the one before the tanh is finite.
@@ -26,14 +27,14 @@ _CLIPPED = 1e-6
 def log_prob(mean: jax.Array, log_std: jax.Array, raw: jax.Array) -> jax.Array:
     """Log probabilities [...] of actions tanh(raw) under a tanh-Gaussian.
 
-    log(1 - tanh(raw)^2) is computed as 2 (log 2 - raw - softplus(-2 raw)), which is finite for any raw action.
+    In the stable form of ``squashing.log_slope``, which is finite for any raw action.
 
     Args:
       mean, log_std: of the Gaussian before the tanh, [..., action].
       raw: actions before the tanh, [..., action].
     """
     noise = (raw - mean) * jnp.exp(-log_std)
-    slope = 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
+    slope = log_slope(raw, jnp.tanh(raw), "stable")
     return (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - slope).sum(-1)
 
 

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 
 from crlviz.errors import UsageError
 from crlviz.networks.fused_layers import Precision, dense_norm_swish
+from crlviz.networks.sphere import project
+from crlviz.networks.squashing import log_slope
 from crlviz.precision import EXACT, exact
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class NetworkConfig:
         0 and a wide standard deviation. A training changes these parameters like all others.
       kind: ``residual``, or ``mlp``: a plain chain of layers, whose kernels begin uniform within sqrt(3 / fan-in), as
         in JaxGCRL's SAC and TD3. Theirs have depth 2, width 256, relu and no LayerNorm.
+      sphere: keep the kernels on the unit sphere (``crlviz.networks.sphere``), for paper table 2 with ``layer_norm``
+        off. A quiet start then leaves kernels in blocks as they are.
 
     Raises:
       UsageError: a value is out of range.
@@ -68,6 +72,7 @@ class NetworkConfig:
     remat: bool = False
     start: str = "paper"
     kind: str = "residual"
+    sphere: bool = False
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -106,9 +111,9 @@ class NetworkConfig:
     @property
     def ablation(self) -> str:
         """How it differs from the paper's network: ``full network``, or for example ``no residual, relu``."""
-        missing = ["MLP"] * (self.kind == "mlp") + ["no residual"] * (not self.residual)
-        missing += ["no LayerNorm"] * (not self.layer_norm)
-        return ", ".join(missing + [self.activation] * (self.activation != "swish")) or "full network"
+        other = ["MLP"] * (self.kind == "mlp") + ["no residual"] * (not self.residual)
+        other += ["no LayerNorm"] * (not self.layer_norm) + [self.activation] * (self.activation != "swish")
+        return ", ".join(other + ["hyperspherical"] * self.sphere) or "full network"
 
 
 class Layer(nn.Module):
@@ -218,8 +223,8 @@ def shapes_of(network: ResidualNetwork, inputs: int) -> Any:
 def initial(config: NetworkConfig, key: jax.Array, shapes: Any) -> Params:
     """Initial parameters: kernels uniform within +-1 / sqrt(fan-in), of an MLP sqrt(3) times that; scales 1, biases 0.
 
-    The modules' own ``init`` has a random draw per kernel, which takes XLA twice as long to compile as this single draw
-    from which all kernels are cut.
+    Kernels of a ``sphere`` are projected. The modules' own ``init`` has a random draw per kernel, which takes XLA twice
+    as long to compile as this single draw from which all kernels are cut.
     """
     leaves, tree = jax.tree.flatten_with_path(shapes)
     kernels = [leaf.shape for path, leaf in leaves if path[-1].key == "kernel"]
@@ -236,12 +241,13 @@ def initial(config: NetworkConfig, key: jax.Array, shapes: Any) -> Params:
         kernel = draws[first : first + math.prod(blocks), :inputs, :units]
         return kernel.reshape(leaf.shape) / math.sqrt(inputs / (3 if config.kind == "mlp" else 1))
 
-    return jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
+    params = jax.tree.unflatten(tree, [fill(*leaf) for leaf in leaves])
+    return project(params) if config.sphere else params
 
 
 def quiet(config: NetworkConfig, params: Params) -> Params:
     """The parameters with each block's output divided by the number of blocks, so that their sum does not grow."""
-    if "blocks" not in params:
+    if "blocks" not in params or (config.sphere and not config.layer_norm):
         return params
     last = f"layer_{LAYERS_PER_BLOCK - 1}"
     # The LayerNorm undoes any scale before it. Without one the output is about proportional to the kernel.
@@ -254,13 +260,14 @@ def quiet(config: NetworkConfig, params: Params) -> Params:
 class Actor:
     """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1).
 
-    ``trunk`` is that of ``apply``.
+    ``trunk`` is that of ``apply``, ``log_prob`` the form of ``squashing.log_slope``.
     """
 
     config: NetworkConfig
     observation_size: int
     action_size: int
     trunk: "FusedTrunk | None" = None
+    log_prob: str = "paper"
 
     @property
     def network(self) -> ResidualNetwork:
@@ -303,8 +310,7 @@ class Actor:
         """``sample`` from a ``distribution`` [..., action]."""
         raw = mean + jnp.exp(log_std) * noise
         action = jnp.tanh(raw)
-        # The 1e-6 is from the paper's code. It bounds the log probability of a saturated action.
-        log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - jnp.log(1 - action**2 + 1e-6)
+        log_prob = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - log_slope(raw, action, self.log_prob)
         return action, log_prob.sum(-1)
 
     def act(self, params: Params, observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -317,7 +323,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Critic:
-    """Q(s, a, g) = -||phi(s, a) - psi(g)||; higher means closer. ``trunk`` is that of ``apply``."""
+    """The encoders phi(s, a) and psi(g) of a contrastive critic. ``trunk`` is that of ``apply``."""
 
     config: NetworkConfig
     state_size: int
@@ -350,10 +356,6 @@ class Critic:
     def psi(self, params: Params, goal: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of goals [..., goal]."""
         return apply(self.trunk, [(self.network, params["psi"], goal)])[0][0]
-
-    def q(self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
-        """Q [...] of states [..., state], actions [..., action] and goals [..., goal]."""
-        return -distance(self.phi(params, state, action), self.psi(params, goal))
 
 
 def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Array:

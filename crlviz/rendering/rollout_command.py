@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from crlviz import options
 from crlviz.errors import UsageError
-from crlviz.options import Command
+from crlviz.options import OLD_POLICIES, Command
 
 DATA, PAGE = ".nc", ".html"
 
 
-@click.command(cls=Command, old_options={"--sampled": "--stochastic"})
+@click.command(cls=Command, old_options=OLD_POLICIES)
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -36,12 +37,7 @@ DATA, PAGE = ".nc", ".html"
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of starts and goals, the same for all agents.")
 @click.option("--steps", type=int, help="Steps of an episode. Default: the environment's.")
-@click.option(
-    "--deterministic/--stochastic",
-    default=True,
-    show_default=True,
-    help="Take the policy's mean action, or sample actions.",
-)
+@options.policy
 @click.option("--camera", default="follow", show_default=True, help="follow, side or top.")
 @click.option("--fps", type=float, help="Frames per second; the video always runs in real time. Default: about 30.")
 @click.option("--size", default="320x240", show_default=True, metavar="WxH", help="Pixels of each picture.")
@@ -52,7 +48,7 @@ def command(
     episodes: int | None,
     seed: int,
     steps: int | None,
-    deterministic: bool,
+    policy: str,
     camera: str,
     fps: float | None,
     size: str,
@@ -62,8 +58,9 @@ def command(
     \b
     Example: crlviz rollout runs/d4 runs/d16 --goal 2.5,-1 --out walk.mp4
     """
-    from crlviz import datasets, options
+    from crlviz import datasets
     from crlviz.agent import load_all
+    from crlviz.algorithms import action_choice
     from crlviz.checkpoints import atomic_files
     from crlviz.rendering import replay_page, video
     from crlviz.rendering.cameras import CAMERAS
@@ -83,12 +80,13 @@ def command(
         raise UsageError(f"--episodes {episodes}: {len(goals)} goals take at least {len(goals)}")
     options.check_count(steps, "steps")
     agents = load_all(checkpoints)
+    action_choice.for_agents(policy, agents)  # before any runs
     runs, captions = {}, labels(agents)
     if PAGE in {path.suffix for path in out}:
         for label, agent in zip(captions, agents, strict=True):
             replay_page.check_world(agents[0].eval_env, agent.eval_env.id, label)
     for label, agent in zip(captions, agents, strict=True):
-        runs[label] = run(agent, episodes, seed, goals, steps, deterministic)
+        runs[label] = run(agent, episodes, seed, goals, steps, policy)
         click.echo(summary(label, runs[label]))
     for path in out:
         renderer = ""
@@ -129,7 +127,7 @@ def labels(agents: Any) -> list[str]:
     return datasets.labels([{name: agent.facts.get(name, "unknown") for name in names} for agent in agents])
 
 
-def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int | None, deterministic: bool) -> Any:
+def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int | None, policy: str) -> Any:
     """Run episodes of one agent in its evaluation environment.
 
     Args:
@@ -138,7 +136,7 @@ def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int |
       seed: of starts and goals.
       goals: "X,Y" in meters, used in turn; empty: different goals drawn by the environment.
       steps: length of an episode; None: the environment's.
-      deterministic: use the policy's mean action; otherwise sample actions.
+      policy: how actions are chosen, as in ``action_choice.read``: mean, sample, best-of-K or softmax-K.
 
     Returns:
       The Dataset of ``crlviz.rollout``.
@@ -165,7 +163,7 @@ def run(agent: Any, episodes: int, seed: int, goals: Sequence[str], steps: int |
         episodes,
         seed=seed,
         goals=commanded,
-        deterministic=deterministic,
+        policy=policy,
         length=steps,
         env=env,
         distinct=not goals,

@@ -95,7 +95,7 @@ def test_without_generated_pairs_the_layouts_own_pairs_are_seen():
 def test_episodes_are_averaged_and_actions_sampled():
     agent = Handmade(envs.make("point_u_maze"), _shake)
     still = stitch.compute([agent], length=30).isel(depth=0)
-    drawn = stitch.compute([agent], length=30, deterministic=False, episodes=3).isel(depth=0)
+    drawn = stitch.compute([agent], length=30, policy="sample", episodes=3).isel(depth=0)
     assert still.success.sum() == 0
     assert drawn.success.values[0, 1] == 1
     assert drawn.attrs["episodes"] == 3

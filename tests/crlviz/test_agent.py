@@ -122,7 +122,9 @@ def test_every_setting_is_a_fact(toy_agent):
     assert (facts["gamma"], facts["crl.learning_rate"], facts["critic.remat"]) == (0.5, 0.25, True)
     covered = {"actor.depth", "actor.width", "critic.depth", "critic.width"}  # by depth, width, network
     covered |= {
-        f"{network}.{name}" for network in ("actor", "critic") for name in ("layer_norm", "activation", "residual")
+        f"{network}.{name}"
+        for network in ("actor", "critic")
+        for name in ("layer_norm", "activation", "residual", "kind")
     }
     assert set(names(config)) - facts.keys() == covered | {"env_options"}
     ant = dataclasses.replace(toy_agent, config=dataclasses.asdict(toy_config(env="ant")))

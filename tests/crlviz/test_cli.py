@@ -109,12 +109,14 @@ def test_misspelled_and_missing_arguments_get_one_sentence(crlviz, arguments, wo
 
 OLD = [
     ("stitch runs --cells 9", "stitch runs --max-cells 9"),
-    ("stitch runs --sampled --show=time_at_goal", "stitch runs --stochastic --metric time_at_goal"),
+    ("stitch runs --sampled --show=time_at_goal", "stitch runs --policy=sample --metric time_at_goal"),
     ("stitch runs --over meters", "stitch runs --x-axis meters"),
     ("scaling runs --over train_seconds", "scaling runs --x-axis train_seconds"),
     ("heatmap runs --goals 3 --checkpoints=2", "heatmap runs --max-goals 3 --max-checkpoints=2"),
-    ("rollout runs --sampled", "rollout runs --stochastic"),
-    ("behavior runs --sampled", "behavior runs --stochastic"),
+    ("rollout runs --sampled", "rollout runs --policy=sample"),
+    ("behavior runs --sampled", "behavior runs --policy=sample"),
+    ("eval runs --stochastic", "eval runs --policy=sample"),
+    ("stitch runs --deterministic", "stitch runs --policy=mean"),
     ("bench --seeds 2 --twin-depth=4", "bench --parallel-seeds 2 --reference-depth=4"),
 ]
 
@@ -130,7 +132,7 @@ def test_old_names_of_options_mean_the_new_ones(capsys, old, new):
     assert parse(old) == expected
     hints = [line.split(" is called ") for line in capsys.readouterr().err.splitlines()]
     assert [hint[0] for hint in hints] == re.findall(r"--[a-z-]+", old)
-    assert [hint[1] for hint in hints] == [f"{option} now" for option in re.findall(r"--[a-z-]+", new)]
+    assert [hint[1] for hint in hints] == [f"{option} now" for option in re.findall(r"--policy=[a-z]+|--[a-z-]+", new)]
 
 
 def test_help_shows_no_old_name(crlviz):

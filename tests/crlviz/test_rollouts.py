@@ -78,10 +78,10 @@ def test_seeds_decide_starts_and_noise(toy_agent):
 
     np.testing.assert_array_equal(states(seed=1), states(seed=1))
     assert (states(seed=1)[:, 0, :2] != states(seed=2)[:, 0, :2]).all()
-    noisy = states(seed=1, deterministic=False)
+    noisy = states(seed=1, policy="sample")
     np.testing.assert_array_equal(noisy[:, 0], states(seed=1)[:, 0])
     assert (noisy[:, -1] != states(seed=1)[:, -1]).any()
-    np.testing.assert_array_equal(noisy, states(seed=1, deterministic=False))
+    np.testing.assert_array_equal(noisy, states(seed=1, policy="sample"))
 
 
 def test_rollout_uses_the_agents_actions(toy_agent):

@@ -62,7 +62,7 @@ def test_results_of_an_agent_are_the_same(switched, toy_run, tmp_path, data):
         (run,) = import_runs([data / "runs" / "ant_big_maze_1000_20261121-001006"], folder / "theirs")
         files = [exported, *run.rglob("*.safetensors")]
         datasets = [q_map.compute([agent], coverage=True, resolution=2), norms.compute([agent], episodes=2)]
-        datasets.append(rollouts.rollout(agent, 2, deterministic=False))
+        datasets.append(rollouts.rollout(agent, 2, policy="sample"))
         return (
             [np.asarray(array) for array in arrays],
             datasets,

@@ -11,13 +11,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from crlviz.algorithms import registry
 from crlviz.options import Command
 
 _LISTS = ("depths", "widths", "batch_sizes")
 _REFERENCE_DEPTH = 64  # an unrolled program with 256 layers takes minutes to compile
 # The options that go with --compile and with --device, which need no others.
 _WITH_COMPILE = {"ids", "data"}
-_WITH_DEVICE = {*_LISTS, "device", "data", "env", "reference_depth", "remat", "precision"}
+_WITH_DEVICE = {*_LISTS, "algorithm", "device", "data", "env", "reference_depth", "remat", "precision"}
 
 
 @click.command(cls=Command, old_options={"--seeds": "--parallel-seeds", "--twin-depth": "--reference-depth"})
@@ -26,6 +27,7 @@ _WITH_DEVICE = {*_LISTS, "device", "data", "env", "reference_depth", "remat", "p
 @click.option(
     "--batch-size", "batch_sizes", default="512", show_default=True, help="Rows in a batch, separated by commas."
 )
+@click.option("--algorithm", default="crl", show_default=True, help=f"Learning algorithm: {', '.join(registry.NAMES)}.")
 @click.option("--env", default="point_big_maze", show_default=True, help="Environment; also sets the network inputs.")
 @click.option("--num-envs", type=click.IntRange(1), default=512, show_default=True, help="Parallel environments.")
 @click.option(
@@ -73,9 +75,10 @@ _WITH_DEVICE = {*_LISTS, "device", "data", "env", "reference_depth", "remat", "p
 def command(ids: str | None, device: str | None, out: Path | None, data: Path | None, **options: Any) -> None:
     """Measure updates, environment steps and sampling for each depth, width and batch size, or compile times.
 
-    Updates and sampling are compared with a reference implementation, written as in the paper's code: one module per
-    layer, unrolled, and hindsight goals from a [steps, steps] matrix. They are also compared with the roofline: the
-    machine's rate of matrix products of these shapes, and of memory copies. For several seeds in parallel the updates
+    Updates and sampling are compared with a reference implementation, where the algorithm has one. That of crl is
+    written as in the paper's code: one module per layer, unrolled, and hindsight goals from a [steps, steps] matrix.
+    They are also compared with the roofline: the machine's rate of matrix products of these shapes, and of memory
+    copies. For several seeds in parallel the updates
     of all are added, which shows what train --seed 0-4 can gain. Memory and the time to the first update are measured
     in a new process and include compiling; the time of one update is listed next to them.
 
@@ -103,6 +106,7 @@ def command(ids: str | None, device: str | None, out: Path | None, data: Path | 
     else:
         lists = {name: _numbers(f"--{name.replace('_', '-')[:-1]}", options.pop(name)) for name in _LISTS}
         envs.check(options["env"])
+        registry.check(options["algorithm"])
         if device is not None:
             results = _count(device, lists, options)
         else:
@@ -133,10 +137,11 @@ def _count(device: str, lists: dict[str, list[int]], options: Mapping[str, Any])
         for width in lists["widths"]
         for depth in _checked(lists)["depths"]
     ]
-    shared = {name: options[name] for name in ("remat", "precision")}
+    shared = {name: options[name] for name in ("algorithm", "remat", "precision")}
     cases = [shape | shared | {"reference": shape["depth"] <= options["reference_depth"]} for shape in shapes]
     click.echo(
-        f"an update on {card.name}, {shared['precision']}, sizes of {options['env']}; times by a model, not measured\n"
+        f"an update of {shared['algorithm']} on {card.name}, {shared['precision']}, sizes of {options['env']}; "
+        "times by a model, not measured\n"
         f"{'':55}{'ms if nothing took time but':>33}\n"
         f"{'depth':>6}{'width':>6}{'batch':>6}  {'path':9}{'kernels':>9}{'temp. MB':>9}{'compiled s':>11}"
         f"{'launches':>11}{'bytes':>9}{'FLOPs':>9}"

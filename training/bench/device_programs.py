@@ -230,7 +230,8 @@ def _compile_updates(request: Mapping[str, Any], compile_for: _Compile) -> dict[
     with tqdm(unit="program", disable=None) as bar:
         for values in request["cases"]:
             case = Case(sizes, **{name: value for name, value in values.items() if name != "reference"})
-            kinds = ["fused"] * (not case.remat) + ["plain"] + ["reference"] * values["reference"]
+            kinds = ["fused"] * (case.built.fused and not case.remat) + ["plain"]
+            kinds += ["reference"] * (values["reference"] and case.has_reference)
             result = {}
             for kind in kinds:
                 bar.set_description(f"compiling depth {case.depth}, {kind}")
@@ -258,7 +259,7 @@ def _compile_update(case: Any, kind: str, compile_for: _Compile) -> dict[str, An
     return {
         "kernels": counts.kernels,
         "bytes": counts.bytes,
-        "flops": case.algorithm.cost(case.batch_size)["flops_per_update"],
+        "flops": case.built.cost(case.batch_size)["flops_per_update"],
         "temporaries": program.memory_analysis().temp_size_in_bytes,
         "compile_seconds": seconds,
     }

@@ -14,6 +14,7 @@ def measure(
     depths: Sequence[int],
     widths: Sequence[int],
     batch_sizes: Sequence[int],
+    algorithm: str,
     env: str,
     num_envs: int,
     window: int,
@@ -42,16 +43,30 @@ def measure(
     from training.bench import roofline, timing
 
     shapes = [(depth, width, rows) for rows in batch_sizes for width in widths for depth in depths]
-    changes = {"num_envs": num_envs, "window": window, "updates": updates, "precision": precision}
+    changes = {
+        "algorithm": algorithm,
+        "num_envs": num_envs,
+        "window": window,
+        "updates": updates,
+        "precision": precision,
+    }
     step_configs = [_step_config(env, shape, changes, remat) for shape in (shapes if step else [])]
     results: dict[str, Any] = {"machine": machine()}
     environment = envs.make(env)
     sizes = timing.sizes_of(environment)
-    results |= {"env": env, "num_envs": num_envs, "seeds": seeds, "remat": remat, "precision": precision}
+    results |= {
+        "algorithm": algorithm,
+        "env": env,
+        "num_envs": num_envs,
+        "seeds": seeds,
+        "remat": remat,
+        "precision": precision,
+    }
     results["env_steps_per_second"] = timing.env_steps_per_second(env, num_envs, seconds)
     results["copy_bytes_per_second"] = roofline.copy_rate()
     click.echo(f"{env}, {num_envs} in parallel, random actions: {results['env_steps_per_second']:,.0f} steps/s")
-    sampling = timing.Sampling(sizes, num_envs, window, updates, batch_sizes[0])
+    batches = timing.Case(sizes, depths[0], widths[0], batch_sizes[0], algorithm=algorithm).built.rows
+    sampling = timing.Sampling(sizes, num_envs, window, updates, batch_sizes[0], batches)
     results["sampling"] = _measure_sampling(sampling, results["copy_bytes_per_second"], seconds)
     several = f"{seeds} seeds" if seeds > 1 else ""
     click.echo(
@@ -62,8 +77,8 @@ def measure(
     )
     results["updates"] = []
     for depth, width, rows in shapes:
-        case = timing.Case(sizes, depth, width, rows, remat, precision)
-        row = _measure_updates(case, depth <= reference_depth, seeds, seconds)
+        case = timing.Case(sizes, depth, width, rows, remat, precision, algorithm)
+        row = _measure_updates(case, depth <= reference_depth and case.has_reference, seeds, seconds)
         results["updates"].append(row)
         click.echo(_line(row))
     results["steps"] = [_measure_step(config, seconds) for config in step_configs]

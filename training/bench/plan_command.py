@@ -53,7 +53,8 @@ def describe(
     depth = f"depth {critic.depth}" if actor.depth == critic.depth else f"depth {actor.depth} and {critic.depth}"
     compiled_for = f"; compiled for {card.name}" if card else ""
     lines = [
-        f"{config.env}, {depth} (actor, encoders), width {critic.width}, batch {config.batch_size}{compiled_for}",
+        f"{config.env}, {config.algorithm}, {depth} (actor, critic), width {critic.width}, batch {config.batch_size}"
+        f"{compiled_for}",
         "",
         f"parameters        {plan.parameters:15,}",
         f"FLOPs per update  {plan.flops_per_update:15.3g}",
@@ -76,7 +77,7 @@ def describe(
     if actor.depth == critic.depth and critic.width == 256:
         lines += [
             f"{duration(hours)}: the paper's own code on one 80 GB GPU ({source})"
-            for hours, source in paper_hours(config.env, critic.depth)
+            for hours, source in paper_hours(config.algorithm, config.env, critic.depth)
         ]
     advice = knob(config, plan.memory, limit)
     return "\n".join([*lines, "", f"It will not fit: {advice}" if advice else "It fits."])
@@ -116,7 +117,12 @@ def results(
     config: Any, plan: Plan, limit: float, rates: Sequence[Rates], card: Card | None, on_card: OnCard | None
 ) -> dict[str, Any]:
     """What ``--json`` writes: the plan's numbers by the names of ``Plan`` and ``Memory``; arguments as ``describe``."""
-    found = {"env": config.env, "depth": config.critic.depth, "actor_depth": config.actor.depth}
+    found = {
+        "env": config.env,
+        "algorithm": config.algorithm,
+        "depth": config.critic.depth,
+        "actor_depth": config.actor.depth,
+    }
     found |= {"width": config.critic.width, "batch_size": config.batch_size, "precision": config.precision}
     found |= dataclasses.asdict(plan)
     found["memory"] |= {"total": plan.memory.total, "limit": limit, "fits": plan.memory.total <= limit}
@@ -189,7 +195,7 @@ def command(
         raise UsageError("--measure measures this machine and --device plans for another; give one of the two")
     if data:
         charts.check_endings([data])
-    benchmarks = [read(path, env) for path in measured]
+    benchmarks = [read(path, env, config.algorithm) for path in measured]
     card = cards.read(device) if device else None
     on_card = device_programs.plan(config, card) if card else None
     plan = on_card.plan if on_card else compute(config)

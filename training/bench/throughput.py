@@ -46,13 +46,14 @@ def measure(config: Any, seconds: float = 3.0) -> Rates:
     )
 
 
-def read(path: Path, env: str) -> dict[str, Any]:
+def read(path: Path, env: str, algorithm: str = "crl") -> dict[str, Any]:
     """Read and check a file of ``crlviz bench --env ENV --json`` from this or another machine.
 
     Raises:
-      UsageError: the file cannot be read, is not from ``crlviz bench``, or is for another environment.
+      UsageError: the file cannot be read, is not from ``crlviz bench``, or is for another environment or algorithm.
     """
-    remedy = f"write one on that machine with: crlviz bench --env {env} --json {path.name}"
+    option = f" --algorithm {algorithm}" if algorithm != "crl" else ""
+    remedy = f"write one on that machine with: crlviz bench{option} --env {env} --json {path.name}"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         if "target" in results:
@@ -68,6 +69,9 @@ def read(path: Path, env: str) -> dict[str, Any]:
         complete, measured_env = False, env
     if not complete:
         raise UsageError(f"{path} is not a file that crlviz bench --json wrote; {remedy}")
+    measured = results.get("algorithm", "crl")  # an older crlviz knew only that
+    if measured != algorithm:
+        raise UsageError(f"{path} has the throughput of {measured}, not of {algorithm}; {remedy}")
     if measured_env != env:
         raise UsageError(f"{path} has the throughput of {measured_env}, not of {env}; {remedy}")
     return results
@@ -111,8 +115,9 @@ def of_bench(results: Mapping[str, Any], config: Any, flops: int) -> Rates:
     )
 
 
-def paper_hours(env: str, depth: int) -> list[tuple[float, str]]:
-    """Hours and source of each time that the paper reports for an environment and depth, on one 80 GB GPU."""
+def paper_hours(algorithm: str, env: str, depth: int) -> list[tuple[float, str]]:
+    """Hours and source of each time that the paper reports for an algorithm's run, on one 80 GB GPU."""
     with resources.files("training.bench").joinpath("paper_hours.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["env"] == env and int(row["depth"]) == depth]
+        wanted = {"algorithm": algorithm, "env": env, "depth": str(depth)}
+        rows = [row for row in csv.DictReader(file) if wanted.items() <= row.items()]
     return [(float(row["hours"]), row["source"]) for row in rows]

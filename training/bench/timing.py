@@ -55,7 +55,7 @@ class Case:
       batch_size: rows in the batch.
       remat: whether our blocks are rematerialized in the backward pass.
       precision: of matrix products, as in ``TrainConfig``.
-      name: of the algorithm, with its default settings.
+      algorithm: its name; it has its default settings.
     """
 
     sizes: Sizes
@@ -64,29 +64,34 @@ class Case:
     batch_size: int
     remat: bool = False
     precision: str = "float32"
-    name: str = "crl"
+    algorithm: str = "crl"
 
     @property
-    def algorithm(self) -> Algorithm:
+    def built(self) -> Algorithm:
         """Our implementation."""
         return self._built(None)
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether there is a reference implementation of its algorithm."""
+        return self.algorithm in REFERENCES
+
     def _built(self, trunk: FusedTrunk | None) -> Algorithm:
         network = NetworkConfig(self.depth, self.width, remat=self.remat)
-        settings = registry.of(self.name).Config()
-        return registry.build(self.name, settings, network, network, Sizes(*self.sizes), gamma=_GAMMA, trunk=trunk)
+        settings = registry.of(self.algorithm).Config()
+        return registry.build(self.algorithm, settings, network, network, Sizes(*self.sizes), gamma=_GAMMA, trunk=trunk)
 
     @property
     def batch(self) -> Batch:
         """The shapes of its batch."""
-        algorithm = self.algorithm
+        algorithm = self.built
         return shapes(algorithm.rows, algorithm.sizes, self.batch_size)
 
     def implementation(self, kind: str) -> Any:
         """The ``reference``, or our algorithm: with the networks on the ``fused`` path, or else on the plain one."""
         if kind == "reference":
-            return REFERENCES[self.name](
-                registry.of(self.name).Config(), NetworkConfig(self.depth, self.width), self.sizes
+            return REFERENCES[self.algorithm](
+                registry.of(self.algorithm).Config(), NetworkConfig(self.depth, self.width), self.sizes
             )
         return self._built(FusedTrunk(self.precision) if kind == "fused" else None)
 
@@ -186,7 +191,7 @@ def update_rates(case: Case, with_reference: bool, seeds: int, seconds: float, c
       and ``flops``, the FLOPs of one update.
     """
     _use_cache(cache)
-    flops = case.algorithm.cost(case.batch_size)["flops_per_update"]
+    flops = case.built.cost(case.batch_size)["flops_per_update"]
     count = int(min(max(_CALL_FLOPS / flops, MIN_UPDATES), 32))
     calls: dict[str, Callable[[], Any]] = dict(roofline.products(case.batch_size, case.width, case.precision))
     measured = {"ours": case.updates("ours")}

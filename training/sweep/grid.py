@@ -1,6 +1,5 @@
 """The cells of a sweep: one run for each combination of settings, with its name and its progress on disk."""
 
-import dataclasses
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
+from crlviz.algorithms import registry
 from crlviz.checkpoints.run_directory import KEEPING, RunDirectory
 from crlviz.envs import mazes
 from crlviz.errors import UsageError
@@ -81,8 +81,9 @@ class Cell:
             if self.out.exists() and (not self.out.is_dir() or any(p.name[0] != "." for p in self.out.iterdir())):
                 raise UsageError(f"{self.out} exists and is not a run directory; give another directory to --out")
             return False
+        contents = [configs.content(config) for config in (configs.read_run(self.out), self.config)]
         saved, wanted = (
-            flatten_dict(dataclasses.asdict(config), sep=".") for config in (configs.read_run(self.out), self.config)
+            flatten_dict({"algorithm": content["algorithm"], **content["config"]}, sep=".") for content in contents
         )
         for name in {**wanted, **saved}:
             old, new = saved.get(name), wanted.get(name)  # an environment option may be in only one of the two
@@ -111,7 +112,7 @@ def grid(
       out: parent of the run directories.
       options: options of ``crlviz train`` by name. Values are separated by commas; 0-4 means 0,1,2,3,4; None means not
         given. ``max_pair_distance`` also takes ``none``: train on all pairs.
-      settings: ``NAME=VALUE[,VALUE...]``.
+      settings: ``NAME=VALUE[,VALUE...]``. One of an algorithm's own applies to the cells with that algorithm.
       ablate: keys of ``ABLATIONS``, separated by commas. Each is removed in turn; the full network is always included.
       preset: name of the preset to start from.
       layout: file with a custom maze.
@@ -128,8 +129,12 @@ def grid(
     axes["seed"] = axes.pop("seed", ["0"])  # last, so that it varies fastest
     varied = [name for name, values in axes.items() if len(values) > 1]
     cells: dict[str, Cell] = {}
+    sections = {name: registry.section(name) for name in axes.get("algorithm", [])}
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
+        if sections:  # settings of the sweep's other algorithms
+            foreign = set(sections.values()) - {sections[chosen["algorithm"]]}
+            chosen = {name: value for name, value in chosen.items() if name.partition(".")[0] not in foreign}
         pair_distance = chosen.get(_PAIRS, "none")
         given = {name: value for name, value in chosen.items() if name in (*options, "seed") and name != _PAIRS}
         sets = [name + value for name, value in chosen.items() if name not in (*given, "env", "ablate", _PAIRS)]
@@ -140,7 +145,9 @@ def grid(
         config = from_options(id, preset, given | drop, sets, layout)
         config.check()
         default = from_options(id, preset, layout=layout)
-        kind = _kind(config, default, {name: chosen[name] for name in varied}, chosen["env"], pair_distance)
+        kind = _kind(
+            config, default, {name: chosen[name] for name in varied if name in chosen}, chosen["env"], pair_distance
+        )
         arguments = ["train", chosen["env"], *(["--preset", preset] if preset else [])]
         arguments += ["--layout", str(layout)] if layout else []
         arguments += [_flag(_PAIRS), pair_distance] if pair_distance != "none" else []
@@ -182,7 +189,7 @@ def name(
     if layout:
         varied["layout"] = layout.stem
     kind = _kind(config, default, varied, env, str(options.get(_PAIRS, "none")))
-    return re.sub(r"[^\w.=,-]+", "_", kind)
+    return re.sub(r"[^\w.=,+-]+", "_", kind)
 
 
 def _flag(name: str) -> str:
@@ -206,6 +213,7 @@ def _kind(config: TrainConfig, default: TrainConfig, varied: Mapping[str, str], 
     """Name a cell by its depth and by what differs from the preset, so a run keeps its name when the sweep grows."""
     actor, critic = config.actor, config.critic
     parts = [env] if "env" in varied else []
+    parts += [config.algorithm] if config.algorithm != default.algorithm else []
     parts += [f"depth{critic.depth}"] if actor.depth == critic.depth else [f"actor{actor.depth}-critic{critic.depth}"]
     if (actor.width, critic.width) != (default.actor.width, default.critic.width):
         parts += [f"width{critic.width}"] if actor.width == critic.width else []
@@ -217,6 +225,7 @@ def _kind(config: TrainConfig, default: TrainConfig, varied: Mapping[str, str], 
         parts.append(f"no-{varied['ablate']}")
     named = (
         "env",
+        "algorithm",
         "depth",
         "actor_depth",
         "critic_depth",

@@ -14,6 +14,7 @@ import click
 from tqdm import tqdm
 
 from crlviz import envs
+from crlviz.algorithms import registry
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from crlviz.processes import interrupts, process_pool
@@ -204,6 +205,7 @@ def _default_jobs() -> int:
     "--preset",
     help="Settings to start from: paper, laptop or smoke.  [default: laptop for point and swimmer, else paper]",
 )
+@click.option("--algorithm", help=f"Learning algorithms: {', '.join(registry.NAMES)}.  [default: crl]")
 @click.option("--depth", help="Layers in residual blocks, for actor and critic.")
 @click.option("--actor-depth", help="Depth of the actor only.")
 @click.option("--critic-depth", help="Depth of the critic encoders only.")

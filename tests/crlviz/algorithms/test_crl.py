@@ -1,5 +1,7 @@
 """The losses against loops, and an update against three optax steps."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crlviz.algorithms.base import Batch
-from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
+from crlviz.algorithms.contrastive_losses import contrastive_loss
+from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.energies import pairwise_logits
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
+
+info_nce = partial(contrastive_loss, "forward")
 
 STATE, ACTION, GOAL, BATCH = 4, 2, 2, 6
 

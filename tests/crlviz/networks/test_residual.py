@@ -1,5 +1,6 @@
 """Networks against recorded outputs of the paper's code, and against an implementation in numpy."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm as normal
 
-from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
+from crlviz.algorithms.contrastive_losses import contrastive_loss
+from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.energies import pairwise_logits
 from crlviz.errors import UsageError
 from crlviz.interchange.paper_format import from_paper_layout
 from crlviz.networks.residual import (
@@ -25,6 +28,8 @@ from crlviz.networks.residual import (
     parameter_count,
 )
 from crlviz.precision import exact
+
+info_nce = partial(contrastive_loss, "forward")
 
 GOLDEN = {"a_ant_u4_maze_d8_w64": (8, 64), "b_ant_big_maze_d4_w32": (4, 32), "c_humanoid_d16_w32": (16, 32)}
 

@@ -141,7 +141,8 @@ def _pixels(page):
 def test_the_page_works_in_a_browser(tmp_path, point, open_page):
     path = tmp_path / "page.html"
     captions = ("</script><b>depth 4</b>", "depth 64 & more")
-    replay_page.write(path, point, dict(zip(captions, (_episode(point, 0, fell=5), _episode(point, 1)), strict=True)))
+    episodes = _episode(point, 0, fell=5), _episode(point, 1).drop_vars("q")  # the second agent has no critic
+    replay_page.write(path, point, dict(zip(captions, episodes, strict=True)))
     page = open_page(path)
     if not page.evaluate("document.createElement('canvas').getContext('webgl2') !== null"):
         assert "no WebGL 2" in page.locator("#missing").inner_text()
@@ -156,6 +157,8 @@ def test_the_page_works_in_a_browser(tmp_path, point, open_page):
     assert fallen.startswith("step 7 · 0.70 s")
     assert fallen.endswith("fell at step 5")
     assert "fell" not in standing
+    assert " · Q -" in fallen
+    assert "Q" not in standing
     _slide(page, 0)
     assert "fell" not in page.locator(".numbers").first.inner_text()
     assert _pixels(page) == first

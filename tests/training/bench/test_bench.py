@@ -62,7 +62,7 @@ def test_table_json_and_chart(run, tmp_path):
     assert row["times_reference"] == pytest.approx(ours / row["reference_updates_per_second"])
     assert row["times_one_seed"] == pytest.approx(row["seeds_updates_per_second"] / ours)
     assert results["seeds"] == 2
-    assert row["flops"] == timing.Case((4, 2, 2), 4, 8, 8).algorithm.cost(8)["flops_per_update"]
+    assert row["flops"] == timing.Case((4, 2, 2), 4, 8, 8).built.cost(8)["flops_per_update"]
     parts = results["steps"][0]["seconds"]
     assert list(parts) == ["physics", "policy", "insert", "sample and relabel", "products", "rest of the updates"]
     assert all(value > 0 for name, value in parts.items() if name != "rest of the updates")

@@ -76,6 +76,6 @@ def test_other_files_are_refused_with_a_remedy(tmp_path, text, words):
 
 
 def test_hours_of_the_paper():
-    assert [hours for hours, _ in throughput.paper_hours("humanoid", 64)] == [10.99]
-    assert [hours for hours, _ in throughput.paper_hours("humanoid_u_maze", 64)] == [46.74, 17.33]
-    assert throughput.paper_hours("humanoid", 12) == throughput.paper_hours("reacher", 4) == []
+    assert [hours for hours, _ in throughput.paper_hours("crl", "humanoid", 64)] == [10.99]
+    assert [hours for hours, _ in throughput.paper_hours("crl", "humanoid_u_maze", 64)] == [46.74, 17.33]
+    assert throughput.paper_hours("crl", "humanoid", 12) == throughput.paper_hours("crl", "reacher", 4) == []

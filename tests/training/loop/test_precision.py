@@ -1,6 +1,7 @@
 """``--precision``: which products are rounded, and the error of those that must stay exact, against float64."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,16 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms.base import shapes
-from crlviz.algorithms.crl import CRL, CRLConfig, info_nce, pairwise_logits
+from crlviz.algorithms.contrastive_losses import contrastive_loss
+from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.energies import pairwise_logits
 from crlviz.envs import make
 from crlviz.networks.fused_layers import dense_norm_swish
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from crlviz.precision import EXACT, within
 from tests.helpers.rounded import MANTISSA, rounded
+
+info_nce = partial(contrastive_loss, "forward")
 
 PENALTY = 0.1
 SHORT = pytest.mark.parametrize("precision", MANTISSA)

@@ -49,6 +49,32 @@ def test_names_list_what_differs_from_the_preset():
     assert names(settings=["gamma=0.9,0.99", "unroll=75"]) == ["depth4-gamma=0.9-seed0", "depth4-gamma=0.99-seed0"]
 
 
+def test_a_setting_of_one_algorithm_applies_to_its_cells():
+    """Others are not doubled by its values; variants share it."""
+    cells = sweep_command.grid(
+        "point_u_maze",
+        Path("out"),
+        {"algorithm": "crl,sac,sac+her", "depth": "4", "seed": "0"},
+        settings=["sac.tau=0.1,0.2", "gamma=0.9"],
+    )
+    assert [(cell.name, cell.config.sac.tau) for cell in cells] == [
+        ("depth4-seed0", 0.005),
+        ("sac-depth4-sac.tau=0.1-seed0", 0.1),
+        ("sac-depth4-sac.tau=0.2-seed0", 0.2),
+        ("sac+her-depth4-sac.tau=0.1-seed0", 0.1),
+        ("sac+her-depth4-sac.tau=0.2-seed0", 0.2),
+    ]
+    assert all(cell.config.gamma == 0.9 for cell in cells)
+    assert not any("sac.tau" in argument for argument in cells[0].arguments)
+    assert ("--algorithm", "sac+her") in itertools.pairwise(cells[-1].arguments)
+    with pytest.raises(UsageError, match=r"sac.tau is no setting of crl"):
+        names(settings=["sac.tau=0.1"])
+    with pytest.raises(UsageError, match=r"td3.tau is no setting of crl"):
+        names(algorithm="crl,sac", settings=["td3.tau=0.1"])
+    with pytest.raises(UsageError, match="no algorithm is called 'sca'"):
+        names(algorithm="crl,sca")
+
+
 def test_log_names_fit_the_file_system():
     """For many seeds, with and without gaps between them."""
     near, far = (

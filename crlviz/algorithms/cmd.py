@@ -1,0 +1,64 @@
+"""CMD-1: a contrastive critic whose distance is a quasimetric between state-actions (paper figure 15).
+
+After Myers et al. 2024, "Learning temporal distances: contrastive successor features can provide a metric structure for
+decision making", in the form that the paper used: the MRN distance with backward InfoNCE. One encoder embeds both ends
+of a way: a state with the action taken there, and the whole future state with an action. That action is not the one
+taken there but that of the batch's next row, so that the distance is to the state, whatever is done in it. Backward
+InfoNCE compares the state-actions of a batch for one goal, so the potential c(goal) of the original's forward loss
+would cancel. The policy is that of CRL: it sees the goal's position alone, and climbs -distance to the future state.
+
+A commanded goal is a position, and no state that could be embedded. So this critic has no Q of commanded goals.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from crlviz.algorithms.base import Batch, Rows
+from crlviz.algorithms.crl import Contrastive, CRLConfig
+from crlviz.networks.residual import Critic, Params
+
+
+@dataclass(frozen=True)
+class CMDConfig(CRLConfig):
+    """Settings of the update: those of CRL, with the energy and the loss of the paper's figure 15.
+
+    Raises:
+      UsageError: a value is out of range.
+    """
+
+    energy: str = "mrn"
+    loss: str = "backward"
+
+    section: ClassVar[str] = "cmd"
+
+
+@dataclass(frozen=True)
+class Encoder(Critic):
+    """One encoder of state-actions for both ends of a way."""
+
+    @property
+    def shapes(self) -> Any:
+        return {"phi": super().shapes["phi"]}
+
+    def psi(self, params: Params, goal: jax.Array) -> jax.Array:
+        """Embeddings [..., 64] of future states, each with an action: [..., state + action]."""
+        return self.phi(params, *jnp.split(goal, [self.state_size], axis=-1))
+
+
+@dataclass(frozen=True)
+class CMD(Contrastive):
+    """The algorithm."""
+
+    name: ClassVar[str] = "cmd"
+    Config: ClassVar[type] = CMDConfig
+    Encoders: ClassVar[type[Critic]] = Encoder
+
+    @property
+    def rows(self) -> Rows:
+        return Rows("future", self.gamma, pairs=True)
+
+    def contrasted(self, batch: Batch) -> jax.Array:
+        return jnp.concatenate([batch.goal_state, jnp.roll(batch.goal_action, 1, axis=0)], axis=-1)
