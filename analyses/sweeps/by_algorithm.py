@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def gains(
       ``verdict`` from ``statistics.compare``, corrected for the number of rows, the ``seconds`` of the cut (NaN at
       equal updates), the verdict in few ``words`` and in a ``sentence``. Empty if no algorithm has several depths.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     by_task = {task: parts(part) for task, part in tasks(dataset).items()}
     for task, algorithms in by_task.items():
         for algorithm, depths in algorithms.items():

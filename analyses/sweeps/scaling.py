@@ -13,7 +13,7 @@ import xarray as xr
 from analyses.common import claims, outputs, runs
 from analyses.common.runs import LAST, METRICS, vary
 from analyses.sweeps import by_algorithm, results_table
-from analyses.sweeps.scaling_panels import AXES, PANELS, by_value, curves, missing, panels, styles
+from analyses.sweeps.scaling_panels import ALGORITHMS, AXES, PANELS, by_value, curves, missing, panels, styles
 from crlviz import charts, statistics
 from crlviz.checkpoints import atomic_files
 from crlviz.options import Command, check_choice
@@ -142,4 +142,16 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, x_axis: str
     outputs.write(out, dataset, lambda: plot(dataset, metric=metric, x_axis=x_axis), tables)
 
 
-__all__ = ["AXES", "LAST", "PANELS", "command", "compute", "curves", "missing", "panels", "plot", "styles"]
+__all__ = [
+    "ALGORITHMS",
+    "AXES",
+    "LAST",
+    "PANELS",
+    "command",
+    "compute",
+    "curves",
+    "missing",
+    "panels",
+    "plot",
+    "styles",
+]

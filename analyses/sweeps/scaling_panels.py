@@ -333,4 +333,4 @@ PANELS = {
 }
 
 
-__all__ = ["AXES", "PANELS", "Panel", "by_value", "curves", "missing", "panels", "styles"]
+__all__ = ["ALGORITHMS", "AXES", "PANELS", "Panel", "by_value", "curves", "missing", "panels", "styles"]
