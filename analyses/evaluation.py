@@ -195,10 +195,23 @@ _MEANS = ("success", "time_at_goal")
 def title(dataset: xr.Dataset) -> str:
     """What the scores say, in words.
 
-    "Depth 16 reaches 61 % of its goals, depth 4 48 %", or "No difference found" (``claims.about``).
+    "Depth 16 reaches 61 % of its goals, depth 4 48 %", or "No difference found" (``claims.about``). Of several
+    algorithms at several depths: which of them gain from depth.
     """
+    if gains := claims.gains(_by_algorithm(dataset), largest=1.0):
+        return claims.of_gains(gains)
     scores = {label: [float(part.success.mean()) for part in parts] for label, _, parts in _groups(dataset)}
     return claims.of_metric(scores, "success")
+
+
+def _by_algorithm(dataset: xr.Dataset) -> dict[str, dict[int, list[float]]]:
+    """Algorithm -> depth -> success of each seed; empty if the groups do not differ in just these two."""
+    scores: dict[str, dict[int, list[float]]] = {}
+    groups = _groups(dataset)
+    for _, depth, parts in groups:
+        algorithm = str(parts[0].coords.get("algorithm", xr.DataArray("")).item())
+        scores.setdefault(algorithm, {})[depth] = [float(part.success.mean()) for part in parts]
+    return scores if len(scores) > 1 and sum(map(len, scores.values())) == len(groups) else {}
 
 
 def _groups(dataset: xr.Dataset) -> list[tuple[str, int, list[xr.Dataset]]]:

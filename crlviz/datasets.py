@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from crlviz.algorithms import registry
 from crlviz.checkpoints import atomic_files
 from crlviz.checkpoints.run_directory import KEEPING
 from crlviz.errors import UsageError
@@ -67,9 +68,10 @@ _MOST_PARTS = 4  # settings in a label; nobody reads more
 def differing(agents: Sequence["Agent"]) -> list[str]:
     """Names of the facts in which the agents differ, in the order of a label.
 
-    The actor's depth and width are omitted if they equal the critic's. Settings that do not change an update
-    (``KEEPING``), and settings that only some of the agents have, as with imported runs, are included only if nothing
-    else distinguishes two agents.
+    The actor's depth and width are omitted if they equal the critic's. So are settings that follow from the algorithm,
+    such as a discount that all agents of one algorithm share. Settings that do not change an update (``KEEPING``), and
+    settings that only some of the agents have, as with imported runs, are included only if nothing else distinguishes
+    two agents.
     """
     facts = [agent.facts for agent in agents]
     settings = [name for name in dict.fromkeys(name for fact in facts for name in fact) if name not in FACTS]
@@ -82,6 +84,8 @@ def differing(agents: Sequence["Agent"]) -> list[str]:
     for shape in ("depth", "width"):
         if f"actor_{shape}" in names and all(fact[shape] == fact[f"actor_{shape}"] for fact in facts):
             names.remove(f"actor_{shape}")
+    if "algorithm" in names:
+        names = [name for name in names if name in FACTS or not _follows(facts, name)]
 
     def distinct_agents(names: Sequence[str]) -> int:
         return len({tuple(fact.get(name) for name in names) for fact in facts})
@@ -90,6 +94,14 @@ def differing(agents: Sequence["Agent"]) -> list[str]:
         if distinct_agents(names) < len(facts) and distinct_agents([*names, name]) > distinct_agents(names):
             names.append(name)
     return sorted(names, key=order.index)
+
+
+def _follows(facts: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Whether all agents of an algorithm have the same value of a setting."""
+    return all(
+        len({fact[name] for fact in facts if fact["algorithm"] == algorithm and fact.get(name) is not None}) < 2
+        for algorithm in {fact["algorithm"] for fact in facts}
+    )
 
 
 def values(agents: Sequence["Agent"], name: str) -> list[Any]:
@@ -186,14 +198,24 @@ def _labeled(dataset: xr.Dataset, omit: Sequence[str]) -> Iterator[tuple[str, di
 def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
     """Group the checkpoints of a Dataset from ``combine`` by all facts but the seed: label, depth, one part per seed.
 
-    Groups are in order of depth, shallow first.
+    Groups are in order of algorithm, then of depth, shallow first.
     """
     result: dict[str, tuple[int, list[xr.Dataset]]] = {}
     for words, facts, part in _labeled(dataset, ("seed",)):
         depth = int(facts["depth"] if "depth" in facts else dataset.attrs["depth"])
         result.setdefault(words or label({"depth": depth}), (depth, []))[1].append(part)
-    for name, (depth, parts) in sorted(result.items(), key=lambda item: item[1][0]):
+
+    def place(item: tuple[str, tuple[int, list[xr.Dataset]]]) -> tuple[int, int]:
+        depth, parts = item[1]
+        return algorithm_order(str(parts[0].coords.get("algorithm", xr.DataArray("")).item())), depth
+
+    for name, (depth, parts) in sorted(result.items(), key=place):
         yield name, depth, parts
+
+
+def algorithm_order(name: str) -> int:
+    """The place of an algorithm in lists and charts: that in the registry, then those of newer versions."""
+    return registry.NAMES.index(name) if name in registry.NAMES else len(registry.NAMES)
 
 
 def runs(dataset: xr.Dataset) -> dict[str, dict[int, xr.Dataset]]:

@@ -27,7 +27,6 @@ MOST_FRAMES, COLORS_GIF = 30, 48
 COLORS = 256
 PAIR = "examples/depth4 examples/depth16"
 # Depth at width 32, and width at depth 4, of one task: examples/runs holds near pairs and ablations too.
-SEEDS = "examples/runs/depth4-width32-seed? examples/runs/depth16-width32-seed?"
 SWEEPS = "examples/runs/depth*-width??-seed? examples/runs/depth4-seed?"
 TRAIN = (
     "crlviz train point_u_maze --depth 4 --out runs/d4",

@@ -47,9 +47,9 @@ def about(
             return f"{capital(high)} {reaches.format(means[high])}, {low} {means[low]}"
         if result.seeds >= statistics.FEWEST:
             return f"No difference found in {what}: {high} {means[high]}, {low} {means[low]}"
-    listed = ", ".join(f"{name} {means[name]}" for name in order[:_LISTED])
+    shown = ", ".join(f"{name} {means[name]}" for name in order[:_LISTED])
     more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
-    return f"{capital(what)}: {listed}{more}"
+    return f"{capital(what)}: {shown}{more}"
 
 
 def of_metric(scores: Mapping[str, Sequence[float]], metric: str, comparisons: int = 1, where: str = "") -> str:
@@ -60,6 +60,39 @@ def of_metric(scores: Mapping[str, Sequence[float]], metric: str, comparisons: i
     else:
         words, reaches, form, largest = "steps at the goal", "stays at its goal for {} steps", ".3g", math.inf
     return about(scores, words + where, reaches + where, form, largest=largest, comparisons=comparisons)
+
+
+def gains(
+    scores: Mapping[str, Mapping[int, Sequence[float]]], comparisons: int = 1, largest: float = math.inf
+) -> dict[str, statistics.Comparison]:
+    """For each algorithm, the scores at its largest depth against those at its smallest, corrected for all of them.
+
+    Args:
+      scores: algorithm -> depth -> a score of each seed. An algorithm with one depth is left out.
+      comparisons: number of verdicts of this kind that the page has for each algorithm.
+      largest: the largest possible difference of two scores.
+    """
+    known = {name: depths for name, depths in scores.items() if len(depths) > 1}
+    return {
+        name: statistics.compare(depths[max(depths)], depths[min(depths)], len(known) * comparisons, largest)
+        for name, depths in known.items()
+    }
+
+
+GAINS = ("deeper is better", "shallower is better")  # the words for a verdict of ``gains``
+
+
+def of_gains(verdicts: Mapping[str, statistics.Comparison]) -> str:
+    """The verdicts of ``gains`` in a sentence: "Deeper is better for crl; no difference found for gcbc and sac"."""
+    by_words: dict[str, list[str]] = {}
+    for name, verdict in verdicts.items():
+        by_words.setdefault(verdict.brief(*GAINS), []).append(name)
+    return capital("; ".join(f"{words} for {listed(names)}" for words, names in by_words.items()))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names with commas and an "and"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def number(value: float, form: str) -> str:

@@ -77,7 +77,9 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
 
 def collect(paths: Sequence[str | Path]) -> xr.Dataset:
     """``find`` the runs at paths and ``compute`` their Dataset, sorted by task, factors and seed."""
-    return compute(find(paths)).sortby(["env", *FACTORS, "seed"])
+    dataset = compute(find(paths))
+    places = xr.DataArray([datasets.algorithm_order(name) for name in dataset.algorithm.values], dims="run")
+    return dataset.sortby([dataset.env, places, *(dataset[name] for name in (*FACTORS[1:], "seed"))])
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
@@ -135,9 +137,32 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
         attrs={
             "checkpoints": "\n".join(str(agent.source) for agent in agents),
             "env": ", ".join(dict.fromkeys(tasks)),
+            "settings": _settings(agents),
         },
     )
     return datasets.described(dataset)
+
+
+def _settings(agents: Sequence["Agent"]) -> str:
+    """What the algorithms were trained with: ``gamma``, and what they do not share; empty for a single algorithm.
+
+    The discount and the learning rate of the paper's baselines are not published, so a picture says which were used.
+    """
+    from crlviz.algorithms import registry
+
+    used: dict[str, dict[str, list[str]]] = {}
+    for agent in agents:
+        section = registry.section(agent.facts["algorithm"])
+        own = used.setdefault(agent.facts["algorithm"], {})
+        for name in ("gamma", *(name for name in agent.facts if name.startswith(f"{section}."))):
+            own.setdefault(name.removeprefix(f"{section}."), []).append(f"{agent.facts.get(name)}".lower())
+    if len(used) < 2:
+        return ""
+    texts = []
+    for algorithm in sorted(used, key=datasets.algorithm_order):
+        values = {name: " or ".join(dict.fromkeys(found)) for name, found in used[algorithm].items()}
+        texts.append(f"{algorithm}: {', '.join(f'{name} {text}' for name, text in values.items())}")
+    return f"Settings: {'; '.join(texts)}."
 
 
 def _tasks(agents: Sequence["Agent"]) -> list[str]:
@@ -281,7 +306,8 @@ def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     """Select the runs that differ in the given factors only: for each task, the largest such sweep.
 
     Sweeps are ranked by how many of the factors vary, then by how many combinations of values they have, then by how
-    many of their runs have the full network, then by their number of runs.
+    many of their runs have the full network, then by their number of runs. Of equal ones, that of the algorithm comes
+    first that is first in the registry.
 
     Args:
       dataset: from ``compute``.
@@ -302,7 +328,8 @@ def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
         values = [tuple(columns[name][run] for name in names) for run in members]
         varying = sum(len(set(column)) > 1 for column in zip(*values, strict=True))
         unablated = sum(columns["network"][run] == "full network" for run in members)
-        return varying, len(set(values)), unablated, len(members)
+        first = min(datasets.algorithm_order(columns["algorithm"][run]) for run in members)
+        return varying, len(set(values)), unablated, len(members), -first
 
     chosen = [run for sweep in sweeps.values() for run in max(sweep.values(), key=rank)]
     return dataset.isel(run=sorted(chosen))

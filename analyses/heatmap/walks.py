@@ -48,7 +48,7 @@ def walks(agent: "Agent", goals: np.ndarray, show: str, seed: int) -> xr.Dataset
         starts, length = env.maze.xy(env.maze.starts), env.episode_length
     both = np.stack([np.tile(starts, (len(goals), 1)), np.repeat(goals, len(starts), axis=0)])
     places, alive, reached = map(
-        np.array, _walk(env, length, agent.actor, agent.params["actor"], jax.random.key(seed), *both)
+        np.array, _walk(env, length, agent.algorithm, agent.params, jax.random.key(seed), *both)
     )
     if show == "trajectories":
         alive &= np.cumsum(reached, axis=0) - reached == 0
@@ -66,14 +66,14 @@ def walks(agent: "Agent", goals: np.ndarray, show: str, seed: int) -> xr.Dataset
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _walk(
-    env: GoalEnv, length: int, actor: Any, params: Any, key: jax.Array, starts: Any, goals: Any
+    env: GoalEnv, length: int, algorithm: Any, params: Any, key: jax.Array, starts: Any, goals: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Positions [time, B, 2] of episodes from starts to goals [B, 2], whether each still runs, and is at its goal."""
     reset_key, policy_key = jax.random.split(key)
     states = jax.vmap(env.reset)(jax.random.split(reset_key, len(starts)), starts, goals)
 
     def policy(observation, key):
-        return actor.act(params, observation)
+        return algorithm.act(params, observation)
 
     def record(before, action, after, alive):
         return after.obs[:, jnp.array(env.goal_indices[:2])], alive, after.metrics["success"] > 0

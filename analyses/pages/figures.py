@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import numpy as np
+import xarray as xr
 
 from analyses import behavior, embed, norms, stitch
 from analyses.common import runs as run_data
 from analyses.heatmap import heatmap_page, q_map
-from analyses.sweeps import efficiency, scaling
+from analyses.sweeps import algorithm_panels, efficiency, levels, scaling
 from crlviz import datasets
+from crlviz.algorithms.base import HasEmbeddings, HasQ
 from crlviz.errors import CrlvizError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ FACTORS = {
     "residual": "networks with and without residual connections",
     "layer_norm": "networks with and without LayerNorm",
     "activation": "activations (Swish and ReLU)",
+    "sphere": "networks with LayerNorm and with hyperspherical weights",
+    "algorithm": "algorithms",
 }
 # Facts that may differ within a sweep over depth. A run that is still training has fewer steps than the others.
 _OVER_DEPTH = ("depth", "actor_depth", "seed", "env_steps")
@@ -58,11 +62,22 @@ class Runs:
         for agent in self.agents:
             facts, critic = agent.facts, agent.shapes.get("critic", agent.shapes["actor"])
             values["critic_depth"].append(facts["depth"])
-            for name in ("depth", "width", "actor_depth", "batch_size"):
+            for name in ("algorithm", "depth", "width", "actor_depth", "batch_size"):
                 values[name].append(facts[name])
-            for name in ("residual", "layer_norm", "activation"):
+            for name in ("residual", "layer_norm", "activation", "sphere"):
                 values[name].append(getattr(critic, name))
         return values
+
+    @cached_property
+    def by_algorithm(self) -> dict[str, "Runs"]:
+        """The runs of each algorithm, in the order of the registry."""
+        pairs: dict[str, list[tuple[Path, Agent]]] = {}
+        for path, agent in zip(self.paths, self.agents, strict=True):
+            pairs.setdefault(agent.facts["algorithm"], []).append((path, agent))
+        return {
+            name: Runs(*map(list, zip(*pairs[name], strict=True)))
+            for name in sorted(pairs, key=datasets.algorithm_order)
+        }
 
     @cached_property
     def over_depth(self) -> list["Agent"]:
@@ -107,6 +122,8 @@ class Figure:
       others: functions that make further files, by file ending; ".html" replaces the chart as HTML.
       maze: whether it needs a maze.
       near: whether its runs must be trained only on nearby pairs of start and goal.
+      algorithm: the algorithm that it is about; empty: any, or those that it compares.
+      ability: ``HasQ`` or ``HasEmbeddings``: what an algorithm must have for it.
       lacks: what crlviz cannot do yet; empty if it can draw the figure.
     """
 
@@ -118,12 +135,44 @@ class Figure:
     others: Mapping[str, Callable[[Runs], bytes]] = field(default_factory=dict)
     maze: bool = False
     near: bool = False
+    algorithm: str = ""
+    ability: Any = None
     lacks: str = ""
 
+    @property
+    def title(self) -> str:
+        """Figure 12, or table 2."""
+        return self.number.capitalize() if self.number.startswith("table") else f"Figure {self.number}"
+
+    @property
+    def name(self) -> str:
+        """``title`` as the beginning of a file's name."""
+        return self.title.lower().replace(", ", "-").replace(" ", "")
+
+    def chosen(self, runs: Runs) -> Runs:
+        """The runs to draw: all if it compares algorithms; else those of one, the first that suffices.
+
+        If none suffices, those of the first that the figure can be about; if there are none, all.
+        """
+        if "algorithm" in self.varies:
+            return runs
+        own = {name: of for name, of in runs.by_algorithm.items() if not self._unfit(name, of)}
+        return next((of for of in own.values() if not self.missing(of)), next(iter(own.values()), runs))
+
+    def _unfit(self, name: str, runs: Runs) -> str:
+        """Why the figure cannot be about runs of an algorithm; empty if it can."""
+        if self.algorithm and name != self.algorithm:
+            return f"runs of {self.algorithm}"
+        if self.ability and not isinstance(runs.agents[0].algorithm, self.ability):
+            return f"runs of an algorithm with {self.ability.noun}"
+        return ""
+
     def missing(self, runs: Runs) -> str:
-        """Describe what these runs lack for the figure; empty if it can be drawn."""
+        """Describe what these runs, which are ``chosen``, lack for the figure; empty if it can be drawn."""
         if self.lacks:
             return self.lacks
+        if unfit := self._unfit(runs.agents[0].facts["algorithm"], runs):
+            return unfit
         if self.maze and runs.env.maze is None:
             return "runs in a maze"
         if self.near and not runs.env.maze.hops:
@@ -141,7 +190,7 @@ def _scaling(*names: str, networks: Sequence[str] = ()) -> Callable[[Runs], alt.
     """Draw panels of ``analyses.sweeps.scaling`` side by side; ``networks`` restricts the runs to those networks."""
 
     def draw(runs: Runs) -> alt.TopLevelMixin:
-        dataset = run_data.compute(runs.paths)
+        dataset = run_data.collect(runs.paths)
         if networks:
             dataset = dataset.isel(run=np.isin(dataset.network.values, networks))
         panels: dict[str, Any] = scaling.panels(dataset)
@@ -160,6 +209,23 @@ def _over_depth(analysis: ModuleType) -> Callable[[Runs], alt.TopLevelMixin]:
     return lambda runs: analysis.plot(analysis.compute(runs.over_depth))
 
 
+def _compared(runs: Runs) -> xr.Dataset:
+    """The runs as a Dataset, in the order of their algorithms."""
+    return run_data.collect(runs.paths)
+
+
+def _hours(runs: Runs) -> alt.TopLevelMixin:
+    return algorithm_panels.hours(_compared(runs))
+
+
+def _passing(runs: Runs) -> alt.TopLevelMixin:
+    return algorithm_panels.passing(_compared(runs), "time_at_goal")
+
+
+def _levels(runs: Runs) -> alt.TopLevelMixin:
+    return levels.plot(_compared(runs), runs.env.episode_length)
+
+
 def _efficiency(runs: Runs) -> alt.TopLevelMixin:
     return efficiency.plot(efficiency.compute(runs.paths))
 
@@ -174,7 +240,7 @@ def _heatmap_page(runs: Runs) -> bytes:
 
 
 _DEPTHS = "4,8,16,32"
-_BASELINES = "crlviz has no baselines (SAC, SAC with HER, TD3 with HER, GCSL, GCBC) yet"
+_ALGORITHMS = scaling.ALGORITHMS
 
 FIGURES = (
     Figure(
@@ -224,6 +290,7 @@ FIGURES = (
         draw=_heatmap,
         others={".html": _heatmap_page},
         maze=True,
+        ability=HasQ,
     ),
     Figure(
         "10",
@@ -231,6 +298,7 @@ FIGURES = (
         ("depth",),
         {"depth": "4,16"},
         draw=_over_depth(embed),
+        ability=HasEmbeddings,
     ),
     Figure(
         "11",
@@ -241,10 +309,29 @@ FIGURES = (
         maze=True,
         near=True,
     ),
-    Figure("12", "How do the baselines learn?", lacks=_BASELINES),
-    Figure("13", "Do the baselines gain from depth?", lacks=_BASELINES),
+    Figure(
+        "12",
+        "How do other algorithms learn?",
+        ("algorithm",),
+        {"algorithm": _ALGORITHMS},
+        draw=_scaling("algorithm_curves"),
+    ),
+    Figure(
+        "13",
+        "Do other algorithms gain from depth?",
+        ("algorithm", "depth"),
+        {"algorithm": _ALGORITHMS, "depth": "4,16"},
+        draw=_scaling("algorithms"),
+    ),
     Figure("14, 18", "Does offline learning gain from depth?", lacks="crlviz does not train on offline data sets yet"),
-    Figure("15", "Does depth help a quasimetric critic?", lacks="crlviz has no quasimetric critic yet"),
+    Figure(
+        "15",
+        "Does depth help a quasimetric critic?",
+        ("depth",),
+        {"algorithm": "cmd", "depth": _DEPTHS},
+        draw=_scaling("curves"),
+        algorithm="cmd",
+    ),
     Figure(
         "16",
         "Does depth need LayerNorm and Swish?",
@@ -252,7 +339,35 @@ FIGURES = (
         {"depth": _DEPTHS, "ablate": "layer-norm,swish"},
         draw=_scaling("ablation", networks=("full network", "no LayerNorm", "relu")),
     ),
-    Figure("17", "How much does each residual block add?", ("depth",), {"depth": "4,16"}, draw=_over_depth(norms)),
+    Figure(
+        "17",
+        "How much does each residual block add?",
+        ("depth",),
+        {"depth": "4,16"},
+        draw=_over_depth(norms),
+        ability=HasEmbeddings,
+    ),
+    Figure(
+        "table 2",
+        "LayerNorm or hyperspherical weights?",
+        ("depth", "sphere"),
+        {"depth": "4,16", "ablate": "hyperspherical"},
+        draw=_levels,
+    ),
+    Figure(
+        "table 5",
+        "How long does each algorithm train?",
+        ("algorithm",),
+        {"algorithm": _ALGORITHMS},
+        draw=_hours,
+    ),
+    Figure(
+        "table 6",
+        "When does contrastive RL pass the other algorithms?",
+        ("algorithm",),
+        {"algorithm": _ALGORITHMS},
+        draw=_passing,
+    ),
 )
 
 
@@ -264,8 +379,8 @@ def choose(numbers: str | None) -> Sequence[Figure]:
     """
     if numbers is None:
         return FIGURES
-    known = {number.strip(): figure for figure in FIGURES for number in figure.number.split(",")}
-    wanted = [number.strip() for number in numbers.split(",")]
+    known = {number.replace(" ", ""): figure for figure in FIGURES for number in figure.number.split(",")}
+    wanted = [number.replace(" ", "") for number in numbers.split(",")]
     for number in wanted:
         if number not in known:
             raise UsageError(f"--only {number}: the figures to choose from are {', '.join(known)}")

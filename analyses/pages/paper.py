@@ -29,6 +29,7 @@ class Entry:
     Attributes:
       figure: figure of the paper.
       env: environment id.
+      algorithm: that of its runs, if there are runs of several and it does not compare them; else empty.
       missing: what the runs lack; empty if they have everything.
       command: sweep that would train the missing runs; empty if none would.
       hours: estimated duration of that sweep; None if no run recorded its training time.
@@ -39,6 +40,7 @@ class Entry:
 
     figure: Figure
     env: str
+    algorithm: str = ""
     missing: str = ""
     command: str = ""
     hours: float | None = None
@@ -56,7 +58,7 @@ class Entry:
     @property
     def name(self) -> str:
         """Name of its files and of its anchor in the page."""
-        return f"figure{self.figure.number.replace(', ', '-')}-{self.env}"
+        return f"{self.figure.name}-{self.env}"
 
 
 @click.command()
@@ -82,9 +84,7 @@ def command(paths: Sequence[Path], out: Path, only: str | None) -> None:
     for entry in entries:
         if entry.error:
             click.echo(f"figure {entry.figure.number}, {entry.env}: {printable(entry.error)}", err=True)
-    drawn = sorted(
-        {entry.figure.number for entry in entries if entry.chart}, key=lambda number: int(number.split(",")[0])
-    )
+    drawn = [figure.number for figure in wanted if any(entry.chart for entry in entries if entry.figure is figure)]
     click.echo(f"drew figures {', '.join(drawn) or 'none'} in {time.perf_counter() - start:.0f} s")
     click.echo(f"wrote {index}")
     if not drawn:
@@ -110,8 +110,11 @@ def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[
     jobs = [(figure, runs) for figure in wanted for runs in all_runs]
     for figure, runs in (bar := tqdm(jobs, unit="figure", disable=None)):
         bar.set_postfix_str(f"{figure.number}, {runs.env.id}")
-        entry = Entry(figure, runs.env.id, figure.missing(runs))
+        entry = Entry(figure, runs.env.id)
         entries.append(entry)
+        if len(runs.by_algorithm) > len((runs := figure.chosen(runs)).by_algorithm):
+            entry.algorithm = runs.agents[0].facts["algorithm"]
+        entry.missing = figure.missing(runs)
         if entry.missing:
             if figure.sweep:
                 typed = RunDirectory(runs.paths[0]).read_config().get("command") or []

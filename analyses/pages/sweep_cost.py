@@ -8,13 +8,14 @@ import numpy as np
 
 from analyses.pages.figures import Figure, Runs
 from crlviz import envs
+from crlviz.algorithms import registry
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 SEEDS = "0-4"
 # Options of the training command that the sweep copies. It sets all others itself or does not need them.
-_KEPT_OPTIONS = ("--preset", "--width", "--batch-size", "--env-steps", "--eval-env", "--layout", "--set")
+_KEPT_OPTIONS = ("--preset", "--algorithm", "--width", "--batch-size", "--env-steps", "--eval-env", "--layout", "--set")
 _NEAR_PAIRS_SUFFIX = "_gen_1f2f3f"
 
 
@@ -29,9 +30,11 @@ def command(figure: Figure, runs: Runs, typed: Sequence[str]) -> str:
     import shlex
 
     kept = []
+    algorithms = figure.sweep.get("algorithm", runs.agents[0].facts["algorithm"]).split(",")
+    foreign = set(map(registry.section, registry.NAMES)) - set(map(registry.section, algorithms))
     for name, value in itertools.pairwise(typed):
-        is_network_setting = name == "--set" and value.startswith(("actor.", "critic."))
-        if name in _KEPT_OPTIONS and name.removeprefix("--") not in figure.sweep and not is_network_setting:
+        dropped = name == "--set" and value.partition(".")[0] in ("actor", "critic", *foreign)
+        if name in _KEPT_OPTIONS and name.removeprefix("--") not in figure.sweep and not dropped:
             kept += [name, value]
     env = runs.env.id
     if figure.maze and runs.env.maze is None:
@@ -40,15 +43,16 @@ def command(figure: Figure, runs: Runs, typed: Sequence[str]) -> str:
     env += _NEAR_PAIRS_SUFFIX if figure.near and _NEAR_PAIRS_SUFFIX not in env else ""
     values = _values(figure.sweep, runs.agents[0])
     swept = [text for name in figure.sweep for text in (f"--{name}", ",".join(map(str, values[name])))]
-    out = f"runs/figure{figure.number}"
+    out = f"runs/{figure.name}"
     return shlex.join(["crlviz", "sweep", env, *kept, *swept, "--seed", SEEDS, "--out", out])
 
 
 def hours(figure: Figure, runs: Runs, seconds: Sequence[float]) -> float:
     """Estimate the hours of a figure's sweep, with one cell after another.
 
-    Model: the seconds of a run are proportional to its environment steps, and linear in parameters times batch size.
-    The constant term covers collecting and calls. This is only a rough estimate.
+    Model: the seconds of a run are proportional to its environment steps, and linear in parameters times batch size,
+    for each algorithm by itself. The constant term covers collecting and calls. An algorithm that none of the runs has
+    is taken for as fast, at equal parameters, as that of the first run. This is only a rough estimate.
 
     Args:
       figure: a figure; its ``sweep`` gives the cells.
@@ -60,12 +64,17 @@ def hours(figure: Figure, runs: Runs, seconds: Sequence[float]) -> float:
     sizes = np.array([parameter_count(agent.params) * agent.config["batch_size"] for agent in runs.agents], float)
     baseline = runs.agents[0]
     trained_steps = np.array([agent.facts["env_steps"] for agent in runs.agents], float)
-    slope, constant = _fit_line(sizes, np.asarray(seconds, float) * baseline.facts["env_steps"] / trained_steps)
+    scaled = np.asarray(seconds, float) * baseline.facts["env_steps"] / trained_steps
+    names = np.array([agent.facts["algorithm"] for agent in runs.agents])
+    lines = {name: _fit_line(sizes[names == name], scaled[names == name]) for name in set(names.tolist())}
     axes = _values(figure.sweep, baseline)
     networks = 1 + len(axes.pop("ablate", ()))  # an ablated network costs as much as the full one
     first, _, last = SEEDS.partition("-")
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    one_seed = sum(slope * _size(baseline, cell) + constant for cell in cells)
+    one_seed = 0.0
+    for cell in cells:
+        slope, constant = lines.get(cell.get("algorithm"), lines[baseline.facts["algorithm"]])
+        one_seed += slope * _size(baseline, cell) + constant
     return float(networks * (int(last) - int(first) + 1) * one_seed / 3600)
 
 
@@ -81,21 +90,20 @@ def _fit_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def _values(sweep: Mapping[str, str], agent: "Agent") -> dict[str, list]:
-    """Parse the values of a sweep: integers, or names for ``ablate``. x2 means twice the value of the agent."""
+    """Parse the values of a sweep: integers, or names. x2 means twice the value of the agent."""
     result: dict[str, list] = {}
     for name, text in sweep.items():
         result[name] = text.split(",")
-        if name != "ablate":
+        if name not in ("ablate", "algorithm"):
             base = agent.facts[name.replace("critic-", "").replace("-", "_")]
             result[name] = [base * int(value[1:]) if value[0] == "x" else int(value) for value in result[name]]
     return result
 
 
-def _size(agent: "Agent", cell: Mapping[str, int]) -> float:
+def _size(agent: "Agent", cell: Mapping[str, Any]) -> float:
     """Parameters times batch size of a cell; settings that the cell lacks are those of the agent."""
     import dataclasses
 
-    from crlviz.algorithms import registry
     from crlviz.networks.residual import parameter_count
 
     def changed(network: str) -> Any:
@@ -104,5 +112,7 @@ def _size(agent: "Agent", cell: Mapping[str, int]) -> float:
         return dataclasses.replace(shape, depth=depth, width=cell.get("width", shape.width))
 
     own = agent.algorithm
-    algorithm = registry.build(own.name, own.config, changed("actor"), changed("critic"), own.sizes, gamma=1.0)
+    name = cell.get("algorithm", own.name)
+    settings = own.config if name == own.name else registry.of(name).Config()
+    algorithm = registry.build(name, settings, changed("actor"), changed("critic"), own.sizes, gamma=1.0)
     return parameter_count(algorithm.network_shapes) * cell.get("batch-size", agent.config["batch_size"])

@@ -22,6 +22,12 @@ _LARGEST = {"success": 1.0}  # largest possible difference of a score; unbounded
 _TOLERANCE = 0.1  # two networks count as equal if their parameters differ by less than this share
 
 
+def by_kind(dataset: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
+    """The runs of each task and algorithm, which are compared among each other alone."""
+    kinds = list(zip(dataset.env.values.tolist(), dataset.algorithm.values.tolist(), strict=True))
+    return {kind: dataset.isel(run=[own == kind for own in kinds]) for kind in dict.fromkeys(kinds)}
+
+
 def lines(dataset: xr.Dataset) -> dict[str, dict[Network, xr.Dataset]]:
     """The runs over depth at one width and over width at one depth, by network, smallest first.
 
@@ -29,7 +35,7 @@ def lines(dataset: xr.Dataset) -> dict[str, dict[Network, xr.Dataset]]:
     is the one with both lines, then the one with the most networks, then the largest.
 
     Args:
-      dataset: from ``analyses.sweeps.efficiency.compute``, of one task.
+      dataset: from ``analyses.sweeps.efficiency.compute``, of one task and algorithm.
 
     Returns:
       ``{"depth": {(4, 64): ..., (8, 64): ...}, "width": ...}``; a line with a single network is left out.
@@ -50,7 +56,7 @@ def _line(dataset: xr.Dataset, name: str) -> dict[Network, xr.Dataset]:
 
 
 def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
-    """Compare the gain from doubling depth with the gain from doubling width, task by task.
+    """Compare the gain from doubling depth with the gain from doubling width, for each task and algorithm.
 
     Both lines start at the network that they share. A deeper network is compared with a wider one:
 
@@ -66,16 +72,18 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
       metric: ``time_at_goal`` or ``success``.
 
     Returns:
-      One row for each task (``env``) and quantity held ``equal`` (updates, parameters or seconds). Columns: the mean
-      scores of the shared network (``base``), of the deeper (``depth``) and of the wider one (``width``); the
-      ``difference`` of the latter two with its ``low``, ``high`` and ``verdict`` from ``statistics.compare``, corrected
-      for the number of rows; ``deep`` and ``wide``, the two networks in words; the verdict in few ``words`` and in a
-      ``sentence``. Empty if no two lines share a network, or no pair is equal in anything.
+      One row for each task (``env``), ``algorithm`` and quantity held ``equal`` (updates, parameters or seconds).
+      Columns: the mean scores of the shared network (``base``), of the deeper (``depth``) and of the wider one
+      (``width``); the ``difference`` of the latter two with its ``low``, ``high`` and ``verdict`` from
+      ``statistics.compare``, corrected for the number of rows; ``deep`` and ``wide``, the two networks in words; the
+      verdict in few ``words`` and in a ``sentence``. Empty if no two lines share a network, or no pair is equal in
+      anything.
     """
-    tasks = {task: dataset.isel(run=dataset.env.values == task) for task in dict.fromkeys(dataset.env.values.tolist())}
-    pairs = [(task, equal, pair) for task, part in tasks.items() for equal, pair in _pairs(part).items()]
+    kinds = by_kind(dataset)
+    pairs = [(kind, equal, pair) for kind, part in kinds.items() for equal, pair in _pairs(part).items()]
+    several = [len({kind[k] for kind in kinds}) > 1 for k in (0, 1)]
     rows = []
-    for task, equal, (base, deep, wide, parts) in pairs:
+    for (task, algorithm), equal, (base, deep, wide, parts) in pairs:
         networks = (base, deep, wide)
         seconds = min(float(parts[network].train_seconds.max("evaluation").min()) for network in networks)
         scores = [
@@ -85,7 +93,8 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
             for network in networks
         ]
         comparison = statistics.compare(scores[1], scores[2], len(pairs), _LARGEST.get(metric, math.inf))
-        row = {"env": task, "equal": equal} | dict(zip(("base", "depth", "width"), map(np.mean, scores), strict=True))
+        row = {"env": task, "algorithm": algorithm, "equal": equal}
+        row |= dict(zip(("base", "depth", "width"), map(np.mean, scores), strict=True))
         row |= {name: getattr(comparison, name) for name in ("difference", "low", "high", "verdict")}
         row["deep"], row["wide"] = (f"depth {depth}, width {width}" for depth, width in (deep, wide))
         measured = _measured(row, metric, networks, [float(parts[n].parameters.mean()) for n in networks], seconds)
@@ -93,7 +102,8 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
         verdict = comparison.words(
             "deeper is better: depth minus width", "wider is better: depth minus width", number_format
         )
-        prefix = f"{task}: " if len(tasks) > 1 else ""
+        named = [name for name, varies in zip((task, algorithm), several, strict=True) if varies]
+        prefix = f"{', '.join(named)}: " if named else ""
         row["words"] = comparison.brief("deeper is better", "wider is better")
         rows.append(row | {"sentence": f"{prefix}{measured}: {verdict}."})
     return pd.DataFrame(rows)
@@ -102,23 +112,21 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
 def claim(compared: pd.DataFrame) -> str:
     """The verdicts of ``compare`` in one sentence; empty if it has no rows.
 
-    Which is better, at what equal cost, and in how many of the tasks if there are several.
+    Which is better, at what equal cost, and in how many of the tasks (and algorithms) if there are several.
     """
     if not len(compared):
         return ""
-    tasks, parts = compared.env.nunique(), []
+    kinds, parts = len(compared[["env", "algorithm"]].drop_duplicates()), []
+    of = f"{kinds} tasks" if compared.algorithm.nunique() == 1 else f"{kinds} pairs of task and algorithm"
     for words, rows in compared.groupby("words", sort=False):
-        at = [f"{equal}{_in_tasks(len(part), tasks)}" for equal, part in rows.groupby("equal", sort=False)]
+        counts = rows.groupby("equal", sort=False).size().items()
+        at = [f"{equal}" + f" ({number} of {of})" * (kinds > 1) for equal, number in counts]
         said = {"no difference found": "no difference between depth and width found"}.get(str(words), str(words))
         said, _, rest = said.partition(": ")
         listed = ", ".join(at[:-1]) + " and " * (len(at) > 1) + at[-1]
         parts.append(f"{said} at equal {listed}" + f": {rest}" * bool(rest))
     sentence = "; ".join(parts)
     return sentence[0].upper() + sentence[1:]
-
-
-def _in_tasks(number: int, tasks: int) -> str:
-    return "" if tasks == 1 else f" ({number} of {tasks} tasks)"
 
 
 def _pairs(dataset: xr.Dataset) -> dict[str, tuple[Network, Network, Network, dict[Network, xr.Dataset]]]:

@@ -1,4 +1,4 @@
-"""What do depth and width buy, and what do they cost? (paper figure 4)"""
+"""What do depth and width buy, and what do they cost, each algorithm for itself? (paper figure 4)"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ import xarray as xr
 
 from analyses.common import claims, outputs, runs
 from analyses.common.runs import LAST, METRICS, table
-from analyses.sweeps import depth_vs_width
+from analyses.sweeps import by_algorithm, depth_vs_width
 from analyses.sweeps.scaling_panels import styles
 from crlviz import charts
 from crlviz.options import check_choice
@@ -34,9 +34,10 @@ NEEDS = (
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
-    """Scores and costs (``runs.compute``) of the runs at paths that differ in depth, width and training time alone."""
-    shapes = "depth", "width", "trained"
-    return runs.relabel(runs.vary(runs.collect(paths), *shapes), *shapes)
+    """Scores and costs (``runs.compute``) of runs that differ in algorithm, shape and training time alone."""
+    dataset, shapes = runs.collect(paths), ("depth", "width", "trained")
+    names = ("algorithm", *shapes) if by_algorithm.several(dataset) else shapes
+    return runs.relabel(runs.vary(dataset, *names), *names)
 
 
 def pareto(costs: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -79,14 +80,29 @@ def plot(
     clouds = [panels(part, metric=metric, costs=known, size=size) for part in parts]
     if len(tasks) > 1:
         clouds = [cloud.properties(title=task) for cloud, task in zip(clouds, tasks, strict=True)]
-    first = [_differences(compared, metric, 2.1 * size)] if len(compared) else []
+    first = [_differences(_of_widths(compared), metric, 2.1 * size)] if len(compared) else []
+    if len(gained := _gains(dataset, metric)):
+        first.append(_differences(_of_algorithms(gained), metric, 2.1 * size))
     picture = alt.vconcat(*first, *clouds, spacing=34)
     return charts.claimed(
         picture.resolve_scale(color="independent", shape="independent", strokeDash="independent"),
-        depth_vs_width.claim(compared) or _best(dataset, metric),
+        _claim(compared, gained) or _best(dataset, metric),
         f"{', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' * (len(tasks) > 3)}; {runs.seeds(dataset)}",
         how_to_read(dataset, metric),
     )
+
+
+def _gains(dataset: xr.Dataset, metric: str) -> pd.DataFrame:
+    """What depth gained each algorithm, if there are several; without rows if there is one."""
+    return by_algorithm.gains(dataset, metric) if by_algorithm.several(dataset) else pd.DataFrame()
+
+
+def _claim(compared: pd.DataFrame, gained: pd.DataFrame) -> str:
+    """The verdicts in words; those on algorithms go before those on width."""
+    if not len(gained):
+        return depth_vs_width.claim(compared)
+    parts = {equal: by_algorithm.gains_claim(gained, equal) for equal in ("updates", "seconds")}
+    return " ".join(f"At equal {equal}: {part}." for equal, part in parts.items() if part)
 
 
 def _best(dataset: xr.Dataset, metric: str) -> str:
@@ -99,11 +115,13 @@ def _best(dataset: xr.Dataset, metric: str) -> str:
 def how_to_read(dataset: xr.Dataset, metric: str) -> str:
     """The explanation of the picture, with every comparison in full."""
     compared = depth_vs_width.compare(dataset, metric)
-    notes = ["First: the score of the deeper network minus that of the wider one, with the interval that decides."]
-    notes += compared.sentence.tolist() if len(compared) else [NEEDS]
+    gained = _gains(dataset, metric)
+    notes = ["First: the score of one network minus that of another, with the interval that decides."]
+    notes += compared.sentence.tolist() if len(compared) else [NEEDS] * (not len(gained))
+    notes += gained.sentence.tolist() if len(gained) else []
     notes.append(f"Below: each network's score, the mean of its last {LAST} evaluations, against what it cost.")
     notes.append("A ring marks the Pareto front of these means: what was measured, and no claim of a difference.")
-    notes += filter(None, [runs.shares(dataset), runs.stalls(dataset)])
+    notes += filter(None, [dataset.attrs.get("settings"), runs.shares(dataset), runs.stalls(dataset)])
     if dataset.flops_per_update.isnull().all():
         notes.append("FLOPs are left out: these runs were trained before config.json recorded them.")
     return " ".join(notes)
@@ -141,15 +159,17 @@ def _panel(
     color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)
     shape = alt.Shape("group:N", sort=order, scale=style["shape"], legend=legend)
     swept = []
-    for name, line in depth_vs_width.lines(dataset).items():
-        for part in line.values():
-            rows = groups[groups.group.isin(part.group.values)]
-            swept += [{"line": _LINES[name], cost: row[cost], "value": row["value"]} for _, row in rows.iterrows()]
+    for (_, algorithm), own in depth_vs_width.by_kind(dataset).items():
+        for name, line in depth_vs_width.lines(own).items():
+            for part in line.values():
+                rows = groups[groups.group.isin(part.group.values)]
+                of = {"line": _LINES[name], "algorithm": algorithm}
+                swept += [of | {cost: row[cost], "value": row["value"]} for _, row in rows.iterrows()]
     layers: list[alt.Chart] = []
     if swept:
         dash = alt.StrokeDash("line:N", scale=_LINE_STYLE, legend=alt.Legend(title=None))
         lines = alt.Chart(pd.DataFrame(swept)).mark_line(color=charts.ink(0.55), strokeWidth=1.3)
-        layers.append(lines.encode(x=x, y=y, strokeDash=dash))
+        layers.append(lines.encode(x=x, y=y, strokeDash=dash, detail="algorithm:N"))
     points = groups[["group", cost, "value", "values"]]
     layers += charts.seed_marks(points, y, x=x, color=color, shape=shape, tooltip=["group:N", "value:Q", f"{cost}:Q"])
     ringed = groups[pareto(groups[cost], groups["value"])][[cost, "value"]]
@@ -159,21 +179,36 @@ def _panel(
     return charts.layers(*layers).properties(width=size, height=200, title=title)
 
 
-def _differences(compared: pd.DataFrame, metric: str, size: float) -> alt.LayerChart | alt.FacetChart:
-    """The score of the deeper network minus that of the wider one, with the interval that decides the verdict."""
-    several = compared.env.nunique() > 1
-    names = [f"equal {row.equal}" + f"\n{row.env}" * several for row in compared.itertuples()]
+def _of_widths(compared: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``depth_vs_width.compare`` for ``_differences``."""
+    several = [name for name in ("env", "algorithm") if compared[name].nunique() > 1]
+    names = ["\n".join([f"equal {row['equal']}", *(row[name] for name in several)]) for _, row in compared.iterrows()]
     networks = compared.deep + " against " + compared.wide
-    data = compared[["difference", "low", "high", "words"]].assign(name=names, networks=networks)
+    return compared.assign(name=names, networks=networks, ends="wider is higher", title="Deeper minus wider")
+
+
+def _of_algorithms(gained: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``by_algorithm.gains`` for ``_differences``."""
+    several = gained.env.nunique() > 1
+    names = [f"{row.algorithm}, equal {row.equal}" + f"\n{row.env}" * several for row in gained.itertuples()]
+    networks = [f"depth {row.deep} against depth {row.shallow}" for row in gained.itertuples()]
+    title = "Deeper minus shallower, each algorithm for itself"
+    return gained.assign(name=names, networks=networks, ends="shallower is higher", title=title)
+
+
+def _differences(rows: pd.DataFrame, metric: str, size: float) -> alt.LayerChart | alt.FacetChart:
+    """The score of the deeper network minus that of another, with the interval that decides the verdict."""
+    data = rows[["name", "networks", "difference", "low", "high", "words"]]
     axis = alt.Axis(labelLimit=0, labelExpr="split(datum.value, '\\n')", ticks=False, domain=False)
+    names = data.name.tolist()
     y = alt.Y("name:N", sort=names, title=None, axis=axis, scale=alt.Scale(domain=names))
-    measured = compared[["difference", "low", "high"]].to_numpy(float)
+    measured = rows[["difference", "low", "high"]].to_numpy(float)
     most = 1.05 * float(np.nanmax(np.abs(measured))) or 1.0
     words = METRICS[metric].replace(" ", "\u00a0")
     form = "datum.value == 0 ? '0' : format(datum.value, '+.3~g')"
     x = alt.X(
         "difference:Q",
-        title=f"\u2190 wider is higher\u2003\u2003{words}\u2003\u2003deeper is higher \u2192",
+        title=f"\u2190 {rows.ends[0]}\u2003\u2003{words}\u2003\u2003deeper is higher \u2192",
         scale=alt.Scale(domain=[-most, most], nice=False),
         axis=alt.Axis(tickCount=5, labelExpr=form, titlePadding=8),
     )
@@ -183,7 +218,7 @@ def _differences(compared: pd.DataFrame, metric: str, size: float) -> alt.LayerC
     at_right = alt.Chart(data).encode(x=alt.value("width"), y=y)
     bold = at_right.mark_text(align="left", baseline="bottom", dx=14, dy=-1, fontWeight="bold")
     gray = at_right.mark_text(align="left", baseline="top", dx=14, dy=2, color=charts.ink(0.7))
-    title = "Deeper minus wider" + ", with the 95 % interval" * bool(np.isfinite(compared.low).any())
+    title = rows.title[0] + ", with the 95 % interval" * bool(np.isfinite(rows.low).any())
     return charts.layers(
         zero,
         known.encode(x=alt.X("low:Q"), x2="high:Q", y=y),
@@ -208,8 +243,9 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str) -> None:
     outputs.check(out)
     dataset = compute(paths)
     compared = depth_vs_width.compare(dataset, metric)
-    notes = filter(None, [runs.shares(dataset), runs.stalls(dataset)])
-    click.echo("\n".join([*(compared.sentence if len(compared) else [NEEDS]), *notes]))
+    notes = filter(None, [dataset.attrs["settings"], runs.shares(dataset), runs.stalls(dataset)])
+    said = [*compared.get("sentence", ()), *_gains(dataset, metric).get("sentence", ())]
+    click.echo("\n".join([*(said or [NEEDS]), *notes]))
     dataset = dataset.assign_attrs({charts.HELP: how_to_read(dataset, metric)})
     outputs.write(out, dataset, lambda: plot(dataset, metric=metric))
 

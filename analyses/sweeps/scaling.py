@@ -12,8 +12,8 @@ import xarray as xr
 
 from analyses.common import claims, outputs, runs
 from analyses.common.runs import LAST, METRICS, vary
-from analyses.sweeps import results_table
-from analyses.sweeps.scaling_panels import AXES, PANELS, by_value, curves, missing, panels, styles
+from analyses.sweeps import by_algorithm, results_table
+from analyses.sweeps.scaling_panels import ALGORITHMS, AXES, PANELS, by_value, curves, missing, panels, styles
 from crlviz import charts, statistics
 from crlviz.checkpoints import atomic_files
 from crlviz.options import Command, check_choice
@@ -51,7 +51,12 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", x_axis: str = "en
                 picture.title.subtitle = [task]
             drawn.setdefault(name, []).append(picture)
     # A row for each panel, the tasks side by side; panels of fewer tasks fill the rows.
-    picture = charts.row(*itertools.chain(*drawn.values()), columns=min(max(2, len(tasks)), _TASKS))
+    wide = list(itertools.chain(*(drawn.pop(name) for name in list(drawn) if name in PANELS and PANELS[name].wide)))
+    rows = []
+    if drawn:
+        rows = [charts.row(*itertools.chain(*drawn.values()), columns=min(max(2, len(tasks)), _TASKS))]
+        rows[0] = rows[0].resolve_scale(color="independent", shape="independent", strokeDash="independent")
+    picture = alt.vconcat(*rows, *wide, spacing=34) if wide else rows[0]
     picture = picture.resolve_scale(color="independent", shape="independent", strokeDash="independent")
     note = f"{', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' * (len(tasks) > 3)}; {runs.seeds(dataset)}"
     return charts.claimed(picture, claim(dataset, metric), note, how_to_read(dataset))
@@ -59,6 +64,8 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", x_axis: str = "en
 
 def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
     """What depth did to the final score, in words; for several tasks, in how many of them."""
+    if by_algorithm.several(dataset) and len(rows := by_algorithm.gains(dataset, metric, ("updates",))):
+        return by_algorithm.gains_claim(rows)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     results: dict[int, int] = {}
     for task in tasks:
@@ -97,7 +104,7 @@ def how_to_read(dataset: xr.Dataset) -> str:
     ]
     lacking = [panel.title for panel in missing(dataset)]
     notes += [f"These runs do not differ in what other panels show: {'; '.join(lacking)}."] * bool(lacking)
-    notes += filter(None, [runs.stalls(dataset)])
+    notes += filter(None, [dataset.attrs.get("settings"), runs.stalls(dataset)])
     return " ".join(notes)
 
 
@@ -121,7 +128,9 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, x_axis: str
     dataset = compute(paths)
     table = results_table.table(dataset)
     click.echo(results_table.markdown(table))
-    for note in filter(None, [runs.stalls(dataset)]):
+    for row in by_algorithm.gains(dataset, metric).itertuples() if dataset.attrs["settings"] else ():
+        click.echo(row.sentence)
+    for note in filter(None, [dataset.attrs["settings"], runs.stalls(dataset)]):
         click.echo(note)
     for panel in missing(dataset):
         click.echo(f"Not drawn: {panel.title}; its runs: {panel.command}")
@@ -133,4 +142,16 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, x_axis: str
     outputs.write(out, dataset, lambda: plot(dataset, metric=metric, x_axis=x_axis), tables)
 
 
-__all__ = ["AXES", "LAST", "PANELS", "command", "compute", "curves", "missing", "panels", "plot", "styles"]
+__all__ = [
+    "ALGORITHMS",
+    "AXES",
+    "LAST",
+    "PANELS",
+    "command",
+    "compute",
+    "curves",
+    "missing",
+    "panels",
+    "plot",
+    "styles",
+]

@@ -11,13 +11,15 @@ import xarray as xr
 
 from analyses.common import claims, runs
 from analyses.common.runs import METRICS, vary
+from analyses.sweeps import algorithm_panels
 from crlviz import charts, datasets
 
+ALGORITHMS = "crl,sac,sac+her,td3+her,gcsl,gcbc"  # of the paper's figures 12 and 13
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
 _COLORS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of lines that are not depths
 _WIDTH, _HEIGHT = 330, 240  # pixels of a panel
 _LINES = 3  # of a panel's title, so that those of a row align
-_SHAPES = ("circle", "square", "triangle-up", "diamond")
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right")
 
 
 def curves(
@@ -77,7 +79,7 @@ def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     depths = [int(dataset.depth.values[dataset.group.values == group][0]) for group in order]
     nth = [depths[:index].count(depth) for index, depth in enumerate(depths)]
-    dashes = (charts.SOLID, [7, 3], [2, 3], [9, 3, 2, 3])
+    dashes = (charts.SOLID, [7, 3], [2, 3], [9, 3, 2, 3], [12, 3], [4, 2], [1, 4], [9, 2, 2, 2, 2, 2])
     return {
         "color": alt.Scale(domain=order, range=[charts.depth_color(depth) for depth in depths]),
         "dash": alt.Scale(domain=order, range=[dashes[n % len(dashes)] for n in nth]),
@@ -94,12 +96,16 @@ class Panel:
       factors: of ``runs.FACTORS``: the factors in which its runs differ, with two values or more each.
       draw: draws it, from the Dataset of those runs of one task, a key of ``METRICS`` and a key of ``AXES``.
       options: options of the sweep that makes such runs.
+      also: further factors in which its runs may differ.
+      wide: whether it takes a row of its own.
     """
 
     title: str
     factors: tuple[str, ...]
     draw: Callable[[xr.Dataset, str, str], alt.TopLevelMixin]
     options: str
+    also: tuple[str, ...] = ()
+    wide: bool = False
 
     @property
     def needs(self) -> str:
@@ -119,7 +125,7 @@ def panels(
     """Draw the panels that the runs of one task support, by their names in ``PANELS``."""
     drawn = {}
     for name, panel in PANELS.items():
-        part = vary(dataset, *panel.factors)
+        part = vary(dataset, *panel.factors, *panel.also)
         values = list(zip(*(part[factor].values.tolist() for factor in panel.factors), strict=True))
         most = max(len(set(column)) for column in zip(*values, strict=True))
         # With two factors, there must be more combinations than values of either: both vary, not only jointly.
@@ -156,8 +162,13 @@ def by_value(part: xr.Dataset, name: str, metric: str, values: str = "") -> dict
 
 def _said(part: xr.Dataset, scores: dict[str, list[float]], metric: str, where: str = "", looks: int = 1) -> str:
     """The title of a panel: its claim, corrected for the number of panels and tasks, and of ``looks`` in the panel."""
-    tasks = len(str(part.attrs["env"]).split(", "))
-    return claims.of_metric(scores, metric, len(PANELS) * tasks * looks, where)
+    algorithm = f"{part.algorithm.values[0]}: " * bool(part.attrs.get("settings"))  # one of several
+    return algorithm + claims.of_metric(scores, metric, _looks(part) * looks, where)
+
+
+def _looks(part: xr.Dataset) -> int:
+    """The number of panels in a picture, which each make a claim: those of each task."""
+    return len(PANELS) * len(str(part.attrs["env"]).split(", "))
 
 
 def _curves(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
@@ -200,6 +211,15 @@ def _ablations(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
 def _batches(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
     scores, where = _deepest(part, "batch_size", metric)
     return _over(part, metric, "batch_size", "depth", _said(part, scores, metric, where))
+
+
+def _algorithms(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
+    # The verdicts of the picture's own title, so corrected for the tasks and not for the other panels.
+    return algorithm_panels.over_depth(part, metric, len(str(part.attrs["env"]).split(", ")))
+
+
+def _algorithm_curves(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
+    return algorithm_panels.curves(part, metric, x_axis, AXES[x_axis], _looks(part))
 
 
 def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.TopLevelMixin:
@@ -295,7 +315,22 @@ PANELS = {
         _grid,
         "--actor-depth 4,16 --critic-depth 4,16",
     ),
+    "algorithm_curves": Panel(
+        "learning curves of several algorithms (figure 12)",
+        ("algorithm",),
+        _algorithm_curves,
+        f"--algorithm {ALGORITHMS}",
+        also=("depth",),
+        wide=True,
+    ),
+    "algorithms": Panel(
+        "final score by depth of several algorithms (figure 13)",
+        ("algorithm", "depth"),
+        _algorithms,
+        f"--algorithm {ALGORITHMS} --depth 4,16",
+        wide=True,
+    ),
 }
 
 
-__all__ = ["AXES", "PANELS", "Panel", "by_value", "curves", "missing", "panels", "styles"]
+__all__ = ["ALGORITHMS", "AXES", "PANELS", "Panel", "by_value", "curves", "missing", "panels", "styles"]

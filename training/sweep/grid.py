@@ -17,8 +17,14 @@ from crlviz.options import read_values
 from training import config as configs
 from training.config import TrainConfig, from_options
 
-# For each value of --ablate, the field of the actor and critic configs that it sets (paper figures 5 and 16).
-ABLATIONS = {"residual": ("residual", "false"), "layer-norm": ("layer_norm", "false"), "swish": ("activation", "relu")}
+# For each value of --ablate, its name in a run's name, and the fields of the actor and critic configs that it sets
+# (paper figures 5 and 16, table 2).
+ABLATIONS = {
+    "residual": ("no-residual", "residual=false"),
+    "layer-norm": ("no-layer-norm", "layer_norm=false"),
+    "swish": ("no-swish", "activation=relu"),
+    "hyperspherical": ("hyperspherical", "layer_norm=false", "sphere=true"),
+}
 _PAIRS = "max_pair_distance"
 
 
@@ -113,7 +119,7 @@ def grid(
       options: options of ``crlviz train`` by name. Values are separated by commas; 0-4 means 0,1,2,3,4; None means not
         given. ``max_pair_distance`` also takes ``none``: train on all pairs.
       settings: ``NAME=VALUE[,VALUE...]``. One of an algorithm's own applies to the cells with that algorithm.
-      ablate: keys of ``ABLATIONS``, separated by commas. Each is removed in turn; the full network is always included.
+      ablate: keys of ``ABLATIONS``, separated by commas. Each is changed in turn; the full network is always included.
       preset: name of the preset to start from.
       layout: file with a custom maze.
 
@@ -197,10 +203,10 @@ def _flag(name: str) -> str:
 
 
 def _without(part: str) -> list[str]:
-    """Values of ``--set`` that remove a part of actor and critic; none for an empty name."""
+    """Values of ``--set`` that change a part of actor and critic; none for an empty name."""
     if part and part not in ABLATIONS:
         raise UsageError(f"--ablate takes {', '.join(ABLATIONS)}, not {part!r}")
-    return [f"{network}.{'='.join(ABLATIONS[part])}" for network in ("actor", "critic") if part]
+    return [f"{network}.{field}" for network in ("actor", "critic") if part for field in ABLATIONS[part][1:]]
 
 
 def _cells(text: str) -> int:
@@ -222,7 +228,7 @@ def _kind(config: TrainConfig, default: TrainConfig, varied: Mapping[str, str], 
     if pair_distance != "none":
         parts.append(f"pairs{pair_distance}")
     if varied.get("ablate"):
-        parts.append(f"no-{varied['ablate']}")
+        parts.append(ABLATIONS[varied["ablate"]][0])
     named = (
         "env",
         "algorithm",

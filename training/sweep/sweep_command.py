@@ -215,7 +215,10 @@ def _default_jobs() -> int:
 @click.option("--env-steps", help="Total steps, over all environments.")
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--max-pair-distance", help="Train on start-goal pairs at most this many cells apart; none: all.")
-@click.option("--ablate", help="Also train without each of: residual, layer-norm, swish (replaced by ReLU).")
+@click.option(
+    "--ablate",
+    help="Also train without each of residual, layer-norm, swish (ReLU for it); hyperspherical: it for LayerNorm.",
+)
 @click.option("--layout", type=click.Path(path_type=Path), help="Custom maze, for ENV point_maze.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE[,VALUE...]", help="Any other setting.")
 @click.option(

@@ -135,7 +135,7 @@ def test_arguments_of_a_cell_train_its_config(monkeypatch):
         ({"batch_size": "1"}, "needs at least 2"),
         ({"max_pair_distance": "all"}, "--max-pair-distance takes whole numbers of cells or none"),
         ({"max_pair_distance": "9"}, "cells of this maze are 1 to 6 apart"),
-        ({"ablate": "dropout"}, "--ablate takes residual, layer-norm, swish, not 'dropout'"),
+        ({"ablate": "dropout"}, "--ablate takes residual, layer-norm, swish, hyperspherical, not 'dropout'"),
         ({"env": "point_nowhere"}, "no environment is called"),
         ({"settings": ["gamma"]}, "--set takes NAME=VALUE"),
         ({"eval_env": "nowhere"}, "no environment is called 'nowhere'"),
