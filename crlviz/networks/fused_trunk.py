@@ -230,7 +230,8 @@ def _backward(how: FusedTrunk, width: int, of: Any, saved: Any, *, learned: bool
 
         def through_norm(g: jax.Array, normal: jax.Array, inverse: jax.Array, *vectors: Any, number: Any) -> jax.Array:
             """The gradient of what LayerNorm normalizes, from that of Swish's result; ``number`` of the layer."""
-            gradients = _through_norm(g, normal, inverse, *vectors, width)
+            scale, shift = vectors
+            gradients = _through_norm(g, normal, inverse, scale, shift, width)
             if learned:
                 for which, values in enumerate(gradients):
                     sums[which, number, program, :] = values.sum(0)
