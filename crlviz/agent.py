@@ -124,9 +124,8 @@ class Agent:
 
     def __repr__(self) -> str:
         named = self.facts
-        shape = f"depth {named['depth']}, width {named['width']}"
         trained = f"{self.env_steps:,} environment steps, seed {named['seed']}"
-        return f"Agent({named['env']}, {shape}, {trained}, from {self.source})"
+        return f"Agent({named['env']}, depth {named['depth']}, width {named['width']}, {trained}, from {self.source})"
 
     @jax_config.with_fixed_settings
     def act(self, observation: Any, key: jax.Array | None = None) -> jax.Array:
