@@ -106,7 +106,8 @@ def _title(dataset: xr.Dataset) -> alt.TitleParams:
     fixed = dataset.geodesic.dims[0]
     action = "the policy's action" if dataset.attrs["action"] == "policy" else "action zero"
     notes = [
-        f"With {action}; Q is 0 at the goal. Rank correlation: Spearman's, of Q and minus the distance to the {fixed}."
+        f"{dataset.q.attrs['long_name']}, with {action}.",
+        f"Rank correlation: Spearman's, of Q and minus the distance to the {fixed}.",
     ]
     if "visits" in dataset:
         notes.append(f"White outline: where {COVERAGE_EPISODES} training episodes of this policy went.")
