@@ -124,7 +124,7 @@ def test_hyperspherical_networks_stay_on_the_sphere(name):
 @each
 @pytest.mark.parametrize("depth", [4, 64])
 def test_depth_adds_layers_and_cost(name, depth):
-    shallow, deep = (built(name, depth * times).cost(COUNT) for times in (1, 2))
+    shallow, deep = (built(name, depth * times, 64).cost(COUNT) for times in (1, 2))
     assert 1.3 < deep["parameters"] / shallow["parameters"] < 2
     assert 1.3 < deep["flops_per_update"] / shallow["flops_per_update"] < 2
 
