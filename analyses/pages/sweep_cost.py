@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SEEDS = "0-4"
 # Options of the training command that the sweep copies. It sets all others itself or does not need them.
-_KEPT_OPTIONS = ("--preset", "--width", "--batch-size", "--env-steps", "--eval-env", "--layout", "--set")
+_KEPT_OPTIONS = ("--preset", "--algorithm", "--width", "--batch-size", "--env-steps", "--eval-env", "--layout", "--set")
 _NEAR_PAIRS_SUFFIX = "_gen_1f2f3f"
 
 

@@ -53,7 +53,7 @@ class ActionChoice:
         chosen = jax.random.categorical(choice_key, q / self.temperature, axis=0) if self.temperature else q.argmax(0)
         return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0]
 
-    def check(self, kind: type, where: str) -> None:
+    def check(self, kind: Any, where: str) -> None:
         """Check that a class of algorithms has what the rule needs. ``where`` says whose it is, for the message.
 
         Raises:

@@ -34,14 +34,31 @@ def _of_random_actions():
     return float(jnp.mean(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), EPISODES))))
 
 
+def _successes(config, folder):
+    """The success of each evaluation of a training."""
+    run = train(config, folder / "run", progress=False)
+    with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
+        return [float(row["success"]) for row in csv.DictReader(file)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in registry.NAMES if name not in UNSURE])
 def test_it_learns(name, tmp_path):
-    config = configs.from_options(ENV, "laptop", {"algorithm": name})
-    run = train(config, tmp_path / "run", progress=False)
-    with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
-        success = [float(row["success"]) for row in csv.DictReader(file)]
+    success = _successes(configs.from_options(ENV, "laptop", {"algorithm": name}), tmp_path)
     chance = _of_random_actions()
     assert 0.15 < chance < 0.3  # the nearest goals are met by chance
     assert success[0] < 0.1
     assert np.mean(success[-5:]) > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [4, 64])
+def test_hyperspherical_networks_learn_without_layer_norm(depth, tmp_path):
+    """A training that diverges stops with an error. Depth 64 takes a third of the steps."""
+    settings = [
+        f"{network}.{setting}" for network in ("actor", "critic") for setting in ("sphere=true", "layer_norm=false")
+    ]
+    settings += ["env_steps=600000", "evaluations=4"] if depth == 64 else []
+    success = _successes(configs.from_options(ENV, "laptop", {"depth": depth}, settings), tmp_path)
+    assert success[0] < 0.1
+    assert np.mean(success[-2:]) > 0.6

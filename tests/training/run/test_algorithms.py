@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import crlviz
 from crlviz.algorithms import registry
@@ -103,9 +104,27 @@ def test_what_is_trained_and_what_a_checkpoint_holds_are_parts_of_the_learner(na
 
 
 @each
+def test_hyperspherical_networks_stay_on_the_sphere(name):
+    """Each step ends with unit weights in every hidden layer of what acts and values, and a skipped one as it began."""
+    network = NetworkConfig(4, 8, layer_norm=False, sphere=True)
+    algorithm = registry.build(name, registry.of(name).Config(), network, network, SIZES, gamma=0.9)
+    learner = jax.jit(algorithm.init)(jax.random.key(0))
+    gradients, _ = jax.eval_shape(algorithm.gradients, learner, jax.random.key(1), batch_of(algorithm))
+    gradients = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(2), leaf.shape), gradients)
+    step = jax.jit(algorithm.step)
+    for skip in (False, True):
+        before, learner = learner, step(learner, gradients, skip)
+        for path, kernel in flatten_dict(algorithm.networks(learner), sep="/").items():
+            if path.endswith("dense/kernel"):
+                np.testing.assert_allclose(jnp.linalg.norm(kernel, axis=-2), 1, rtol=1e-6)
+    for old, new in zip(*map(jax.tree.leaves, (before, learner)), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@each
 @pytest.mark.parametrize("depth", [4, 64])
 def test_depth_adds_layers_and_cost(name, depth):
-    shallow, deep = (built(name, depth * times).cost(COUNT) for times in (1, 2))
+    shallow, deep = (built(name, depth * times, 64).cost(COUNT) for times in (1, 2))
     assert 1.3 < deep["parameters"] / shallow["parameters"] < 2
     assert 1.3 < deep["flops_per_update"] / shallow["flops_per_update"] < 2
 
