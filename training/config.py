@@ -170,6 +170,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "crl.temperature_learning_rate": 1e-3,
         "sac.initial_temperature": 0.1,
         "sac.temperature_learning_rate": 1e-3,
+        "td3.explore_noise": 0.8,
+        "td3.noise_bound": 1.0,
         "num_envs": 64,
         "unroll": 150,
         "updates": 32,
