@@ -124,7 +124,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "behavior.png",
             "One hard episode, and what agents do in all",
             f"crlviz behavior {SEEDS} --out behavior.png",
-            "The episode whose goal is farthest from its start, in frames and from above, a row a depth; then the share "
+            "The episode whose goal is farthest from its start, in frames and from above, a row a depth; the share "
             "of each named behavior. The title claims a difference only where the seeds tell the depths apart; then "
             "panels show what else changes.",
         ),
