@@ -100,16 +100,26 @@ def command(
             by_episode = {label: shown[label] for row in range(episodes) for label in list(shown)[row::episodes]}
             replay_page.write(path, agents[0].eval_env, by_episode, columns=min(len(agents), _MOST_COLUMNS))
         else:
-            panels = [
-                video.Panel(caption, agents[index // episodes].eval_env, episode)
-                for index, (caption, episode) in enumerate(split_episodes(runs).items())
-            ]
-            if path.suffix == film_strip.ENDING:
-                renderer = film_strip.write(path, panels, size=pixels, camera=camera)
-            else:
-                rows = [panels[row::episodes] for row in range(episodes)]
-                renderer = video.write(path, rows, size=pixels, fps=fps, camera=camera)
-        click.echo(f"wrote {path}" + (f", drawn by {renderer}" if renderer else ""))
+            renderer = f", drawn by {_film(path, agents, runs, pixels, fps, camera)}"
+        click.echo(f"wrote {path}{renderer}")
+
+
+def _film(
+    path: Path, agents: Any, runs: Mapping[str, Any], size: tuple[int, int], fps: float | None, camera: str
+) -> str:
+    """Write a video or a strip of frames, a column or a row for each agent; returns the renderer's name."""
+    from crlviz.rendering import film_strip, video
+
+    shown = split_episodes(runs)
+    episodes = len(shown) // len(agents)
+    panels = [
+        video.Panel(caption, agents[index // episodes].eval_env, episode)
+        for index, (caption, episode) in enumerate(shown.items())
+    ]
+    if path.suffix == film_strip.ENDING:
+        return film_strip.write(path, panels, size=size, camera=camera)
+    rows = [panels[row::episodes] for row in range(episodes)]
+    return video.write(path, rows, size=size, fps=fps, camera=camera)
 
 
 def split_episodes(runs: Mapping[str, Any]) -> dict[str, Any]:
