@@ -37,6 +37,11 @@ _NAMES = {
     "jaxgcrl.utils.config RunConfig": "fields",
     "jaxgcrl.agents.crl.crl CRL": "fields",
 }
+# Packages whose names a run of another learner holds, and what to say of it.
+_OTHERS = {
+    "jaxgcrl.agents.": "a run of another learner than contrastive RL, which is not imported",
+    "brax.training.": "parameters of brax's SAC, TD3 or PPO, which are not imported",
+}
 
 
 class _Refused(Exception):
@@ -168,7 +173,9 @@ class _Machine:
     def name(self, module: Any, attribute: Any) -> None:
         name = f"{_expect(str, module)} {_expect(str, attribute)}"
         if name not in _NAMES:
-            raise _Refused(f"it names {name.replace(' ', '.')[:80]!r}, which is neither an array nor settings")
+            other = next((words for start, words in _OTHERS.items() if name.startswith(start)), "")
+            what = f"so it is {other}" if other else "which is neither an array nor settings"
+            raise _Refused(f"it names {name.replace(' ', '.')[:80]!r}, {what}")
         self.stack.append(_Name(name, _NAMES[name]))
 
     def reduce(self) -> None:

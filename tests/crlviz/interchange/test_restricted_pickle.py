@@ -156,3 +156,21 @@ def test_moderate_sharing_is_read(tmp_path):
     shape = (3, 4)
     value = {"a": [shape] * 1000, "b": {"c": shape}}
     assert _read(tmp_path, value) == value
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        ("jaxgcrl.agents.sac.sac", "SAC", "a run of another learner than contrastive RL"),
+        ("jaxgcrl.agents.td3.td3", "TD3", "a run of another learner than contrastive RL"),
+        ("brax.training.acme.running_statistics", "RunningStatisticsState", "brax's SAC, TD3 or PPO"),
+        ("somebody.else", "SAC", "neither an array nor settings"),
+    ],
+)
+def test_runs_of_other_learners_are_refused_in_a_sentence(tmp_path, module, name, words):
+    """A pickle of an object of such a class, as protocol 4 writes it: the class by its name, then its fields."""
+    path = tmp_path / "args.pkl"
+    names = b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
+    path.write_bytes(b"\x80\x04" + names + b"\x93)\x81}b.")
+    with pytest.raises(CrlvizError, match=f"{module}.{name}.*{words}"):
+        restricted_pickle.read(path, 1 << 20)
