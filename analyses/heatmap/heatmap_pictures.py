@@ -123,11 +123,8 @@ def _note(dataset: xr.Dataset) -> str:
     action = "the policy's action" if dataset.attrs["action"] == "policy" else "action zero"
     seeds = max(len(parts) for _, _, parts in datasets.groups(dataset))
     mean_of = f"; mean of {seeds} seeds" if seeds > 1 else "; one seed"
-    what = (
-        "Q(s, a, g) of every goal, from one start"
-        if dataset.attrs["over"] == "goals"
-        else "Q(s, a, g) of every position"
-    )
+    where = "every goal, from one start" if dataset.attrs["over"] == "goals" else "every position"
+    what = f"{dataset.q.attrs['long_name']} of {where}"
     return f"{dataset.attrs['env']}; {what}, {action}{mean_of}"
 
 
