@@ -100,7 +100,7 @@ def _theme() -> alt.theme.ThemeConfig:
             "title": {"anchor": "start", "offset": 8, **title},
             "axis": {**labels, **colors, **lines},
             # A label at an end of an axis stays inside it, so that the titles of a row of panels align.
-            "axisY": {"labelFlush": True},
+            "axisYQuantitative": {"labelFlush": True},
             "legend": {"labelLimit": 600, **labels, **colors},
             "header": {**labels, **colors},
             "text": {"color": ink(), "fontSize": font(LABEL)},
