@@ -246,7 +246,7 @@ def _map(
     parts: Sequence[xr.Dataset], title: alt.TitleParams, maze: "Maze", size: int
 ) -> alt.LayerChart | alt.FacetChart:
     """A maze whose goal cells are colored by success, the mean over one group of seeds."""
-    ground = charts.in_meters(charts.inside(maze), size)
+    ground = charts.in_meters(maze, charts.inside(maze), size)
     goals = np.concatenate([part.goal.values[:, :2] for part in parts])
     success = np.concatenate([part.success.values for part in parts])
     cells, index = np.unique(maze.cell(goals), axis=0, return_inverse=True)

@@ -223,7 +223,7 @@ def _map(
     parts: Sequence[xr.Dataset], maze: Maze, metric: str, top: float, size: int, title: alt.TitleParams
 ) -> alt.LayerChart | alt.FacetChart:
     """The maze with each cell in the color of its score as a goal from the maze's start, the mean over seeds."""
-    encodings = charts.in_meters(charts.inside(maze), size)
+    encodings = charts.in_meters(maze, charts.inside(maze), size)
     first = parts[0]
     values = np.mean([part[metric].values[0] for part in parts], axis=0)
     known = np.isfinite(values)

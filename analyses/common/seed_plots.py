@@ -27,6 +27,8 @@ def panels(
     colors = [charts.depth_color(depth) for _, depth, _ in groups]
     color = alt.Color("group:N", scale=alt.Scale(domain=order, range=colors), legend=None)
     x = alt.X("group:N", sort=order, title=None, axis=charts.label_axis(order, 65), scale=alt.Scale(domain=order))
+    width = max(150, 65 * len(order))
+    lines = max(len(charts.panel_title(title, width).text) for title in names.values())
     drawn = []
     for name, title in names.items():
         rows: list[dict[str, Any]] = []
@@ -39,6 +41,7 @@ def panels(
         table = pd.DataFrame(rows).assign(meaning=groups[0][2][0][name].attrs["long_name"])
         y = alt.Y("value:Q", title=groups[0][2][0][name].attrs["units"].replace("1", "") or None)
         layers = charts.seed_marks(table, y, x=x, color=color, tooltip=["meaning:N", "group:N", "value:Q"])
-        title_text = alt.TitleParams(title, fontSize=12)
-        drawn.append(charts.layers(*layers).properties(width=max(130, 65 * len(order)), height=130, title=title_text))
+        drawn.append(
+            charts.layers(*layers).properties(width=width, height=130, title=charts.panel_title(title, width, lines))
+        )
     return alt.concat(*drawn, columns=columns, spacing=28)

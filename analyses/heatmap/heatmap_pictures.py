@@ -201,14 +201,14 @@ def _map(
     if maze is not None:
         extent, ring = charts.inside(maze), round(maze.cell_size / spacing)
         drawn = q[ring:-ring, ring:-ring]
-    axes = charts.in_meters(extent, size)
+    axes = charts.in_meters(maze, extent, size)
     i, j = np.nonzero(np.isfinite(q))
     known = (q[i, j].min(), q[i, j].max()) if len(i) else (0.0, 1.0)  # nothing is known before a run's first checkpoint
     low, high = (bound if bound is not None else value for bound, value in zip(domain, known, strict=True))
     layers: list[Any] = [charts.raster(drawn, (float(low), float(high)), "Q", axes)]
     if tips:
         layers.append(_tips(part, i, j, axes))
-    if maze is not None and maze.walls[1:-1, 1:-1].any():
+    if maze is not None:
         layers.append(charts.walls(maze, axes))
     if "visits" in part:
         layers.append(charts.outline(covered(part.visits.values, np.isfinite(q)), x, y, spacing, axes))

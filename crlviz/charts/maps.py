@@ -35,17 +35,18 @@ def inside(maze: Maze) -> tuple[float, float, float, float]:
     return x_min + maze.cell_size, x_max - maze.cell_size, y_min + maze.cell_size, y_max - maze.cell_size
 
 
-def in_meters(extent: tuple[float, float, float, float], size: float) -> dict[str, Any]:
+def in_meters(maze: Maze | None, extent: tuple[float, float, float, float], size: float) -> dict[str, Any]:
     """Encodings and size of a map of the ground, seen from above, with equal axes.
 
     As in a layout's text, x points down and y to the right.
 
     Args:
+      maze: what lies outside is wall; None: an open plane.
       extent: (x_min, x_max, y_min, y_max) in meters.
       size: pixels of the longer side.
 
     Returns:
-      ``x`` and ``y`` encodings, ``width`` and ``height`` in pixels, and the ``view``, a frame in the color of walls.
+      ``x`` and ``y`` encodings, ``width`` and ``height`` in pixels, and the ``view``, with a wall around a maze.
     """
     x_min, x_max, y_min, y_max = extent
     scale = size / max(x_max - x_min, y_max - y_min)
@@ -60,7 +61,7 @@ def in_meters(extent: tuple[float, float, float, float], size: float) -> dict[st
         "y": alt.Y("x:Q", scale=down, axis=axis(x_min, x_max, "x (m)")),
         "width": round(scale * (y_max - y_min)),
         "height": round(scale * (x_max - x_min)),
-        "view": alt.ViewBackground(stroke=wall_color(), strokeWidth=3),
+        "view": alt.ViewBackground(stroke=None if maze is None else wall_color(), strokeWidth=3),
     }
 
 
@@ -127,10 +128,10 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
 
 
 def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.Chart:
-    """A layer with the walls ``inside`` a maze; ``ground`` comes from ``in_meters``."""
-    centers = maze.xy(np.argwhere(maze.walls[1:-1, 1:-1]) + 1)
+    """A layer with a maze's walls; ``ground`` comes from ``in_meters``."""
+    centers = maze.xy(np.argwhere(maze.walls))
     data = tiles(centers[:, 0], centers[:, 1], maze.cell_size)
-    marks = alt.Chart(data).mark_rect(color=wall_color(), stroke=wall_color())
+    marks = alt.Chart(data).mark_rect(color=wall_color(), stroke=wall_color(), clip=True)
     return marks.encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
 
 
@@ -161,7 +162,7 @@ def _looks(kind: str) -> dict[str, Any]:
     }
 
 
-def key(entries: Mapping[str, str]) -> alt.LayerChart:
+def key(entries: Mapping[str, str]) -> Any:
     """A line that says what the marks of maps mean.
 
     Args:

@@ -71,11 +71,26 @@ def test_maps_have_equal_axes():
     assert ground["y"].to_dict()["scale"]["domain"] == [-2, 26]
 
 
-def test_ticks_do_not_crowd():
-    assert charts.ticks(mazes.get("u5_maze", cell_size=4.0), 1) == [4, 12, 20]
-    for side in (21, 41, 161):
-        maze = mazes.Maze(("#" * side, *["#" + "." * (side - 2) + "#"] * (side - 2), "#" * side))
-        assert 3 <= len(charts.ticks(maze, 0)) <= 10
+def test_a_map_leaves_out_the_outer_walls():
+    maze = mazes.get("u5_maze", cell_size=4.0)
+    assert charts.inside(maze) == (2, 22, 2, 26)
+    ground = charts.in_meters(maze, charts.inside(maze), 120)
+    drawn = charts.walls(maze, ground).properties(width=ground["width"], height=ground["height"])
+    pixels = np.asarray(Image.open(io.BytesIO(charts.render(drawn, ".png"))).convert("L"))
+    wall = pixels == np.asarray(Image.new("RGB", (1, 1), charts.WALL).convert("L"))
+    # 5 x 6 cells of 40 pixels a side, at two pixels each.
+    expected = maze.walls[1:-1, 1:-1].sum() * 40**2
+    assert abs(wall.sum() - expected) < 0.15 * expected
+
+
+@pytest.mark.parametrize("low", [-3.0, -2.5, 0.0, 1.25])
+@pytest.mark.parametrize("size", [2, 3, 6, 19, 64, 500, 20_000])
+def test_ticks_are_few_whole_meters_with_zero_among_them(low, size):
+    ticks = charts.ticks(low, low + size)
+    assert 2 <= len(ticks) <= 6
+    assert all(low <= tick <= low + size and tick == int(tick) for tick in ticks)
+    assert len(set(np.diff(ticks))) == 1
+    assert (0 in ticks) == (low <= 0 <= low + size)
 
 
 def test_outline_is_the_regions_border():

@@ -238,6 +238,7 @@ def planted_runs(*rows: Mapping[str, Any], evaluations: int = 11) -> xr.Dataset:
         coords={name: over_runs(row[name] for row in filled) for name in (*names, "others", "trained", "together")}
         | {"run": np.arange(len(filled))}
         | {"group": over_runs(str([row[name] for name in names[2:]]) for row in filled)},
+        attrs={"env": ", ".join(dict.fromkeys(row["env"] for row in filled))},
     )
 
 

@@ -73,7 +73,9 @@ def test_over_goals_the_start_is_fixed(monkeypatch):
     nearest = dataset.q.isel(depth=0, start=0).argmax(["x", "y"])
     assert abs(dataset.x[nearest["x"]] - start[0]) < 0.5
     assert abs(dataset.y[nearest["y"]] - start[1]) < 0.5
-    assert "over goals" in json.dumps(q_map.plot(dataset).to_dict())
+    words = json.dumps(q_map.plot(dataset).to_dict())
+    assert "Over goals, Q follows" in words
+    assert "every goal, from one start" in words
 
 
 def test_positions_and_walls():
