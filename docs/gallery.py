@@ -123,7 +123,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "behavior.png",
             "One hard episode, and what agents do in all",
             f"crlviz behavior {SEEDS} --out behavior.png",
-            "The episode whose goal is farthest from its start, in frames and from above; then shares of named behaviors.",
+            "The episode whose goal is farthest away, in frames and from above; then shares of named behaviors.",
         ),
         Picture(
             "behavior.gif",
