@@ -73,6 +73,7 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
     settings = {
         "over": dataset.attrs["over"],
         "env": dataset.attrs["env"],
+        "meaning": dataset.q.attrs["long_name"],
         "policy": dataset.attrs["action"] == "policy",
         "coverage": COVERAGE_EPISODES if "visits" in dataset else 0,
         "shared": is_shared(scale),

@@ -17,7 +17,7 @@ from crlviz.options import check_choice
 
 STILL = "a GIF shows the checkpoints of a run, and no run given has more than one"
 HOW_TO_READ = (
-    "The color of a position is Q(s, a, g) of an agent there, for the goal at the star; 0 at the goal. Over goals, "
+    "The color of a position is Q(s, a, g) of an agent there, for the goal at the star; higher is nearer. Over goals, "
     "the color of a goal is its Q from the start at the circle. Rank correlation: Spearman's, of Q and minus the "
     "distance, through the maze or along the straight line; 1 if Q orders all positions by it. Each given the other: "
     "Spearman's partial correlation, shown where maze and line order the positions nearly alike. Outside the white "
