@@ -189,37 +189,4 @@ def passes(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(dataset: xr.Dataset) -> pd.DataFrame:
-    """Final scores and costs of every algorithm and depth, task by task.
-
-    Returns:
-      One row for each task (``env``), ``algorithm`` and ``depth``: ``seeds``, then for ``success``, ``time_at_goal``
-      and ``seconds`` the mean over seeds and the ``..._lowest`` and ``..._highest`` seed.
-    """
-    rows = []
-    for task, dataset_of_task in tasks(dataset).items():
-        for algorithm, depths in parts(dataset_of_task).items():
-            for depth, part in depths.items():
-                row = {"env": task, "algorithm": algorithm, "depth": depth, "seeds": part.sizes["run"]}
-                values = {name: _final(part, name) for name in ("success", "time_at_goal")}
-                values["seconds"] = part.train_seconds.max("evaluation").values
-                for name, of_seeds in values.items():
-                    row |= {name: of_seeds.mean(), f"{name}_lowest": of_seeds.min(), f"{name}_highest": of_seeds.max()}
-                rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def markdown(rows: pd.DataFrame) -> str:
-    """``table`` as Markdown: the mean of each number, and the lowest and highest seed."""
-    head = ["task", "algorithm", "depth", "seeds", "success", "time at goal", "seconds"]
-    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for row in rows.to_dict("records"):
-        cells = [str(row[name]) for name in ("env", "algorithm", "depth", "seeds")]
-        for name, form in (("success", ".2f"), ("time_at_goal", ".1f"), ("seconds", ".0f")):
-            ends = " to ".join(format(row[f"{name}_{end}"], form) for end in ("lowest", "highest"))
-            cells.append(f"{row[name]:{form}} ({ends})")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-__all__ = ["against_first", "gains", "gains_claim", "hours", "markdown", "parts", "passes", "several", "table", "tasks"]
+__all__ = ["against_first", "gains", "gains_claim", "hours", "parts", "passes", "several", "tasks"]

@@ -198,3 +198,36 @@ def test_no_metrics(four_runs, tmp_path, content):
         (run / "metrics.csv").write_text(content)
     with pytest.raises(CrlvizError, match=r"metrics\.csv"):
         runs.compute([run])
+
+
+def test_algorithms_are_groups_in_the_registrys_order(tmp_path):
+    """Settings that follow from the algorithm name no group; what they were stands in the note."""
+    kinds = [
+        {"algorithm": "gcbc"},
+        {"algorithm": "sac+her", "sac__discount": 0.9},
+        {"gamma": 0.5},
+        {"algorithm": "gcsl"},
+    ]
+    for number, kind in enumerate(kinds):
+        plant_curve(untrained_run(tmp_path / str(number), toy_config(**kind)), [0, number / 10])
+    data = runs.collect([tmp_path])
+    assert data.group.values.tolist() == data.algorithm.values.tolist() == ["crl", "sac+her", "gcsl", "gcbc"]
+    assert set(data.others.values.tolist()) == {""}
+    note = data.attrs["settings"]
+    assert "crl: gamma 0.5, " in note
+    assert "sac+her: gamma 0.99, " in note
+    assert "discount 0.9" in note
+    assert "gcbc: gamma 0.99, learning_rate 0.0003." in note
+    # Two discounts of one algorithm are two groups, also beside others.
+    other = untrained_run(tmp_path / "other", toy_config(algorithm="sac+her", sac__discount=0.99))
+    plant_curve(other, [0, 1])
+    groups = runs.collect([tmp_path]).group.values.tolist()
+    assert {"sac+her, sac.discount 0.9", "sac+her, sac.discount 0.99"} < set(groups)
+
+
+def test_vary_prefers_the_registrys_first_algorithm_among_equals():
+    rows = [{"algorithm": name, "depth": depth} for name in ("gcbc", "crl", "cmd") for depth in (4, 8)]
+    assert set(runs.vary(planted_runs(*rows), "depth").algorithm.values.tolist()) == {"crl"}
+    rows.append({"algorithm": "gcbc", "depth": 16})
+    assert set(runs.vary(planted_runs(*rows), "depth").algorithm.values.tolist()) == {"gcbc"}
+    assert runs.vary(planted_runs(*rows), "depth", "algorithm").sizes["run"] == 7

@@ -181,7 +181,12 @@ def test_missing_describes_what_the_runs_lack(depths, tmp_path):
     assert by_number["1"].missing(runs) == ""
     assert by_number["7"].missing(runs) == "runs with several batch sizes"
     assert "at most three cells apart" in by_number["11"].missing(runs)
-    assert "no baselines" in by_number["13"].missing(runs)
+    assert by_number["13"].missing(runs) == "runs with several algorithms"
+    assert by_number["15"].missing(runs) == "runs of cmd"
+    assert (
+        by_number["table 2"].missing(runs)
+        == "runs with several networks with LayerNorm and with hyperspherical weights"
+    )
     near = a_run(tmp_path / "near", 4, env="point_u_maze_gen_1f2f3f")
     assert by_number["11"].missing(paper.group([near])[0]) == "runs with several depths"
 
@@ -241,3 +246,52 @@ def test_mistakes(depths, tmp_path, monkeypatch, capsys, arguments, code, words)
 def test_a_page_names_runs_whose_paths_the_locale_cannot_spell(tmp_path):
     index = paper.write_index([], [Path("l\udcc3\udca4ufe")], tmp_path)  # as Python reads an umlaut in the C locale
     assert "l??ufe" in index.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def two_algorithms(depths, tmp_path_factory):
+    """Runs of contrastive RL and of cloning at depths 4 and 8; of cloning, also at depth 12."""
+    folder = tmp_path_factory.mktemp("algorithms")
+    cloned = [a_run(folder / f"gcbc{depth}", depth, seconds=depth, algorithm="gcbc") for depth in (4, 8, 12)]
+    return [*cloned, *find([depths])]
+
+
+def test_a_figure_is_about_one_algorithm_or_compares_them(two_algorithms, tmp_path):
+    [runs] = paper.group(two_algorithms)
+    assert list(runs.by_algorithm) == ["crl", "gcbc"]
+    by_number = {figure.number: figure for figure in figures.FIGURES}
+    for number, algorithms in {"1": {"crl"}, "10": {"crl"}, "13": {"crl", "gcbc"}, "table 5": {"crl", "gcbc"}}.items():
+        assert set(by_number[number].chosen(runs).by_algorithm) == algorithms
+    cloned = runs.by_algorithm["gcbc"]
+    assert by_number["1"].chosen(cloned) is not None
+    assert by_number["10"].missing(by_number["10"].chosen(cloned)) == "runs of an algorithm with embeddings phi and psi"
+    wanted = figures.choose("1,13,15,table 6,table5")
+    assert [figure.name for figure in wanted] == ["figure1", "figure13", "figure15", "table6", "table5"]
+    entries = {entry.figure.number: entry for entry in paper.draw([runs], tmp_path / "out", wanted)}
+    assert {number for number, entry in entries.items() if entry.chart} == {"1", "13", "table 5", "table 6"}
+    assert (entries["1"].algorithm, entries["13"].algorithm) == ("crl", "")
+    assert entries["table 5"].files[0].startswith("table5-point_u_maze")
+    assert "--algorithm cmd --depth 4,8,16,32" in entries["15"].command
+    page = paper.write_index(list(entries.values()), [Path("runs")], tmp_path / "out").read_text()
+    assert "<h2>Table 5. How long" in page
+    assert "point_u_maze, crl</p>" in page
+
+
+def test_the_time_of_a_sweep_is_estimated_for_each_algorithm_by_itself(two_algorithms):
+    """Seconds of cloning are its depth in this test, those of contrastive RL are always 10."""
+    [runs] = paper.group(two_algorithms)
+    seconds = [float(agent.facts["depth"]) if agent.facts["algorithm"] == "gcbc" else 10.0 for agent in runs.agents]
+    figure = Figure("1", "?", sweep={"algorithm": "gcbc", "depth": "4,12"})
+    assert sweep_cost.hours(figure, runs, seconds) == pytest.approx(5 * (4 + 12) / 3600, rel=0.02)
+    figure = Figure("1", "?", sweep={"algorithm": "crl", "depth": "4,8"})
+    assert sweep_cost.hours(figure, runs, seconds) == pytest.approx(5 * (10 + 10) / 3600, rel=0.02)
+
+
+def test_a_command_keeps_only_settings_of_the_algorithms_that_it_trains(two_algorithms):
+    [runs] = paper.group(two_algorithms)
+    typed = ["crlviz", "train", "point_u_maze", "--set", "crl.learning_rate=1", "--set", "gcbc.learning_rate=2"]
+    [thirteen, fifteen] = figures.choose("13,15")
+    both = sweep_cost.command(thirteen, runs, typed)
+    assert "crl.learning_rate=1" in both
+    assert "gcbc.learning_rate=2" in both
+    assert "learning_rate" not in sweep_cost.command(fifteen, runs, typed)

@@ -158,15 +158,3 @@ def test_steps_until_a_level():
     assert table.loc[("hyperspherical", 60)]["values"] == pytest.approx([300])
     assert table.loc[("LayerNorm", 60)].passed == 1
     assert "1 of 2 seeds" in str(levels.plot(data, 100).to_dict())
-
-
-def test_the_table_of_algorithms():
-    rows = by_algorithm.table(grid(MIXED))
-    assert len(rows) == len(MIXED)
-    first = rows.iloc[0]
-    assert (first.algorithm, first.depth, first.seeds) == ("crl", 4, 3)
-    assert (first.success, first.success_lowest, first.success_highest) == pytest.approx((0.21, 0.2, 0.22))
-    assert (
-        "| here | crl | 4 | 3 | 0.21 (0.20 to 0.22) | 21.0 (20.0 to 22.0) | 10 (10 to 10) |"
-        in by_algorithm.markdown(rows)
-    )
