@@ -117,11 +117,8 @@ def _run(
         return (after.metrics["success"] > 0) & alive
 
     starts = states.obs[:, jnp.array(env.goal_indices)]
-    return (
-        starts,
-        states.obs[:, env.state_dim :],
-        simulate(env, partial(choice.act, algorithm, params), states, policy_key, length, record),
-    )
+    at_goal = simulate(env, partial(choice.act, algorithm, params), states, policy_key, length, record)
+    return starts, states.obs[:, env.state_dim :], at_goal
 
 
 def interval(reached: int, episodes: int) -> tuple[float, float]:

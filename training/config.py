@@ -40,6 +40,8 @@ class TrainConfig:
       actor, critic: network shapes; phi and psi share the critic's.
       crl, cmd, sac, td3, gcsl, gcbc: settings of the update. Each algorithm's file in ``crlviz/algorithms`` has such a
         section; that of the run's algorithm applies, and config.json holds no other.
+      explore: how actions are chosen that fill the buffer, as in ``action_choice.read``: sample, or by the critic
+        best-of-K or softmax-K of K samples. Evaluations during training take the mean.
       num_envs: environments stepped in parallel.
       unroll: steps of each environment in a training step.
       updates: gradient updates in a training step.
@@ -89,6 +91,7 @@ class TrainConfig:
     td3: TD3Config = field(default_factory=TD3Config)
     gcsl: GCSLConfig = field(default_factory=GCSLConfig)
     gcbc: GCBCConfig = field(default_factory=GCBCConfig)
+    explore: str = "sample"
     num_envs: int = 512
     unroll: int = 62
     updates: int = 800
@@ -165,6 +168,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "critic.start": "quiet",
         "crl.initial_temperature": 0.3,
         "crl.temperature_learning_rate": 1e-3,
+        "sac.initial_temperature": 0.1,
+        "sac.temperature_learning_rate": 1e-3,
+        "td3.explore_noise": 0.8,
+        "td3.noise_bound": 1.0,
         "num_envs": 64,
         "unroll": 150,
         "updates": 32,

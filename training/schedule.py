@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crlviz.algorithms import registry
+from crlviz.algorithms import action_choice, registry
 from crlviz.errors import UsageError
 from crlviz.precision import PRECISIONS
 
@@ -99,7 +99,7 @@ def _check_choices(config: "TrainConfig") -> None:
 
 
 def _check_algorithm(config: "TrainConfig") -> None:
-    registry.check(config.algorithm)
+    action_choice.read(config.explore).check(registry.of(config.algorithm), "explore")
     if not config.loss_bound > 0:
         raise UsageError(f"loss_bound is {config.loss_bound}; it must be positive")
     if config.batch_size < 2:

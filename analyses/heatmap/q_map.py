@@ -28,6 +28,7 @@ from analyses.heatmap.places import (
 )
 from analyses.heatmap.walks import SHOWS, walks
 from crlviz import charts, datasets, jax_config
+from crlviz.algorithms.base import Meaning
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from crlviz.options import check_choice
@@ -35,7 +36,6 @@ from crlviz.rollouts import simulate
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
-    from crlviz.algorithms.base import Meaning
 
 FIXED = {"positions": "goal", "goals": "start"}  # axis of the maps -> the other argument of Q, which stays fixed
 
@@ -79,7 +79,8 @@ def compute(
         goals, or an agent without a critic.
     """
     check(over, action, resolution, show)
-    meanings = [agent.q_meaning for agent in agents]  # before anything is computed
+    meanings = {agent.q_meaning for agent in agents}  # before anything is computed
+    meaning = meanings.pop() if len(meanings) == 1 else Meaning("Q(s, a, g), of each critic its own", "1")
     env = agents[0].env
     _check_comparable(agents)
     resolution = default_resolution(env) if resolution is None else resolution
@@ -94,9 +95,7 @@ def compute(
     shared.attrs = attrs | ({} if show == "nothing" else {"show": show}) | shared.attrs
     observations = _observations(env, state, places, points[free], over)
     parts = []
-    for agent, meaning in zip(
-        tqdm(agents, unit="checkpoint", disable=None if len(agents) > 2 else True), meanings, strict=True
-    ):
+    for agent in tqdm(agents, unit="checkpoint", disable=None if len(agents) > 2 else True):
         q = np.full((len(places), *free.shape), np.nan, np.float32)
         for index, observation in enumerate(observations):
             q[index][free] = _compute_q(agent, observation, action=action)
@@ -246,7 +245,7 @@ def _placed(env: GoalEnv, state: Any, positions: Any, goals: Any) -> jax.Array:
     return jax.vmap(one, axes)(positions, goals)
 
 
-def _with_correlations(q: np.ndarray, meaning: "Meaning", shared: xr.Dataset) -> xr.Dataset:
+def _with_correlations(q: np.ndarray, meaning: Meaning, shared: xr.Dataset) -> xr.Dataset:
     """Dataset of a checkpoint's Q [P, X, Y] and its rank correlation with each distance."""
     kinds = shared.distance_kind.values
     correlation = np.stack([_spearman(q, -shared[kind].values) for kind in kinds], axis=-1)

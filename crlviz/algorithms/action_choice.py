@@ -35,7 +35,7 @@ class ActionChoice:
         """Actions [..., action] for observations [..., state + goal].
 
         Args:
-          algorithm: an ``Algorithm``; for more than a mean or a sample one that ``check`` accepts.
+          algorithm: an ``Algorithm``; one of a class that ``check`` accepts.
           params: of its networks.
           observation: states followed by goals.
           key: random key; the mean needs none, and ignores it.
@@ -53,18 +53,17 @@ class ActionChoice:
         chosen = jax.random.categorical(choice_key, q / self.temperature, axis=0) if self.temperature else q.argmax(0)
         return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0]
 
-    def check(self, algorithm: Any, where: str) -> None:
-        """Check that an algorithm has what the rule needs. ``where`` says whose it is, for the message.
+    def check(self, kind: Any, where: str) -> None:
+        """Check that a class of algorithms has what the rule needs. ``where`` says whose it is, for the message.
 
         Raises:
           UsageError: the rule asks a critic, and the algorithm has none.
         """
         from crlviz.algorithms.base import HasQ
 
-        if self.samples and not isinstance(algorithm, HasQ):
+        if self.samples and not issubclass(kind, HasQ):
             raise UsageError(
-                f"{where}: {self.text} chooses by Q, which the algorithm {algorithm.name} does not have; take mean or "
-                "sample"
+                f"{where}: {self.text} chooses by Q, which the algorithm {kind.name} does not have; take mean or sample"
             )
 
 
@@ -76,7 +75,7 @@ def for_agents(text: str, agents: Sequence["Agent"]) -> ActionChoice:
     """
     choice = read(text)
     for agent in agents:
-        choice.check(agent.algorithm, str(agent.source))
+        choice.check(type(agent.algorithm), str(agent.source))
     return choice
 
 

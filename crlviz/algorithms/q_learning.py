@@ -105,7 +105,7 @@ class QLearning(Algorithm, HasQ):
 
     @property
     def q_meaning(self) -> Meaning:
-        return Meaning("Q", "discounted success")
+        return Meaning("Q(s, a, g) = discounted steps at the goal", "steps")
 
     def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
         return self.critic.q(params["critic"], state, action, goal)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.algorithms.base import Batch, check_positive
+from crlviz.algorithms.base import Batch, Meaning, check_positive
 from crlviz.algorithms.optimizer import adam, network_step, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.networks.policies import SoftplusActor
@@ -104,6 +104,10 @@ class SAC(QLearning):
 
     def act(self, params: dict[str, Params], observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
         return self.actor.act(params["actor"], observation, key)
+
+    @property
+    def q_meaning(self) -> Meaning:
+        return Meaning("Q(s, a, g) = discounted steps at the goal and alpha times entropy", "steps")
 
     def targets(self, learner: SACLearner, batch: Batch, noise: jax.Array) -> jax.Array:
         """y [B] of a batch, with next actions from standard normal ``noise`` [B, action]."""

@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.algorithms.base import Batch, check_positive
+from crlviz.algorithms.base import Batch, check_positive, shapes
 from crlviz.algorithms.optimizer import network_step, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.errors import UsageError
+from crlviz.networks import flops
 from crlviz.networks.policies import DeterministicActor
 from crlviz.networks.residual import Params
 
@@ -112,6 +113,15 @@ class TD3(QLearning):
             last=ActorLoss(jnp.zeros(()), jnp.zeros(())),
         )
 
+    def cost(self, batch_size: int) -> dict[str, int]:
+        """As of any algorithm; an update has its share of the actor's step."""
+        cost, plain = super().cost(batch_size), self.plain
+        learner = jax.eval_shape(lambda: plain.init(jax.random.key(0)))
+        batch = shapes(self.rows, self.sizes, batch_size)
+        step = flops.count(jax.grad(plain.actor_loss), learner.actor, learner.critic, batch)
+        without = round(step * (1 - 1 / self.config.policy_delay))
+        return cost | {"flops_per_update": cost["flops_per_update"] - without}
+
     def trained(self, learner: TD3Learner) -> Any:
         return learner.actor, learner.critic
 
@@ -177,10 +187,10 @@ class TD3(QLearning):
         rate, tau = self.config.learning_rate, self.config.tau
         actor_grad, critic_grad, last = gradients
         rests = jnp.logical_or(skip, ~self._moves(learner))
-        shapes = self.actor.config, self.critic.config
-        actor, actor_state = network_step(shapes[0], rate, actor_grad, learner.actor_optimizer, learner.actor, rests)
+        of_actor, of_critic = self.actor.config, self.critic.config
+        actor, actor_state = network_step(of_actor, rate, actor_grad, learner.actor_optimizer, learner.actor, rests)
         critic, critic_state = network_step(
-            shapes[1], rate, critic_grad, learner.critic_optimizer, learner.critic, skip
+            of_critic, rate, critic_grad, learner.critic_optimizer, learner.critic, skip
         )
         return TD3Learner(
             actor=actor,

@@ -70,8 +70,11 @@ def describe(path: Path) -> str:
         switches += ["hyperspherical"] if network.get("sphere") else []
         switches += [] if network.get("start", "paper") == "paper" else [f"begun {network['start']}"]
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
-        for part, tree in sorted(params.items()) if params.keys() == {"phi", "psi"} else [(name, params)]:
-            lines.append(f"{part:12}{_size(tree):12,}  {shape}")
+        parts = {name: params} if "stem" in params else {part: params[part] for part in sorted(params)}
+        log_scale = parts.pop("log_scale", None)
+        lines += [f"{part:12}{_size(tree):12,}  {shape}" for part, tree in parts.items()]
+        if log_scale is not None:
+            lines.append(f"softmax temperature {np.exp(-log_scale).item():.4g}, learned")
     if "temperature.safetensors" in checkpoint.files:
         (log_alpha,) = checkpoint.read("temperature", max_bytes=8).values()
         lines.append(f"temperature {np.exp(log_alpha).item():12.4g}")

@@ -100,6 +100,10 @@ def test_debug_shows_the_traceback(crlviz, tmp_path):
         (["train", "point_u_maze", "--set", "gama=0.9", "--out", "run"], "'gama' (did you mean gamma?); known are"),
         (["train", "point_u_maze", "--set", "crl.learning_rat=1", "--out", "run"], "(did you mean crl.learning_rate"),
         (["scaling", "runs", "--metric", "sucess"], "'success'"),
+        (
+            ["train", "point_u_maze", "--set", "explore=best", "--out", "run"],
+            "'best' is no way to choose actions; take",
+        ),
         (["heatmap"], "Missing argument 'CKPT...'; see crlviz heatmap --help"),
     ],
 )

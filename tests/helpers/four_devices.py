@@ -60,6 +60,8 @@ def main(folder: Path) -> None:
     config = toy_config(**SETTINGS)
     for count in ("1", "4"):
         trainer.train(config, folder / f"on{count}", progress=False, devices=sharding.select(count))
+        other = toy_config(**SETTINGS, algorithm="sac+her")  # its batches hold all that batches can but pairs
+        trainer.train(other, folder / f"sac-on{count}", progress=False, devices=sharding.select(count))
     for begun, ended in (("1", "4"), ("4", "1"), ("4", "4")):
         run = stopped(folder / f"from{begun}to{ended}", config, begun)
         trainer.resume(run, progress=False, devices=sharding.select(ended))

@@ -26,6 +26,22 @@ def test_defaults_are_the_papers():
     assert (crl.entropy_per_dimension, crl.logsumexp_penalty) == (-0.5, 0.1)
 
 
+def test_defaults_of_the_other_learners_are_the_benchmarks():
+    sac, td3 = CONFIG.sac, CONFIG.td3
+    assert (sac.learning_rate, sac.temperature_learning_rate, sac.initial_temperature) == (1e-4, 3e-4, 1.0)
+    assert (td3.learning_rate, td3.policy_delay, td3.target_noise, td3.explore_noise) == (3e-4, 2, 0.2, 0.4)
+    for shared in (sac, td3):
+        assert (shared.discount, shared.tau, shared.her_goals, shared.her_share) == (0.9, 0.005, "final", 1.0)
+    assert (CONFIG.gcbc.learning_rate, CONFIG.gcsl.learning_rate) == (3e-4, 5e-4)
+
+
+def test_networks_of_the_benchmark_can_be_asked_for():
+    """Two hidden layers are no depth of a residual network; the kind is set with the depth."""
+    settings = [f"{name}.kind=mlp" for name in ("actor", "critic")]
+    config = from_options("point_u_maze", None, {"depth": 2, "algorithm": "td3"}, settings)
+    assert (config.actor.depth, config.critic.kind) == (2, "mlp")
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_give_valid_configs(name):
     config = replace(CONFIG, configs.preset(name))

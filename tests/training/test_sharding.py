@@ -47,6 +47,11 @@ def test_any_number_of_devices_gives_the_result_of_one(four, name):
 
 
 @pytest.mark.slow
+def test_so_do_batches_with_transitions(four):
+    same(four / "sac-on4", four / "sac-on1")
+
+
+@pytest.mark.slow
 def test_a_run_resumes_bit_for_bit_on_as_many_devices_and_warns_on_others(four):
     assert differences(four / "from4to4", four / "on4") == []
     output = (four / "stderr.txt").read_text()

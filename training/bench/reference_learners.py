@@ -131,10 +131,16 @@ class ReferenceTD3(_Reference):
         state, _, goal = self.sizes
         actor_key, critic_key = jax.random.split(key)
         actor, critic = self._new(self._actor, actor_key, state + goal), self._new_twins(critic_key)
-        targets = [jax.tree.map(jnp.copy, params) for params in (actor, critic)]
-        states = [optax.adam(1e-3).init(params) for params in (actor, critic)]
-        nothing = ActorLoss(jnp.zeros(()), jnp.zeros(()))
-        return TD3Learner(actor, critic, *targets, *states, jnp.zeros((), int), nothing)
+        return TD3Learner(
+            actor=actor,
+            critic=critic,
+            target_actor=jax.tree.map(jnp.copy, actor),
+            target=jax.tree.map(jnp.copy, critic),
+            actor_optimizer=optax.adam(1e-3).init(actor),
+            critic_optimizer=optax.adam(1e-3).init(critic),
+            updates=jnp.zeros((), int),
+            last=ActorLoss(jnp.zeros(()), jnp.zeros(())),
+        )
 
     def update(self, learner: TD3Learner, key: jax.Array, batch: Batch) -> tuple[TD3Learner, dict[str, jax.Array]]:
         """Same as ``TD3.update`` for a batch [B, ...]."""
@@ -156,18 +162,18 @@ class ReferenceTD3(_Reference):
         critic_value, critic_grad = jax.value_and_grad(critic_loss)(learner.critic)
         critic, critic_state = self._step(config.learning_rate, critic_grad, learner.critic_optimizer, learner.critic)
 
-        def moved():
+        def moved(learner):
             loss, gradient = jax.value_and_grad(actor_loss)(learner.actor)
             actor, state = self._step(config.learning_rate, gradient, learner.actor_optimizer, learner.actor)
-            targets = _average(config.tau, (learner.target_actor, learner.target), (actor, critic))
-            return actor, *targets, state, ActorLoss(loss, norm(gradient))
+            target_actor, target = _average(config.tau, (learner.target_actor, learner.target), (actor, critic))
+            last = ActorLoss(loss, norm(gradient))
+            return learner.replace(
+                actor=actor, target_actor=target_actor, target=target, actor_optimizer=state, last=last
+            )
 
-        def unmoved():
-            return learner.actor, learner.target_actor, learner.target, learner.actor_optimizer, learner.last
-
-        actor, *targets, actor_state, last = jax.lax.cond(learner.updates % config.policy_delay == 0, moved, unmoved)
-        after = TD3Learner(actor, critic, *targets, actor_state, critic_state, learner.updates + 1, last)
-        return after, {"critic_loss": critic_value, "actor_loss": last.loss}
+        after = jax.lax.cond(learner.updates % config.policy_delay == 0, moved, lambda learner: learner, learner)
+        after = after.replace(critic=critic, critic_optimizer=critic_state, updates=learner.updates + 1)
+        return after, {"critic_loss": critic_value, "actor_loss": after.last.loss}
 
     @property
     def _actor(self) -> ReferenceNetwork:

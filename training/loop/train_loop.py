@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from crlviz.algorithms import action_choice
 from crlviz.algorithms.base import Algorithm, Batch
 from crlviz.envs.base import GoalEnv
 from crlviz.precision import within
@@ -115,7 +116,7 @@ class Loop:
         return self.devices.per_device(jax.vmap(self.env.reset))(jax.random.split(key, self.config.num_envs))
 
     def collect(self, state: TrainState, fresh: Any) -> TrainState:
-        """Step every environment ``unroll`` times with sampled actions and insert the steps into the buffer.
+        """Step every environment ``unroll`` times and insert the steps into the buffer; ``explore`` chooses actions.
 
         Args:
           state: the state before.
@@ -125,12 +126,12 @@ class Loop:
         if fresh is None:
             fresh = state.collector.first
         env, algorithm, params = self.env, self.algorithm, self.algorithm.networks(state.learner)
-        goal_indices = jnp.array(env.goal_indices)
+        goal_indices, choice = jnp.array(env.goal_indices), action_choice.read(self.config.explore)
 
         def step(collector: Collector, key):
             before = collector.states
             with self.precision():
-                action = algorithm.act(params, before.obs, key)
+                action = choice.act(algorithm, params, before.obs, key)
             with jax.named_scope("physics"):  # by this name training.bench.launches tells its kernels apart
                 after = self.devices.per_device(jax.vmap(env.step))(before, action)
             steps = collector.steps + 1

@@ -92,7 +92,7 @@ def test_a_rule_that_needs_a_critic_is_refused_without_one():
     class Cloning:
         name = "gcbc"
 
-    action_choice.read("sample").check(Cloning(), "runs/a")
-    action_choice.read("best-of-4").check(Known(), "runs/a")
+    action_choice.read("sample").check(Cloning, "runs/a")
+    action_choice.read("best-of-4").check(Known, "runs/a")
     with pytest.raises(UsageError, match=r"runs/a: best-of-4 chooses by Q, which the algorithm gcbc does not have"):
-        action_choice.read("best-of-4").check(Cloning(), "runs/a")
+        action_choice.read("best-of-4").check(Cloning, "runs/a")

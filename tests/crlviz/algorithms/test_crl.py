@@ -1,5 +1,7 @@
 """The losses against loops, and an update against three optax steps."""
 
+import re
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crlviz.algorithms import registry
 from crlviz.algorithms.base import Batch
 from crlviz.algorithms.contrastive_losses import contrastive_loss
 from crlviz.algorithms.crl import CRL, CRLConfig
-from crlviz.algorithms.energies import pairwise_logits
+from crlviz.algorithms.energies import ENERGIES, pairwise_logits
+from crlviz.errors import UsageError
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 
 info_nce = partial(contrastive_loss, "forward")
@@ -173,3 +177,80 @@ def test_critic_learns_a_batch(crl, learner, batch):
     assert float(metrics["accuracy"][-1]) == 1
     assert float(metrics["critic_loss"][-1]) < 0.5 * float(metrics["critic_loss"][0])
     assert all(np.isfinite(value).all() for value in metrics.values())
+
+
+# ---- the critic's other forms
+
+
+@pytest.fixture(scope="module")
+def other() -> CRL:
+    """A CRL with every form that is not the paper's."""
+    config = CRLConfig(
+        energy="mrn", loss="symmetric", softmax_temperature=0.5, learn_softmax_temperature=True, log_prob="stable"
+    )
+    return registry.build("crl", config, NetworkConfig(4, 8), NetworkConfig(4, 8), (STATE, ACTION, GOAL), gamma=0.9)
+
+
+@pytest.fixture(scope="module")
+def other_learner(other):
+    return jax.jit(other.init)(jax.random.key(0))
+
+
+def test_logits_are_the_energy_over_the_softmax_temperature(other, other_learner, batch):
+    fixed = replace(other, config=replace(other.config, learn_softmax_temperature=False))
+    rows = Batch(*batch)
+    energies = ENERGIES["mrn"].of_pairs(
+        other.embed({"critic": other_learner.critic}, *batch[:2]),
+        other.embed_goal({"critic": other_learner.critic}, batch[2]),
+    )
+    expected = contrastive_loss("symmetric", energies / 0.5, 0.1)[0]
+    for crl in (other, fixed):
+        _, metrics = jax.jit(crl.gradients)(other_learner, jax.random.key(1), rows)
+        assert float(metrics["critic_loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_learned_temperature_descends_its_loss(other, other_learner, batch):
+    """Its gradient against the slope of the loss by the temperature itself."""
+    rows = Batch(*batch)
+    (_, gradients, _), _ = jax.jit(other.gradients)(other_learner, jax.random.key(1), rows)
+
+    def loss(log_scale):
+        return other.critic_loss({**other_learner.critic, "log_scale": log_scale}, *batch)[0]
+
+    start = other_learner.critic["log_scale"]
+    assert float(jnp.exp(-start)) == pytest.approx(0.5)
+    slope = (loss(start + 1e-2) - loss(start - 1e-2)) / 2e-2
+    assert float(gradients["log_scale"]) == pytest.approx(float(slope), rel=1e-2)
+    after, _ = jax.jit(other.update)(other_learner, jax.random.key(1), rows)
+    assert np.sign(after.critic["log_scale"] - start) == -np.sign(slope)
+
+
+def test_q_is_the_energy_and_says_so(other, other_learner, batch):
+    params = other.networks(other_learner)
+    q = other.q(params, *batch)
+    expected = ENERGIES["mrn"].of_rows(other.embed(params, *batch[:2]), other.embed_goal(params, batch[2]))
+    np.testing.assert_allclose(q, expected, rtol=1e-6)
+    assert other.q_meaning.title == "Q(s, a, g) = -MRN(phi(s, a), psi(g))"
+
+
+def test_one_launch_for_all_networks_gives_the_same_losses(other, other_learner, batch):
+    """The path of the fused kernels, here without kernels."""
+    noise = jax.random.normal(jax.random.key(2), batch[1].shape)
+    arguments = other_learner, jnp.float32(0.7), Batch(*batch), noise
+    plain, joint = jax.jit(other._losses)(*arguments), jax.jit(other._joint_losses)(*arguments)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(joint), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"energy": "euclid"}, "crl.energy 'euclid' is unknown; take norm, l2, l1, dot, cosine, mrn or iqe"),
+        ({"loss": "infonce"}, "crl.loss 'infonce' is unknown; take forward, backward,"),
+        ({"log_prob": "brax"}, "crl.log_prob 'brax' is unknown; take paper or stable"),
+        ({"softmax_temperature": 0.0}, "crl.softmax_temperature is 0.0; it must be positive and finite"),
+    ],
+)
+def test_an_unknown_form_is_refused(settings, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        CRLConfig(**settings)

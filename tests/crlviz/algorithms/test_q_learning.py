@@ -103,6 +103,19 @@ def test_the_actor_of_td3_moves_in_every_second_update():
     assert learners[-1].actor_optimizer[0].count == 2
 
 
+def test_cost_of_td3_counts_the_steps_of_the_actor():
+    """One layer of 8 units: products of the actor forward and backward, of one critic forward and to its inputs."""
+    shape = NetworkConfig(1, 8, kind="mlp")
+    costs = [
+        TD3.create(TD3Config(policy_delay=delay), shape, shape, SIZES, gamma=0.9).cost(COUNT)["flops_per_update"]
+        for delay in (1, 4)
+    ]
+    observation, action, width = 6, 2, 8
+    actor = 2 * (observation * width + width * action) + width * action
+    critic = 2 * ((observation + action) * width + width)
+    assert costs[0] - costs[1] == 3 / 4 * 2 * COUNT * (actor + critic)
+
+
 def test_noise_of_td3_is_bounded():
     td3 = TD3.create(TD3Config(), SHAPE, SHAPE, SIZES, gamma=0.9)
     params = td3.networks(jax.jit(td3.init)(jax.random.key(0)))

@@ -51,7 +51,7 @@ def _assert_close(ours, recorded):
     ours, recorded = flatten_dict(ours, sep="/"), flatten_dict(recorded, sep="/")
     assert ours.keys() == recorded.keys()
     for name, value in recorded.items():
-        np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.fixture(autouse=True)
