@@ -62,7 +62,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "Positions, for a goal",
             f"crlviz heatmap {PAIR} --goal 0.5,-2.5 --scale shared --out heatmap.png",
             "Q(s, a, g) of every position for the goal at the star; the white outline is where the policy goes. "
-            "`--scale shared` gives both maps one color scale.",
+            "`--scale shared` gives both maps one color scale, `--show policy` arrows where the policy heads.",
         ),
         Picture(
             "heatmap-goals.png",
@@ -126,11 +126,11 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         ),
         Picture(
             "stitch.png",
-            "Every start to every goal",
-            "crlviz stitch examples/runs/depth4-width32-pairs3-seed0 examples/runs/depth16-width32-pairs3-seed0 "
+            "Beyond the distances of training",
+            "crlviz stitch examples/runs/depth4-width32-pairs3-seed? examples/runs/depth16-width32-pairs3-seed? "
             "--out stitch.png",
-            "Two agents that were trained on starts and goals at most three cells apart, asked for all pairs. Dots "
-            "mark the pairs that training drew.",
+            "Agents that were trained on starts and goals at most three cells apart, asked for all pairs: success over "
+            "distance, at each goal from the maze's start, and from every start to every goal.",
         ),
     ),
     "Inside the networks": (
@@ -138,7 +138,8 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "embed.png",
             "Embeddings along a trajectory",
             f"crlviz embed {PAIR} --out embed.png",
-            "phi(s, a) along one trajectory on its first two principal components, and psi(g) of its goal as a star.",
+            "phi(s, a) along one trajectory on its first two principal components, and psi(g) of its goal as a star. "
+            "The title says how far a meter near the goal moves phi, against a meter elsewhere.",
         ),
         Picture(
             "norms.png",
@@ -153,13 +154,14 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "scaling.png",
             "Score over depth, batch size, actor and critic, ablations",
             "crlviz scaling examples/runs --metric success --out scaling.png",
-            "The panels that these runs support. Points are seeds.",
+            "A claim for each panel that these runs support, two tasks side by side. Small marks are seeds.",
         ),
         Picture(
             "efficiency.png",
             "Depth against width at equal cost",
             f"crlviz efficiency {SWEEPS} --metric success --out efficiency.png",
-            "The score against parameters, FLOPs an update and training seconds, with the Pareto front.",
+            "What the deeper network reaches beyond the wider one at equal updates, parameters and seconds, with the "
+            "verdict of each; below, the score against what it costs, with the Pareto front.",
         ),
     ),
     "Pages": (

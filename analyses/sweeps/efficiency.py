@@ -19,8 +19,8 @@ from crlviz.options import check_choice
 
 COSTS = {
     "gradient_steps": "updates",
-    "parameters": "parameters of actor and critic",
-    "flops": "FLOPs an update (matrix products)",
+    "parameters": "parameters",
+    "flops": "FLOPs an update",
     "seconds": "training seconds",
 }
 _SHORT = {"gradient_steps": "updates", "parameters": "parameters", "flops": "FLOPs", "seconds": "seconds"}

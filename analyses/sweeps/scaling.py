@@ -67,6 +67,7 @@ def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
     if by_algorithm.several(dataset) and len(rows := by_algorithm.gains(dataset, metric, ("updates",))):
         return by_algorithm.gains_claim(rows)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
+    looks = len(PANELS) * len(tasks)  # the titles of the panels are verdicts too
     results: dict[int, int] = {}
     for task in tasks:
         part = vary(dataset.isel(run=dataset.env.values == task), "depth")
@@ -74,13 +75,13 @@ def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
         if len(scores) < 2 or len(tasks) == 1:
             continue
         first, *_, last = scores.values()
-        result = statistics.compare(last, first, len(tasks), 1.0 if metric == "success" else math.inf)
+        result = statistics.compare(last, first, looks, 1.0 if metric == "success" else math.inf)
         if result.seeds >= statistics.FEWEST:
             results[result.verdict] = results.get(result.verdict, 0) + 1
     if not results:
         part = vary(dataset.isel(run=dataset.env.values == tasks[0]), "depth")
         after = f" after {_short(float(part.trained.max()))} environment steps"
-        return claims.of_metric(by_value(part, "depth", metric), metric, where=after.strip())
+        return claims.of_metric(by_value(part, "depth", metric), metric, looks, after.strip())
     words = {1: "deeper is better", -1: "shallower is better", 0: "no difference between depths found"}
     listed = [f"{words[verdict]} in {results[verdict]}" for verdict in words if verdict in results]
     sentence = f"{', '.join(listed)} of {len(tasks)} tasks"

@@ -63,10 +63,12 @@ def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
     if ending == ".png":
         return vl_convert.vegalite_to_png(spec, scale=cm * _PRINT / pixels_wide(chart) if cm else _SHARP)
     if ending == ".svg":
-        return _as_wide(vl_convert.vegalite_to_svg(spec), cm).encode()
+        return _as_wide(vl_convert.vegalite_to_svg(spec), cm, "cm").encode()
+    if ending == ".pdf" and cm is not None:
+        points = cm / 2.54 * 72  # vl_convert makes a pixel of an svg a point of a pdf
+        return vl_convert.svg_to_pdf(_as_wide(vl_convert.vegalite_to_svg(spec), points, ""))
     if ending == ".pdf":
-        # vl_convert counts a pixel as a point, 1/72 inch.
-        return vl_convert.vegalite_to_pdf(spec, scale=cm / 2.54 * 72 / pixels_wide(chart) if cm else 1.0)
+        return vl_convert.vegalite_to_pdf(spec)
     return (json.dumps(spec, indent=1) + "\n").encode()
 
 
@@ -119,14 +121,14 @@ def _size(svg: str) -> tuple[float, float]:
     return float(width[1]), float(height[1])
 
 
-def _as_wide(svg: str, cm: float | None) -> str:
-    """The svg with a width in cm, and the height that goes with it."""
-    if cm is None:
+def _as_wide(svg: str, wide: float | None, unit: str) -> str:
+    """The svg with another width, and the height that goes with it."""
+    if wide is None:
         return svg
     width, height = _size(svg)
     head, end, rest = svg.partition(">")
-    head = re.sub(r' width="[\d.]+"', f' width="{cm:g}cm"', head)
-    return re.sub(r' height="[\d.]+"', f' height="{cm * height / width:.4g}cm"', head) + end + rest
+    head = re.sub(r' width="[\d.]+"', f' width="{wide:g}{unit}"', head)
+    return re.sub(r' height="[\d.]+"', f' height="{wide * height / width:.6g}{unit}"', head) + end + rest
 
 
 def _spec(chart: alt.TopLevelMixin) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def _looks(kind: str) -> dict[str, Any]:
     }
 
 
-def key(entries: Mapping[str, str]) -> alt.LayerChart:
+def key(entries: Mapping[str, str]) -> Any:
     """A line that says what the marks of maps mean.
 
     Args:

@@ -89,24 +89,30 @@ def ink(share: float = 1.0) -> str:
 
 @alt.theme.register("crlviz", enable=False)
 def _theme() -> alt.theme.ThemeConfig:
-    lines = {"domainColor": ink(0.55), "tickColor": ink(0.55), "gridColor": ink(0.1)}
-    labels = {"labelFontSize": font(LABEL), "titleFontSize": font(12), "titleFontWeight": "normal"}
-    colors = {"labelColor": ink(), "titleColor": ink()}
-    title = {"fontSize": font(TITLE), "color": ink(), "subtitleFontSize": font(12), "subtitleColor": ink(0.7)}
-    return {
+    lines: dict[str, Any] = {"domainColor": ink(0.55), "tickColor": ink(0.55), "gridColor": ink(0.1)}
+    labels: dict[str, Any] = {"labelFontSize": font(LABEL), "titleFontSize": font(12), "titleFontWeight": "normal"}
+    colors: dict[str, Any] = {"labelColor": ink(), "titleColor": ink()}
+    title: dict[str, Any] = {
+        "fontSize": font(TITLE),
+        "color": ink(),
+        "subtitleFontSize": font(12),
+        "subtitleColor": ink(0.7),
+    }
+    config: Any = {
         "config": {
             "font": FONT,
             "background": ink(0),
             "title": {"anchor": "start", "offset": 8, **title},
             "axis": {**labels, **colors, **lines},
             # A label at an end of an axis stays inside it, so that the titles of a row of panels align.
-            "axisY": {"labelFlush": True},
+            "axisYQuantitative": {"labelFlush": True},
             "legend": {"labelLimit": 600, **labels, **colors},
             "header": {**labels, **colors},
             "text": {"color": ink(), "fontSize": font(LABEL)},
             "view": {"stroke": "transparent"},
         }
     }
+    return config
 
 
 @contextlib.contextmanager
