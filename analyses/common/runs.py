@@ -1,5 +1,6 @@
 """Learning curves, final scores and costs of run directories as a Dataset, grouped over seeds."""
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,18 +145,22 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
 
 
 def _settings(agents: Sequence["Agent"]) -> str:
-    """What the algorithms were trained with: ``gamma``, and what they do not share; empty for a single algorithm.
+    """What the algorithms were trained with; empty for a single one.
 
-    The discount and the learning rate of the paper's baselines are not published, so a picture says which were used.
+    That is the discounts and the learning rate, because those of the paper's baselines are not published, and every
+    own setting that is not the algorithm's default.
     """
-    from crlviz.algorithms import registry
-
     used: dict[str, dict[str, list[str]]] = {}
     for agent in agents:
-        section = registry.section(agent.facts["algorithm"])
-        own = used.setdefault(agent.facts["algorithm"], {})
-        for name in ("gamma", *(name for name in agent.facts if name.startswith(f"{section}."))):
-            own.setdefault(name.removeprefix(f"{section}."), []).append(f"{agent.facts.get(name)}".lower())
+        algorithm, config = agent.facts["algorithm"], agent.algorithm.config
+        told = {"gamma": agent.facts.get("gamma", "unknown")} | {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(config)
+            if field.name in ("discount", "learning_rate") or getattr(config, field.name) != field.default
+        }
+        own = used.setdefault(algorithm, {})
+        for name, value in told.items():
+            own.setdefault(name.replace("_", " "), []).append(f"{value}".lower())
     if len(used) < 2:
         return ""
     texts = []

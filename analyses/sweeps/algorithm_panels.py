@@ -117,10 +117,19 @@ def passing(part: xr.Dataset, metric: str) -> Any:
     data = by_algorithm.passes(part, metric)
     first, depth = data["first"][0], data.first_depth[0]
     form = ".0%" if metric == "success" else ".3g"
+    name_of = {"success": "success", "time_at_goal": "time at goal"}
     names = [f"{row.algorithm}, depth {row.depth}" for row in data.itertuples()]
     data = data.assign(name=names, kind=f"{first}, depth {depth}, passes", value=data["values"].map(np.mean))
     scores = pd.Series([claims.number(score, form) for score in data.score])
-    data["text"] = "final score " + scores + "; " + data.passed.map(str) + " of " + data.seeds.map(str) + " seeds pass"
+    data["text"] = (
+        f"final {name_of[metric]} "
+        + scores
+        + "; "
+        + data.passed.map(str)
+        + " of "
+        + data.seeds.map(str)
+        + " seeds pass"
+    )
     top = max(float(data.whole.max()), *(float(s) for values in data["values"] for s in values if np.isfinite(s)))
     x = alt.Scale(domain=[0, 1.05 * top], nice=False)
     y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=0))

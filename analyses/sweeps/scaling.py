@@ -13,7 +13,7 @@ import xarray as xr
 from analyses.common import claims, outputs, runs
 from analyses.common.runs import LAST, METRICS, vary
 from analyses.sweeps import by_algorithm, results_table
-from analyses.sweeps.scaling_panels import ALGORITHMS, AXES, PANELS, by_value, curves, missing, panels, styles
+from analyses.sweeps.scaling_panels import ALGORITHMS, AXES, PANELS, by_value, curves, missing, panels, styles, verdicts
 from crlviz import charts, statistics
 from crlviz.checkpoints import atomic_files
 from crlviz.options import Command, check_choice
@@ -67,7 +67,7 @@ def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
     if by_algorithm.several(dataset) and len(rows := by_algorithm.gains(dataset, metric, ("updates",))):
         return by_algorithm.gains_claim(rows)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
-    looks = len(PANELS) * len(tasks)  # the titles of the panels are verdicts too
+    looks = verdicts(len(tasks))  # the titles of the panels are verdicts too
     results: dict[int, int] = {}
     for task in tasks:
         part = vary(dataset.isel(run=dataset.env.values == task), "depth")
@@ -103,6 +103,11 @@ def how_to_read(dataset: xr.Dataset) -> str:
         f"{LAST} evaluations; a small mark is a seed, a large one their mean. The title of a panel compares its first "
         "and last group; each panel uses the runs that differ in what it shows alone."
     ]
+    if by_algorithm.several(dataset):
+        notes.append(
+            "A panel of one algorithm names it. Each picture of several algorithms is corrected for its algorithms and "
+            "tasks, the other panels for their number."
+        )
     lacking = [panel.title for panel in missing(dataset)]
     notes += [f"These runs do not differ in what other panels show: {'; '.join(lacking)}."] * bool(lacking)
     notes += filter(None, [dataset.attrs.get("settings"), runs.stalls(dataset)])

@@ -167,8 +167,18 @@ def _said(part: xr.Dataset, scores: dict[str, list[float]], metric: str, where: 
 
 
 def _looks(part: xr.Dataset) -> int:
-    """The number of panels in a picture, which each make a claim: those of each task."""
-    return len(PANELS) * len(str(part.attrs["env"]).split(", "))
+    """The number of verdicts in a picture's narrow panels: one in each, for each task."""
+    return verdicts(_tasks(part))
+
+
+def verdicts(tasks: int) -> int:
+    """The number of verdicts in the narrow panels of a picture of so many tasks."""
+    return tasks * sum(not panel.wide for panel in PANELS.values())
+
+
+def _tasks(part: xr.Dataset) -> int:
+    """The number of tasks in the picture that a part of it belongs to."""
+    return len(str(part.attrs["env"]).split(", "))
 
 
 def _curves(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
@@ -213,13 +223,13 @@ def _batches(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
     return _over(part, metric, "batch_size", "depth", _said(part, scores, metric, where))
 
 
+# A picture of algorithms makes its verdicts by itself: corrected for its algorithms and tasks, not for other panels.
 def _algorithms(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
-    # The verdicts of the picture's own title, so corrected for the tasks and not for the other panels.
-    return algorithm_panels.over_depth(part, metric, len(str(part.attrs["env"]).split(", ")))
+    return algorithm_panels.over_depth(part, metric, _tasks(part))
 
 
 def _algorithm_curves(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
-    return algorithm_panels.curves(part, metric, x_axis, AXES[x_axis], _looks(part))
+    return algorithm_panels.curves(part, metric, x_axis, AXES[x_axis], _tasks(part))
 
 
 def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.TopLevelMixin:

@@ -217,7 +217,7 @@ def test_algorithms_are_groups_in_the_registrys_order(tmp_path):
     assert "crl: gamma 0.5, " in note
     assert "sac+her: gamma 0.99, " in note
     assert "discount 0.9" in note
-    assert "gcbc: gamma 0.99, learning_rate 0.0003." in note
+    assert "gcbc: gamma 0.99, learning rate 0.0003." in note
     # Two discounts of one algorithm are two groups, also beside others.
     other = untrained_run(tmp_path / "other", toy_config(algorithm="sac+her", sac__discount=0.99))
     plant_curve(other, [0, 1])

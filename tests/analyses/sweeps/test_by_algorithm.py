@@ -143,7 +143,7 @@ def test_pictures_have_a_panel_for_each_algorithm_and_a_color_for_each_depth():
     text = str(efficiency.plot(runs.relabel(data, "algorithm", "depth"), metric="success").to_dict())
     assert "At equal updates: Deeper is better for crl" in text
     assert "side by side" in str(algorithm_panels.hours(data).to_dict())
-    assert "final score 71 %; 3 of 3 seeds pass" in str(algorithm_panels.passing(data, "success").to_dict())
+    assert "final success 71 %; 3 of 3 seeds pass" in str(algorithm_panels.passing(data, "success").to_dict())
 
 
 def test_steps_until_a_level():

@@ -159,7 +159,12 @@ def test_abilities_give_one_number_or_one_vector_for_each_row(name):
 # ---- whole runs
 
 
-@pytest.fixture(scope="module", params=registry.NAMES)
+# The quick suite trains one of each kind of rows and networks; the others share its code.
+_QUICK = ("crl", "sac+her", "gcbc")
+_RUNS = [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in registry.NAMES]
+
+
+@pytest.fixture(scope="module", params=_RUNS)
 def trained(request, tmp_path_factory):
     """A complete run of each algorithm with two seeds."""
     folder = tmp_path_factory.mktemp("algorithms")
