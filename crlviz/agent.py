@@ -82,7 +82,8 @@ class Agent:
         """
         if isinstance(self.algorithm, ability):
             return self.algorithm
-        raise UsageError(f"{self.source} was trained by {self.algorithm.name}, which has no {ability.noun}")
+        lack = self.algorithm.lacks.get(ability, ability.noun)
+        raise UsageError(f"{self.source} was trained by {self.algorithm.name}, which has no {lack}")
 
     @property
     def q_meaning(self) -> Meaning:

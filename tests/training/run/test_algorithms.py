@@ -214,7 +214,8 @@ def test_a_checkpoint_is_an_agent_that_acts_as_its_networks(trained):
         if isinstance(agent.algorithm, ability):
             assert np.isfinite(ask()).all()
         else:
-            with pytest.raises(UsageError, match=f"trained by {re.escape(name)}, which has no {ability.noun}"):
+            lack = agent.algorithm.lacks.get(ability, ability.noun)
+            with pytest.raises(UsageError, match=f"trained by {re.escape(name)}, which has no {lack}"):
                 ask()
     assert set(crlviz.rollout(agent, 2, length=3)) >= {"state", "action"}
     assert ("q" in crlviz.rollout(agent, 2, length=3)) == isinstance(agent.algorithm, HasQ)
