@@ -162,6 +162,11 @@ class Algorithm(abc.ABC):
         return *(name for name in cls.losses if name not in gradients), *cls.details, *gradients
 
     @classmethod
+    def lacking(cls, ability: Any) -> str:
+        """In words that it lacks an ability, ``HasQ`` or ``HasEmbeddings``."""
+        return f"{cls.name}, which has no {cls.lacks.get(ability, ability.noun)}"
+
+    @classmethod
     @abc.abstractmethod
     def create(
         cls,
