@@ -82,7 +82,7 @@ class Agent:
         """
         if isinstance(self.algorithm, ability):
             return self.algorithm
-        raise UsageError(f"{self.source} was trained by {self.algorithm.name}, which has no {ability.noun}")
+        raise UsageError(f"{self.source} was trained by {self.algorithm.lacking(ability)}")
 
     @property
     def q_meaning(self) -> Meaning:

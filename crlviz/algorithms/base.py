@@ -6,7 +6,7 @@ The trainer and the ``Agent`` ask it for everything else: batches, metrics, chec
 
 import abc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -141,6 +141,7 @@ class Algorithm(abc.ABC):
       details: further metrics. Both are columns of metrics.csv.
       fused: whether the networks can run as one GPU kernel (``FusedTrunk``). They then are an ``Actor`` named ``actor``
         and a ``Critic`` named ``critic``.
+      lacks: what it has not, by ability, in words; where the ability's own words (``noun``) would mislead.
       config: its settings.
       replicate: replicates rows [B, ...] that are sharded over devices, so that each device has the whole batch.
     """
@@ -150,6 +151,7 @@ class Algorithm(abc.ABC):
     losses: ClassVar[tuple[str, ...]]
     details: ClassVar[tuple[str, ...]] = ()
     fused: ClassVar[bool] = False
+    lacks: ClassVar[Mapping[type, str]] = {}
     config: Any
     replicate: Callable[[jax.Array], jax.Array]
 
@@ -158,6 +160,11 @@ class Algorithm(abc.ABC):
         """Its columns of metrics.csv: losses, details, then norms of gradients."""
         gradients = tuple(name for name in cls.losses if name.endswith("_gradient"))
         return *(name for name in cls.losses if name not in gradients), *cls.details, *gradients
+
+    @classmethod
+    def lacking(cls, ability: Any) -> str:
+        """In words that it lacks an ability, ``HasQ`` or ``HasEmbeddings``."""
+        return f"{cls.name}, which has no {cls.lacks.get(ability, ability.noun)}"
 
     @classmethod
     @abc.abstractmethod

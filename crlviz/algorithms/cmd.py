@@ -10,15 +10,18 @@ would cancel. The policy is that of CRL: it sees the goal's position alone, and 
 A commanded goal is a position, and no state that could be embedded. So this critic has no Q of commanded goals.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from crlviz.algorithms.base import Batch, Rows
+from crlviz.algorithms.base import Batch, HasEmbeddings, HasQ, Rows
 from crlviz.algorithms.crl import Contrastive, CRLConfig
 from crlviz.networks.residual import Critic, Params
+
+_LACK = "of goals: its critic compares whole states, and a goal is a position"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class CMD(Contrastive):
     name: ClassVar[str] = "cmd"
     Config: ClassVar[type] = CMDConfig
     Encoders: ClassVar[type[Critic]] = Encoder
+    lacks: ClassVar[Mapping[type, str]] = {HasQ: f"Q {_LACK}", HasEmbeddings: f"embeddings {_LACK}"}
 
     @property
     def rows(self) -> Rows:

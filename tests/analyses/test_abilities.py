@@ -23,6 +23,8 @@ def agents(tmp_path_factory):
 
 
 def refused(agent, what: str):
+    if agent.algorithm.name == "cmd":
+        what = "(Q|embeddings) of goals: its critic compares whole states, and a goal is a position"
     return pytest.raises(UsageError, match=f"was trained by {agent.algorithm.name}, which has no {what}")
 
 

@@ -122,11 +122,11 @@ def test_hyperspherical_networks_stay_on_the_sphere(name):
 
 
 @each
-@pytest.mark.parametrize("depth", [4, 64])
+@pytest.mark.parametrize("depth", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_depth_adds_layers_and_cost(name, depth):
     shallow, deep = (built(name, depth * times, 64).cost(COUNT) for times in (1, 2))
-    assert 1.3 < deep["parameters"] / shallow["parameters"] < 2
-    assert 1.3 < deep["flops_per_update"] / shallow["flops_per_update"] < 2
+    assert 1.8 < deep["parameters"] / shallow["parameters"] < 2
+    assert 1.8 < deep["flops_per_update"] / shallow["flops_per_update"] < 2
 
 
 @each
@@ -219,7 +219,8 @@ def test_a_checkpoint_is_an_agent_that_acts_as_its_networks(trained):
         if isinstance(agent.algorithm, ability):
             assert np.isfinite(ask()).all()
         else:
-            with pytest.raises(UsageError, match=f"trained by {re.escape(name)}, which has no {ability.noun}"):
+            lack = agent.algorithm.lacks.get(ability, ability.noun)
+            with pytest.raises(UsageError, match=f"trained by {re.escape(name)}, which has no {lack}"):
                 ask()
     assert set(crlviz.rollout(agent, 2, length=3)) >= {"state", "action"}
     assert ("q" in crlviz.rollout(agent, 2, length=3)) == isinstance(agent.algorithm, HasQ)
