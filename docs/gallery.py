@@ -115,14 +115,14 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "behavior.png",
             "What they do, in numbers",
-            "crlviz behavior examples/swimmers --out behavior.png",
-            "Shares of named behaviors, time at goal and other numbers of 64 episodes of each of nine swimmers. After "
-            "as many updates those of depth 16 swim, and the others hardly move.",
+            "crlviz behavior examples/swimmers --episodes 16 --out behavior.png",
+            "Shares of named behaviors, time at goal and other numbers of 16 episodes of each of nine swimmers. After "
+            "as many updates those of depth 16 swim, those of depth 8 begin to, and those of depth 4 hardly move.",
         ),
         Picture(
             "behavior.gif",
             "Median and best episode",
-            "crlviz behavior examples/swimmers --episodes 16 --out behavior.gif",
+            f"crlviz behavior {PAIR} --episodes 16 --out behavior.gif",
             "A row a depth, all in step.",
         ),
         Picture(
@@ -190,7 +190,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "paper-page.png",
             "The paper's figures",
-            "crlviz paper examples/runs examples/swimmers --out figures",
+            "crlviz paper examples/runs --out figures",
             "Every figure of the paper that the runs support, and what each of the others would take.",
             made="figures/index.html",
             view=(1100, 1000),
