@@ -18,6 +18,7 @@ The protocol, fixed before the confirming runs:
   seeds in step.
 - Screening: one to three seeds from 100 on for each arm; it claims nothing. It chose the start of the networks, the
   world in which depth 4 stays below depth 16 by most, and a width at which it does.
+- Later worlds (``later``): screened by the same rules after the confirmation; none was confirmed.
 - Confirming: seeds from 0 on, at least eight, none of them used for screening. The runs are not looked at before the
   batch has ended, and there are no second attempts. A run that was cut short before the end of its budget is listed and
   not counted.

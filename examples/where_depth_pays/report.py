@@ -210,7 +210,7 @@ def results(
         "One to three seeds each, which claim nothing.",
         table(screen),
         "## Worlds that were tried later",
-        "One or two seeds each, which claim nothing.",
+        "One seed each, which claim nothing.",
         worlds(later),
         "Their runs, with the score at the end of each. They trained two at a time while the machine did other work. "
         "So their seconds compare only in the U maze, where depth 16 and depth 4 at width 64 ran side by side.",
