@@ -174,7 +174,7 @@ def _ground(dataset: xr.Dataset, parts: Sequence[xr.Dataset], shown: str, color:
         margin = 0.1 * float((high - low).max()) + 1e-3
         extent = (low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin)
     tall = (extent[1] - extent[0]) / max(extent[1] - extent[0], extent[3] - extent[2])
-    ground = charts.in_meters(extent, height / tall)
+    ground = charts.in_meters(maze, extent, height / tall)
     x, y = (ground[name].copy() for name in ("x", "y"))
     x.axis = y.axis = None
     ground |= {"x": x, "y": y}
