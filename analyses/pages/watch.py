@@ -169,7 +169,7 @@ def _curves(table: "pd.DataFrame") -> "dict[str, alt.Chart]":
         line = alt.Chart(table[["env_steps", column]].dropna()).mark_line(
             point={"color": _LINE_COLOR}, color=_LINE_COLOR
         )
-        curves[title] = line.encode(x=x, y=y).properties(width=215, height=150)
+        curves[title] = line.encode(x=x, y=y).properties(width=175, height=150)
     return curves
 
 
