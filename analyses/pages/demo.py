@@ -144,12 +144,17 @@ def _result(run: Path) -> str:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Directory to write.  [default: demo, or demo-quick]")
-@click.option("--quick", is_flag=True, help="One seed instead of three: four minutes, but too few seeds to compare.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="One seed instead of three: two minutes, but too few seeds to compare.",
+)
 def command(out: Path | None, quick: bool) -> None:
     """Train depth 4 and depth 16 on this machine, and write a page that shows what they learned.
 
-    It also trains two controls: depth 4 with as many parameters as depth 16, and depth 4 for as many seconds. Finished
-    runs in OUT are kept and unfinished ones resumed, so an interrupted demo continues where it stopped.
+    It also trains two controls: depth 4 with as many parameters as depth 16, and depth 4 for as many seconds. --quick
+    leaves out the second, which can only begin when the others have ended. Finished runs in OUT are kept and unfinished
+    ones resumed, so an interrupted demo continues where it stopped.
 
     \b
     Example: crlviz demo --quick
@@ -159,22 +164,28 @@ def command(out: Path | None, quick: bool) -> None:
     from analyses.pages.demo_page import report
 
     seeds = SEEDS[:1] if quick else SEEDS
-    click.echo(f"Training depth {SHALLOW} and depth {DEEP} on {ENV}, {len(seeds)} seed(s) each, and two controls.")
+    click.echo(f"Training depth {SHALLOW} and depth {DEEP} on {ENV}, {len(seeds)} seed(s) each, and controls.")
     shallow = Kind("depth4", f"depth {SHALLOW}", SHALLOW, WIDTH, ENV_STEPS)
     deep = Kind("depth16", f"depth {DEEP}", DEEP, WIDTH, ENV_STEPS)
     wide = Kind("depth4-wide", f"depth {SHALLOW}, as many parameters (width {WIDE})", SHALLOW, WIDE, ENV_STEPS)
     # The longest runs first, so that no core waits for a long run at the end.
     first = [Run(kind, seed, out / "runs") for kind in (deep, wide, shallow) for seed in seeds]
     train_all(first, "training")
-    ratio = _seconds(first, deep) / _seconds(first, shallow)
-    steps = 1000 * round(ENV_STEPS * ratio / 1000)
-    longer = Kind("depth4-long", f"depth {SHALLOW}, as many seconds", SHALLOW, WIDTH, steps)
-    second = [Run(longer, seed, out / "runs") for seed in seeds]
-    train_all(second, f"depth {SHALLOW} for as many seconds")
+    second = [] if quick else _longer(first, shallow, deep)
+    if second:
+        train_all(second, f"depth {SHALLOW} for as many seconds")
     runs = sorted(first, key=lambda run: (shallow, deep, wide).index(run.kind)) + second
     click.echo("Drawing.")
     index = report(runs, out, env=ENV, quick=quick)
     click.echo(f"Took {time.perf_counter() - start:.0f} s. Open {index} in a browser.")
+
+
+def _longer(first: Sequence[Run], shallow: Kind, deep: Kind) -> list[Run]:
+    """Runs of the shallow network that go on for as many seconds as the deep one took, a run for each seed."""
+    ratio = _seconds(first, deep) / _seconds(first, shallow)
+    steps = 1000 * round(ENV_STEPS * ratio / 1000)
+    longer = Kind("depth4-long", f"depth {SHALLOW}, as many seconds", SHALLOW, WIDTH, steps)
+    return [Run(longer, run.seed, run.runs) for run in first if run.kind == shallow]
 
 
 def _seconds(runs: Sequence[Run], kind: Kind) -> float:

@@ -131,7 +131,6 @@ def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys, optimized):
         "depth4-seed0",
         "depth16-seed0",
         "depth4-wide-seed0",
-        "depth4-long-seed0",
     }
     for name in ("heatmaps.png", "curves.png", "efficiency.png", "heatmaps.nc", "results.csv", "film.gif"):
         assert (out / name).stat().st_size > 0, name
@@ -142,15 +141,18 @@ def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys, optimized):
     for score in pd.read_csv(out / "results.csv").score:
         assert f"{score:.2f}" in page
 
-    # A second demo keeps the finished runs and trains the others again.
-    def networks():  # except the run whose length depends on the seconds of others
+    # A full demo there keeps the finished runs, trains the others again, and adds the control for equal seconds.
+    def networks():
         files = [path for path in (out / "runs").rglob("*.safetensors") if "long" not in str(path)]
         return {path: path.stat().st_mtime_ns for path in files}
 
     before = networks()
     newest = max((out / "runs" / "depth4-seed0" / "checkpoints").iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(newest)
+    monkeypatch.setattr(demo, "SEEDS", (0,))
+    monkeypatch.setattr(sys, "argv", ["crlviz", "demo", "--out", str(out)])
     cli.main()
+    assert "At equal seconds" in capsys.readouterr().out
     after = networks()
     assert after.keys() == before.keys()
     retrained = {path.relative_to(out / "runs").parts[0] for path in before if after[path] != before[path]}
