@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image, ImageSequence
 
 DOCS = Path(__file__).parent
-WIDEST, WIDEST_GIF = 1400, 480  # pixels
+WIDEST, WIDEST_GIF = 1200, 480  # pixels
 MOST_FRAMES, COLORS_GIF = 30, 48
 COLORS = 256
 PAIR = "examples/depth4 examples/depth16"

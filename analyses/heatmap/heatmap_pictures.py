@@ -139,8 +139,9 @@ def _table(
     bounds = (float(dataset.q.min()), float(dataset.q.max())) if shared else (None, None)
     fixed = dataset.geodesic.dims[0]
     count = dataset.sizes[fixed]
+    alike = "distance_correlation" in dataset and float(dataset.distance_correlation.max()) > _NEARLY_ALIKE
     maps = [
-        [_map(part.isel({fixed: index}), label, bounds, size, tips, count > 1) for index in range(count)]
+        [_map(part.isel({fixed: index}), label, bounds, size, tips, count > 1, alike) for index in range(count)]
         for label, part in columns
     ]
     rows = [[row[0] for row in maps]] if count == 1 else maps
@@ -188,6 +189,7 @@ def _map(
     size: int,
     tips: bool,
     named: bool,
+    alike: bool,
 ) -> alt.LayerChart | alt.FacetChart:
     """One map with walls, outline and markers, under its label and its correlations.
 
@@ -220,7 +222,7 @@ def _map(
         layers.append(charts.marker(maze.xy(maze.starts), axes, "start"))
     layers.append(charts.marker(place, axes, fixed))
     title = charts.panel_title(label + f", {fixed} {place[0]:g},{place[1]:g}" * named, size)
-    title.subtitle = _correlations(part) if len(i) else [""]
+    title.subtitle = _correlations(part, alike) if len(i) else [""]
     title.subtitleFontSize = charts.font(11)
     view = {"width": axes["width"], "height": axes["height"], "view": axes["view"]}
     return alt.layer(*layers, title=title, **view)
@@ -235,16 +237,16 @@ def _tips(part: xr.Dataset, i: np.ndarray, j: np.ndarray, axes: dict[str, Any]) 
     return base.encode(tooltip=["x:Q", "y:Q", "q:Q", "geodesic:Q", "straight:Q"])
 
 
-def _correlations(part: xr.Dataset) -> list[str]:
+def _correlations(part: xr.Dataset, alike: bool) -> list[str]:
     """The rank correlations of Q with minus each distance, in words.
 
-    Where the two distances order the positions nearly alike, also each one given the other.
+    Where the two distances of a map order the positions nearly ``alike``, all maps also tell each given the other.
     """
     by_maze, by_line = part.rank_correlation.values
     if ground.maze_of(part) is None:
         return [f"rank correlation: straight line {by_line:.2f}"]
     words = [f"rank correlation: maze {by_maze:.2f}, line {by_line:.2f}"]
-    if "partial_correlation" in part and part.distance_correlation.item() > _NEARLY_ALIKE:
+    if alike:
         words.append("each given the other: {:.2f}, {:.2f}".format(*part.partial_correlation.values))
     return words
 

@@ -126,7 +126,7 @@ def test_a_dataset_of_an_older_crlviz_is_still_drawn(agents):
     dataset = norms.compute(agents[:1], episodes=2)
     older = dataset.drop_vars(list(norms.OUTPUTS))
     del older.attrs["start"]
-    assert len(norms.plot(older).to_dict()["hconcat"]) == len(norms.NETWORKS)
+    assert len(norms.plot(older).to_dict()["vconcat"][0]["hconcat"]) == len(norms.NETWORKS)
     assert len(norms.plot(dataset).to_dict()["vconcat"][1]["hconcat"]) == len(norms.OUTPUTS)
 
 

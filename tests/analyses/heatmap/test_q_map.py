@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -282,3 +283,41 @@ def test_a_map_of_a_large_maze_has_at_most_256_points_a_side(large):
 def test_a_goal_inside_a_wall_is_rejected():
     with pytest.raises(UsageError, match=r"goal 0,0 is not in a free cell"):
         q_map.compute([KnownAgent("point_u_maze", by_line)], np.array([[0.0, 0.0]]))
+
+
+def test_a_partial_correlation_is_that_of_what_the_other_distance_leaves():
+    rng = np.random.default_rng(0)
+    line = rng.normal(size=200)
+    maze = line + 0.3 * rng.normal(size=200)
+    q = -maze + 0.2 * rng.normal(size=200)
+    ranks = [values.argsort().argsort() for values in (q, -maze, -line)]
+
+    def left(values, other):
+        slope, shift = np.polyfit(other, values, 1)
+        return values - slope * other - shift
+
+    expected = [
+        np.corrcoef(left(ranks[0], ranks[3 - k]), left(ranks[k], ranks[3 - k]))[0, 1] for k in (1, 2)
+    ]  # geodesic given straight, straight given geodesic
+    whole = np.corrcoef(ranks)
+    np.testing.assert_allclose(q_map._partial(whole[:1, 1:], whole[1:2, 2]), [expected], atol=1e-9)
+
+
+def test_arrows_are_steps_of_the_policy(two_depths):
+    agent, goal = two_depths[0], np.array([[1.0, 1.0]])
+    dataset = q_map.compute([agent], goal, resolution=1, show="policy").isel(depth=0, goal=0)
+    env = agent.env
+    assert dataset.sizes["step"] == 1 + round(env.episode_length / 20)
+    places = np.stack([dataset.walk_x[7], dataset.walk_y[7]], axis=-1)
+    assert env.maze.is_free(places[0])
+    state, step = env.reset(jax.random.key(5), places[0], goal[0]), jax.jit(env.step)
+    for place in places[1:]:
+        state = step(state, agent.act(np.asarray(state.obs)))
+        np.testing.assert_allclose(place, state.obs[:2], atol=1e-4)
+    drawn = q_map.plot(q_map.compute([agent], goal, resolution=1, show="policy"), tips=False).to_dict()
+    assert "where the policy heads" in json.dumps(drawn)
+    lines = q_map.compute([agent], goal, resolution=1, show="trajectories")
+    assert lines.sizes["step"] == env.episode_length + 1
+    assert "episodes from the start" in json.dumps(q_map.plot(lines, tips=False).to_dict())
+    with pytest.raises(UsageError, match="over goals"):
+        q_map.compute([agent], over="goals", show="policy")
