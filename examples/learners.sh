@@ -1,7 +1,7 @@
 #!/bin/sh
 # Five algorithms at depths 4 and 16, about 15 minutes on two cores: sh examples/learners.sh [DIRECTORY]
 # All look 100 steps ahead (discount 0.99). SAC has the learning rate and the start of the temperature that the laptop
-# preset gives contrastive RL; the other settings are each algorithm's defaults. Stopped, it goes on where it was.
+# preset gives contrastive RL; the other settings are those of the laptop preset. Stopped, it goes on where it was.
 set -e
 out=${1:-runs/learners}
 sweep() {
