@@ -20,7 +20,7 @@ def typed(text: str) -> list[str]:
     """What stands after ``crlviz`` in the commands of a page's blocks of code."""
     blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = [re.match(r"[^#]*?(?<![\w/.])crlviz (?!\[)([^#]+)", line) for line in lines]
+    found = [re.match(r"(?!from )[^#]*?(?<![\w/.])crlviz (?!\[)([^#]+)", line) for line in lines]
     return [match[1].strip() for match in found if match and match[1].split()[0] not in ("OPTIONS", "VERB")]
 
 

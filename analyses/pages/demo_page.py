@@ -117,10 +117,13 @@ def compared(table: pd.DataFrame, kinds: Sequence["Kind"]) -> dict[str, statisti
 def findings(table: pd.DataFrame, kinds: Sequence["Kind"]) -> list[str]:
     """One sentence for each comparison of ``compared``."""
     score = dict(zip(table.group, table.score, strict=True))
-    comparisons = compared(table, kinds)
+    words = {
+        quantity: result.words("deeper is better here", "deeper is worse here")
+        for quantity, result in compared(table, kinds).items()
+    }
     return [
         f"At equal {quantity}, depth {kinds[1].depth} reaches {score[kinds[1].title]:.0%} of the goals and depth "
-        f"{kind.depth} {score[kind.title]:.0%}: {comparisons[quantity].words('deeper is better here', 'deeper is worse here')}."
+        f"{kind.depth} {score[kind.title]:.0%}: {words[quantity]}."
         for quantity, kind in _others(kinds).items()
     ]
 
