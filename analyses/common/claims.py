@@ -87,6 +87,8 @@ def of_gains(verdicts: Mapping[str, statistics.Comparison]) -> str:
     by_words: dict[str, list[str]] = {}
     for name, verdict in verdicts.items():
         by_words.setdefault(verdict.brief(*GAINS), []).append(name)
+    if len(verdicts) > 1 == len(by_words):
+        return capital(f"{next(iter(by_words))} for any algorithm")
     return capital("; ".join(f"{words} for {listed(names)}" for words, names in by_words.items()))
 
 

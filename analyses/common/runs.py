@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,16 +118,17 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
     tables = [table.assign(train_seconds=seconds) for table, (seconds, _) in zip(tables, clocks, strict=True)]
     stalled = [seconds for _, seconds in clocks]
     tasks = _tasks(agents)
+    within = _differing_within(agents, tasks)
     facts = [
         agent.facts | {"env": task, "others": other, "trained": agent.env_steps}
-        for agent, task, other in zip(agents, tasks, _others(agents, tasks), strict=True)
+        for agent, task, other in zip(agents, tasks, _others(agents, tasks, within), strict=True)
     ]
     together = [len(RunDirectory(path).read_config().get("together", [None])) for path in paths]
     dataset = xr.Dataset(
         _curves(tables) | _scores(tables) | _costs(agents, paths, stalled),
         coords={
             "run": np.arange(len(agents)),
-            "group": ("run", _groups(facts, differing), {"long_name": _MEANINGS["group"]}),
+            "group": ("run", _groups(facts, set().union(*within.values())), {"long_name": _MEANINGS["group"]}),
             "together": ("run", together, {"long_name": _MEANINGS["together"], "units": "1"}),
         }
         | {
@@ -161,13 +162,11 @@ def _settings(agents: Sequence["Agent"]) -> str:
         own = used.setdefault(algorithm, {})
         for name, value in told.items():
             own.setdefault(name.replace("_", " "), []).append(f"{value}".lower())
-    if len(used) < 2:
-        return ""
     texts = []
     for algorithm in sorted(used, key=datasets.algorithm_order):
-        values = {name: " or ".join(dict.fromkeys(found)) for name, found in used[algorithm].items()}
-        texts.append(f"{algorithm}: {', '.join(f'{name} {text}' for name, text in values.items())}")
-    return f"Settings: {'; '.join(texts)}."
+        values = [f"{name} {' or '.join(dict.fromkeys(found))}" for name, found in used[algorithm].items()]
+        texts.append(f"{algorithm}: {', '.join(values)}")
+    return f"Settings: {'; '.join(texts)}." if len(used) > 1 else ""
 
 
 def _tasks(agents: Sequence["Agent"]) -> list[str]:
@@ -175,9 +174,9 @@ def _tasks(agents: Sequence["Agent"]) -> list[str]:
     return [" ".join(filter(None, [agent.facts["env"], agent.facts.get("layout", "")])) for agent in agents]
 
 
-def _groups(facts: Sequence[dict[str, Any]], differing: Sequence[str]) -> list[str]:
-    """The group of each run: the factors in which some runs differ, in words; without any, its depth."""
-    names = [name for name in differing if name in datasets.FACTS and name not in ("seed", "env")]
+def _groups(facts: Sequence[dict[str, Any]], differing: set[str]) -> list[str]:
+    """The group of each run: the factors in which runs of a task differ, in words; without any, its depth."""
+    names = [name for name in datasets.FACTS if name in differing and name not in ("seed", "env")]
     groups = []
     for fact in facts:
         redundant = [f"actor_{shape}" for shape in ("depth", "width") if fact[shape] == fact[f"actor_{shape}"]]
@@ -377,13 +376,15 @@ def shares(dataset: xr.Dataset) -> str:
     return f"{note}; here {' or '.join(map(str, counts))} trained at once, so seconds do not compare between them."
 
 
-def _others(agents: Sequence["Agent"], tasks: Sequence[str]) -> list[str]:
+def _differing_within(agents: Sequence["Agent"], tasks: Sequence[str]) -> dict[str, list[str]]:
+    """For each task, the facts in which its agents differ."""
+    pairs = list(zip(agents, tasks, strict=True))
+    return {task: datasets.differing([agent for agent, own in pairs if own == task]) for task in set(tasks)}
+
+
+def _others(agents: Sequence["Agent"], tasks: Sequence[str], within: Mapping[str, list[str]]) -> list[str]:
     """For each agent, the settings outside ``FACTS`` in which agents of its task differ, such as ``gamma 0.9``."""
-    by_task = {task: [agent for agent, own in zip(agents, tasks, strict=True) if own == task] for task in tasks}
-    names = {
-        task: [name for name in datasets.differing(part) if name not in datasets.FACTS]
-        for task, part in by_task.items()
-    }
+    names = {task: [name for name in own if name not in datasets.FACTS] for task, own in within.items()}
     facts = [
         {name: agent.facts.get(name, "unknown") for name in names[task] if name != "layout"}
         for agent, task in zip(agents, tasks, strict=True)

@@ -108,11 +108,13 @@ def gains_claim(rows: pd.DataFrame, equal: str = "updates") -> str:
     if not len(rows):
         return ""
     rows = rows[rows.equal == equal]
-    named = rows.env.nunique() > 1
-    said: dict[str, list[str]] = {}
-    for row in rows.itertuples():
-        said.setdefault(str(row.words), []).append(f"{row.algorithm}" + f" ({row.env})" * named)
-    return claims.capital("; ".join(f"{words} for {claims.listed(names)}" for words, names in said.items()))
+    everywhere = rows.groupby("algorithm").env.nunique()
+    parts = []
+    for words, said in rows.groupby("words", sort=False):
+        tasks_of = said.groupby("algorithm", sort=False).env.agg(list).items()
+        names = [name + f" ({', '.join(own)})" * (len(own) < int(everywhere[name])) for name, own in tasks_of]
+        parts.append(f"{words} for {'any algorithm' if len(said) == len(rows) > 1 else claims.listed(names)}")
+    return claims.capital("; ".join(parts))
 
 
 def against_first(dataset: xr.Dataset, metric: str = "time_at_goal", looks: int = 1) -> str:

@@ -231,3 +231,12 @@ def test_vary_prefers_the_registrys_first_algorithm_among_equals():
     rows.append({"algorithm": "gcbc", "depth": 16})
     assert set(runs.vary(planted_runs(*rows), "depth").algorithm.values.tolist()) == {"gcbc"}
     assert runs.vary(planted_runs(*rows), "depth", "algorithm").sizes["run"] == 7
+
+
+def test_what_differs_between_tasks_alone_names_no_group(tmp_path):
+    """Two tasks have settings of their own; their networks are the same groups, so that they compare over tasks."""
+    for env, batch in (("point_u_maze", 8), ("point_u2_maze", 16)):
+        for depth in (4, 8):
+            shape = {"actor__depth": depth, "critic__depth": depth}
+            planted_run(tmp_path / f"{env}{depth}", [0, 1], env=env, batch_size=batch, **shape)
+    assert runs.collect([tmp_path]).group.values.tolist() == ["depth 4", "depth 8"] * 2

@@ -47,6 +47,22 @@ def test_each_algorithm_is_compared_with_itself():
     assert scaling.claim(grid(MIXED), "success") == sentence
 
 
+def test_the_sentence_names_a_task_where_an_algorithms_verdicts_differ():
+    both = planted_runs(
+        *(
+            {"env": env, "algorithm": name, "depth": depth, "seed": seed, "score": score + seed / 100}
+            for env in ("one", "two")
+            for (name, depth), score in (MIXED | {("crl", 16): {"one": 0.8, "two": 0.2}[env]}).items()
+            for seed in range(3)
+        )
+    )
+    assert by_algorithm.gains_claim(by_algorithm.gains(both, "success", ("updates",))) == (
+        "Deeper is better for crl (one); no difference found for sac+her and crl (two); shallower is better for gcbc"
+    )
+    alike = grid({(name, depth): 0.5 for name in LEARNERS for depth in (4, 16)})
+    assert scaling.claim(alike, "success") == "No difference found for any algorithm"
+
+
 def test_equal_seconds_cut_the_slower_network():
     """Scores grow linearly in time, so a network that is cut to a quarter of its time has a quarter of each score."""
     rows = [
