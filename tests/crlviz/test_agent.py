@@ -124,7 +124,7 @@ def test_every_setting_is_a_fact(toy_agent):
     covered |= {
         f"{network}.{name}"
         for network in ("actor", "critic")
-        for name in ("layer_norm", "activation", "residual", "kind")
+        for name in ("layer_norm", "activation", "residual", "kind", "sphere")
     }
     assert set(names(config)) - facts.keys() == covered | {"env_options"}
     ant = dataclasses.replace(toy_agent, config=dataclasses.asdict(toy_config(env="ant")))

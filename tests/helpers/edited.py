@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from crlviz.algorithms import registry
 from crlviz.checkpoints import checked_json
 from crlviz.checkpoints.run_directory import settings_digest
 
@@ -15,8 +16,11 @@ def edit(path: Path, change) -> None:
     change(content)
     sign(path, content)
     if path.name == "config.json" and isinstance(content.get("config"), dict):
+        content = {"algorithm": "crl", "config": {}} | content
+        if content["algorithm"] not in registry.NAMES:
+            return  # the digest of its settings is not defined
         for manifest in path.parent.glob("checkpoints/*/manifest.json"):
-            entry = {"settings": settings_digest({"algorithm": "crl", "config": {}} | content)}
+            entry = {"settings": settings_digest(content)}
             sign(manifest, json.loads(manifest.read_text()) | entry)
 
 

@@ -73,7 +73,7 @@ def test_the_config_is_imported(imported):
     assert RunDirectory(run).checkpoint_steps() == expected[4]
     assert agent.gradient_steps == expected[5]
     known = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert agent.config.keys() - {"algorithm"} == known & agent.config.keys()
+    assert agent.config.keys() == known & agent.config.keys()
     assert not agent.config["redraw_goals"]
     text = inspection.describe(run)
     assert "imported    from the paper's code: step_" in text

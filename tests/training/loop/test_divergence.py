@@ -29,8 +29,8 @@ class Poisoned(CRL):
     def gradients(self, learner, *batch):
         gradients, metrics = super().gradients(learner, *batch)
         late = learner.actor_optimizer[0].count == LATE
-        for name in metrics.keys() & set(divergence.WATCHED):
-            bad = late & (divergence.WATCHED.index(name) == self.quantity)
+        for name in metrics.keys() & set(WATCHED):
+            bad = late & (WATCHED.index(name) == self.quantity)
             metrics[name] = jnp.where(bad, self.value, metrics[name])
         return gradients, metrics
 
@@ -68,7 +68,7 @@ def _after(algorithm: type[CRL], **attributes):
     ("quantity", "value"), [("actor_loss", np.nan), ("critic_gradient", np.inf), ("critic_loss", -2e6)]
 )
 def test_the_first_bad_update_is_found_and_all_from_it_on_are_skipped(quantity, value):
-    state, (before, diverged) = _after(Poisoned, quantity=divergence.WATCHED.index(quantity), value=value)
+    state, (before, diverged) = _after(Poisoned, quantity=WATCHED.index(quantity), value=value)
     assert not before.found
     assert diverged.found
     assert (int(diverged.update), WATCHED[int(diverged.quantity)]) == (LATE - 3, quantity)

@@ -144,10 +144,10 @@ def test_a_network_of_a_newer_crlviz_is_refused(toy_run, tmp_path):
 
 
 def test_an_unknown_algorithm_is_refused(begun):
-    change_config(begun, lambda content: content.update(algorithm="sac"))
+    change_config(begun, lambda content: content.update(algorithm="nonesuch"))
     for read in (crlviz.load, trainer.resume, trainer.finished, inspection.describe):
         with pytest.raises(
-            CrlvizError, match=r"config.json names the algorithm 'sac', which this crlviz does not know"
+            CrlvizError, match=r"config.json names the algorithm 'nonesuch', which this crlviz does not know"
         ):
             read(begun)
 
