@@ -65,7 +65,12 @@ def test_the_measure_finds_what_lies_on_another():
     import pandas as pd
 
     data = pd.DataFrame({"x": [0, 0], "y": [0, 0.02], "words": ["one", "other"]})
-    chart = alt.Chart(data).mark_text().encode(x="x:Q", y=alt.Y("y:Q").scale(domain=[0, 1]), text="words").properties(title="more " * 20)
+    chart = (
+        alt.Chart(data)
+        .mark_text()
+        .encode(x="x:Q", y=alt.Y("y:Q").scale(domain=[0, 1]), text="words")
+        .properties(title="more " * 20)
+    )
     with pytest.raises(AssertionError, match="lies on"):
         check_texts(chart)
 
