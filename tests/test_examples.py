@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.usefixtures("optimized")
 
 
+@pytest.mark.slow
 def test_first_look(tmp_path, capsys):
     script = runpy.run_path(str(EXAMPLES / "first_look.py"))
     script["main"](tmp_path / "look.svg")
@@ -45,6 +46,7 @@ def test_the_shipped_ant_walks_to_the_next_cell():
     assert crlviz.rollout(agent, 8, goals=goals, length=250).success.any("time").mean() > 0.6
 
 
+@pytest.mark.slow
 def test_the_shipped_sweep_is_whole_and_feeds_every_figure_that_crlviz_draws():
     paths = runs.find([EXAMPLES / "runs", EXAMPLES / "learners"])
     faults = [fault for path in paths for _, fault in inspection.check(path) if fault]

@@ -53,7 +53,7 @@ def check_texts(chart):
     [
         pytest.param((3, True, 1), id="3 with long labels"),
         pytest.param((8, False, 3), id="8 of three seeds", marks=pytest.mark.slow),
-        pytest.param((20, False, 1), id="20 of one seed"),
+        pytest.param((20, False, 1), id="20 of one seed", marks=pytest.mark.slow),
     ],
 )
 def test_no_text_lies_on_another_or_leaves_the_canvas(name, kind):

@@ -72,6 +72,7 @@ def test_watch_ends_with_its_trainer(unfinished):
     _wait_for_the_end(unfinished)
 
 
+@pytest.mark.slow
 def test_watch_started_by_hand_outlives_its_shell(unfinished):
     """As under nohup; it ends with the run."""
     process = _orphan(unfinished, "")
@@ -107,6 +108,7 @@ def test_a_run_is_finished_with_its_last_checkpoint(toy_run, tmp_path):
     assert watch.progress_of(run) == (280, 200, False)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_finished_run_is_drawn_once(toy_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
