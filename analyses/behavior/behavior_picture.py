@@ -124,7 +124,8 @@ def _heading(parts: Sequence[xr.Dataset], label: str, shown: str) -> alt.TitlePa
     hardest, times = _hardest(part), part.time.values
     words = f"{label}: {hardest.name.item()}"
     if np.isfinite(hardest.steps_to_goal.item()) and len(times) > 1:
-        words += f" after {hardest.steps_to_goal.item() * (times[1] - times[0]):.1f} s"
+        words += ("" if words.endswith("reaches the goal") else ", reaches the goal") + " after "
+        words += f"{hardest.steps_to_goal.item() * (times[1] - times[0]):.1f} s"
     return alt.TitleParams(words, fontSize=charts.font(12), anchor="start", offset=4)
 
 
