@@ -60,7 +60,7 @@ def _score(name: str, row: dict) -> dict:
 
 
 def paper_numbers() -> pd.DataFrame:
-    """The paper's time at goal by env, depth and network, with standard errors if it gives them, and the source."""
+    """The paper's time at goal by algorithm, env, depth and network: with standard errors, if given, and the source."""
     with resources.files("analyses.sweeps").joinpath("paper_numbers.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
@@ -93,9 +93,11 @@ def _with_range(row: dict, name: str, number_format: str) -> str:
 
 def _of_paper(paper: pd.DataFrame, task: str, row: dict) -> str:
     """The paper's time at goal for the same task, depth and network in words; empty if it gives none."""
-    if row["depth"] != row["actor_depth"] or row["algorithm"] != "crl":
+    if row["depth"] != row["actor_depth"]:
         return ""
-    same = paper[(paper.env == task) & (paper.depth == row["depth"]) & (paper.network == row["network"])]
+    same = paper[paper.env == task]
+    for name in ("algorithm", "depth", "network"):
+        same = same[same[name] == row[name]]
     if same.empty:
         return ""
     match = same.iloc[0]
