@@ -116,6 +116,7 @@ def batch(rows, seed=3):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")  # the bounds are those of programs as in use
 @pytest.mark.parametrize("depths", [(8, 4), (64, 64)], ids=lambda depths: f"{depths[0]}, {depths[1]}")
 def test_ten_updates_agree(depths):
     learners, gradients = [], []
