@@ -35,9 +35,10 @@ def draw(name, *kind, style=charts.STYLES["notebook"]):
 
 def check_texts(chart):
     """No text lies on another or leaves the canvas, by the measures of the font that charts ask for."""
+    svg = charts.render(chart, ".svg").decode()
     try:
-        found, (width, height) = pictured.texts(charts.render(chart, ".svg").decode())
-    except OSError:
+        found, (width, height) = pictured.texts(svg)
+    except OSError:  # only the font's file is opened here
         pytest.skip("DejaVu Sans is not installed: apt-get install fonts-dejavu-core")
     assert len(found) > 5
     for text in found:
