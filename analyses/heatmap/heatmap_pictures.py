@@ -163,9 +163,11 @@ def _marks(dataset: xr.Dataset) -> dict[str, str]:
     if "visits" in dataset:
         marks["outline"] = f"where {COVERAGE_EPISODES} training episodes went"
     if "walk_x" in dataset:
-        marks["line"] = {"policy": "where the policy heads", "trajectories": "episodes from the start"}[
-            dataset.attrs["show"]
-        ]
+        kind, words = {
+            "policy": ("arrow", "where the policy heads"),
+            "trajectories": ("line", "episodes from the start"),
+        }[dataset.attrs["show"]]
+        marks[kind] = words
     return marks
 
 

@@ -208,7 +208,7 @@ def _differences(rows: pd.DataFrame, metric: str, size: float) -> alt.LayerChart
     form = "datum.value == 0 ? '0' : format(datum.value, '+.3~g')"
     x = alt.X(
         "difference:Q",
-        title=f"\u2190 {rows.ends[0]}\u2003\u2003{words}\u2003\u2003deeper is higher \u2192",
+        title=[words, f"\u2190 {rows.ends[0]}\u2003deeper is higher \u2192"],
         scale=alt.Scale(domain=[-most, most], nice=False),
         axis=alt.Axis(tickCount=5, labelExpr=form, titlePadding=8),
     )

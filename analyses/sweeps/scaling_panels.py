@@ -16,7 +16,7 @@ from crlviz import charts, datasets
 
 ALGORITHMS = "crl,sac,sac+her,td3+her,gcsl,gcbc"  # of the paper's figures 12 and 13
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
-_COLORS = ("#222222", "#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of lines that are not depths
+_COLORS = ("#0b7285", "#c2255c", "#e8890c", "#5f8f29", "#7048a8")  # of lines that are not depths, after the ink
 _WIDTH, _HEIGHT = 330, 240  # pixels of a panel
 _LINES = 3  # of a panel's title, so that those of a row align
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right")
@@ -237,7 +237,8 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
     data = _cells(part, list(dict.fromkeys([x, by])), metric)
     values = list(dict.fromkeys(data[by])) if x != by else sorted(data[by])
     is_depth = by == "depth"
-    colors = [charts.depth_color(v) if is_depth else _COLORS[n % len(_COLORS)] for n, v in enumerate(values)]
+    others = (charts.ink(0.95), *_COLORS)  # the first, such as the full network, is visible on dark too
+    colors = [charts.depth_color(v) if is_depth else others[n % len(others)] for n, v in enumerate(values)]
     names = [datasets.FACTS[by].format(value) for value in values]
     data["line"] = data[by].map(dict(zip(values, names, strict=True)))
     ticks = sorted(set(data[x]))

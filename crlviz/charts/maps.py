@@ -17,6 +17,7 @@ WALL = "#d5d8dc"
 START = "#ffffff"
 GOAL = "#e4572e"
 STAR = "M0,-1L0.29,-0.4L0.95,-0.31L0.48,0.15L0.59,0.81L0,0.5L-0.59,0.81L-0.48,0.15L-0.95,-0.31L-0.29,-0.4Z"
+ARROW = "M-0.9,0L0.9,0M0.3,-0.5L0.9,0L0.3,0.5"
 
 # Stops of Vega's viridis as rrggbb; colors between them are interpolated linearly.
 _VIRIDIS = (
@@ -166,7 +167,7 @@ def key(entries: Mapping[str, str]) -> Any:
     """A line that says what the marks of maps mean.
 
     Args:
-      entries: kind of mark (start, goal, outline or line) -> its words.
+      entries: kind of mark (start, goal, outline, line or arrow) -> its words.
     """
     place, middle, layers = 8.0, font(8), []
     for kind, words in entries.items():
@@ -178,6 +179,10 @@ def key(entries: Mapping[str, str]) -> Any:
             looks: dict[str, Any] = {"shape": "square", "size": 110, "strokeWidth": 1.6, "filled": True, "opacity": 1}
             looks |= {"fill": "#2a788e", "stroke": "white" if kind == "outline" else "#2a788e"}
             layers += [at.mark_point(**looks | {"size": 240, "stroke": "#2a788e"}), at.mark_point(**looks)]
+            if kind == "arrow":
+                layers.append(
+                    at.mark_point(shape=ARROW, size=140, filled=False, color="white", strokeWidth=1.4, opacity=1)
+                )
             if kind == "line":
                 line = at.mark_rule(color="white", strokeWidth=1.4, x2Offset=0)
                 layers.append(line.encode(x=alt.value(place - 6), x2=alt.value(place + 6)))

@@ -51,7 +51,7 @@ def _width(chart: Any) -> float:
             columns = chart.columns if name == "concat" and isinstance(chart.columns, int) else len(widths)
             return max(sum(row) + spacing * (len(row) - 1) for row in _rows(widths, columns))
     width = getattr(chart, "width", None)
-    return (width if isinstance(width, (int, float)) else 0) + _AXIS
+    return (width if isinstance(width, (int, float)) else 0) + font(_AXIS)
 
 
 def _rows(parts: Sequence[Any], columns: int) -> list[Sequence[Any]]:
