@@ -103,7 +103,7 @@ def compare(
     difference = float(a.mean() - b.mean()) if seeds else math.nan
     if seeds < FEWEST or not math.isfinite(difference):
         return Comparison(difference, math.nan, math.nan, 0, math.nan, seeds, comparisons)
-    low, high = map(float, interval(a, b, comparisons))
+    low, high = (float(np.clip(end, -largest, largest)) for end in interval(a, b, comparisons))
     spread = math.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2))
     varies = spread > _ROUNDING * max(abs(a).max(), abs(b).max())
     detectable = spread * detectable_difference(len(a), len(b), comparisons) if varies else 0.0

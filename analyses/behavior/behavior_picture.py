@@ -75,8 +75,8 @@ def claim(dataset: xr.Dataset, groups: Groups, critical: critical_depth.Critical
     more = f" and {len(groups) - 4} more" if len(groups) > 4 else ""
     if critical.detectable is not None:
         return (
-            f"No difference found; goals reached: {shares}{more}",
-            f"{seeds} would have found {critical.detectable:.0f} steps more at the goal; {episodes}",
+            f"Goals reached: {shares}{more}; {seeds} tell no difference",
+            f"{seeds} would tell a difference of {critical.detectable:.0f} steps at the goal; {episodes}",
         )
     none = ", so no claim" if len(groups) > 1 else ""
     return f"Goals reached: {shares}{more}", f"{seeds}{none}; {episodes}"

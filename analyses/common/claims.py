@@ -46,7 +46,7 @@ def about(
         if result.verdict:
             return f"{capital(high)} {reaches.format(means[high])}, {low} {means[low]}"
         if result.seeds >= statistics.FEWEST:
-            return f"No difference found in {what}: {high} {means[high]}, {low} {means[low]}"
+            return f"{capital(what)}: {high} {means[high]}, {low} {means[low]}; {result.seeds} seeds tell no difference"
     shown = ", ".join(f"{name} {means[name]}" for name in order[:_LISTED])
     more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
     return f"{capital(what)}: {shown}{more}"

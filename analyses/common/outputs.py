@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ import xarray as xr
 
 from analyses.common.runs import METRICS
 from crlviz import charts, datasets
-from crlviz.errors import UsageError
+from crlviz.charts import print_options
 
-_STYLE = "crlviz.style"  # key in a command's context
 checkpoints = click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...", type=click.Path(path_type=Path))
 runs = click.argument("paths", nargs=-1, required=True, metavar="RUNS...", type=click.Path(path_type=Path))
 metric = click.option(
@@ -38,46 +36,7 @@ def out(default: str, others: str = "") -> Callable[[Callable[..., Any]], Callab
         show_default=True,
         help=f"{formats}; may be given several times.",
     )
-    return lambda command: option(_printed(command))
-
-
-def _printed(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options for print, as a decorator: they put a ``charts.Style`` into the command's context."""
-
-    def put(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-        if value is None or value is False:
-            return
-        chosen = context.meta.get(_STYLE, charts.STYLES["notebook"])
-        if parameter.name == "style":  # eager, so the others change it
-            chosen = charts.STYLES[value]
-        elif parameter.name == "no_title":
-            chosen = replace(chosen, title=False)
-        elif value <= 0:
-            raise UsageError(f"{parameter.opts[0]} {value:g}: it must be above 0")
-        else:
-            chosen = replace(chosen, **{str(parameter.name): value})
-        context.meta[_STYLE] = chosen
-
-    shared: dict[str, Any] = {"callback": put, "expose_value": False}
-    options = (
-        click.option("--no-title", is_flag=True, help="Leave the title to the caption.", **shared),
-        click.option("--font-size", "points", type=float, help="Of labels, in points at that width.", **shared),
-        click.option("--width-cm", type=float, help="Width of the picture in print.", **shared),
-        click.option(
-            "--style",
-            type=click.Choice(list(charts.STYLES)),
-            is_eager=True,
-            help="paper: 17 cm, 7 points; talk: 28 cm, 14 points; notebook (default): for a screen; dark: on black.",
-            **shared,
-        ),
-    )
-    return functools.reduce(lambda decorated, option: option(decorated), options, command)
-
-
-def draw(plot: Callable[[], alt.TopLevelMixin]) -> alt.TopLevelMixin:
-    """Draw a picture in the style that the options of the running command ask for."""
-    context = click.get_current_context(silent=True)
-    return charts.fitted(plot, context.meta.get(_STYLE, charts.style()) if context else charts.style())
+    return lambda command: option(print_options.printed(command))
 
 
 def check(paths: Sequence[Path], also: Sequence[str] = ()) -> None:
@@ -110,7 +69,7 @@ def write(
       others: ending -> a function that writes such a file and may return a note to print. Replaces the default writer
         of that ending.
     """
-    drawn = functools.cache(lambda: draw(plot))
+    drawn = functools.cache(lambda: print_options.draw(plot))
     writers: dict[str, Callable[[Path], str | None]] = {
         **dict.fromkeys(charts.ENDINGS, lambda path: charts.save(drawn(), path)),
         ".nc": lambda path: datasets.save(dataset, path),

@@ -13,6 +13,7 @@ from analyses.heatmap.heatmap_pictures import STILL, animate, is_shared, plot
 from analyses.heatmap.places import MAX_PLACES, default_places, evaluation_maze, goal_cells
 from analyses.heatmap.q_map import FIXED, check, compute, on_a_page, summary
 from crlviz import charts
+from crlviz.charts import print_options
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import UsageError
 from crlviz.options import Command
@@ -110,7 +111,7 @@ def command(
     if endings - others.keys() - {".nc"} or not computed:
         shown = default_places(newest[0], over, max_goals) if places is None else places
         computed.append(compute(newest, shown, resolution=resolution, show=show, **options))
-        still = cache(lambda: outputs.draw(lambda: plot(computed[-1], scale=scale, tips=False)))
+        still = cache(lambda: print_options.draw(lambda: plot(computed[-1], scale=scale, tips=False)))
         others |= dict.fromkeys(_STATIC, lambda path: charts.save(still(), path))
         maze = evaluation_maze(newest[0])
         if places is None and over == "positions" and maze and len(shown) < (count := len(goal_cells(maze))):

@@ -101,16 +101,23 @@ def claim(dataset: xr.Dataset) -> str:
         scores = {label: _correlation(parts, "geodesic") for label, _, parts in groups}
         words = claims.about(scores, "how closely Q follows the maze", "follows the maze more closely, {}", largest=2.0)
         return over + (words[0].lower() + words[1:] if over else words)
+    name = "partial_correlation" if _alike(dataset) else "rank_correlation"
     sides: dict[str, list[str]] = {}
     for label, _, parts in ends:
-        maze, line = (float(np.mean(_correlation(parts, kind))) for kind in ("geodesic", "straight"))
-        sides.setdefault(_nearer(maze, line), []).append(f"at {label} (rank correlation {maze:.2f}, {line:.2f})")
-    return f"{over}Q follows " + ", ".join(f"{side} {' and '.join(where)}" for side, where in sides.items())
+        maze, line = (float(np.mean(_correlation(parts, kind, name))) for kind in ("geodesic", "straight"))
+        sides.setdefault(_nearer(maze, line), []).append(f"at {label} ({maze:.2f}, {line:.2f})")
+    words = ", ".join(f"{side} {' and '.join(where)}" for side, where in sides.items())
+    return f"{over}{'Each given the other, ' * (name == 'partial_correlation')}Q follows {words}"
 
 
-def _correlation(parts: Sequence[xr.Dataset], kind: str) -> list[float]:
-    """For each seed, the mean over goals of the rank correlation of Q with one distance."""
-    return [float(part.rank_correlation.sel(distance_kind=kind).mean()) for part in parts]
+def _correlation(parts: Sequence[xr.Dataset], kind: str, name: str = "rank_correlation") -> list[float]:
+    """For each seed, the mean over goals of a correlation of Q with one distance."""
+    return [float(part[name].sel(distance_kind=kind).mean()) for part in parts]
+
+
+def _alike(dataset: xr.Dataset) -> bool:
+    """Whether maze and line order the positions of some map nearly alike, so that only each given the other tells."""
+    return "distance_correlation" in dataset and float(dataset.distance_correlation.max()) > _NEARLY_ALIKE
 
 
 def _nearer(maze: float, line: float) -> str:
@@ -136,7 +143,7 @@ def _table(
     bounds = (float(dataset.q.min()), float(dataset.q.max())) if shared else (None, None)
     fixed = dataset.geodesic.dims[0]
     count = dataset.sizes[fixed]
-    alike = "distance_correlation" in dataset and float(dataset.distance_correlation.max()) > _NEARLY_ALIKE
+    alike = _alike(dataset)
     maps = [
         [_map(part.isel({fixed: index}), label, bounds, size, tips, count > 1, alike) for index in range(count)]
         for label, part in columns

@@ -144,7 +144,8 @@ def headline(table: pd.DataFrame, kinds: Sequence["Kind"], comparisons: Mapping[
         return f"{name.capitalize()} {number} reaches {share} of its goals, {worse}"
     if result.seeds < statistics.FEWEST:
         return f"{deep.capitalize()} of goals reached, {shallow}: too few seeds to say more"
-    return f"{deep.capitalize()} of goals reached, {shallow}; {result.seeds} seeds are too few to call it a difference"
+    wide = f", and with as many parameters {score[kinds[2].title]:.0%}" if len(kinds) > 2 else ""
+    return f"{deep.capitalize()} of goals reached, {shallow}{wide}; {result.seeds} seeds tell no difference"
 
 
 def price(comparisons: Mapping[str, statistics.Comparison]) -> str:

@@ -82,9 +82,11 @@ def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
         part = vary(dataset.isel(run=dataset.env.values == tasks[0]), "depth")
         after = f" after {_short(float(part.trained.max()))} environment steps"
         return claims.of_metric(by_value(part, "depth", metric), metric, looks, after.strip())
-    words = {1: "deeper is better", -1: "shallower is better", 0: "no difference between depths found"}
-    listed = [f"{words[verdict]} in {results[verdict]}" for verdict in words if verdict in results]
+    words = {1: "deeper is better in", -1: "shallower is better in", 0: "no difference between depths is told in"}
+    listed = [f"{words[verdict]} {results[verdict]}" for verdict in words if verdict in results]
     sentence = f"{', '.join(listed)} of {len(tasks)} tasks"
+    if list(results) == [0]:
+        sentence = f"no difference between depths is told in any of {len(tasks)} tasks"
     return claims.capital(sentence)
 
 

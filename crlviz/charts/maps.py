@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from crlviz.charts.theme import font, style, text_width
+from crlviz.charts.theme import font, ink, style, text_width
 from crlviz.envs.mazes import Maze
 
 WALL = "#d5d8dc"
@@ -27,6 +27,7 @@ _VIRIDIS = (
 VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
 _RASTER = 600  # minimum pixels of a raster's longer side, so that values stay sharp squares in every viewer
 _TICKS = 6  # most on an axis
+_HATCH = 3  # lines of a wall cell from its middle to a corner
 _KEY_SPACING = 18  # pixels between the entries of a key
 
 
@@ -128,12 +129,22 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
     return alt.layer(image, legend)
 
 
-def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.Chart:
-    """A layer with a maze's walls; ``ground`` comes from ``in_meters``."""
+def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.LayerChart:
+    """A layer with a maze's walls, hatched: in gray a wall looks like no value. ``ground`` comes from ``in_meters``."""
     centers = maze.xy(np.argwhere(maze.walls))
     data = tiles(centers[:, 0], centers[:, 1], maze.cell_size)
-    marks = alt.Chart(data).mark_rect(color=wall_color(), stroke=wall_color(), clip=True)
-    return marks.encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
+    filled = alt.Chart(data).mark_rect(color=wall_color(), stroke=wall_color(), clip=True)
+    # Parallel lines through a cell; in cells, from its center.
+    shifts = np.linspace(-1, 1, 2 * _HATCH + 1)[1:-1]
+    starts = np.stack([np.maximum(shifts, 0) - 0.5, np.maximum(-shifts, 0) - 0.5], axis=-1)
+    ends = starts + (1 - abs(shifts))[:, None]
+    corners = np.tile(centers, 2)[:, None] + maze.cell_size * np.concatenate([starts, ends], axis=-1)
+    x, y, x2, y2 = corners.reshape(-1, 4).T
+    lines = alt.Chart(pd.DataFrame({"x": x, "y": y, "x2": x2, "y2": y2}).round(3))
+    hatching = lines.mark_rule(color=ink(0.3), strokeWidth=0.7, clip=True)
+    return alt.layer(
+        *(marks.encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q") for marks in (filled, hatching))
+    )
 
 
 def marker(xy: np.ndarray, ground: Mapping[str, Any], kind: str) -> alt.Chart:

@@ -22,10 +22,10 @@ class Cameraman:
     """Camera positions for one episode, frame by frame.
 
     ``follow`` stays above the body in a maze, turned as its map is: x down, y to the right. In the open it stays behind
-    the body, seen from the goal, and shows both when they are close. ``side`` moves along beside the body. ``top``
-    shows the whole world from above, x down and y to the right as in maps. For a body that does not move around (an
-    arm), ``follow`` and ``side`` use the environment's own view. Where a wall would hide the body, they rise at once
-    until the body is visible over the wall, and come down slowly.
+    the body, seen from the goal, and shows both when they are close. ``side`` moves along beside the body, low; a maze
+    stays turned as its map is. ``top`` shows the whole world from above, x down and y to the right as in maps. For a
+    body that does not move around (an arm), ``follow`` and ``side`` use the environment's own view. Where a wall would
+    hide the body, they rise at once until the body is visible over the wall, and come down slowly.
     """
 
     def __init__(self, env: GoalEnv, pose: np.ndarray, goal: np.ndarray, camera: str, aspect: float):
@@ -59,10 +59,10 @@ class Cameraman:
         view, body = self._env.view, self._body(pose)
         lookat = body.copy()
         distance, elevation = view.distance, view.elevation
-        if view.body and self._camera == "side":
-            azimuth, elevation = self._bearing + 90, max(elevation, _SIDE_ELEVATION)
-        else:
-            azimuth = looks.UP_THE_MAP if self._on_map else self._bearing + view.azimuth
+        beside = bool(view.body) and self._camera == "side"
+        if beside:
+            elevation = max(elevation, _SIDE_ELEVATION)
+        azimuth = looks.UP_THE_MAP if self._on_map else self._bearing + (90 if beside else view.azimuth)
         if view.body and self._camera == "follow" and not self._on_map:
             to_goal = self._goal - lookat[:2]
             relative = np.linalg.norm(to_goal) / (_REACH * view.distance)

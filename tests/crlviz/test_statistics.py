@@ -162,3 +162,9 @@ def test_words():
     assert result.words("deeper", "wider").startswith("deeper (+0.70, 95 % interval +0.")
     assert result.words("deeper", "wider").endswith("for all 3 comparisons together)")
     assert statistics.compare([0.1, 0.11, 0.12], [0.8, 0.81, 0.82]).words("deeper", "wider").startswith("wider (-0.70")
+
+
+def test_an_interval_ends_where_scores_cannot_differ_more():
+    free, shares = (statistics.compare([0.9, 0.1, 0.5], [0.0, 1.0, 0.6], 3, largest) for largest in (np.inf, 1.0))
+    assert (free.low, free.high) < (-1, 1) < (free.high, free.high)
+    assert (shares.low, shares.high, shares.verdict) == (-1, 1, free.verdict)

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from crlviz.algorithms import registry
+from crlviz.charts import print_options
 from crlviz.options import Command
 
 _LISTS = ("depths", "widths", "batch_sizes")
@@ -72,6 +73,7 @@ _WITH_DEVICE = {*_LISTS, "algorithm", "device", "data", "env", "reference_depth"
     help="Measure nothing, but count what an update launches on a GPU that is not here: a100, h100, h200, l40s, or "
     "XLA's description of another.",
 )
+@print_options.printed
 def command(ids: str | None, device: str | None, out: Path | None, data: Path | None, **options: Any) -> None:
     """Measure updates, environment steps and sampling for each depth, width and batch size, or compile times.
 
@@ -114,7 +116,7 @@ def command(ids: str | None, device: str | None, out: Path | None, data: Path | 
     if data:
         atomic_files.write(data, (json.dumps(results, indent=1) + "\n").encode())
     if out:
-        charts.save(measuring.plot(results), out)
+        charts.save(print_options.draw(lambda: measuring.plot(results)), out)
 
 
 def _checked(lists: dict[str, list[int]]) -> dict[str, Any]:

@@ -181,6 +181,8 @@ def plot(results: Mapping[str, Any]) -> Any:
     import altair as alt
     import pandas as pd
 
+    from crlviz import charts
+
     names = dict(zip(("ours", "reference", "roofline"), _COLORS, strict=True))
     data = pd.DataFrame(
         {
@@ -193,27 +195,41 @@ def plot(results: Mapping[str, Any]) -> Any:
         for row in results["updates"]
         for kind, name in names.items()
     )
-    color = alt.Color(
-        "implementation:N", title=None, scale=alt.Scale(domain=list(_COLORS), range=list(_COLORS.values())), sort=None
-    )
+    colors = [*list(_COLORS.values())[:-1], charts.ink(0.25)]
+    color = alt.Color("implementation:N", scale=alt.Scale(domain=list(_COLORS), range=colors), legend=charts.legend())
     depths = sorted(set(data["depth"]))
-    x = alt.X("depth:Q", title="depth", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=depths))
+    x = alt.X("depth:Q", title="depth", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=depths, grid=False))
 
-    def panel(column: str, title: str) -> alt.FacetChart:
-        y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type="log"))
-        base = alt.Chart(data.dropna(subset=[column])).encode(x=x, y=y, color=color)
+    def panel(column: str, title: str, network: str) -> alt.LayerChart | alt.FacetChart:
+        y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type="log"), axis=charts.number_axis(tickCount=5))
+        base = alt.Chart(data[data.network == network].dropna(subset=[column])).encode(x=x, y=y, color=color)
         tooltip = ["implementation:N", "network:N", "depth:Q", alt.Tooltip(f"{column}:Q", format=".3~g")]
-        lines = base.mark_line() + base.mark_point(filled=True, size=50, opacity=1).encode(tooltip=tooltip)
-        header = alt.Header(title=None, labelFontSize=12)
-        return lines.properties(width=260, height=220).facet(column=alt.Column("network:N", header=header))
+        points = base.mark_point(filled=True, size=50, opacity=1).encode(tooltip=tooltip)
+        return charts.layers(base.mark_line(), points).properties(width=260, height=220, title=network)
 
-    panels = alt.vconcat(panel("updates", "updates per second"), panel("first", "seconds to the first update"))
+    networks = list(dict.fromkeys(data.network))
+    rows = [
+        charts.row(*(panel(column, title, network) for network in networks))
+        for column, title in (("updates", "updates per second"), ("first", "seconds to the first update"))
+    ]
     machine = results["machine"]
-    return panels.properties(
-        title=alt.Title(
-            "Cost of an update", subtitle=f"{machine['device']}, {machine['cores']}, sizes of {results['env']}"
-        )
-    )
+    note = f"{machine['device']}, {machine['cores']}, sizes of {results['env']}"
+    drawn = charts.self_contained(lambda: charts.claimed(alt.vconcat(*rows), _claim(results["updates"]), note))
+    return drawn()
+
+
+def _claim(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What was measured in a sentence: the rate against the reference, at the sizes that it was measured at too."""
+    ratios = [
+        row["ours_updates_per_second"] / row["reference_updates_per_second"]
+        for row in rows
+        if row.get("reference_updates_per_second")
+    ]
+    if not ratios:
+        deepest = max(rows, key=lambda row: row["depth"])
+        return f"{deepest['ours_updates_per_second']:.3g} updates a second at depth {deepest['depth']}"
+    low, high = f"{min(ratios):.2g}", f"{max(ratios):.2g}"
+    return f"{low if low == high else f'{low} to {high}'} times the reference's updates a second"
 
 
 def measure_compiling(ids: Sequence[str]) -> dict[str, Any]:

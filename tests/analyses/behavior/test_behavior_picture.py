@@ -163,8 +163,8 @@ def test_the_title_says_what_was_found():
     assert "95 % interval" in note
     assert "3 seeds" in note
     title, note = _claim(_planted({4: far, 16: far + 1}))
-    assert title == "No difference found; goals reached: depth 4 100 %, depth 16 100 %"
-    assert "3 seeds would have found" in note
+    assert title == "Goals reached: depth 4 100 %, depth 16 100 %; 3 seeds tell no difference"
+    assert "3 seeds would tell a difference of" in note
     title, note = _claim(_planted({4: far[:1], 16: 0 * near[:1]}))
     assert title == "Goals reached: depth 4 100 %, depth 16 0 %"
     assert "one seed, so no claim" in note
