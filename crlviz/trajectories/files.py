@@ -57,18 +57,41 @@ def write(path: str | Path, trajectories: Trajectories | Iterable[Trajectories])
       CrlvizError: it cannot be written.
     """
     path = Path(path)
+    check_writable(path)
     kind = _format(path)
-    atomic_files.check_writable(path)
     parts = trajectories.blocks(_ROWS) if isinstance(trajectories, Trajectories) else trajectories
     with atomic_files.temporary_file(path) as temporary:
         kind.write(temporary, parts)
         seal.append(temporary)
 
 
+def check_writable(path: str | Path) -> None:
+    """Check that ``write`` can write there, before anything is computed.
+
+    Raises:
+      UsageError, CrlvizError: as ``write``.
+    """
+    _format(Path(path))
+    atomic_files.check_writable(Path(path))
+
+
 def validation(path: str | Path) -> Path | None:
     """The file of held-out trajectories beside a file, as OGBench names it: ``NAME-val.npz``; None: there is none."""
     twin = _twin(Path(path))
     return twin if twin.is_file() else None
+
+
+def check_split(path: str | Path, share: float, count: int | None) -> None:
+    """Check that ``split`` can be done, before the file is made. ``count`` trajectories; None: not known yet.
+
+    Raises:
+      UsageError: the file has a twin already; or the share leaves either file without a trajectory.
+    """
+    twin = _twin(Path(path))
+    if twin.exists():
+        raise UsageError(f"{twin} exists already")
+    if count is not None and not 0 < round(share * count) < count:
+        raise UsageError(f"a share of {share:g} of {count:,} trajectories leaves one of the two files without any")
 
 
 def split(path: str | Path, share: float, seed: int = 0) -> Path:
@@ -78,19 +101,15 @@ def split(path: str | Path, share: float, seed: int = 0) -> Path:
       The path of the twin.
 
     Raises:
-      UsageError: the file has a twin already; or the share leaves either file without a trajectory.
+      UsageError: as ``check_split``.
       CrlvizError: a file cannot be read or written.
     """
     path = Path(path)
-    twin = _twin(path)
-    if twin.exists():
-        raise UsageError(f"{twin} exists already")
-    count = len(read(path).ends)
-    held = round(share * count)
-    if not 0 < held < count:
-        raise UsageError(f"a share of {share:g} of {count} trajectories leaves one of the two files without any")
+    count = sum(len(block.ends) for block in blocks(path))
+    check_split(path, share, count)
     chosen = np.zeros(count, bool)
-    chosen[np.random.default_rng(seed).permutation(count)[:held]] = True
+    chosen[np.random.default_rng(seed).permutation(count)[: round(share * count)]] = True
+    twin = _twin(path)
     write(twin, _those(path, chosen))
     write(path, _those(path, ~chosen))
     return twin
