@@ -65,6 +65,23 @@ def write(path: str | Path, trajectories: Trajectories | Iterable[Trajectories])
         seal.append(temporary)
 
 
+def are(path: str | Path) -> bool:
+    """Whether a name is that of a file of trajectories."""
+    return Path(path).suffix in _FORMATS
+
+
+def checked(path: str | Path) -> Path:
+    """Read a whole file, block by block, for its faults; returns its path. Raises as ``read``."""
+    for _ in blocks(path):
+        pass
+    return Path(path)
+
+
+def size(path: str | Path) -> int:
+    """Bytes of a file."""
+    return Path(path).stat().st_size
+
+
 def check_writable(path: str | Path) -> None:
     """Check that ``write`` can write there, before anything is computed.
 

@@ -93,7 +93,7 @@ def record(
     facts = {
         "env": env.id,
         "goal_indices": env.goal_indices,
-        "made": _made(sources, seed, length, anywhere) | dict(made),
+        "made": _made(env, sources, seed, length, anywhere) | dict(made),
     }
     for number, (source, choice) in enumerate(zip(sources, choices, strict=True)):
         for first in range(0, source.episodes, at_once):
@@ -139,13 +139,14 @@ def _physics(state: State) -> dict[str, jax.Array]:
     return {"qpos": physics.q, "qvel": physics.qd} if hasattr(physics, "qd") else {}
 
 
-def _made(sources: Sequence[Source], seed: int, length: int, anywhere: bool) -> dict[str, Any]:
+def _made(env: GoalEnv, sources: Sequence[Source], seed: int, length: int, anywhere: bool) -> dict[str, Any]:
     """What a file tells of its making."""
     return {
         "code": f"crlviz {__version__}",
         "sources": [source.described() for source in sources],
         "seed": seed,
         "length": length,
+        "goal_distance": env.goal_distance,
         "starts": "anywhere" if anywhere else "of the environment",
     }
 
