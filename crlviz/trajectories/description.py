@@ -72,7 +72,8 @@ def describe(path: Path) -> str:
             f"goal; {summary.reached / len(lengths):.1%} of the trajectories get there"
         )
     lines += [f"coverage     {_coverage(summary, last)}", *_origin(last.made)]
-    lines.append(f"twin         {_twin(path)}")
+    if path.suffix in files.ENDINGS:
+        lines.append(f"twin         {_twin(path)}")
     return "\n".join(printable(line) for line in lines)  # a file from elsewhere must not control the terminal
 
 

@@ -1,4 +1,4 @@
-"""Reading and writing of trajectories, by the ending of the file's name."""
+"""Reading and writing of trajectories, by the ending of the file's name; and Minari's data sets, by theirs."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,16 +10,19 @@ import numpy as np
 from crlviz.checkpoints import atomic_files
 from crlviz.checkpoints.checked_json import errors_reading
 from crlviz.errors import CrlvizError, UsageError
-from crlviz.trajectories import netcdf, npz, seal
+from crlviz.trajectories import minari_files, netcdf, npz, seal
 from crlviz.trajectories.data import Trajectories
 
 _FORMATS: dict[str, ModuleType] = {".nc": netcdf, ".npz": npz}
 ENDINGS = tuple(_FORMATS)
+_MINARI = f"{minari_files.PREFIX}NAME-v0"
 _ROWS = 1 << 16  # of a block
 
 
 def read(path: str | Path) -> Trajectories:
-    """Read trajectories: ``.npz`` of OGBench or ``.nc`` of ours. Nothing that the file holds is run.
+    """Read trajectories: ``.npz`` of OGBench, ``.nc`` of ours, ``minari:NAME-v0`` or a directory of Minari.
+
+    Nothing that the file holds is run.
 
     The rows are in memory if they take at most half of what is free. Otherwise they are mapped from an ``.npz`` that is
     not compressed, or are netCDF variables. Every number is checked, so a file is read through once.
@@ -41,11 +44,11 @@ def blocks(path: str | Path, rows: int = _ROWS) -> Iterator[Trajectories]:
       UsageError, CrlvizError: as ``read``; also later than at the first block.
     """
     path, kind = _known(path)
-    yield from npz.blocks(path, rows) if kind is npz else kind.read(path).blocks(rows)
+    yield from kind.blocks(path, rows)
 
 
 def write(path: str | Path, trajectories: Trajectories | Iterable[Trajectories]) -> None:
-    """Write a file atomically: ``.npz``, which OGBench reads too, or ``.nc``.
+    """Write a file atomically: ``.npz``, which OGBench reads too, ``.nc``, or ``minari:NAME-v0``.
 
     Args:
       path: of the file.
@@ -60,14 +63,18 @@ def write(path: str | Path, trajectories: Trajectories | Iterable[Trajectories])
     check_writable(path)
     kind = _format(path)
     parts = trajectories.blocks(_ROWS) if isinstance(trajectories, Trajectories) else trajectories
+    if kind is minari_files:
+        kind.write(path, parts)
+        return
     with atomic_files.temporary_file(path) as temporary:
         kind.write(temporary, parts)
         seal.append(temporary)
 
 
 def are(path: str | Path) -> bool:
-    """Whether a name is that of a file of trajectories."""
-    return Path(path).suffix in _FORMATS
+    """Whether a name is that of a file of trajectories, or of a data set of Minari."""
+    path = Path(path)
+    return path.suffix in _FORMATS or minari_files.is_name(path) or (path / "data" / "metadata.json").is_file()
 
 
 def checked(path: str | Path) -> Path:
@@ -78,8 +85,11 @@ def checked(path: str | Path) -> Path:
 
 
 def size(path: str | Path) -> int:
-    """Bytes of a file."""
-    return Path(path).stat().st_size
+    """Bytes of a file, or of the files in a data set's directory."""
+    path = Path(path)
+    if path.suffix in _FORMATS:
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in minari_files.folder(path).rglob("*"))
 
 
 def check_writable(path: str | Path) -> None:
@@ -88,14 +98,21 @@ def check_writable(path: str | Path) -> None:
     Raises:
       UsageError, CrlvizError: as ``write``.
     """
-    _format(Path(path))
-    atomic_files.check_writable(Path(path))
+    path = Path(path)
+    if minari_files.is_name(path):
+        minari_files.check_writable(path)
+    elif path.suffix in _FORMATS:
+        atomic_files.check_writable(path)
+    else:
+        raise UsageError(
+            f"{path}: trajectories are written to a name that ends in {' or '.join(ENDINGS)}, or to {_MINARI}"
+        )
 
 
 def validation(path: str | Path) -> Path | None:
     """The file of held-out trajectories beside a file, as OGBench names it: ``NAME-val.npz``; None: there is none."""
-    twin = _twin(Path(path))
-    return twin if twin.is_file() else None
+    path = Path(path)
+    return twin if path.suffix in _FORMATS and (twin := _twin(path)).is_file() else None
 
 
 def check_split(path: str | Path, share: float, count: int | None) -> None:
@@ -143,21 +160,27 @@ def _those(path: Path, chosen: np.ndarray) -> Iterator[Trajectories]:
 
 
 def _twin(path: Path) -> Path:
+    if path.suffix not in _FORMATS:
+        raise UsageError(f"{path}: only files that end in {' or '.join(ENDINGS)} have a twin")
     return path.with_name(f"{path.stem}-val{path.suffix}")
 
 
 def _format(path: Path) -> ModuleType:
-    if path.suffix not in _FORMATS:
-        raise UsageError(f"{path}: a file of trajectories ends in {' or '.join(ENDINGS)}")
-    return _FORMATS[path.suffix]
+    """The module of a format, by the name."""
+    if path.suffix in _FORMATS:
+        return _FORMATS[path.suffix]
+    if minari_files.is_name(path) or path.is_dir():
+        return minari_files
+    raise UsageError(f"{path}: a file of trajectories ends in {' or '.join(ENDINGS)}, or it is {_MINARI}")
 
 
 def _known(path: str | Path) -> tuple[Path, Any]:
-    """A path of a regular file, and the module of its format."""
+    """A path of what is there, and the module of its format."""
     path = Path(path)
     kind = _format(path)
-    with errors_reading(path):
-        path.stat()
-    if not path.is_file():
-        raise CrlvizError(f"{path} is not a file")
+    if kind is not minari_files:
+        with errors_reading(path):
+            path.stat()
+        if not path.is_file():
+            raise CrlvizError(f"{path} is not a file")
     return path, kind

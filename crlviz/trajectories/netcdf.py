@@ -5,7 +5,7 @@ crash on one.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,11 @@ def read(path: Path) -> Trajectories:
             file.close()
         checks.check_values(path, arrays, _NAMES)
         return Trajectories(ends=ends, source=path, **arrays, **facts)
+
+
+def blocks(path: Path, rows: int) -> Iterator[Trajectories]:
+    """Read whole trajectories in order, about ``rows`` rows at a time. Raises as ``read``."""
+    yield from read(path).blocks(rows)
 
 
 def write(path: Path, blocks: Iterable[Trajectories]) -> None:
