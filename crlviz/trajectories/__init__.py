@@ -1,0 +1,1 @@
+"""Recorded trajectories: what they are, their files, and the recording of new ones."""
