@@ -5,6 +5,7 @@ from typing import Any
 
 _MODULES = {
     "behavior": "behavior",
+    "calibrate": "calibrate",
     "efficiency": "sweeps.efficiency",
     "embed": "embed",
     "evaluation": "evaluation",

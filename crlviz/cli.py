@@ -39,6 +39,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "rollout": ("crlviz.rendering.rollout_command:command", "Film what agents do."),
     "record": ("crlviz.trajectories.record_command:command", "Record trajectories for offline learning."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
+    "calibrate": (
+        "analyses.calibrate.calibrate_command:command",
+        "Compare the learned distance with the steps that it takes.",
+    ),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
     "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),
     "behavior": (

@@ -295,6 +295,10 @@ class HasQ(abc.ABC):
     def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
         """Q [...] of states [..., state], actions [..., action] and goals [..., goal]; higher is better."""
 
+    def steps_of(self, q: Any) -> Any:
+        """The steps to the goal that an exact Q [...] stands for, up to a constant; None if it has no such meaning."""
+        return None
+
 
 class HasEmbeddings(abc.ABC):
     """An algorithm that embeds state-actions and goals in one space."""

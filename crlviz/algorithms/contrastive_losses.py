@@ -81,6 +81,9 @@ LOSSES: dict[str, Loss] = {
     "sppo": _sppo,
 }
 
+# Those whose best logits are the log of a ratio of densities, up to a constant for each row or column.
+RATIO_LOSSES = ("forward", "backward", "symmetric", "binary", "flat", "flat_backward")
+
 
 def contrastive_loss(loss: str, logits: jax.Array, penalty: float) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The loss of this name, of logits [B, B], plus ``penalty`` * mean of logsumexp^2 over goals.

@@ -1,5 +1,6 @@
 """Contrastive RL: an InfoNCE critic, a tanh-Gaussian actor and a learned temperature (paper section 3)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,7 +21,7 @@ from crlviz.algorithms.base import (
     check_positive,
     identity,
 )
-from crlviz.algorithms.contrastive_losses import LOSSES, contrastive_loss
+from crlviz.algorithms.contrastive_losses import LOSSES, RATIO_LOSSES, contrastive_loss
 from crlviz.algorithms.energies import ENERGIES, Energy
 from crlviz.algorithms.optimizer import adam, network_step, norm
 from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params, apply
@@ -315,6 +316,13 @@ class CRL(Contrastive, HasQ, HasEmbeddings):
     @property
     def q_meaning(self) -> Meaning:
         return Meaning(f"Q(s, a, g) = {self.energy.formula}", "1")
+
+    def steps_of(self, q: Any) -> Any:
+        """The best logits are log p(g | s, a) / p(g), and p falls by gamma with each step before g."""
+        config = self.config
+        if config.loss not in RATIO_LOSSES or config.learn_softmax_temperature or self.gamma == 1:
+            return None
+        return q / (config.softmax_temperature * math.log(self.gamma))
 
     def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
         return self.energy.of_rows(self.embed(params, state, action), self.embed_goal(params, goal))

@@ -14,6 +14,7 @@ parameters instead, so that pi' follows the actor without delay. Exploring actio
 are stored, as every environment does on taking them. Hindsight goals differ as those of SAC do (``sac.py``).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,6 +31,8 @@ from crlviz.errors import UsageError
 from crlviz.networks import flops
 from crlviz.networks.policies import DeterministicActor
 from crlviz.networks.residual import Params
+
+_LEAST_RETURN = 1e-9  # a learned Q may be negative, which no number of steps gives
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,13 @@ class TD3(QLearning):
 
     def trained(self, learner: TD3Learner) -> Any:
         return learner.actor, learner.critic
+
+    def steps_of(self, q: Any) -> Any:
+        """A policy that arrives after n steps and stays has Q = scale * (discount^n + discount^(n + 1) + ...)."""
+        discount, scale = self.config.discount, self.config.reward_scale
+        if not 0 < discount < 1:
+            return None
+        return jnp.log(jnp.maximum(q * (1 - discount) / scale, _LEAST_RETURN)) / math.log(discount)
 
     def act(self, params: dict[str, Params], observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
         action = self.actor.mean_action(params["actor"], observation)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analyses import embed, evaluation, norms, stitch
+from analyses import calibrate, embed, evaluation, norms, stitch
 from analyses.heatmap import q_map
 from analyses.sweeps import efficiency, scaling
 from crlviz import charts
@@ -19,6 +19,7 @@ PICTURES = {
     "heatmap": (pictured.mapped, partial(q_map.plot, tips=False)),
     "stitch": (pictured.stitched, stitch.plot),
     "embed": (pictured.embedded, embed.plot),
+    "calibrate": (pictured.calibrated, calibrate.plot),
     "norms": (pictured.normed, norms.plot),
     "scaling": (pictured.swept, partial(scaling.plot, metric="success")),
     "efficiency": (pictured.swept, partial(efficiency.plot, metric="success")),

@@ -165,6 +165,7 @@ CHECKED = {
     "stitch": [["--metric", "all"], ["--x-axis", "miles"], ["--episodes", "0"]],
     "embed": [["--trajectory", "none"], ["--episodes", "0"]],
     "norms": [["--episodes", "0"]],
+    "calibrate": [["--episodes", "0"]],
     "behavior": [["--episodes", "-1"]],
     "rollout": [["--size", "1x1"], ["--size", "big"], ["--fps", "0"], ["--steps", "0"], ["--episodes", "0"]],
     "export": [],

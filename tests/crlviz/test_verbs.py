@@ -69,6 +69,7 @@ def test_max_pair_distance_selects_the_environment(crlviz, tmp_path, monkeypatch
     [
         ("stitch", "of     6"),
         ("norms", "(block 1)"),
+        ("calibrate", "rank_achieved"),
         ("embed", "effective rank"),
         ("behavior", "Critical depth: none found, because there is one depth only."),
     ],

@@ -12,6 +12,7 @@ import xarray as xr
 from PIL import ImageFont
 
 from analyses import embed, norms
+from analyses.calibrate import calibration
 from analyses.common import ground
 from crlviz.envs import mazes
 from tests.helpers.toys import planted_runs
@@ -160,6 +161,34 @@ def normed(*kind: Any) -> xr.Dataset:
         start=0,
     )
     return dataset.assign_coords(part=list(norms.NETWORKS), block=block)
+
+
+def calibrated(*kind: Any) -> xr.Dataset:
+    """As ``calibration.compute`` gives it: distances that are time near the goal, and less of it far away."""
+    kind_ = factors(*kind)
+    (count,) = kind_[2]
+    edges = calibration.step_edges(100)[:-1]
+    slope = np.linspace(0.2, 1, count)[:, None]
+    spread = np.array([0.8, 1.0, 1.2])
+    steps = np.minimum(edges, 24) + slope * np.maximum(edges - 24, 0)
+    both = np.stack([steps, steps + 3], axis=1)[..., None] * spread
+    meters = np.linspace(0.5, 7.5, 8)
+    path = np.tanh(meters / 4) * 60 * slope
+    numbers = {name: (("checkpoint",), np.linspace(0.3, 0.9, count)) for name in calibration.NUMBERS}
+    each = ("checkpoint", "goals", "bin")
+    dataset = _dataset(
+        {
+            "needed_steps": (each, np.tile(edges.astype(float), (count, 2, 1))),
+            "learned_steps": ((*each, "quantile"), both),
+            "learned_distance": ((*each, "quantile"), both / 100),
+            "geodesic_steps": (("checkpoint", "meters", "quantile"), path[..., None] * spread),
+            "geodesic_distance": (("checkpoint", "meters", "quantile"), path[..., None] * spread / 100),
+            **numbers,
+        },
+        kind_,
+        episodes=64,
+    )
+    return dataset.assign_coords(bin=edges, goals=["achieved", "commanded"], quantile=[0.25, 0.5, 0.75], meters=meters)
 
 
 def swept(count: int, long: bool = False, seeds: int = 1) -> xr.Dataset:
