@@ -33,6 +33,11 @@ _SEED = "{seed}"  # placeholder for the seed in --out
 @of_a_run
 @click.option("--seed", metavar="N|0-4", help="Random seed. Several, as 0-4 or 1,3, train OUT/seed0, OUT/seed1, ...")
 @click.option("--seeds", hidden=True)
+@click.option(
+    "--learners",
+    metavar="4,16",
+    help="Depths of learners that train at the same time from this run's buffer alone, and never act.",
+)
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--watch", is_flag=True, help="Keep the page RUN/watch/index.html up to date while training.")
 @click.option("--max-pair-distance", type=int, help="Train on starts and goals at most this many cells apart.")
@@ -82,8 +87,12 @@ def command(
     With --devices the results are those of one device up to rounding, and a run resumes on any number of devices. With
     --distributed give every process the same command, and OUT on a disk that all of them share.
 
+    With --learners the run, in OUT/collector, feeds learners of other depths, in OUT/learner-depth4 and so on (paper
+    figure 8). All do their updates on the same batches; --resume OUT goes on with all of them.
+
     \b
     Example: crlviz train point_big_maze --depth 16 --seed 1 --out runs/d16
+             crlviz train swimmer --depth 16 --learners 4,16 --out runs/fed
              crlviz train point_big_maze --depth 16 --seed 0-4 --out runs/d16
              crlviz train --resume runs/d16
              crlviz train humanoid --depth 64 --devices 4 --out runs/d64
@@ -131,6 +140,9 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
     if not env:
         raise UsageError("train takes ENV, or --resume RUN")
     max_distance, seeds = options.pop("max_pair_distance"), _read_seeds(options["seed"], options.pop("seeds"))
+    depths = _read_depths(options.pop("learners"))
+    if watch and depths:
+        raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for the collector or a learner")
     if watch and seeds:
         raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for each of several seeds")
     if seeds:
@@ -143,7 +155,8 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
         given = {
             name: value for name, value in (options | {"max_pair_distance": max_distance}).items() if value is not None
         }
-        name = f"{grid.name(config, env=env, options=given, **start)}-seed"
+        fed = f"-learners{','.join(map(str, depths))}" if depths else ""
+        name = f"{grid.name(config, env=env, options=given, **start)}{fed}-seed"
         out = Path("runs") / (name + (_SEED if seeds else str(config.seed)))
     pattern = str(out if _SEED in str(out) else out / f"seed{_SEED}")
     outs = {seed: Path(pattern.replace(_SEED, str(seed))) for seed in seeds}
@@ -152,6 +165,14 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
 
     selected, argv = select(devices), ["crlviz", *sys.argv[1:]]
     _warn_if_slow(start["preset"], env)
+    if depths:
+        from training import collectors
+
+        again = [] if _SEED in str(out) else [out]
+        own = outs or {config.seed: out}
+        runs = collectors.train(config, depths, own, again=again, command=argv, devices=selected)
+        click.echo(f"wrote {', '.join(map(str, runs))}")
+        return
     if outs:
         again = [] if _SEED in str(out) else [out]
         runs = trainer.train_seeds(config, outs, again=again, command=argv, devices=selected)
@@ -202,6 +223,17 @@ def _read_seeds(text: str | None, old: str | None) -> list[int]:
     return list(map(int, values)) if old is not None or len(values) > 1 else []
 
 
+def _read_depths(text: str | None) -> list[int]:
+    """The depths of ``--learners``; empty if it is not given."""
+    from crlviz.errors import UsageError
+    from crlviz.options import read_values
+
+    values = read_values("--learners", text) if text is not None else []
+    if not all(value.isdecimal() for value in values):
+        raise UsageError(f"--learners takes depths separated by commas, such as 4,16, not {text!r}")
+    return list(map(int, values))
+
+
 def _resume(
     places: Sequence[Path], env: str | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]
 ) -> None:
@@ -224,12 +256,17 @@ def _resume(
     runs = list(dict.fromkeys(run for place in places for run in _runs(place)))
     if watch and len(runs) > 1:
         raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for each of several")
-    from training import trainer
+    from training import collectors, trainer
     from training.sharding import select
 
     selected, done = select(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
+    fed, alone = collectors.families(runs)
+    how: dict[str, Any] = {"again": places, "command": ["crlviz", *sys.argv[1:]], "devices": selected}
     with _watching(runs[0]) if watch and not done else contextlib.nullcontext():
-        trainer.resume_seeds(runs, given, again=places, command=["crlviz", *sys.argv[1:]], devices=selected)
+        if fed:
+            collectors.resume(fed, given, **how)
+        if alone:
+            trainer.resume_seeds(alone, given, **how)
     for run in runs:
         click.echo(f"{run} is finished already" if run in done else f"wrote {run}")
 

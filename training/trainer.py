@@ -1,15 +1,12 @@
 """Train a config into a run directory, and resume a run that was stopped."""
 
-import contextlib
 import dataclasses
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 from tqdm import tqdm
 
 from crlviz import jax_config
@@ -20,7 +17,7 @@ from crlviz.escaping import printable
 from training import config as configs
 from training import provenance
 from training.config import TrainConfig
-from training.run import compiled, fused_choice
+from training.run import compiled, fused_choice, run_places
 from training.run import saved_state as states
 from training.run.compiled import build, compile_for
 from training.run.runner import Run, groups
@@ -29,8 +26,6 @@ from training.schedule import extended, rounded
 from training.sharding import ONE, Devices
 
 __all__ = ["build", "finished", "resume", "resume_seeds", "train", "train_seeds"]
-
-_LARGE_STATE = 1e9  # bytes of a saved state above which its size is reported
 
 
 def train(
@@ -92,8 +87,10 @@ def train_seeds(
       CrlvizError: an error of ``train``; if some of several runs fail, it is raised after the others have finished.
     """
     start_time, runs = time.perf_counter(), list(outs.values())
+    if config.collector_depth:
+        raise UsageError("collector_depth is set by crlviz train --learners, and cannot be given")
     for out in runs:
-        _refuse_existing(out)
+        run_places.refuse_existing(out)
     if progress is not False and (change := rounded(config)):
         tqdm.write(change, file=sys.stderr)
     choice = fused_choice.choose(config, devices)
@@ -101,14 +98,14 @@ def train_seeds(
         tqdm.write(choice.why, file=sys.stderr)
     compile_slots = compile_for(config, devices, choice.trunk)
     programs = compile_slots(len(runs))
-    _check_disk(runs, config, states.size(programs.example, replay=config.save_replay))
+    run_places.check_disk(runs, config, states.size(programs.example, replay=config.save_replay))
     # Create the directories only after compiling, so that an early failure or interrupt leaves nothing behind.
     for out in runs:
         atomic_files.make_directory(out)
-    with _locked(*runs):
+    with run_places.locked(*runs):
         seed_runs = []
         for seed, out in outs.items():
-            _refuse_existing(out)  # another process may have created it meanwhile
+            run_places.refuse_existing(out)  # another process may have created it meanwhile
             atomic_files.remove_partial(out)
             seed_runs.append(SeedRun(RunDirectory(out), dataclasses.replace(config, seed=seed)))
         shared = {"cost": programs.loop.algorithm.cost(config.batch_size)}
@@ -118,7 +115,7 @@ def train_seeds(
                 own = configs.content(seed_run.config) | {"together": _seeds(group)}
                 seed_run.directory.write_config(shared | own)
         Run(seed_runs, compile_slots, start_time, again or runs, progress).go()
-        _report(seed_runs, len(runs))
+        report(seed_runs, len(runs))
     return runs
 
 
@@ -180,15 +177,18 @@ def resume_seeds(
     start_time = time.perf_counter()
     contents = {run: RunDirectory(run).read_config() for run in runs}
     changes = dict(changes or {})
-    if fixed := [name for name in changes if name not in (*KEEPING, "env_steps")]:
-        allowed = ", ".join((*KEEPING, "env_steps"))
-        raise UsageError(f"{fixed[0]} is fixed once a run has started; what may change is {allowed}")
-    with _locked(*runs):
+    refuse_fixed(changes)
+    for run, content in contents.items():
+        if "collector" in content or "learners" in content:
+            raise UsageError(
+                f"{run} trains with others from one buffer; resume all: crlviz train --resume {run.parent}"
+            )
+    with run_places.locked(*runs):
         seed_runs: list[SeedRun] = []
         failed: dict[Path, CrlvizError] = {}
         for run in runs:
             try:
-                if seed_run := _unfinished(RunDirectory(run), changes, progress):
+                if seed_run := unfinished(RunDirectory(run), changes, progress):
                     seed_runs.append(seed_run)
             except CrlvizError as error:
                 failed[run] = error
@@ -201,16 +201,27 @@ def resume_seeds(
             for group in groups(seed_runs, compile_slots):
                 for seed_run in group:
                     content = contents[seed_run.path]
-                    _warn_if_other_machine(seed_run.path, content, now)
+                    warn_if_other_machine(seed_run.path, content, now)
                     _warn_if_other_group(seed_run.path, content, group)
                     note = {"env_steps": seed_run.env_steps, **now, "together": _seeds(group)}
-                    _note_resumed(seed_run, content, changes, note)
+                    note_resumed(seed_run, content, changes, note)
             Run(seed_runs, compile_slots, start_time, again or runs, progress).go()
-        _report(seed_runs, len(runs), failed)
+        report(seed_runs, len(runs), failed)
     return runs
 
 
-def _unfinished(run: RunDirectory, changes: Mapping[str, Any], progress: bool | None) -> SeedRun | None:
+def refuse_fixed(changes: Mapping[str, Any]) -> None:
+    """Refuse changes of settings that may not change when a run is resumed.
+
+    Raises:
+      UsageError: there is one.
+    """
+    if fixed := [name for name in changes if name not in (*KEEPING, "env_steps")]:
+        allowed = ", ".join((*KEEPING, "env_steps"))
+        raise UsageError(f"{fixed[0]} is fixed once a run has started; what may change is {allowed}")
+
+
+def unfinished(run: RunDirectory, changes: Mapping[str, Any], progress: bool | None) -> SeedRun | None:
     """A locked run at its newest saved state, with the changes made to its config; None if it is finished.
 
     Args:
@@ -222,7 +233,7 @@ def _unfinished(run: RunDirectory, changes: Mapping[str, Any], progress: bool | 
       CrlvizError: the run cannot be resumed.
     """
     run.remove_partial()
-    config = _changed(run, changes)
+    config = changed(run, changes)
     total = config.schedule.total_env_steps
     if progress is not False and changes.get("env_steps", total) != total:
         message = f"env_steps {changes['env_steps']:,} is rounded up to {total:,}, an evaluation of {run.path}"
@@ -251,7 +262,7 @@ def finished(run: str | Path, env_steps: int | None = None) -> bool:
     return RunDirectory(Path(run)).finished(config.schedule.total_env_steps)
 
 
-def _changed(run: RunDirectory, changes: Mapping[str, Any]) -> TrainConfig:
+def changed(run: RunDirectory, changes: Mapping[str, Any]) -> TrainConfig:
     """The config to continue with: the run's own, with the changes made."""
     config = configs.read_run(run.path)
     wanted = changes.get("env_steps")
@@ -279,7 +290,7 @@ def _refuse_stateless(run: RunDirectory) -> None:
     raise CrlvizError(f"{run.path} has checkpoints but {advice}")
 
 
-def _note_resumed(seed_run: SeedRun, content: dict[str, Any], changes: Mapping[str, Any], note: dict[str, Any]) -> None:
+def note_resumed(seed_run: SeedRun, content: dict[str, Any], changes: Mapping[str, Any], note: dict[str, Any]) -> None:
     """Record in config.json that a run was resumed.
 
     Only the settings that this resumption changes are written. Adding settings that are newer than the run would change
@@ -294,7 +305,7 @@ def _note_resumed(seed_run: SeedRun, content: dict[str, Any], changes: Mapping[s
     seed_run.directory.write_config(content | more)
 
 
-def _report(seed_runs: Sequence[SeedRun], count: int, failed: Mapping[Path, CrlvizError] | None = None) -> None:
+def report(seed_runs: Sequence[SeedRun], count: int, failed: Mapping[Path, CrlvizError] | None = None) -> None:
     """Raise the errors of failed runs, if any. ``count``: number of all runs; ``failed``: errors before training."""
     failed = {**(failed or {}), **{seed_run.path: seed_run.error for seed_run in seed_runs if seed_run.error}}
     for run, error in failed.items():
@@ -315,29 +326,6 @@ def _seeds(group: Sequence[SeedRun]) -> list[int]:
     return [seed_run.config.seed for seed_run in group]
 
 
-def _refuse_existing(out: Path) -> None:
-    """Refuse a directory that holds anything but a lock and temporary files."""
-    if not out.exists():
-        return
-    if not out.is_dir() or any(p.name != ".lock" and p.suffix != atomic_files.PART for p in out.iterdir()):
-        raise UsageError(f"{out} exists already; give a new directory to --out, or resume it with --resume {out}")
-
-
-@contextlib.contextmanager
-def _locked(*runs: Path) -> Iterator[None]:
-    """Lock run directories for this process; the system releases a lock whenever its process ends."""
-    with contextlib.ExitStack() as locks:
-        for run in runs:
-            lock = filelock.FileLock(run / ".lock")
-            with atomic_files.errors_naming(run / ".lock"):
-                try:
-                    lock.acquire(timeout=0)
-                except filelock.Timeout:
-                    raise UsageError(f"{run} is being trained by another process; wait for it, or stop it") from None
-            locks.callback(lock.release)
-        yield
-
-
 def _refuse_different(seed_runs: Sequence[SeedRun]) -> None:
     """Refuse runs that differ in more than their seed: they would need different programs."""
     first, *others = ({**dataclasses.asdict(seed_run.config), "seed": 0} for seed_run in seed_runs)
@@ -350,22 +338,7 @@ def _refuse_different(seed_runs: Sequence[SeedRun]) -> None:
             )
 
 
-def _check_disk(runs: Sequence[Path], config: TrainConfig, size: int) -> None:
-    """Refuse runs whose states do not fit on the disk; report the size of large states. ``size`` is in bytes."""
-    folder = next(p for p in (runs[0], *runs[0].absolute().parents) if p.exists())
-    free = shutil.disk_usage(folder).free
-    which = "this run" if len(runs) == 1 else f"each of these {len(runs)} runs"
-    need = f"a saved state of {which} takes {size / 1e9:.2g} GB, twice that while one replaces another"
-    advice = ", or give --no-save-replay" if config.save_replay else ""
-    if free < (len(runs) + 1) * size:
-        raise UsageError(f"{need}, but {folder} has {free / 1e9:.2g} GB free; make room{advice}")
-    if size > _LARGE_STATE:
-        tqdm.write(
-            f"{need} ({free / 1e9:.3g} GB are free); to save less often, give --save-every{advice}", file=sys.stderr
-        )
-
-
-def _warn_if_other_machine(run: Path, content: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def warn_if_other_machine(run: Path, content: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Warn if versions or devices differ from the start of the run: its result is then not bit-identical."""
     before = {**content.get("versions", {}), "device": content.get("device"), "devices": content.get("devices", 1)}
     current = {**now["versions"], "device": now["device"], "devices": now["devices"]}

@@ -33,8 +33,8 @@ PATIENCE = 300.0  # seconds after which a run counts as hanging
 
 
 def start(run: Path, *options: str) -> subprocess.Popen:
-    """Start the run, or resume it if it exists."""
-    exists = (run / "config.json").exists()
+    """Start the run, or resume it if it exists, as a run or as a collector with learners."""
+    exists = any((run / name).exists() for name in ("config.json", "collector/config.json"))
     arguments = ["train", "--resume", str(run)] if exists else [*TRAIN, "--out", str(run)]
     environment = {
         "JAX_PLATFORMS": "cpu",

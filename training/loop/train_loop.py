@@ -44,8 +44,8 @@ class TrainState(struct.PyTreeNode):
     """The complete state of a run: it and the config determine everything that follows."""
 
     learner: Any
-    replay: Any  # Replay; None if it was not saved
-    collector: Collector
+    replay: Any  # Replay; None if it was not saved, or is a collector's
+    collector: Any  # Collector; None for a learner that does not act
     key: jax.Array
 
 
@@ -165,6 +165,19 @@ class Loop:
         """
         with self.precision():
             return self._learn(state)
+
+    def learn_from(
+        self, learner: Any, replay: replays.Replay, key: jax.Array
+    ) -> tuple[Any, dict[str, jax.Array], divergence.Divergence]:
+        """The updates of ``learn`` for a learner that does not act, on the buffer of a collector.
+
+        With the key of the collector's state the rows, goals and noise are those of its own updates.
+
+        Returns:
+          The learner after the updates; mean metrics and first divergence as in ``learn``.
+        """
+        state, metrics, diverged = self.learn(TrainState(learner, replay, None, key))
+        return state.learner, metrics, diverged
 
     def precision(self) -> AbstractContextManager[Any]:
         """Context in which the networks' matrix products have the config's precision, except those always exact."""

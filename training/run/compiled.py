@@ -105,8 +105,8 @@ class Programs:
     def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> TrainState:
         """The first states [slots, ...] of runs with these seeds; a different number of rewinds gives another key."""
         hosts.broadcast("start", slots=self.slots, seeds=seeds, rewinds=rewinds)
-        keys = self._rewound([_keys(seed)[0] for seed in seeds], rewinds)
-        return self._fill(self.init(keys, self.reset_envs(keys)))
+        first = self._rewound([keys(seed)[0] for seed in seeds], rewinds)
+        return self._fill(self.init(first, self.reset_envs(first)))
 
     def load(self, saved: Sequence[Saved], rewinds: Sequence[int]) -> TrainState:
         """Read saved states [slots, ...], with another key after a rewind; without a saved buffer, fill a new one.
@@ -124,10 +124,11 @@ class Programs:
         """Add a new buffer, filled with a window of each environment by the current policy."""
         state = state.replace(replay=self.empty_buffer())
         for _ in range(self.loop.schedule.prefill_unrolls):
-            state = self._collected(state)
+            state = self.collected(state)
         return state
 
-    def _collected(self, state: TrainState) -> TrainState:
+    def collected(self, state: TrainState) -> TrainState:
+        """The state after an unroll is collected; donates the state."""
         # One reset for each unroll, not for each step: a reset of a physics engine costs as much as a step.
         return self.collect(state, self.reset_envs(state.key) if self.loop.config.redraw_goals else None)
 
@@ -140,20 +141,28 @@ class Programs:
     def advance(self, state: TrainState) -> tuple[TrainState, Any, Any]:
         """Do a training step; donates the state. Returns the new state, the losses and the Divergence, [slots, ...]."""
         hosts.broadcast("advance", slots=self.slots)
-        return self.learn(self._collected(state))
+        return self.learn(self.collected(state))
 
     def evaluate(self, state: TrainState, seeds: Sequence[int], index: int) -> list[dict[str, float]]:
         """Scores of each slot in evaluation number ``index``, by name."""
         hosts.broadcast("evaluate", slots=self.slots, seeds=seeds, index=index)
-        keys = jnp.stack([jax.random.fold_in(_keys(seed)[1], index) for seed in seeds])
         networks = self.loop.algorithm.networks(state.learner)
-        scores = jax.device_get(self.evaluate_policy(networks, self.loop.devices.device_put_keys(keys)))
+        scores = jax.device_get(self.evaluate_policy(networks, evaluation_keys(self.loop, seeds, index)))
         return [{name: float(values[slot]) for name, values in scores.items()} for slot in range(self.slots)]
 
     def copy(self, state: TrainState, *, replay: bool) -> TrainState:
         """Copy the states to host memory (``saved_state.snapshot``), with or without the buffer."""
         hosts.broadcast("copy", slots=self.slots, replay=replay)
         return states.snapshot(state if replay else state.replace(replay=None))
+
+    def part(self, copied: TrainState, slot: int) -> tuple[TrainState, dict[str, Any]]:
+        """The state of one slot of a result of ``copy``, without the leading axis; and its networks."""
+        own = jax.tree.map(lambda leaf: leaf[slot, ...], copied)
+        return own, self.loop.algorithm.networks(own.learner)
+
+    def share(self, slot: int, training: int) -> float:
+        """The share of a training step's time that counts for a slot, of as many as are ``training``: an equal one."""
+        return 1 / training
 
 
 def compiled(
@@ -168,7 +177,7 @@ def compiled(
     eval_env = evaluation_env(loop)
     hosts.broadcast("compile", slots=slots, config=dataclasses.asdict(config))
     made = jitted(loop, eval_env, slots)
-    return Programs(loop, slots, made.example, made.empty_buffer, **_compiled(**made.functions))
+    return Programs(loop, slots, made.example, made.empty_buffer, **compile_all(**made.functions))
 
 
 @dataclass(frozen=True)
@@ -187,6 +196,47 @@ class Jitted:
 
 def jitted(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Jitted:
     """Jit the programs of a loop and its evaluations. Traces what is needed for shapes; compiles nothing."""
+    devices = loop.devices
+    replicated, sharded = devices.sharding(), shardings(devices)
+    reset_envs = jax.jit(vmapped(loop.reset_envs, slots), in_shardings=(replicated,), out_shardings=sharded.collector)
+    init = jax.jit(
+        vmapped(loop.init, slots),
+        in_shardings=(replicated, sharded.collector),
+        out_shardings=sharded.replace(replay=None),
+    )
+    empty_buffer = jax.jit(
+        lambda: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (slots, *leaf.shape)), loop.empty_buffer()),
+        out_shardings=sharded.replay,
+    )
+    collect = jax.jit(
+        vmapped(loop.collect, slots),
+        donate_argnums=0,
+        in_shardings=(sharded, sharded.collector),
+        out_shardings=sharded,
+    )
+    learn = jax.jit(
+        vmapped(loop.learn, slots),
+        donate_argnums=0,
+        in_shardings=(sharded,),
+        out_shardings=(sharded, replicated, replicated),
+    )
+    score = scoring(loop, eval_env, slots)
+    some_keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), slots))
+    first = jax.eval_shape(reset_envs, some_keys)
+    stacked = jax.eval_shape(init, some_keys, first).replace(replay=jax.eval_shape(empty_buffer))
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
+    functions = {
+        "collect": (collect, stacked, first if loop.config.redraw_goals else None),
+        "evaluate_policy": (score, loop.algorithm.networks(stacked.learner), some_keys),
+        "learn": (learn, stacked),
+        "reset_envs": (reset_envs, some_keys),
+        "init": (init, some_keys, first),
+    }
+    return Jitted(example, empty_buffer, functions)
+
+
+def scoring(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Any:
+    """The jitted function from (networks, keys) [slots, ...] to the scores [slots] of an evaluation."""
     config, devices = loop.config, loop.devices
 
     def evaluate_policy(params, key):
@@ -197,45 +247,11 @@ def jitted(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Jitted:
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
-    replicated, sharded = devices.sharding(), shardings(devices)
-    reset_envs = jax.jit(_vmapped(loop.reset_envs, slots), in_shardings=(replicated,), out_shardings=sharded.collector)
-    init = jax.jit(
-        _vmapped(loop.init, slots),
-        in_shardings=(replicated, sharded.collector),
-        out_shardings=sharded.replace(replay=None),
-    )
-    empty_buffer = jax.jit(
-        lambda: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (slots, *leaf.shape)), loop.empty_buffer()),
-        out_shardings=sharded.replay,
-    )
-    collect = jax.jit(
-        _vmapped(loop.collect, slots),
-        donate_argnums=0,
-        in_shardings=(sharded, sharded.collector),
-        out_shardings=sharded,
-    )
-    learn = jax.jit(
-        _vmapped(loop.learn, slots),
-        donate_argnums=0,
-        in_shardings=(sharded,),
-        out_shardings=(sharded, replicated, replicated),
-    )
-    score = jax.jit(_vmapped(evaluate_policy, slots), in_shardings=(replicated, replicated), out_shardings=replicated)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), slots))
-    first = jax.eval_shape(reset_envs, keys)
-    stacked = jax.eval_shape(init, keys, first).replace(replay=jax.eval_shape(empty_buffer))
-    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
-    functions = {
-        "collect": (collect, stacked, first if config.redraw_goals else None),
-        "evaluate_policy": (score, loop.algorithm.networks(stacked.learner), keys),
-        "learn": (learn, stacked),
-        "reset_envs": (reset_envs, keys),
-        "init": (init, keys, first),
-    }
-    return Jitted(example, empty_buffer, functions)
+    replicated = devices.sharding()
+    return jax.jit(vmapped(evaluate_policy, slots), in_shardings=(replicated, replicated), out_shardings=replicated)
 
 
-def _compiled(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
+def compile_all(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
     """Compile jitted functions, each given as (function, *argument shapes)."""
     # Trace one program while others compile. XLA keeps about two cores busy with each, and each needs memory.
     pool = ThreadPoolExecutor(max(1, len(process_pool.cores()) // 2))
@@ -248,7 +264,7 @@ def _compiled(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
         pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C the others are not needed
 
 
-def _vmapped(function: Callable[..., Any], slots: int) -> Callable[..., Any]:
+def vmapped(function: Callable[..., Any], slots: int) -> Callable[..., Any]:
     """Vectorize a function of one slot: arguments and results get a leading axis [slots]."""
     if slots > 1:
         return jax.vmap(function)
@@ -313,7 +329,12 @@ def _argument_memory(program: jax.stages.Compiled) -> int:
     return stats.argument_size_in_bytes if stats else 0
 
 
-def _keys(seed: int) -> jax.Array:
+def evaluation_keys(loop: Loop, seeds: Sequence[int], index: int) -> jax.Array:
+    """Keys [slots] of evaluation number ``index`` of runs with these seeds, on the loop's devices."""
+    return loop.devices.device_put_keys(jnp.stack([jax.random.fold_in(keys(seed)[1], index) for seed in seeds]))
+
+
+def keys(seed: int) -> jax.Array:
     """The two keys of a seed: for the first state, and for the evaluations."""
     return jax.random.split(jax.random.key(seed))
 

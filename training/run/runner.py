@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from tqdm import tqdm
@@ -14,12 +14,35 @@ from tqdm import tqdm
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
 from training.loop.divergence import DivergenceError
+from training.loop.train_loop import TrainState
 from training.run import signals
-from training.run.compiled import Programs
+from training.run.saved_state import Saved
 from training.run.seed_run import SeedRun
 
+
+class Steps(Protocol):
+    """What a group of runs trains with, such as ``Programs``, whose docstrings say more. A slot holds a run."""
+
+    @property
+    def slots(self) -> int: ...
+
+    def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> Any: ...
+
+    def load(self, saved: Sequence[Saved], rewinds: Sequence[int]) -> Any: ...
+
+    def advance(self, state: Any) -> tuple[Any, Any, Any]: ...
+
+    def share(self, slot: int, training: int) -> float: ...
+
+    def evaluate(self, state: Any, seeds: Sequence[int], index: int) -> list[dict[str, float]]: ...
+
+    def copy(self, state: Any, *, replay: bool) -> Any: ...
+
+    def part(self, copied: Any, slot: int) -> tuple[TrainState, dict[str, Any]]: ...
+
+
 # Programs for a number of slots, or for fewer if memory holds no more: a result of ``compiled.compile_for``.
-CompileSlots = Callable[[int], Programs]
+CompileSlots = Callable[[int], Steps]
 
 
 class Run:
@@ -69,11 +92,15 @@ class Run:
         waiting = list(self.seed_runs)
         with self._bar, ThreadPoolExecutor(1) as self._saver, signals.recorded(self._answer) as received:
             while waiting:
-                self._slots = next(groups(waiting, self._compile_slots))
+                self._slots = self._next_group(waiting)
                 waiting = [seed_run for seed_run in waiting if seed_run not in self._slots]
                 self._train(received)
                 self._start_time = time.perf_counter()
                 waiting += [seed_run for seed_run in self._slots if self._continues(seed_run)]
+
+    def _next_group(self, waiting: Sequence[SeedRun]) -> Sequence[SeedRun]:
+        """The runs of those waiting that train next, in lockstep."""
+        return next(groups(waiting, self._compile_slots))
 
     @property
     def training(self) -> list[SeedRun]:
@@ -134,11 +161,12 @@ class Run:
         self._state, losses, diverged = self._programs.advance(self._state)
         losses, diverged = jax.device_get((losses, diverged))
         self._step_seconds = time.perf_counter() - start
-        share = self._step_seconds / len(self.training)  # a run that dropped out gets no share
+        count = len(self.training)  # a run that dropped out gets no share of the time
         for slot, seed_run in self._each(self.training):
             with self._isolated(seed_run):
                 own = {name: float(values[slot]) for name, values in losses.items()}
-                seed_run.advance(own, jax.tree.map(lambda leaf, slot=slot: leaf[slot], diverged), share)
+                seconds = self._step_seconds * self._programs.share(slot, count)
+                seed_run.advance(own, jax.tree.map(lambda leaf, slot=slot: leaf[slot], diverged), seconds)
         self._show()
 
     def _evaluate(self) -> None:
@@ -171,9 +199,9 @@ class Run:
         copied = self._programs.copy(self._state, replay=resumes and first.config.save_replay)
         for slot, seed_run in self._each(seed_runs):
             if not seed_run.error:
-                own = jax.tree.map(lambda leaf, slot=slot: leaf[slot, ...], copied)
-                networks = self._programs.loop.algorithm.networks(own.learner) if checkpoint else None
-                self._saving[seed_run] = self._saver.submit(seed_run.write, own, seed_run.counted(), networks)
+                own, networks = self._programs.part(copied, slot)
+                wanted = networks if checkpoint else None
+                self._saving[seed_run] = self._saver.submit(seed_run.write, own, seed_run.counted(), wanted)
 
     def _finish_saving(self) -> None:
         """Wait until everything is written."""
@@ -201,9 +229,13 @@ class Run:
         try:
             yield
         except CrlvizError as error:
-            seed_run.error = error
-            if self.training:
-                self.say(f"{seed_run.path}: {printable(error)}; the others continue without it")
+            self._drop(seed_run, error)
+
+    def _drop(self, seed_run: SeedRun, error: CrlvizError) -> None:
+        """Go on without a run that failed."""
+        seed_run.error = error
+        if self.training:
+            self.say(f"{seed_run.path}: {printable(error)}; the others continue without it")
 
     def _each(self, seed_runs: Sequence[SeedRun]) -> list[tuple[int, SeedRun]]:
         """(Slot, run) of the given runs of the current group."""

@@ -75,14 +75,15 @@ def snapshot(state: TrainState) -> TrainState:
     return jax.tree.map(copy, _plain(state))
 
 
-def write(run: RunDirectory, env_steps: int, copied: TrainState, counters: Counters) -> None:
-    """Save a snapshot as the run's only state; the previous state is removed once this one is complete.
+def write(run: RunDirectory, env_steps: int, copied: TrainState, counters: Counters, before_it: int = 0) -> None:
+    """Save a snapshot as the run's newest state; older states are removed once this one is complete.
 
     Args:
       run: the run directory.
       env_steps: environment steps so far, the name of the state.
       copied: result of ``snapshot``; saved without a buffer if its replay is None.
       counters: counters at the time of the snapshot.
+      before_it: number of older states to keep.
 
     Raises:
       CrlvizError: it cannot be written; the previous state is intact.
@@ -94,9 +95,9 @@ def write(run: RunDirectory, env_steps: int, copied: TrainState, counters: Count
             entry = checked_arrays.write(folder / "state.safetensors", _named(copied))
             more = {"counters": dataclasses.asdict(counters), "replay": copied.replay is not None}
             run.write_manifest(folder, path, {"state.safetensors": entry}, more)
-    for old in before:
-        if old != path:
-            atomic_files.remove_directory(old)
+    older = [old for old in before if old != path]
+    for old in older[: max(0, len(older) - before_it)]:
+        atomic_files.remove_directory(old)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ def read(saved: Sequence[Saved], example: TrainState, devices: Devices = ONE) ->
     """
     placement = shardings(devices)
     if not saved[0].replay:
-        example, placement = example.replace(replay=None), placement.replace(replay=None)
+        example = example.replace(replay=None)
+    absent = {name: None for name in ("replay", "collector") if getattr(example, name) is None}
+    placement = placement.replace(**absent)
     with contextlib.ExitStack() as stack:
         files = {}
         for each in saved:

@@ -158,7 +158,8 @@ class SeedRun:
         env_steps, updates = counts.env_steps(step), counts.gradient_steps(step)
         # Write the state first: a checkpoint without its state could not be resumed from.
         if step != counts.steps or config.keep_state:
-            states.write(self.directory, env_steps, copied, counters)
+            # A learner is saved before its collector, whose newest state may still be the one before.
+            states.write(self.directory, env_steps, copied, counters, 1 if config.collector_depth else 0)
         if networks:
             self.directory.write_checkpoint(env_steps, updates, networks)
             if config.keep:
