@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,7 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
             raise UsageError(f"{caption!r} is not one episode of {env.id}; choose one, as in rollout.isel(episode=0)")
     first = next(iter(panels.values()))["pose"].values[0]
     _, moving = shown_geoms(model)
-    drawn = [_panel(env, caption, episode, moving, every) for caption, episode in panels.items()]
+    drawn = [panel_data(env, caption, episode, moving, every) for caption, episode in panels.items()]
     places = np.concatenate([np.concatenate([focus[:, :2], [goal]]) for focus, goal, _ in drawn])
     return {**scene_data(env, first, places), "every": every, "panels": [panel for _, _, panel in drawn]}
 
@@ -136,7 +136,7 @@ def scene_data(env: GoalEnv, pose: np.ndarray, places: np.ndarray) -> dict[str, 
         "seconds": env.dt,
         "near": env.goal_distance,
         "geoms": [_geom(model, geom) for geom in fixed + moving],
-        "standing": _encode(_geom_poses(model, pose[None], fixed)[0]),
+        "standing": encode(_geom_poses(model, pose[None], fixed)[0]),
         "ground": {
             "extent": cameras.ground_extent(env, places),
             "walls": corners.round(4).tolist(),
@@ -145,8 +145,8 @@ def scene_data(env: GoalEnv, pose: np.ndarray, places: np.ndarray) -> dict[str, 
     }
 
 
-def _panel(
-    env: GoalEnv, caption: str, episode: "xr.Dataset", moving: list[int], every: int
+def panel_data(
+    env: GoalEnv, caption: str, episode: "xr.Dataset", moving: Sequence[int], every: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """What the camera looks at [steps, 3], the goal [2] on the ground, both in meters, and the panel's data."""
     poses, goal = episode["pose"].values, episode["goal"].values.astype(float)
@@ -158,10 +158,10 @@ def _panel(
         "fell": None if alive.all() else int(np.argmin(alive)),
         "turn": turn,
         "goal": target.round(4).tolist(),
-        "focus": _encode(focus[::every]),
-        "places": _encode(_geom_poses(env.model, poses[::every], moving)),
-        "distance": _encode(episode["distance"].values[::every]),
-        "q": _encode(episode["q"].values[::every]) if "q" in episode else None,
+        "focus": encode(focus[::every]),
+        "places": encode(_geom_poses(env.model, poses[::every], moving)),
+        "distance": encode(episode["distance"].values[::every]),
+        "q": encode(episode["q"].values[::every]) if "q" in episode else None,
     }
     return focus, target, data
 
@@ -181,7 +181,7 @@ def _geom(model: mujoco.MjModel, geom: int) -> dict[str, Any]:
     return {"name": model.geom(geom).name, "mesh": mesh, "size": size, "end": end, "rgba": rgba}
 
 
-def _geom_poses(model: mujoco.MjModel, poses: np.ndarray, geoms: list[int]) -> np.ndarray:
+def _geom_poses(model: mujoco.MjModel, poses: np.ndarray, geoms: Sequence[int]) -> np.ndarray:
     """Position and quaternion [steps, geoms, 7] of geoms for joint positions [steps, nq]."""
     data = mujoco.MjData(model)
     geom_poses = np.empty((len(poses), len(geoms), 7))
@@ -214,6 +214,6 @@ def _camera(env: GoalEnv, poses: np.ndarray, goal: np.ndarray) -> tuple[np.ndarr
     return focus + view.lookat, 0.0 if env.maze else math.atan2(to_goal[1], to_goal[0])
 
 
-def _encode(values: np.ndarray) -> str:
+def encode(values: np.ndarray) -> str:
     """Base64 of an array as little-endian float32."""
     return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
