@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from analyses.common import ground, outputs
+from analyses.common import ground, outputs, play_links
 from analyses.stitch_pictures import HOW_TO_READ, METRICS, X_AXES, check_axes, curves, plot
 from crlviz import charts, datasets, jax_config, options
 from crlviz.algorithms import action_choice
@@ -199,6 +199,7 @@ _OLD_OPTIONS = OLD_POLICIES | {"--cells": "--max-cells", "--show": "--metric", "
 @click.option("--metric", default="success", show_default=True, help="What to draw: success or time_at_goal.")
 @click.option("--x-axis", default="cells", show_default=True, help="Axis of the curves: cells or meters.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of initial states and sampled actions.")
+@play_links.option
 def command(
     checkpoints: Sequence[Path],
     out: Sequence[Path],
@@ -208,6 +209,7 @@ def command(
     metric: str,
     x_axis: str,
     seed: int,
+    play: Path | None,
 ) -> None:
     """Run from every start cell to every goal cell of a maze, also for pairs that training never draws.
 
@@ -217,12 +219,13 @@ def command(
     from crlviz.agent import load_all
 
     outputs.check(out)
+    page = play_links.address(play, out)
     check_axes(metric, x_axis)
     check_count(episodes, "episodes")
     agents = load_all(checkpoints)
     dataset = compute(agents, episodes=episodes, max_cells=max_cells, policy=policy, seed=seed)
     click.echo(summary(dataset))
-    outputs.write(out, dataset, lambda: plot(dataset, metric=metric, x_axis=x_axis))
+    outputs.write(out, dataset, lambda: plot(dataset, metric=metric, x_axis=x_axis, play=page))
 
 
 def summary(dataset: xr.Dataset) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import claims, ground
+from analyses.common import claims, ground, play_links
 from analyses.sweeps.scaling_panels import styles
 from crlviz import charts, datasets
 from crlviz.envs.mazes import Maze
@@ -79,7 +79,9 @@ def check_axes(metric: str, x_axis: str) -> None:
 
 
 @charts.self_contained
-def plot(dataset: xr.Dataset, *, metric: str = "success", x_axis: str = "cells", size: int = 260) -> alt.TopLevelMixin:
+def plot(
+    dataset: xr.Dataset, *, metric: str = "success", x_axis: str = "cells", size: int = 260, play: str = ""
+) -> alt.TopLevelMixin:
     """Draw curves over distance; below, for each group of seeds, the maze by the score from its start, and a matrix.
 
     Args:
@@ -87,6 +89,7 @@ def plot(dataset: xr.Dataset, *, metric: str = "success", x_axis: str = "cells",
       metric: ``success`` or ``time_at_goal``.
       x_axis: axis of the curves: ``cells`` or ``meters``.
       size: side of a matrix in pixels.
+      play: address of a page of ``crlviz play``, into which the cells of the matrices link.
     """
     check_axes(metric, x_axis)
     groups = list(datasets.groups(dataset))
@@ -97,7 +100,10 @@ def plot(dataset: xr.Dataset, *, metric: str = "success", x_axis: str = "cells",
     if (maze := ground.maze_of(dataset)) is not None:
         maps = [_map(parts, maze, metric, top, size, title) for parts, title in zip(seeds, titles, strict=True)]
         rows += [_titled(charts.row(*maps, columns=4), "Goals from the maze's start")]
-    matrices = [_matrix(parts, metric, top, size, title) for parts, title in zip(seeds, titles, strict=True)]
+    matrices = [
+        _matrix(parts, metric, top, size, title, play, label)
+        for (label, _, parts), title in zip(groups, titles, strict=True)
+    ]
     rows += [_titled(charts.row(*matrices, columns=4), "Every start to every goal")]
     count, free = dataset.sizes["start"], dataset.attrs.get("free_cells", dataset.sizes["start"])
     cells = f"{count} cells" if count == free else f"{count} of {free} cells, far apart"
@@ -166,7 +172,7 @@ def _all_pairs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _matrix(
-    parts: Sequence[xr.Dataset], metric: str, top: float, size: int, title: alt.TitleParams
+    parts: Sequence[xr.Dataset], metric: str, top: float, size: int, title: alt.TitleParams, play: str, label: str
 ) -> alt.LayerChart | alt.FacetChart:
     """The mean over one group of seeds, start cells by goal cells."""
     first = parts[0]
@@ -183,6 +189,16 @@ def _matrix(
             "seen": first.seen.values[start, goal].astype(bool),
         }
     )
+    links = {}
+    if play:
+        places = {
+            side: np.stack([first[f"{side}_x"].values, first[f"{side}_y"].values], 1) for side in ("start", "goal")
+        }
+        data["play"] = [
+            play_links.link(play, start=places["start"][i], goal=places["goal"][j], agent=label)
+            for i, j in zip(start, goal, strict=True)
+        ]
+        links = {"href": "play:N"}
     count, tile = len(success), size / len(success)
     ticks = list(range(0, count, max(1, count // 6)))
     axis: dict[str, Any] = {"grid": False, "labelAngle": 0, "values": ticks, "domain": False, "ticks": False}
@@ -203,8 +219,8 @@ def _matrix(
         "strokeWidth": min(0.8, 0.05 * tile),
     }
     return charts.layers(
-        alt.Chart(data).mark_rect(strokeWidth=1).encode(**place, color=encoded, stroke=edge, tooltip=tooltip),
-        alt.Chart(data[data.seen]).mark_point(filled=True, opacity=1, **dots).encode(**place),
+        alt.Chart(data).mark_rect(strokeWidth=1).encode(**place, color=encoded, stroke=edge, tooltip=tooltip, **links),
+        alt.Chart(data[data.seen]).mark_point(filled=True, opacity=1, **dots).encode(**place, **links),
     ).properties(width=size, height=size, title=title)
 
 

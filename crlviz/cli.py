@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "heatmap": ("analyses.heatmap.heatmap_command:command", "Draw Q over the positions of a maze."),
     "rollout": ("crlviz.rendering.rollout_command:command", "Film what agents do."),
     "record": ("crlviz.trajectories.record_command:command", "Record trajectories for offline learning."),
+    "play": ("crlviz.browser.play_command:command", "Write a page in which agents live: set goals, push, compare."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "calibrate": (
         "analyses.calibrate.calibrate_command:command",

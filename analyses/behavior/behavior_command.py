@@ -8,7 +8,7 @@ import click
 
 from analyses.behavior import hardest_episode, naming
 from analyses.behavior.behavior_picture import plot
-from analyses.common import outputs
+from analyses.common import outputs, play_links
 from crlviz import options
 from crlviz.options import OLD_POLICIES, Command, check_count, read_size
 from crlviz.rendering import video
@@ -21,7 +21,16 @@ from crlviz.rendering import video
 @options.policy
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of starts, goals and sampled actions.")
 @click.option("--size", default="640x480", show_default=True, metavar="WxH", help="Pixels of each panel of a video.")
-def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, policy: str, seed: int, size: str) -> None:
+@play_links.option
+def command(
+    checkpoints: Sequence[Path],
+    out: Sequence[Path],
+    episodes: int,
+    policy: str,
+    seed: int,
+    size: str,
+    play: Path | None,
+) -> None:
     """Name what agents do, describe it in numbers, and look for the depth at which it changes.
 
     \b
@@ -31,9 +40,10 @@ def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, pol
 
     outputs.check(out, also=video.ENDINGS)
     check_count(episodes, "episodes")
+    page = play_links.address(play, out)
     pixels = read_size(size)
     agents = load_all(checkpoints)
     dataset = naming.compute(agents, episodes=episodes, policy=policy, seed=seed)
     click.echo(naming.summary(dataset))
     videos = dict.fromkeys(video.ENDINGS, partial(hardest_episode.film, agents, dataset, size=pixels))
-    outputs.write(out, dataset, lambda: plot(dataset), videos)
+    outputs.write(out, dataset, lambda: plot(dataset, play=page), videos)

@@ -15,7 +15,7 @@ from analyses.behavior import critical_depth, hardest_episode
 from analyses.behavior.descriptors import DESCRIPTORS
 from analyses.behavior.naming import NAMES, RULES, find_critical_depth
 from analyses.common import ground as grounds
-from analyses.common import seed_plots
+from analyses.common import play_links, seed_plots
 from crlviz import charts, datasets, statistics
 
 Groups = Sequence[tuple[str, int, list[xr.Dataset]]]
@@ -37,17 +37,18 @@ _NOT_COMPARED = ("time_at_goal", "geodesic")
 
 
 @charts.self_contained
-def plot(dataset: xr.Dataset, *, still: tuple[int, int] = _STILL) -> alt.TopLevelMixin:
+def plot(dataset: xr.Dataset, *, still: tuple[int, int] = _STILL, play: str = "") -> alt.TopLevelMixin:
     """Draw the hardest episode of each group of seeds, the share of each behavior, and what else differs.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
       still: width and height of a still in pixels.
+      play: address of a page of ``crlviz play``, into which the stills link.
     """
     dataset = datasets.with_current_names(dataset)
     groups = list(datasets.groups(dataset))
     critical = find_critical_depth(dataset)
-    strips = _strips(dataset, groups, still)
+    strips = _strips(dataset, groups, still, play)
     width = max((sum(part.width + _GAP for part in strip.hconcat) - _GAP for strip in strips), default=_WIDTH)
     parts: list[Any] = [*strips, _bars(groups, width)]
     if changed := differing(groups, critical):
@@ -102,7 +103,7 @@ def differing(groups: Groups, critical: critical_depth.Critical) -> list[str]:
     return [name for name, (a, b) in means.items() if statistics.compare(a, b, len(names)).verdict]
 
 
-def _strips(dataset: xr.Dataset, groups: Groups, still: tuple[int, int]) -> list[Any]:
+def _strips(dataset: xr.Dataset, groups: Groups, still: tuple[int, int], play: str) -> list[Any]:
     """Per group shown, the stills of the hardest episode and its path in the maze; none without stills."""
     if "still" not in dataset:
         return []
@@ -111,7 +112,8 @@ def _strips(dataset: xr.Dataset, groups: Groups, still: tuple[int, int]) -> list
     rows = []
     for index, label in enumerate(map(str, dataset.shown.values)):
         shown = str(dataset.shown_source.values[index])
-        frames = _frames(dataset.still.isel(shown=index).values, dataset.moment_time.values, still)
+        link = _link(parts_of[label], shown, play, label) if play else ""
+        frames = _frames(dataset.still.isel(shown=index).values, dataset.moment_time.values, still, link)
         ground = _ground(dataset, parts_of[label], shown, colors[label], still[1])
         row = alt.hconcat(frames, *([ground] if ground else []), spacing=_GAP)
         rows.append(row.properties(title=_heading(parts_of[label], label, shown)))
@@ -133,23 +135,31 @@ def _hardest(part: xr.Dataset) -> xr.Dataset:
     return part.isel(episode=hardest_episode.index(part))
 
 
-def _frames(pictures: np.ndarray, times: np.ndarray, still: tuple[int, int]) -> Any:
-    """Stills [moments, height, width, 3] side by side, each with its time."""
+def _link(parts: Sequence[xr.Dataset], shown: str, play: str, label: str) -> str:
+    """The link to the hardest episode's start and goal in a page of ``crlviz play``."""
+    part = next(part for part in parts if str(part.source.item()) == shown)
+    return play_links.link(play, start=part.path.values[0], goal=part.goal.values, agent=label)
+
+
+def _frames(pictures: np.ndarray, times: np.ndarray, still: tuple[int, int], link: str) -> Any:
+    """Stills [moments, height, width, 3] side by side, each with its time, and a link if it is not empty."""
     width, height = still
     data = pd.DataFrame(
         {
             "url": [_png(picture) for picture in pictures],
             "left": [k * (width + _GAP) for k in range(len(pictures))],
             "time": [f"{time:.1f} s" for time in times],
+            **({"link": link} if link else {}),
         }
     )
+    links = {"href": "link:N"} if link else {}
     x = alt.X("left:Q", scale=None, axis=None)
     images = alt.Chart(data).mark_image(align="left", baseline="top", width=width, height=height)
     words: dict[str, Any] = {"align": "left", "baseline": "top", "dx": 6, "dy": 6, "fontWeight": "bold"}
     words |= {"fontSize": charts.font(12), "color": "#1a1a1a"}
     halo, text = alt.Chart(data).mark_text(**words, stroke="white", strokeWidth=3), alt.Chart(data).mark_text(**words)
     return alt.layer(
-        images.encode(x=x, y=alt.value(0), url="url:N"),
+        images.encode(x=x, y=alt.value(0), url="url:N", **links),
         halo.encode(x=x, y=alt.value(0), text="time:N"),
         text.encode(x=x, y=alt.value(0), text="time:N"),
     ).properties(width=len(pictures) * (width + _GAP) - _GAP, height=height)

@@ -8,7 +8,7 @@ import click
 import numpy as np
 import xarray as xr
 
-from analyses.common import outputs
+from analyses.common import outputs, play_links
 from analyses.heatmap.heatmap_pictures import STILL, animate, is_shared, plot
 from analyses.heatmap.places import MAX_PLACES, default_places, evaluation_maze, goal_cells
 from analyses.heatmap.q_map import FIXED, check, compute, on_a_page, summary
@@ -60,8 +60,9 @@ _STATIC = (".png", ".svg", ".pdf")  # formats without tooltips
 @click.option("--scale", default="own", show_default=True, help="Color scale of each map: own or shared.")
 @click.option("--resolution", type=int, help="Points along a cell's side. Default: 8, fewer in large mazes.")
 @click.option("--coverage/--no-coverage", default=True, show_default=True, help="Outline where the policy goes.")
+@play_links.option
 def command(
-    checkpoints, out, goals, max_goals, starts, over, max_checkpoints, show, action, scale, resolution, coverage
+    checkpoints, out, goals, max_goals, starts, over, max_checkpoints, show, action, scale, resolution, coverage, play
 ) -> None:
     """Draw Q over the positions of a maze, one map for each checkpoint and goal.
 
@@ -80,6 +81,7 @@ def command(
     outputs.check(out, also=(".gif",))
     check(over, action, resolution, show)
     is_shared(scale)
+    live = play_links.address(play, out)
     fixed_places, other = (goals, starts) if over == "positions" else (starts, goals)
     if other:
         raise UsageError(f"--over {over} keeps the {FIXED[over]} fixed: give --{FIXED[over]}")
@@ -101,7 +103,7 @@ def command(
     others: dict[str, Callable[[Path], None]] = {}
     if interactive:
         computed.append(on_a_page(agents, resolution=resolution, **options))
-        html = page(computed[0], scale=scale).encode(errors="replace")
+        html = page(computed[0], scale=scale, play=live).encode(errors="replace")
         others[".html"] = lambda path: atomic_files.write(path, html)
     if animated:
         shown = default_places(newest[0], over)[:1] if places is None else places

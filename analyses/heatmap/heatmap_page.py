@@ -38,12 +38,13 @@ def choose_resolution(maps: int, checkpoints: int, max_resolution: int) -> int:
     return min(max_resolution, max(1, int((MAX_BYTES / (maps * (checkpoints + 2))) ** 0.5)))
 
 
-def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
+def page(dataset: xr.Dataset, *, scale: str = "own", play: str = "") -> str:
     """Build a self-contained HTML page: one map for each run, side by side, and a slider over its checkpoints.
 
     Args:
       dataset: from ``analyses.heatmap.q_map.compute``, or read back from netCDF.
       scale: initial color scale, ``own`` or ``shared``; the page can switch.
+      play: address of a page of ``crlviz play``; each map links into it at its goal.
 
     Raises:
       UsageError: unknown scale.
@@ -69,6 +70,7 @@ def page(dataset: xr.Dataset, *, scale: str = "own") -> str:
         "starts": maze.xy(maze.starts).tolist() if maze and fixed == "goal" else [],
         "colors": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL, "scale": charts.VIRIDIS},
         "panels": _panels(dataset, free, fixed),
+        "play": play if fixed == "goal" else "",
     }
     settings = {
         "over": dataset.attrs["over"],

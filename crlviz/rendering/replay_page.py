@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +49,14 @@ def write(
     data = script_json(page_data(env, panels, every=every))
     template = resources.files("crlviz.rendering").joinpath("replay_page.html").read_text(encoding="utf-8")
     page = jinja2.Template(template, autoescape=True).render(
-        env=env.id, data=data, columns=columns or min(len(panels), 4)
+        env=env.id, data=data, scene=scene_script(), columns=columns or min(len(panels), 4)
     )
     atomic_files.write(path, page.encode(errors="replace"))
+
+
+def scene_script() -> str:
+    """JavaScript of the 3-D scene, which the replay and the page of ``crlviz play`` share."""
+    return resources.files("crlviz.rendering").joinpath("scene.js").read_text(encoding="utf-8")
 
 
 def check_world(env: GoalEnv, other: str, caption: str) -> None:
@@ -87,13 +92,30 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
         check_world(env, episode.attrs.get("env", env.id), caption)
         if episode["pose"].dims != ("time", "joint") or episode.sizes["joint"] != model.nq:
             raise UsageError(f"{caption!r} is not one episode of {env.id}; choose one, as in rollout.isel(episode=0)")
+    first = next(iter(panels.values()))["pose"].values[0]
+    _, moving = shown_geoms(model)
+    drawn = [panel_data(env, caption, episode, moving, every) for caption, episode in panels.items()]
+    places = np.concatenate([np.concatenate([focus[:, :2], [goal]]) for focus, goal, _ in drawn])
+    return {**scene_data(env, first, places), "every": every, "panels": [panel for _, _, panel in drawn]}
+
+
+def shown_geoms(model: mujoco.MjModel) -> tuple[list[int], list[int]]:
+    """Indices of a model's visible geoms in the order of the pages: those that never move, and those that do."""
     visible = [geom for geom in range(model.ngeom) if model.geom_rgba[geom, 3] > 0]
     is_fixed = model.body_weldid[model.geom_bodyid] == 0
-    fixed = [geom for geom in visible if is_fixed[geom]]
-    moving = [geom for geom in visible if not is_fixed[geom]]
-    first = next(iter(panels.values()))["pose"].values[:1]
-    drawn = [_panel(env, caption, episode, moving, every) for caption, episode in panels.items()]
-    places = np.concatenate([np.concatenate([focus[:, :2], [goal]]) for focus, goal, _ in drawn])
+    return [geom for geom in visible if is_fixed[geom]], [geom for geom in visible if not is_fixed[geom]]
+
+
+def scene_data(env: GoalEnv, pose: np.ndarray, places: np.ndarray) -> dict[str, Any]:
+    """What ``scene.js`` draws of an environment, besides what moves, ready for JSON; ``page_data`` says what it holds.
+
+    Args:
+      env: the environment.
+      pose: any joint positions [nq] of its model.
+      places: positions [N, 2] in meters of bodies and goals, which a map of the open ground shows.
+    """
+    model = env.model
+    fixed, moving = shown_geoms(model)
     half = env.maze.cell_size / 2 if env.maze else 0.0
     corners = env.maze.xy(np.argwhere(env.maze.walls)) - half if env.maze else np.zeros((0, 2))
     return {
@@ -112,21 +134,19 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
             "fovy": math.radians(float(model.vis.global_.fovy)),
         },
         "seconds": env.dt,
-        "every": every,
         "near": env.goal_distance,
         "geoms": [_geom(model, geom) for geom in fixed + moving],
-        "standing": _encode(_geom_poses(model, first, fixed)[0]),
+        "standing": encode(_geom_poses(model, pose[None], fixed)[0]),
         "ground": {
             "extent": cameras.ground_extent(env, places),
             "walls": corners.round(4).tolist(),
             "cell": 2 * half,
         },
-        "panels": [panel for _, _, panel in drawn],
     }
 
 
-def _panel(
-    env: GoalEnv, caption: str, episode: "xr.Dataset", moving: list[int], every: int
+def panel_data(
+    env: GoalEnv, caption: str, episode: "xr.Dataset", moving: Sequence[int], every: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """What the camera looks at [steps, 3], the goal [2] on the ground, both in meters, and the panel's data."""
     poses, goal = episode["pose"].values, episode["goal"].values.astype(float)
@@ -138,10 +158,10 @@ def _panel(
         "fell": None if alive.all() else int(np.argmin(alive)),
         "turn": turn,
         "goal": target.round(4).tolist(),
-        "focus": _encode(focus[::every]),
-        "places": _encode(_geom_poses(env.model, poses[::every], moving)),
-        "distance": _encode(episode["distance"].values[::every]),
-        "q": _encode(episode["q"].values[::every]) if "q" in episode else None,
+        "focus": encode(focus[::every]),
+        "places": encode(_geom_poses(env.model, poses[::every], moving)),
+        "distance": encode(episode["distance"].values[::every]),
+        "q": encode(episode["q"].values[::every]) if "q" in episode else None,
     }
     return focus, target, data
 
@@ -161,7 +181,7 @@ def _geom(model: mujoco.MjModel, geom: int) -> dict[str, Any]:
     return {"name": model.geom(geom).name, "mesh": mesh, "size": size, "end": end, "rgba": rgba}
 
 
-def _geom_poses(model: mujoco.MjModel, poses: np.ndarray, geoms: list[int]) -> np.ndarray:
+def _geom_poses(model: mujoco.MjModel, poses: np.ndarray, geoms: Sequence[int]) -> np.ndarray:
     """Position and quaternion [steps, geoms, 7] of geoms for joint positions [steps, nq]."""
     data = mujoco.MjData(model)
     geom_poses = np.empty((len(poses), len(geoms), 7))
@@ -194,6 +214,6 @@ def _camera(env: GoalEnv, poses: np.ndarray, goal: np.ndarray) -> tuple[np.ndarr
     return focus + view.lookat, 0.0 if env.maze else math.atan2(to_goal[1], to_goal[0])
 
 
-def _encode(values: np.ndarray) -> str:
+def encode(values: np.ndarray) -> str:
     """Base64 of an array as little-endian float32."""
     return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()

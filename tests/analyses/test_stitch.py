@@ -141,6 +141,13 @@ def test_a_saved_dataset_gives_the_same_chart(tmp_path):
         assert chart.to_dict() == stitch.plot(dataset).to_dict()
     assert isinstance(chart, alt.VConcatChart)
     assert "2 seeds" in str(chart.to_dict()["title"])
+    linked = stitch.plot(dataset, play="play.html").to_dict()["datasets"].values()
+    cells = [row for rows in linked for row in rows if "play" in row]
+    assert len(cells) >= 2 * 42
+    for row in cells[::7]:
+        start, goal = dataset.isel(start=row["start"]), dataset.isel(goal=row["goal"])
+        assert f"#goal={goal.goal_x:.3f},{goal.goal_y:.3f}&from={start.start_x:.3f},{start.start_y:.3f}&" in row["play"]
+    assert {row["play"].partition("agent=")[2] for row in cells} == {"depth%204", "depth%208"}
     assert "one seed" in str(stitch.plot(stitch.compute(_agents(1), length=3)).to_dict()["title"])
 
 

@@ -195,6 +195,12 @@ def test_a_saved_dataset_gives_the_same_chart(dataset, tmp_path):
         chart = behavior.plot(read).to_dict()
         assert chart == behavior.plot(dataset).to_dict()
     assert "2 seeds" in str(chart["title"])
+    linked = behavior.plot(dataset, play="play.html").to_dict()["datasets"].values()
+    links = {row["link"] for rows in linked for row in rows if "link" in row}
+    parts = [part.isel(episode=hardest_episode.index(part)) for _, _, part in datasets.each(dataset)]
+    start, goal = ((float(value) for value in place) for place in (parts[0].path.values[0], parts[0].goal.values))
+    where = "play.html#goal={:.3f},{:.3f}&from={:.3f},{:.3f}&agent=depth%20".format(*goal, *start)
+    assert links == {f"{where}{depth}" for depth in (4, 8, 16)}
 
 
 def test_a_dataset_with_the_names_of_an_older_version_gives_the_same_chart(dataset):

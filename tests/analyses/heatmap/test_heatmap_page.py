@@ -46,7 +46,7 @@ def dataset():
 
 @pytest.fixture
 def opened(open_page, dataset, tmp_path):
-    (tmp_path / "q.html").write_text(page(dataset), encoding="utf-8")
+    (tmp_path / "q.html").write_text(page(dataset, play="play.html"), encoding="utf-8")
     return open_page(tmp_path / "q.html")
 
 
@@ -121,6 +121,8 @@ def test_a_click_moves_the_goal_of_every_map(opened):
         goal = maze.xy(cell)
         click(opened, goal, panel)
         assert opened.inner_text("#place") == f"{goal[0]:g}, {goal[1]:g} m"
+        links = [link.get_attribute("href") for link in opened.locator("a.live").all()]
+        assert links == [f"play.html#goal={goal[0]:g},{goal[1]:g}&steps=200&agent=depth%20{depth}" for depth in (4, 16)]
         for index in (0, 1):
             # The star covers the goal itself, so the brightest pixels are next to it.
             assert np.abs(np.array(opened.evaluate(BRIGHTEST, index)) - goal).max() <= 0.5
