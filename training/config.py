@@ -72,6 +72,7 @@ class TrainConfig:
       save_replay: save the buffer with the state. Without it a resumed run fills a new buffer with a window of each
         environment, so its results differ from those of an uninterrupted run.
       keep_state: keep the last state of a finished run, so that it can be trained longer.
+      log: other tools that get the rows of metrics.csv, with commas between: tensorboard, wandb.
 
     The default of a setting that is added later must reproduce the old behavior: a run on disk that lacks the setting
     resumes unchanged.
@@ -113,6 +114,7 @@ class TrainConfig:
     keep: int = 0
     save_replay: bool = True
     keep_state: bool = True
+    log: str = ""
 
     @property
     def own(self) -> Any:

@@ -20,7 +20,7 @@ from crlviz.escaping import printable
 from training import config as configs
 from training import provenance
 from training.config import TrainConfig
-from training.run import compiled, fused_choice
+from training.run import compiled, fused_choice, loggers
 from training.run import saved_state as states
 from training.run.compiled import build, compile_for
 from training.run.runner import Run, groups
@@ -92,6 +92,7 @@ def train_seeds(
       CrlvizError: an error of ``train``; if some of several runs fail, it is raised after the others have finished.
     """
     start_time, runs = time.perf_counter(), list(outs.values())
+    loggers.read(config.log)  # before the programs are compiled
     for out in runs:
         _refuse_existing(out)
     if progress is not False and (change := rounded(config)):

@@ -71,7 +71,11 @@ class Run:
             while waiting:
                 self._slots = next(groups(waiting, self._compile_slots))
                 waiting = [seed_run for seed_run in waiting if seed_run not in self._slots]
-                self._train(received)
+                try:
+                    self._train(received)
+                finally:
+                    for seed_run in self._slots:
+                        seed_run.logs.close()
                 self._start_time = time.perf_counter()
                 waiting += [seed_run for seed_run in self._slots if self._continues(seed_run)]
 
