@@ -73,6 +73,7 @@ class TrainConfig:
         environment, so its results differ from those of an uninterrupted run.
       keep_state: keep the last state of a finished run, so that it can be trained longer.
       collector_depth: depth of the collector from whose buffer it learns (``crlviz train --learners``); 0: it acts.
+      log: other tools that get the rows of metrics.csv, with commas between: tensorboard, wandb.
 
     The default of a setting that is added later must reproduce the old behavior: a run on disk that lacks the setting
     resumes unchanged.
@@ -115,6 +116,7 @@ class TrainConfig:
     save_replay: bool = True
     keep_state: bool = True
     collector_depth: int = 0
+    log: str = ""
 
     @property
     def own(self) -> Any:

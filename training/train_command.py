@@ -40,6 +40,12 @@ _SEED = "{seed}"  # placeholder for the seed in --out
 )
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--watch", is_flag=True, help="Keep the page RUN/watch/index.html up to date while training.")
+@click.option(
+    "--log",
+    multiple=True,
+    metavar="tensorboard|wandb",
+    help="Log to this tool too, which needs its package: pip install 'crlviz[tensorboard,wandb]'. May be given twice.",
+)
 @click.option("--max-pair-distance", type=int, help="Train on starts and goals at most this many cells apart.")
 @click.option("--save-every", type=int, help="Save every this many evaluations.  [default: 1]")
 @click.option("--keep", type=int, help="Number of newest checkpoints to keep; 0 keeps all.  [default: 0]")
@@ -100,6 +106,7 @@ def command(
     from crlviz.processes import interrupts
     from training.run.signals import Stopped
 
+    options["log"] = ",".join(options["log"]) or None
     try:
         # Handles signals until training starts; from then on training.run.signals does.
         with interrupts.exit_at_once(), _processes(devices, distributed) as count:

@@ -17,7 +17,7 @@ from crlviz.escaping import printable
 from training import config as configs
 from training import provenance
 from training.config import TrainConfig
-from training.run import compiled, fused_choice, run_places
+from training.run import compiled, fused_choice, loggers, run_places
 from training.run import saved_state as states
 from training.run.compiled import build, compile_for
 from training.run.runner import Run, groups
@@ -89,6 +89,7 @@ def train_seeds(
     start_time, runs = time.perf_counter(), list(outs.values())
     if config.collector_depth:
         raise UsageError("collector_depth is set by crlviz train --learners, and cannot be given")
+    loggers.read(config.log)  # before the programs are compiled
     for out in runs:
         run_places.refuse_existing(out)
     if progress is not False and (change := rounded(config)):

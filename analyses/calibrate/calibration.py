@@ -257,7 +257,7 @@ def _verdict(dataset: xr.Dataset) -> Iterator[str]:
     if len(groups) < 2:
         return
     (first, _, shallow), *_, (last, _, deep) = groups
-    scores = [[part.rank_achieved.item() for part in parts] for parts in (deep, shallow)]
-    result = statistics.compare(*scores, largest=2.0)
+    a, b = ([part.rank_achieved.item() for part in parts] for parts in (deep, shallow))
+    result = statistics.compare(a, b, largest=2.0)
     words = result.words(f"{last} orders goals better", f"{first} orders goals better")
     yield f"Rank correlation with steps, {last} against {first}: {words}."

@@ -69,8 +69,8 @@ def claim(dataset: xr.Dataset) -> str:
         return first
     best = max(known, key=lambda label: known[label])
     parts = next(parts for label, _, parts in groups if label == best)
-    slopes = [[part[name].item() for part in parts] for name in ("near", "far")]
-    return f"{first}; {_time(best, *slopes, in_steps(dataset))}"
+    near, far = ([part[name].item() for part in parts] for name in ("near", "far"))
+    return f"{first}; {_time(best, near, far, in_steps(dataset))}"
 
 
 def _time(group: str, near_slopes: Sequence[float], far_slopes: Sequence[float], steps: bool) -> str:

@@ -37,7 +37,7 @@ _FIXED = (
 )
 # Settings that do not affect what an update computes. They may change when a run is resumed, and runs that differ only
 # in these count as the same configuration.
-KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay", "keep_state")
+KEEPING = ("loss_bound", "on_nan", "rewinds", "save_every", "keep", "save_replay", "keep_state", "log")
 
 
 @dataclass(frozen=True)

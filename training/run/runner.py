@@ -94,7 +94,11 @@ class Run:
             while waiting:
                 self._slots = self._next_group(waiting)
                 waiting = [seed_run for seed_run in waiting if seed_run not in self._slots]
-                self._train(received)
+                try:
+                    self._train(received)
+                finally:
+                    for seed_run in self._slots:
+                        seed_run.logs.close()
                 self._start_time = time.perf_counter()
                 waiting += [seed_run for seed_run in self._slots if self._continues(seed_run)]
 

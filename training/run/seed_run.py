@@ -11,10 +11,11 @@ from crlviz.algorithms import registry
 from crlviz.checkpoints.metrics_table import Row
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
-from training.config import TrainConfig
+from training.config import TrainConfig, content
 from training.loop import divergence
 from training.loop.divergence import Divergence
 from training.loop.train_loop import TrainState
+from training.run import loggers
 from training.run import saved_state as states
 from training.run.saved_state import Counters
 
@@ -29,6 +30,7 @@ class SeedRun:
       config: the run's config, with its own seed.
       schedule: schedule of the config.
       counters: current counters.
+      logs: of other tools.
       saved: state on disk to resume from; None: start from the beginning.
       rewound: whether it continues with another key than the saved state's.
       error: why the run has stopped; None while it trains.
@@ -46,6 +48,7 @@ class SeedRun:
         self.counters = Counters()
         self._rows: list[Row] = []
         self._start_time = math.nan
+        self.logs = loggers.Logs(loggers.read(config.log), directory.path, content(config))
         self._restore()
 
     @property
@@ -136,6 +139,7 @@ class SeedRun:
         }
         self._rows.append(row)
         self.directory.write_metrics(self._rows, self._algorithm.columns())
+        self.logs.record(self._rows)
         self.counters = dataclasses.replace(counters, sums={}, evaluated_seconds=counters.train_seconds)
         return row
 
@@ -183,6 +187,7 @@ class SeedRun:
                 outcome = f"the run stops after {done} rewinds"
             raise divergence.DivergenceError(f"{error}; {outcome}; last good checkpoint: {last}")
         seconds = self._wall_seconds()
+        self.logs.close()  # they begin anew, with the rows that are left
         self._restore()
         self.counters = dataclasses.replace(self.counters, rewinds=done + 1, wall_seconds=seconds)
         self.rewound, self.error = True, None

@@ -82,7 +82,7 @@ def test_the_command(run, monkeypatch, capsys):
 def test_set_changes_every_setting_that_may_change(run, monkeypatch, capsys):
     """``--set`` parses text as the setting's type; the setting's own option has precedence."""
     values = {"loss_bound": "2e6", "keep": "1", "save_replay": "false", "on_nan": "rewind", "rewinds": "5"}
-    values |= {"save_every": "2", "keep_state": "true", "env_steps": "281"}
+    values |= {"save_every": "2", "keep_state": "true", "log": "tensorboard", "env_steps": "281"}
     assert set(values) == {*KEEPING, "env_steps"}
     typed = [text for name, value in values.items() for text in ("--set", f"{name}={value}")]
     monkeypatch.setattr("sys.argv", ["crlviz", "train", "--resume", str(run), *typed, "--keep", "2"])
@@ -92,7 +92,7 @@ def test_set_changes_every_setting_that_may_change(run, monkeypatch, capsys):
     now = {name: config[name] for name in KEEPING}
     assert now == {
         "loss_bound": 2e6, "on_nan": "rewind", "rewinds": 5, "save_every": 2, "keep": 2, "save_replay": False,
-        "keep_state": True,
+        "keep_state": True, "log": "tensorboard",
     }  # fmt: skip
     assert all(type(value) is type(getattr(toy_config(), name)) for name, value in now.items())
     assert config["env_steps"] == 360
