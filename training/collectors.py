@@ -79,6 +79,7 @@ def train(
     programs = fed_by_collector.programs(learners, config, choices, devices)
     collectors, example = [family[-1] for family in beside.values()], programs.collector.example
     run_places.check_disk(collectors, config, states.size(example, replay=config.save_replay))
+    costs = [each.algorithm.cost(config.batch_size) for each in programs.loops]
     trained: list[SeedRun] = []
     for seed, family in beside.items():
         for run in family:
@@ -89,7 +90,7 @@ def train(
                 run_places.refuse_existing(run)
                 atomic_files.remove_partial(run)
                 seed_runs.append(SeedRun(RunDirectory(run), dataclasses.replace(each, seed=seed)))
-            _write_configs(seed_runs, programs, choices, devices, command)
+            _write_configs(seed_runs, costs, choices, devices, command)
             _go(seed_runs, programs, start_time, again or [outs[seed]], progress)
         trained += seed_runs
         start_time = time.perf_counter()
@@ -99,7 +100,7 @@ def train(
 
 def _write_configs(
     seed_runs: Sequence[SeedRun],
-    programs: FedPrograms,
+    costs: Sequence[Mapping[str, int]],
     choices: Sequence[Choice],
     devices: Devices,
     command: Sequence[str],
@@ -114,10 +115,9 @@ def _write_configs(
     }
     fed: dict[str, Any] = {"learners": [f"../{each.path.name}" for each in learners]}
     roles = [{"collector": origin}] * len(learners) + [fed]
-    for seed_run, choice, role, loop in zip(seed_runs, choices, roles, programs.loops, strict=True):
-        cost = {"cost": loop.algorithm.cost(seed_run.config.batch_size)}
-        own = cost | shared | {"fused": choice.record} | role | configs.content(seed_run.config)
-        seed_run.directory.write_config(own)
+    for seed_run, cost, choice, role in zip(seed_runs, costs, choices, roles, strict=True):
+        own = {"cost": cost} | shared | {"fused": choice.record} | role
+        seed_run.directory.write_config(own | configs.content(seed_run.config))
 
 
 def _go(

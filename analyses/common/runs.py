@@ -102,8 +102,8 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
       ``flops_per_update`` (matrix products of an update; NaN for runs whose config.json does not record it).
 
       Coordinates of ``run``: ``env``, ``seed``, the ``FACTORS``, every other setting in which some runs differ,
-      ``together`` (number of seeds that a GPU trained at once), and ``group``: the factors in which some runs differ,
-      in words.
+      ``together`` (number of seeds that a GPU trained at once), ``collector_depth`` (if a run is fed by a collector;
+      0: it acts itself), and ``group``: the factors in which some runs differ, in words.
 
     Raises:
       CrlvizError: no path is a run directory with a metrics.csv.
@@ -124,6 +124,7 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
         for agent, task, other in zip(agents, tasks, _others(agents, tasks, within), strict=True)
     ]
     together = [len(RunDirectory(path).read_config().get("together", [None])) for path in paths]
+    collectors = [agent.facts.get("collector_depth", 0) for agent in agents]
     dataset = xr.Dataset(
         _curves(tables) | _scores(tables) | _costs(agents, paths, stalled),
         coords={
@@ -135,7 +136,8 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
             name: ("run", [fact[name] for fact in facts], {"long_name": _MEANINGS[name], "units": "1"})
             for name in ("env", "seed", *FACTORS)
         }
-        | {name: ("run", datasets.values(agents, name)) for name in differing if name not in datasets.FACTS},
+        | {name: ("run", datasets.values(agents, name)) for name in differing if name not in datasets.FACTS}
+        | ({"collector_depth": ("run", collectors)} if any(collectors) else {}),
         attrs={
             "checkpoints": "\n".join(str(agent.source) for agent in agents),
             "env": ", ".join(dict.fromkeys(tasks)),

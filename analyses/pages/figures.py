@@ -18,7 +18,7 @@ import xarray as xr
 from analyses import behavior, embed, norms, stitch
 from analyses.common import runs as run_data
 from analyses.heatmap import heatmap_page, q_map
-from analyses.sweeps import algorithm_panels, efficiency, levels, scaling
+from analyses.sweeps import algorithm_panels, efficiency, fed_learners, levels, scaling
 from crlviz import datasets
 from crlviz.algorithms.base import HasEmbeddings, HasQ
 from crlviz.errors import CrlvizError, UsageError
@@ -38,6 +38,7 @@ FACTORS = {
     "activation": "activations (Swish and ReLU)",
     "sphere": "networks with LayerNorm and with hyperspherical weights",
     "algorithm": "algorithms",
+    "collector_depth": "roles: a collector and the learners that it feeds",
 }
 # Facts that may differ within a sweep over depth. A run that is still training has fewer steps than the others.
 _OVER_DEPTH = ("depth", "actor_depth", "seed", "env_steps")
@@ -62,6 +63,7 @@ class Runs:
         for agent in self.agents:
             facts, critic = agent.facts, agent.shapes.get("critic", agent.shapes["actor"])
             values["critic_depth"].append(facts["depth"])
+            values["collector_depth"].append(facts.get("collector_depth", 0))
             for name in ("algorithm", "depth", "width", "actor_depth", "batch_size"):
                 values[name].append(facts[name])
             for name in ("residual", "layer_norm", "activation", "sphere"):
@@ -117,7 +119,8 @@ class Figure:
       number: number in the paper.
       question: question that it answers.
       varies: names in ``FACTORS`` that the runs must vary; several must vary independently.
-      sweep: options of ``crlviz sweep`` that train such runs, by name; x2 means twice the value in the given runs.
+      sweep: options of ``crlviz sweep`` that train such runs, by name; x2 means twice the value in the given runs. With
+        ``learners`` they are options of ``crlviz train``.
       draw: function from runs to a chart; None: no analysis draws it yet.
       others: functions that make further files, by file ending; ".html" replaces the chart as HTML.
       maze: whether it needs a maze.
@@ -230,6 +233,10 @@ def _efficiency(runs: Runs) -> alt.TopLevelMixin:
     return efficiency.plot(efficiency.compute(runs.paths))
 
 
+def _fed(runs: Runs) -> alt.TopLevelMixin:
+    return fed_learners.plot(run_data.collect(runs.paths))
+
+
 def _heatmap(runs: Runs) -> alt.TopLevelMixin:
     agents = runs.one_a_depth
     return q_map.plot(q_map.compute(agents, q_map.default_goals(agents[0])[:2], coverage=True))
@@ -281,7 +288,13 @@ FIGURES = (
         {"depth": "4,16", "batch-size": "x1,x4"},
         draw=_scaling("batch"),
     ),
-    Figure("8", "Exploration or expressivity?", lacks="crlviz cannot train on the replay buffer of another run yet"),
+    Figure(
+        "8",
+        "Exploration or expressivity?",
+        ("collector_depth", "depth"),
+        {"depth": "4,16", "learners": "4,16"},
+        draw=_fed,
+    ),
     Figure(
         "9",
         "Does Q follow distances in the maze or straight lines?",

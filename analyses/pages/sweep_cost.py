@@ -20,7 +20,7 @@ _NEAR_PAIRS_SUFFIX = "_gen_1f2f3f"
 
 
 def command(figure: Figure, runs: Runs, typed: Sequence[str]) -> str:
-    """Command line of ``crlviz sweep`` that trains the runs a figure needs, with the settings of the given runs.
+    """Command line of ``crlviz sweep`` or ``train`` that trains the runs a figure needs, with the given runs' settings.
 
     Args:
       figure: a figure that these runs do not support.
@@ -41,10 +41,21 @@ def command(figure: Figure, runs: Runs, typed: Sequence[str]) -> str:
         body = env.partition("_")[0]
         env = f"{body}_u4_maze" if f"{body}_u4_maze" in envs.ids() else "point_u4_maze"
     env += _NEAR_PAIRS_SUFFIX if figure.near and _NEAR_PAIRS_SUFFIX not in env else ""
+    if "learners" in figure.sweep:
+        return " && ".join(_collector(figure, env, kept, depth) for depth in figure.sweep["depth"].split(","))
     values = _values(figure.sweep, runs.agents[0])
     swept = [text for name in figure.sweep for text in (f"--{name}", ",".join(map(str, values[name])))]
     out = f"runs/{figure.name}"
     return shlex.join(["crlviz", "sweep", env, *kept, *swept, "--seed", SEEDS, "--out", out])
+
+
+def _collector(figure: Figure, env: str, kept: Sequence[str], depth: str) -> str:
+    """Command line of ``crlviz train`` for a collector of this depth and the learners of a figure's sweep."""
+    import shlex
+
+    out = f"runs/{figure.name}/depth{depth}-seed{{seed}}"
+    more = ["--depth", depth, "--learners", figure.sweep["learners"], "--seed", SEEDS, "--out", out]
+    return shlex.join(["crlviz", "train", env, *kept, *more])
 
 
 def hours(figure: Figure, runs: Runs, seconds: Sequence[float]) -> float:
@@ -68,9 +79,11 @@ def hours(figure: Figure, runs: Runs, seconds: Sequence[float]) -> float:
     names = np.array([agent.facts["algorithm"] for agent in runs.agents])
     lines = {name: _fit_line(sizes[names == name], scaled[names == name]) for name in set(names.tolist())}
     axes = _values(figure.sweep, baseline)
+    fed = axes.pop("learners", [])  # each collector also costs what its learners do
     networks = 1 + len(axes.pop("ablate", ()))  # an ablated network costs as much as the full one
     first, _, last = SEEDS.partition("-")
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    cells += [cell | {"depth": depth} for cell in cells for depth in fed]
     one_seed = 0.0
     for cell in cells:
         slope, constant = lines.get(cell.get("algorithm"), lines[baseline.facts["algorithm"]])
@@ -95,7 +108,7 @@ def _values(sweep: Mapping[str, str], agent: "Agent") -> dict[str, list]:
     for name, text in sweep.items():
         result[name] = text.split(",")
         if name not in ("ablate", "algorithm"):
-            base = agent.facts[name.replace("critic-", "").replace("-", "_")]
+            base = agent.facts["depth" if name == "learners" else name.replace("critic-", "").replace("-", "_")]
             result[name] = [base * int(value[1:]) if value[0] == "x" else int(value) for value in result[name]]
     return result
 

@@ -85,12 +85,13 @@ def test_the_page_is_self_contained(drawn, open_page):
     links = opened.locator("h3").first.locator("a").all_inner_texts()
     assert links == ["html", "svg", "pdf", "png"]
     rows = {row.split("\t")[0]: row for row in opened.locator("tr").all_inner_texts()}
-    assert list(rows) == ["figure", "6"]
+    assert list(rows) == ["figure", "6", "8"]
     assert "crlviz sweep point_u_maze --width 8 --env-steps 100 --actor-depth 4,16 --critic-depth 4,16" in rows["6"]
     assert "--out runs/figure6" in rows["6"]
     assert re.search(r"about [\d.,]+ (min|h)", rows["6"])
-    [impossible] = [words for words in opened.locator("p").all_inner_texts() if words.startswith("Figure 8:")]
-    assert "replay buffer" in impossible
+    fed = "crlviz train point_u_maze --width 8 --env-steps 100 --depth {0} --learners 4,16 --seed 0-4 --out "
+    for depth in (4, 16):
+        assert f"{fed.format(depth)}'runs/figure8/depth{depth}-seed{{seed}}'" in rows["8"]
 
 
 def test_a_figure_that_fails_does_not_stop_the_others(depths, tmp_path):
@@ -215,6 +216,9 @@ def test_the_cost_is_extrapolated_linearly(tmp_path):
     measured = [seconds(4), seconds(16)]
     expected = 5 * sum(seconds(depth, width) for depth in (4, 8) for width in (8, 16)) / 3600
     assert sweep_cost.hours(figure, runs, measured) == pytest.approx(expected, rel=1e-4)
+    fed = dataclasses.replace(figure, sweep={"depth": "4,8", "learners": "4,8"})
+    alone = dataclasses.replace(figure, sweep={"depth": "4,8"})
+    assert sweep_cost.hours(fed, runs, measured) == pytest.approx(3 * sweep_cost.hours(alone, runs, measured))
     batches = dataclasses.replace(figure, sweep={"depth": "4", "batch-size": "x1,x4", "ablate": "residual"})
     assert sweep_cost.hours(batches, runs, measured) == pytest.approx(
         2 * 5 * (seconds(4) + seconds(4, times=4)) / 3600, rel=1e-4
