@@ -87,10 +87,7 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
         check_world(env, episode.attrs.get("env", env.id), caption)
         if episode["pose"].dims != ("time", "joint") or episode.sizes["joint"] != model.nq:
             raise UsageError(f"{caption!r} is not one episode of {env.id}; choose one, as in rollout.isel(episode=0)")
-    visible = [geom for geom in range(model.ngeom) if model.geom_rgba[geom, 3] > 0]
-    is_fixed = model.body_weldid[model.geom_bodyid] == 0
-    fixed = [geom for geom in visible if is_fixed[geom]]
-    moving = [geom for geom in visible if not is_fixed[geom]]
+    fixed, moving = drawn_geoms(model)
     first = next(iter(panels.values()))["pose"].values[:1]
     drawn = [_panel(env, caption, episode, moving, every) for caption, episode in panels.items()]
     places = np.concatenate([np.concatenate([focus[:, :2], [goal]]) for focus, goal, _ in drawn])
@@ -123,6 +120,13 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
         },
         "panels": [panel for _, _, panel in drawn],
     }
+
+
+def drawn_geoms(model: mujoco.MjModel) -> tuple[list[int], list[int]]:
+    """Indices of the visible geoms of a model: those that stand still, and those that move."""
+    visible = [geom for geom in range(model.ngeom) if model.geom_rgba[geom, 3] > 0]
+    is_fixed = model.body_weldid[model.geom_bodyid] == 0
+    return [geom for geom in visible if is_fixed[geom]], [geom for geom in visible if not is_fixed[geom]]
 
 
 def _panel(
