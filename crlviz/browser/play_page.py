@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from crlviz import charts, datasets, jax_config
 from crlviz.algorithms.base import HasQ
 from crlviz.charts import STYLES, styled
+from crlviz.envs import looks
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError, one_line
 from crlviz.escaping import script_json
@@ -148,7 +150,8 @@ def page_data(
         "push": _PUSH * env.view.distance,
         "maze": {"rows": env.maze.rows, "cell": env.maze.cell_size, "origin": env.maze.origin} if env.maze else None,
         "colors": {"scale": charts.VIRIDIS, "goal": charts.GOAL},
-        "no_map": "No map of Q: " + ("this body's place follows from its joints." if critics else "there is no critic."),
+        "no_map": "No map of Q: "
+        + ("this body's place follows from its joints." if critics else "there is no critic."),
         "programs": store.programs,
         "blobs": store.blobs,
     }
@@ -195,9 +198,15 @@ def _recorded(env: GoalEnv, agents: Sequence["Agent"]) -> dict[str, Any]:
 
 
 def _scene(env: GoalEnv, goals: np.ndarray) -> dict[str, Any]:
-    """What the scene and the map show: in the open the ground around the origin, where bodies start, and the goals."""
+    """What the scene and the map show: in the open the ground around the origin, where bodies start, and the goals.
+
+    Both are turned alike: x down, y to the right.
+    """
     places = np.pad(goals[:, :2].astype(float), ((1, 0), (0, 2 - min(goals.shape[1], 2))))
-    return replay_page.scene_data(env, env.model.qpos0, places)
+    data = replay_page.scene_data(env, env.model.qpos0, places)
+    if env.view.body:
+        data["view"]["azimuth"] = math.radians(looks.UP_THE_MAP)
+    return data
 
 
 def _first_observations(env: GoalEnv) -> np.ndarray:

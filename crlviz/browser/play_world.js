@@ -154,6 +154,7 @@ function tick(now) {
   if (stepped || measured !== moves) { lanes.forEach(measure); measured = moves; }
   for (const lane of lanes) for (const part of ["places", "focus"]) mix(lane.before[part], lane.now[part], playing ? owed || 1e-6 : 1, lane.shown[part]);
   lanes.forEach(show);
+  write(find("pace"), playing && pace < .8 ? `this machine makes ${(pace * chosen.speed).toFixed(2)}×` : "");
   askForMaps();
   if (playing) changed();
 }

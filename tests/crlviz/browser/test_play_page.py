@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from crlviz.agent import load, load_all
-from crlviz.browser import play_page
-from crlviz.errors import UsageError
+from crlviz.browser import play_page, programs
+from crlviz.errors import CrlvizError, UsageError
+from crlviz.rollouts import rollout
 from tests.helpers import ROOT
 from tests.helpers.toys import toy_config, untrained_run
 
@@ -212,3 +213,26 @@ def test_memory_stays_flat(page):
             page.wait_for_timeout(100)
         sizes.append(heap())
     assert sizes[-1] < 1.02 * sizes[1] + 200_000
+
+
+def test_a_body_that_cannot_be_translated_follows_recorded_episodes(toy_agent, tmp_path, open_page, monkeypatch):
+    def unknown(agents):
+        raise CrlvizError("the step of it uses the operation qr")
+
+    monkeypatch.setattr(programs, "page_programs", unknown)
+    monkeypatch.setattr(play_page, "_MOST_STEPS", 20)
+    (tmp_path / "play.html").write_text(play_page.page([toy_agent]), encoding="utf-8")
+    page = open_page(tmp_path / "play.html")
+    assert "cannot run in a page, because the step of it uses the operation qr" in page.locator("#note").inner_text()
+    page.evaluate("crlviz.restore('#play=0&start=3')")
+    episode = rollout(toy_agent, 4, length=20, distinct=True).isel(episode=2)
+    for steps, shown in ((0, 0), (1, 1), (18, 19), (5, 19)):  # it stays at its end
+        page.evaluate("steps => { for (let k = 0; k < steps; k++) crlviz.step(crlviz.lanes()[0]); }", steps)
+        lane = _lane(page)
+        np.testing.assert_allclose(lane["obs"][:4], episode.state.values[shown], atol=1e-6)
+        assert lane["distance"] == pytest.approx(float(episode.distance[shown]), abs=1e-6)
+    # The critic is asked for any goal, though the body goes on to its own.
+    page.evaluate("crlviz.setGoal([1, -1]); moved()")
+    page.wait_for_function("crlviz.lanes()[0].map && !asked")
+    assert _lane(page)["goal"] == [1, -1]
+    assert page.locator("#push").is_hidden()
