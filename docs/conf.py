@@ -43,3 +43,4 @@ html_show_sphinx = False
 
 def setup(app):
     app.connect("source-read", generated.fill)
+    app.connect("build-finished", generated.play)

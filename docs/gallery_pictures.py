@@ -86,6 +86,14 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             view=(1280, 800),
         ),
         Picture(
+            "play-page.png",
+            "A page in which they live",
+            f"crlviz play {PAIR} --out play-page.html",
+            "Networks and body run in the page: click to set goals, push, change the depth under the running body.",
+            made="play-page.html",
+            view=(1280, 800),
+        ),
+        Picture(
             "frames.png",
             "A strip of frames",
             "crlviz rollout runs/d4 runs/d16 --goal 1,1 --size 320x240 --out frames.png",

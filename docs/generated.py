@@ -25,6 +25,16 @@ def fill(app: Any, page: str, source: list[str]) -> None:
     source[0] = MARKER.sub(lambda found: GENERATED[found[1]](), source[0])
 
 
+def play(app: Any, error: Exception | None) -> None:
+    """Called by Sphinx at the end of a build: two agents of the examples live in a page beside the front page."""
+    from crlviz.agent import load_all
+    from crlviz.browser import play_page
+
+    if error is None and app.builder.name == "html":
+        page = play_page.page(load_all([ROOT / "examples" / name for name in ("depth4", "depth16")]))
+        (Path(app.outdir) / "play.html").write_text(page, encoding="utf-8")
+
+
 def commands() -> str:
     """Every verb: its usage, its help, and its options, as the command itself has them."""
     from crlviz.cli import VERBS, cli

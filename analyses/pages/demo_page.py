@@ -29,13 +29,14 @@ _QUANTITIES = ("updates", "parameters", "seconds")
 
 
 def report(runs: Sequence["Run"], out: Path, *, env: str, quick: bool) -> Path:
-    """Write pictures, tables and the page for finished runs, shallow and deep first; returns the path of the page."""
+    """Write pictures, tables and the pages for finished runs, shallow and deep first; returns the path of the first."""
     import jinja2
 
     from analyses.common import runs as run_data
     from analyses.heatmap import q_map
     from analyses.sweeps import efficiency
     from crlviz.agent import load
+    from crlviz.browser import play_page
 
     titles = {run.out: run.kind.title for run in runs}
     data = run_data.compute(list(titles)).assign_coords(group=("run", list(titles.values())))
@@ -53,6 +54,7 @@ def report(runs: Sequence["Run"], out: Path, *, env: str, quick: bool) -> Path:
     _save(out, pictures, maps, table)
     first = [run for run in agents if run.seed == SHOWN_SEED]
     film(first, out / "film.gif")
+    (out / "play.html").write_text(play_page.page([agents[run] for run in first]), encoding="utf-8", errors="replace")
     verdicts, comparisons = findings(table, kinds), compared(table, kinds)
     page = jinja2.Template(
         resources.files("analyses.pages").joinpath("demo.html").read_text(encoding="utf-8"), autoescape=True

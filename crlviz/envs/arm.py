@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crlviz.envs import physics
+from crlviz.envs.base import GoalEnv, State
 from crlviz.envs.looks import GOAL, View
 from crlviz.envs.physics import PhysicsEnv, add
 
@@ -101,6 +102,9 @@ class ArmReach(Arm):
         q = jnp.asarray(self.sys.init_q, float).at[:3].set(goal).at[7:].set(jnp.array(_INITIAL))
         return q, jnp.zeros(self.sys.qd_size())
 
+    def _set_goal(self, q: jax.Array, goal: jax.Array) -> jax.Array:
+        return q.at[:3].set(goal)
+
     def _observe(self, state, control: jax.Array) -> jax.Array:
         return jnp.concatenate([state.q[7:14], self._hand_motion(state)])
 
@@ -142,6 +146,9 @@ class ArmCube(Arm):
             around = jnp.array([*self.target, _GOAL_HEIGHT])
             goal = around.at[:2].add(_spread(goal_key, self.target_spread))
         return self._initial_q(cube_key, start).at[7:10].set(goal), jnp.zeros(self.sys.qd_size())
+
+    def _set_goal(self, q: jax.Array, goal: jax.Array) -> jax.Array:
+        return q.at[7:10].set(goal)
 
     def _initial_q(self, rng: jax.Array, start: jax.Array | None) -> jax.Array:
         """Initial q without the goal marker's pose; the cube is at the start, drawn if None."""
@@ -263,6 +270,9 @@ class ArmGrasp(ArmCube):
 
     def _goal_of(self, state) -> jax.Array:
         return self._goal_around_cube(state.q)
+
+    def with_goal(self, state: State, goal: jax.Array) -> State:
+        return GoalEnv.with_goal(self, state, goal)  # it follows the cube
 
     def _goal_around_cube(self, q: jax.Array) -> jax.Array:
         """The goal [7] for the cube's position in q."""

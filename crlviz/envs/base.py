@@ -89,6 +89,22 @@ class GoalEnv(abc.ABC):
     def pose(self, state: State) -> jax.Array:
         """The joint positions [nq] of ``model`` in a state."""
 
+    def with_goal(self, state: State, goal: jax.Array) -> State:
+        """The state with another commanded goal [goal_dim] in meters; the body goes on as it was.
+
+        Raises:
+          UsageError: the environment sets its goal itself.
+        """
+        raise UsageError(f"the goal of {self.id} cannot be changed")
+
+    def pushed(self, state: State, by: jax.Array) -> State:
+        """The state with the body's velocity changed by [2] meters per second along x and y.
+
+        Raises:
+          UsageError: the body has no velocity, or does not move freely in the plane.
+        """
+        raise UsageError(f"{self.id} has no body that a push could move")
+
     def outline(self, pose: np.ndarray) -> np.ndarray | None:
         """The body as a line from above: points [..., P, 2] in meters, for poses [..., nq]; None: a disc."""
         return None

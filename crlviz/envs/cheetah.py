@@ -48,7 +48,10 @@ class Cheetah(PhysicsEnv):
         qd = _NOISE * jax.random.normal(velocity_key, (sys.qd_size(),))
         if start is not None:
             q = q.at[0].set(start[0])
-        return q.at[-1].set(_GOAL if goal is None else goal[0]), qd.at[-1].set(0)
+        return self._set_goal(q, jnp.array([_GOAL]) if goal is None else goal), qd.at[-1].set(0)
+
+    def _set_goal(self, q: jax.Array, goal: jax.Array) -> jax.Array:
+        return q.at[-1].set(goal[0])
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
         return jnp.concatenate([state.q[:9], state.qd[:9]])

@@ -69,8 +69,17 @@ class Distracted(GoalEnv):
         noise = _MEMORY * before.noise + np.sqrt(1 - _MEMORY**2) * fresh
         return self._with(self._env.step(self._own(state), action), noise, key)
 
+    def with_goal(self, state: State, goal: jax.Array) -> State:
+        return self._with(self._env.with_goal(self._own(state), goal), *self._noise_of(state))
+
+    def pushed(self, state: State, by: jax.Array) -> State:
+        return self._with(self._env.pushed(self._own(state), by), *self._noise_of(state))
+
     def observation_at(self, state: State, place: jax.Array | None, goal: jax.Array) -> jax.Array:
         return self._observe(self._env.observation_at(self._own(state), place, goal), state.pipeline_state.noise)
+
+    def _noise_of(self, state: State) -> tuple[jax.Array, jax.Array]:
+        return state.pipeline_state.noise, state.pipeline_state.key
 
     def _own(self, state: State) -> State:
         obs = jnp.concatenate([state.obs[: self._own_dim], state.obs[self.state_dim :]])

@@ -142,6 +142,25 @@ class PhysicsEnv(GoalEnv):
             info=state.info | {"goal": following},
         )
 
+    def with_goal(self, state: State, goal: jax.Array) -> State:
+        physics = state.pipeline_state
+        return self._replaced(state, self._set_goal(physics.q, goal), physics.qd)
+
+    def pushed(self, state: State, by: jax.Array) -> State:
+        if self.model.jnt_type[0] != mujoco.mjtJoint.mjJNT_FREE:
+            return super().pushed(state, by)
+        physics = state.pipeline_state
+        return self._replaced(state, physics.q, physics.qd.at[:2].add(by))
+
+    def _replaced(self, state: State, q: jax.Array, qd: jax.Array) -> State:
+        """The state at other joint positions [nq] and velocities [nv]."""
+        moved = self.at(q, qd)
+        return moved.replace(info=state.info | moved.info)
+
+    def _set_goal(self, q: jax.Array, goal: jax.Array) -> jax.Array:
+        """Joint positions [nq] with the goal's body at a goal [goal_dim]."""
+        return q.at[-2:].set(goal[:2])
+
     @abc.abstractmethod
     def _draw(self, rng: jax.Array, start: jax.Array | None, goal: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Draw joint positions [nq] and velocities [nv] of an initial state."""

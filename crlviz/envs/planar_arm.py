@@ -155,6 +155,10 @@ class PlanarArm(GoalEnv):
         metrics = self._measure(body)
         return state.replace(pipeline_state=body, obs=self._observe(body), reward=metrics["success"], metrics=metrics)
 
+    def with_goal(self, state: State, goal: jax.Array) -> State:
+        body = state.pipeline_state.replace(goal=goal)
+        return state.replace(pipeline_state=body, obs=self._observe(body), metrics=self._measure(body))
+
     def _turn(self, joints: jax.Array, turns: jax.Array) -> jax.Array:
         """The joints [N] after a substep in which they would turn by turns [N] without walls."""
         turned = self._held(joints + turns)

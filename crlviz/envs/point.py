@@ -99,6 +99,16 @@ class PointMaze(GoalEnv):
         metrics = self._measure(point)
         return state.replace(pipeline_state=point, obs=self._observe(point), reward=metrics["success"], metrics=metrics)
 
+    def with_goal(self, state: State, goal: jax.Array) -> State:
+        return self._at(state, state.pipeline_state.replace(goal=goal))
+
+    def pushed(self, state: State, by: jax.Array) -> State:
+        point = state.pipeline_state
+        return self._at(state, point.replace(velocity=point.velocity + by * self.dt))
+
+    def _at(self, state: State, point: PointState) -> State:
+        return state.replace(pipeline_state=point, obs=self._observe(point), metrics=self._measure(point))
+
     def _move(self, position: jax.Array, velocity: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Position [2] and velocity [2] after one step from position [2] at velocity [2]; exact among square walls."""
         size = self._cell_size

@@ -62,6 +62,9 @@ class Pusher(PhysicsEnv):
         qd = jax.random.uniform(velocity_key, (self.sys.qd_size(),), minval=-0.005, maxval=0.005)
         return q, qd.at[7:].set(0)
 
+    def _set_goal(self, q: jax.Array, goal: jax.Array) -> jax.Array:
+        return q.at[-2:].set(goal[1::-1] - jnp.array(_CENTER[::-1]))
+
     def _centers(self, state) -> jax.Array:
         """Centers of mass [3, 3] of wrist, object and goal."""
         offset = Transform.create(pos=self.sys.link.inertia.transform.pos)

@@ -51,7 +51,10 @@ class Reacher(PhysicsEnv):
         if goal is None:
             angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
             goal = _REACH * jax.random.uniform(distance_key) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-        return q.at[2:].set(goal[:2]), qd.at[2:].set(0)
+        return self._set_goal(q, goal), qd.at[2:].set(0)
+
+    def _set_goal(self, q: jax.Array, goal: jax.Array) -> jax.Array:
+        return q.at[2:].set(goal[:2])
 
     def _observe(self, state, control: jax.Array) -> jax.Array:
         tip = Transform.create(pos=jnp.array(_TIP, float))

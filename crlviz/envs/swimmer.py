@@ -179,6 +179,10 @@ class Swimmer(GoalEnv):
         metrics = self._measure(body)
         return state.replace(pipeline_state=body, obs=self._observe(body), reward=metrics["success"], metrics=metrics)
 
+    def with_goal(self, state: State, goal: jax.Array) -> State:
+        body = state.pipeline_state.replace(goal=goal)
+        return state.replace(pipeline_state=body, obs=self._observe(body), metrics=self._measure(body))
+
     def _step_in_maze(self, body: SwimmerState, shift: jax.Array, turn: jax.Array, turns: jax.Array) -> SwimmerState:
         """The body after a step that in the open moves it by shift [2], turns it by turn [] and its joints by turns."""
         middle, angle, joints = body.middle, body.angle, body.joints

@@ -93,13 +93,13 @@ def page_data(env: GoalEnv, panels: "Mapping[str, xr.Dataset]", *, every: int = 
         if episode["pose"].dims != ("time", "joint") or episode.sizes["joint"] != model.nq:
             raise UsageError(f"{caption!r} is not one episode of {env.id}; choose one, as in rollout.isel(episode=0)")
     first = next(iter(panels.values()))["pose"].values[0]
-    _, moving = shown_geoms(model)
+    _, moving = drawn_geoms(model)
     drawn = [panel_data(env, caption, episode, moving, every) for caption, episode in panels.items()]
     places = np.concatenate([np.concatenate([focus[:, :2], [goal]]) for focus, goal, _ in drawn])
     return {**scene_data(env, first, places), "every": every, "panels": [panel for _, _, panel in drawn]}
 
 
-def shown_geoms(model: mujoco.MjModel) -> tuple[list[int], list[int]]:
+def drawn_geoms(model: mujoco.MjModel) -> tuple[list[int], list[int]]:
     """Indices of a model's visible geoms in the order of the pages: those that never move, and those that do."""
     visible = [geom for geom in range(model.ngeom) if model.geom_rgba[geom, 3] > 0]
     is_fixed = model.body_weldid[model.geom_bodyid] == 0
@@ -115,7 +115,7 @@ def scene_data(env: GoalEnv, pose: np.ndarray, places: np.ndarray) -> dict[str, 
       places: positions [N, 2] in meters of bodies and goals, which a map of the open ground shows.
     """
     model = env.model
-    fixed, moving = shown_geoms(model)
+    fixed, moving = drawn_geoms(model)
     half = env.maze.cell_size / 2 if env.maze else 0.0
     corners = env.maze.xy(np.argwhere(env.maze.walls)) - half if env.maze else np.zeros((0, 2))
     return {

@@ -114,6 +114,8 @@ def test_the_page_fits_any_window(tmp_path, monkeypatch, open_page):
     page = open_page(demo_page.report(runs, tmp_path, env="point_u_maze", quick=True))
     assert page.locator(".chart svg").count() == 3
     assert "depth 8" in page.locator("h1").inner_text().lower()
+    page.locator("a[href='play.html']").click()
+    assert page.locator("#agents button").all_inner_texts() == ["1 depth 4", "2 depth 8"]
 
 
 @pytest.mark.slow

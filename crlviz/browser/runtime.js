@@ -1,0 +1,63 @@
+const f=Math.fround;
+const bits=new DataView(new ArrayBuffer(4));
+const bitsOf=x=>{bits.setFloat32(0,x);return bits.getInt32(0)};
+const floatOf=x=>{bits.setInt32(0,x);return bits.getFloat32(0)};
+const pow=(x,y)=>x===1?1:Math.abs(x)===1&&(y===Infinity||y===-Infinity)?1:x**y;
+const divide=(x,y)=>y===0?-1:x/y|0;
+const remainder=(x,y)=>y===0?x:x%y|0;
+const power=(x,n)=>{let r=1;for(;n>0;n>>=1){if(n&1)r=Math.imul(r,x);x=Math.imul(x,x)}return r};
+const roundEven=x=>{const r=Math.round(x);return r-x===0.5&&r%2!==0?r-1:r};
+const logAddExp=(x,y)=>{const m=Math.max(x,y);return Number.isFinite(m)?m+Math.log(Math.exp(x-m)+Math.exp(y-m)):m};
+// The error function by its series, and for large numbers by its continued fraction.
+const erf=x=>{
+  const z=Math.abs(x);
+  if(!(z<6))return z>=6?Math.sign(x):x;
+  if(z<2.5){
+    let sum=z,term=z;
+    for(let n=1;n<60;n++){term*=-z*z/n;sum+=term/(2*n+1)}
+    return Math.sign(x)*sum*1.1283791670955126;
+  }
+  let fraction=0;
+  for(let n=60;n>0;n--)fraction=n/2/(z+fraction);
+  return Math.sign(x)*(1-Math.exp(-z*z)*0.5641895835477563/(z+fraction));
+};
+// Its inverse, by Giles' approximation and two steps of Newton's method.
+const erfInv=x=>{
+  if(!(Math.abs(x)<1))return Math.abs(x)===1?x*Infinity:NaN;
+  const a=Math.log(1-x*x),b=4.330746750799873+a/2;
+  let y=Math.sign(x)*Math.sqrt(Math.sqrt(b*b-a/0.147)-b);
+  for(let n=0;n<3;n++)y-=(erf(y)-x)/(1.1283791670955126*Math.exp(-y*y));
+  return y;
+};
+// result[b,m,n] = sum over k of a[b,m,k] * b[b,n,k]; each matrix has an address and three strides.
+const product=(F,B,M,N,K,a,ab,am,ak,w,wb,wn,wk,o)=>{
+  for(let b=0;b<B;b++)for(let m=0;m<M;m++,o+=N){
+    const x=a+b*ab+m*am,y=w+b*wb;
+    let n=0;
+    for(;n+8<=N;n+=8){
+      let s0=0,s1=0,s2=0,s3=0,s4=0,s5=0,s6=0,s7=0;
+      for(let k=0,p=x,q=y+n*wn;k<K;k++,p+=ak,q+=wk){
+        const v=F[p];
+        s0+=v*F[q];s1+=v*F[q+wn];s2+=v*F[q+2*wn];s3+=v*F[q+3*wn];
+        s4+=v*F[q+4*wn];s5+=v*F[q+5*wn];s6+=v*F[q+6*wn];s7+=v*F[q+7*wn];
+      }
+      F[o+n]=s0;F[o+n+1]=s1;F[o+n+2]=s2;F[o+n+3]=s3;F[o+n+4]=s4;F[o+n+5]=s5;F[o+n+6]=s6;F[o+n+7]=s7;
+    }
+    for(;n<N;n++){
+      let s=0;
+      for(let k=0,p=x,q=y+n*wn;k<K;k++,p+=ak,q+=wk)s+=F[p]*F[q];
+      F[o+n]=s;
+    }
+  }
+};
+const wholeProduct=(I,B,M,N,K,a,ab,am,ak,w,wb,wn,wk,o)=>{
+  for(let b=0;b<B;b++)for(let m=0;m<M;m++)for(let n=0;n<N;n++){
+    let s=0;
+    for(let k=0;k<K;k++)s=s+Math.imul(I[a+b*ab+m*am+k*ak],I[w+b*wb+n*wn+k*wk])|0;
+    I[o++]=s;
+  }
+};
+const half=h=>{
+  const e=h>>10&31,m=h&1023,v=e===0?m*2**-24:e===31?(m?NaN:Infinity):(1+m/1024)*2**(e-15);
+  return h&32768?-v:v;
+};

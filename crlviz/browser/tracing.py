@@ -1,0 +1,181 @@
+"""What the rules of operations need: memory, the region that is being filled, and the programs inside of operations."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from crlviz.browser.blocks import Control, Opaque, Region, Statement
+from crlviz.browser.memory import Memory, Tensor, Value, strides_of
+
+Rule = Callable[["Trace", list[Tensor], dict[str, Any], Any, str], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Decorate the rule of operations: (trace, operands, params, shape and dtype of the result or of all, name)."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+class UnknownOperation(Exception):
+    """No rule: the operation's name, or what of it has none."""
+
+
+@dataclass
+class Trace:
+    """A program in the making."""
+
+    memory: Memory = field(default_factory=Memory)
+    region: Region = field(default_factory=Region)
+
+    def value(self, tensor: Tensor) -> Value:
+        """A tensor in memory; constants are put there."""
+        return tensor if isinstance(tensor, Value) else self.memory.constant(np.asarray(tensor))
+
+    def move(self, function: Callable[[np.ndarray], np.ndarray], tensor: Tensor) -> Tensor:
+        """A tensor whose elements are moved, left out or repeated, as ``function`` does with an array."""
+        if isinstance(tensor, Value):
+            return tensor.moved(function(tensor.index))
+        return function(tensor)
+
+    def compute(self, template: str, operands: Sequence[Tensor], out: Any, *, rounds: bool = False) -> Value:
+        """An elementwise operation; ``template`` is its JavaScript, with ``{0}`` for an element of the first operand.
+
+        Constants whose numbers are all equal are written into the text. Operands of one element serve all elements.
+        """
+        texts: list[str] = []
+        values: list[Value] = []
+        for operand in operands:
+            if isinstance(operand, np.ndarray) and operand.size and (operand == operand.flat[0]).all():
+                texts.append(literal(operand.flat[0]))
+                continue
+            texts.append(f"{{{len(values)}}}")
+            value = self.value(operand)
+            values.append(value if value.shape == out.shape else value.moved(np.broadcast_to(value.index, out.shape)))
+        result = self.memory.allocate(out.shape, out.dtype)
+        self.region.compute(Statement(template.format(*texts), values, result, rounds))
+        return result
+
+    def copy(self, tensor: Tensor) -> Value:
+        """A tensor at addresses of its own, in order."""
+        value = self.value(tensor)
+        return self.compute("{0}", [value], jax.ShapeDtypeStruct(value.shape, value.dtype))
+
+    def strided(self, tensor: Tensor) -> tuple[Value, tuple[int, ...]]:
+        """A tensor whose addresses have strides, copied if need be, and those strides [dims]."""
+        value = self.value(tensor)
+        strides = strides_of(value.index)
+        if strides is None:
+            value = self.copy(value)
+            strides = strides_of(value.index)
+        assert strides is not None
+        return value, strides
+
+    def opaque(self, reads: Sequence[Value], outs: Sequence[Any], code: Callable[..., str]) -> list[Value]:
+        """Code of its own, ``code(codegen, results)``; returns its results, of these shapes and dtypes."""
+        results = [self.memory.allocate(out.shape, out.dtype) for out in outs]
+        self.region.add(Opaque(reads, results, lambda codegen: code(codegen, results)))
+        return results
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[Region]:
+        """Fill a new region."""
+        outer, self.region = self.region, Region()
+        try:
+            yield self.region
+        finally:
+            self.region = outer
+
+    def control(self, control: Control) -> None:
+        self.region.add(control)
+
+    def run(self, jaxpr: Any, constants: Sequence[Tensor], arguments: Sequence[Tensor]) -> list[Tensor]:
+        """Results of a jaxpr on tensors.
+
+        Raises:
+          UnknownOperation: it has an operation without a rule.
+        """
+        known: dict[Any, Tensor] = dict(zip(jaxpr.constvars, constants, strict=True))
+        known |= zip(jaxpr.invars, arguments, strict=True)
+
+        def read(atom: Any) -> Tensor:
+            return _array(atom.val) if hasattr(atom, "val") else known[atom]
+
+        for equation in jaxpr.eqns:
+            results = self._equation(equation, [read(atom) for atom in equation.invars])
+            known |= zip(equation.outvars, results, strict=True)
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _equation(self, equation: Any, operands: list[Tensor]) -> list[Tensor]:
+        name, params = equation.primitive.name, equation.params
+        if inner := next((params[key] for key in _INLINED.get(name, ()) if key in params), None):
+            constants = [_array(constant) for constant in getattr(inner, "consts", ())]
+            return self.run(getattr(inner, "jaxpr", inner), constants, operands)
+        outs = [variable.aval for variable in equation.outvars]
+        if name not in _NEVER_FOLDED and all(isinstance(operand, np.ndarray) for operand in operands):
+            return _folded(equation, operands)
+        if name not in RULES:
+            raise UnknownOperation(name)
+        try:
+            result = RULES[name](self, operands, params, outs if equation.primitive.multiple_results else outs[0], name)
+        except (NotImplementedError, KeyError) as error:
+            raise UnknownOperation(f"{name} ({error})") from error
+        return result if equation.primitive.multiple_results else [result]
+
+
+# Operations that are nothing but a call, and where they keep what they call.
+_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
+_INLINED = dict.fromkeys(
+    (
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "remat",
+        "checkpoint",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "custom_vmap_call",
+    ),
+    _CALLS,
+)
+_NEVER_FOLDED = {"while", "scan", "cond", "platform_index"}
+
+
+def _folded(equation: Any, operands: list[Tensor]) -> list[Tensor]:
+    """Results of an operation on constants."""
+    results = equation.primitive.bind(*operands, **equation.params)
+    return [_array(result) for result in (results if equation.primitive.multiple_results else [results])]
+
+
+def _array(value: Any) -> np.ndarray:
+    if jax.dtypes.issubdtype(getattr(value, "dtype", None), jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    array = np.asarray(value)
+    if array.dtype == np.int64:
+        return array.astype(np.int32)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def literal(number: Any) -> str:
+    """A number of a constant in JavaScript."""
+    if isinstance(number, np.bool_ | bool):
+        return str(int(number))
+    if isinstance(number, np.integer):
+        return str(number) if number >= 0 else f"({number})"
+    value = float(number)
+    if np.isnan(value):
+        return "NaN"
+    if np.isinf(value):
+        return "Infinity" if value > 0 else "(-Infinity)"
+    text = repr(value)
+    return f"({text})" if text.startswith("-") else text
