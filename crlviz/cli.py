@@ -31,7 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "watch": ("analyses.pages.watch:command", "Keep a page about a run while it trains."),
     "sweep": ("training.sweep.sweep_command:command", "Train every combination of settings."),
     "ls": ("crlviz.checkpoints.ls_command:command", "List runs: network, seed, steps, success, state."),
-    "inspect": ("crlviz.interchange.inspection:command", "Print what is in a checkpoint."),
+    "inspect": ("crlviz.interchange.inspection:command", "Print what is in a checkpoint or a file of trajectories."),
     "import": ("crlviz.interchange.importing:command", "Make run directories from runs of the paper's code."),
     "export": ("crlviz.interchange.exporting:command", "Write an agent's networks as safetensors or ONNX."),
     "eval": ("analyses.evaluation:command", "Score agents: success, time at goal and steps to goal."),

@@ -76,7 +76,7 @@ class GymnasiumEnv(gym.Env[Observation, np.ndarray]):
         # Renderers and RecordVideo ask the environment itself.
         self.metadata = self.metadata | {"render_fps": max(1, round(1 / self.env.dt))}
         goal = _unbounded(self.env.goal_dim)
-        self.observation_space = gym.spaces.Dict(
+        self.observation_space: gym.Space[Any] = gym.spaces.Dict(
             {"observation": _unbounded(self.env.state_dim), "achieved_goal": goal, "desired_goal": goal}
         )
         self.action_space = gym.spaces.Box(-1, 1, (self.env.action_size,), np.float32)

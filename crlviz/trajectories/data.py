@@ -14,8 +14,11 @@ PER_ROW = ("state", "action", "goal", "qpos", "qvel")
 class Rows(Protocol):
     """What holds rows: a numpy array, a memory map, or a netCDF variable. A slice of it is in memory."""
 
-    shape: tuple[int, ...]
-    dtype: Any
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
 
     def __getitem__(self, rows: Any) -> np.ndarray: ...
 
@@ -74,7 +77,7 @@ class Trajectories:
     def part(self, first: int, last: int) -> "Trajectories":
         """The trajectories ``first`` to ``last - 1``, with their rows in memory; at least one."""
         begin, end = self.starts[first], self.ends[last - 1] + 1
-        arrays = {name: np.asarray(array[begin:end]) for name, array in self.per_row.items()}
+        arrays: dict[str, Any] = {name: np.asarray(array[begin:end]) for name, array in self.per_row.items()}
         return replace(self, ends=self.ends[first:last] - begin, **arrays)
 
     def only(self, chosen: np.ndarray) -> "Trajectories":
@@ -83,7 +86,7 @@ class Trajectories:
         rows = np.concatenate(
             [np.arange(start, start + length + 1) for start, length in zip(starts, lengths, strict=True)]
         )
-        arrays = {name: np.asarray(array[:])[rows] for name, array in self.per_row.items()}
+        arrays: dict[str, Any] = {name: np.asarray(array[:])[rows] for name, array in self.per_row.items()}
         return replace(self, ends=np.cumsum(lengths + 1) - 1, **arrays)
 
     def blocks(self, rows: int) -> Iterator["Trajectories"]:

@@ -125,8 +125,8 @@ def _origin(made: Mapping[str, Any]) -> Iterator[str]:
     for source in sources if isinstance(sources, list) else []:
         yield f"made by      {_words(source)}"
     for name, value in made.items():
-        if name != "sources":
-            yield f"{name:13}{_words(value)}"
+        if name not in ("sources", "goal_distance"):  # the line of rows at the goal tells the distance
+            yield f"{name:12} {_words(value)}"
 
 
 def _words(value: Any) -> str:

@@ -167,7 +167,7 @@ def _arrays(path: Path, episode: dict[str, Any]) -> dict[str, np.ndarray]:
 def _block(path: Path, episodes: list[dict[str, np.ndarray]], facts: dict[str, Any]) -> Trajectories:
     """Episodes as trajectories."""
     lengths = [len(episode["state"]) for episode in episodes]
-    arrays = {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+    arrays: dict[str, Any] = {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
     achieved = arrays.pop("achieved", None)
     checks.check_shapes(path, arrays, _NAMES)
     arrays = {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}

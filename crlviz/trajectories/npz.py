@@ -94,7 +94,7 @@ def blocks(path: Path, rows: int) -> Iterator[Trajectories]:
         begin = 0
         for last in block_ends(ends, rows):
             count = int(ends[last - 1]) + 1 - begin
-            arrays = {name: member.take(count) for name, member in members.items()}
+            arrays: dict[str, Any] = {name: member.take(count) for name, member in members.items()}
             checks.check_values(path, arrays, NAMES)
             own = ends[(ends >= begin) & (ends < begin + count)] - begin
             yield Trajectories(ends=own, source=path, **arrays, **facts)

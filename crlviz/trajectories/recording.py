@@ -206,7 +206,7 @@ def _block(rows: dict[str, jax.Array], count: int, state_dim: int, facts: dict[s
     lengths = kept.sum(1)[kept.any(1)]
     if not len(lengths):
         return None
-    found = {name: np.ascontiguousarray(values[kept], np.float32) for name, values in arrays.items()}
+    found: dict[str, Any] = {name: np.ascontiguousarray(values[kept], np.float32) for name, values in arrays.items()}
     observation = found.pop("observation")
     return Trajectories(
         state=np.ascontiguousarray(observation[:, :state_dim]),
