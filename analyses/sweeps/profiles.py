@@ -163,6 +163,6 @@ def _improvements(won: Mapping[str, tuple[float, float, float]], deepest: str, s
 HOW_TO_READ = (
     "Profiles: the share of runs above a score, every task counting the same; a curve above another wins at every "
     "score. Beside them the probability that a run of the deepest network scores above one of another depth on the "
-    "same task; on the dashed line neither wins. Bands and bars: 95 % of 2,000 bootstrap samples, in which the seeds of "
-    "each task are drawn anew. A bar without a length: every run of one is above every run of the other."
+    "same task; on the dashed line neither wins. Bands and bars: 95 % of 2,000 bootstrap samples, in which the seeds "
+    "of each task are drawn anew. A bar without a length: every run of one is above every run of the other."
 )
