@@ -57,7 +57,7 @@ def seeds_scores(agent: "Agent") -> dict[int, Scores]:
     A score is the mean of the last five evaluations up to there. Empty without a metrics.csv, as of an imported run.
     """
     own = agent.source.parent.parent
-    found = {}
+    found: dict[int, Scores] = {}
     for run in [own, *(other for other in runs_in(own.parent) if other != own)]:
         try:
             directory = RunDirectory(run)
