@@ -6,6 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import runs
+from analyses.common.curve_area import area
 
 _SCORES = {"time_at_goal": "time at goal", "success": "success"}
 
@@ -21,21 +22,23 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
 
     Returns:
       Columns ``task``, ``network`` (the group), ``seeds`` (their number), ``time_at_goal``, ``success`` and their
-      ``..._lowest`` and ``..._highest`` (over seeds; NaN over tasks), ``parameters``, ``flops_per_update``,
-      ``gradient_steps``, ``train_seconds``, and ``paper``: the paper's time at goal with its standard error, at width
-      256, if task, depth and architecture match; else empty.
+      ``..._lowest`` and ``..._highest`` (over seeds; NaN over tasks), ``..._area`` (mean over all of training),
+      ``parameters``, ``flops_per_update``, ``gradient_steps``, ``train_seconds``, and ``paper``: the paper's time at
+      goal with its standard error, at width 256, if task, depth and architecture match; else empty.
     """
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     paper = paper_numbers()
     rows = []
     for task in tasks:
         part = dataset.isel(run=dataset.env.values == task)
+        areas = {name: area(part, name).values for name in _SCORES}
         tables = {metric: runs.table(part, metric).to_dict("records") for metric in _SCORES}
         for at_goal, success in zip(*tables.values(), strict=True):
             rows.append(
                 {"task": task, "network": at_goal["group"], "seeds": at_goal["seeds"]}
                 | _score("time_at_goal", at_goal)
                 | _score("success", success)
+                | {f"{name}_area": areas[name][part.group.values == at_goal["group"]].mean() for name in _SCORES}
                 | {"parameters": at_goal["parameters"], "flops_per_update": at_goal["flops"]}
                 | {"gradient_steps": at_goal["gradient_steps"], "train_seconds": at_goal["seconds"]}
                 | {"paper": _of_paper(paper, task, at_goal)}
@@ -67,12 +70,24 @@ def paper_numbers() -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """A table from ``table`` as Markdown; the lowest and highest seed follow each score in parentheses."""
-    head = ["task", "network", "seeds", *_SCORES.values(), "parameters", "FLOPs/update", "updates", "seconds", "paper"]
+    head = [
+        "task",
+        "network",
+        "seeds",
+        *_SCORES.values(),
+        "success in all training",
+        "parameters",
+        "FLOPs/update",
+        "updates",
+        "seconds",
+        "paper",
+    ]
     lines = [" | ".join(["", *head, ""]).strip(), "|" + " --- |" * len(head)]
     for row in table.to_dict("records"):
         cells = [row["task"], row["network"], str(row["seeds"])]
         cells += [_with_range(row, "time_at_goal", ".1f"), _with_range(row, "success", ".2f")]
         cells += [
+            f"{row['success_area']:.2f}",
             f"{row['parameters']:,.0f}",
             "" if pd.isna(row["flops_per_update"]) else f"{row['flops_per_update']:.3g}",
         ]

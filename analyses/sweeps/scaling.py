@@ -12,7 +12,7 @@ import xarray as xr
 
 from analyses.common import claims, outputs, runs
 from analyses.common.runs import LAST, METRICS, vary
-from analyses.sweeps import by_algorithm, results_table
+from analyses.sweeps import by_algorithm, profiles, results_table
 from analyses.sweeps.scaling_panels import ALGORITHMS, AXES, PANELS, by_value, curves, missing, panels, styles, verdicts
 from crlviz import charts, statistics
 from crlviz.checkpoints import atomic_files
@@ -56,6 +56,8 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", x_axis: str = "en
     if drawn:
         rows = [charts.row(*itertools.chain(*drawn.values()), columns=min(max(2, len(tasks)), _TASKS))]
         rows[0] = rows[0].resolve_scale(color="independent", shape="independent", strokeDash="independent")
+    if by_depth := profiles.scores_by_depth(dataset, metric):
+        wide.append(profiles.plot(by_depth, metric))
     picture = alt.vconcat(*rows, *wide, spacing=34) if wide else rows[0]
     picture = picture.resolve_scale(color="independent", shape="independent", strokeDash="independent")
     note = f"{', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' * (len(tasks) > 3)}; {runs.seeds(dataset)}"
@@ -110,6 +112,8 @@ def how_to_read(dataset: xr.Dataset) -> str:
             "A panel of one algorithm names it. Each picture of several algorithms is corrected for its algorithms and "
             "tasks, the other panels for their number."
         )
+    if profiles.scores_by_depth(dataset, "success"):
+        notes.append(profiles.HOW_TO_READ)
     lacking = [panel.title for panel in missing(dataset)]
     notes += [f"These runs do not differ in what other panels show: {'; '.join(lacking)}."] * bool(lacking)
     notes += filter(None, [dataset.attrs.get("settings"), runs.stalls(dataset)])
@@ -142,6 +146,8 @@ def command(paths: Sequence[Path], out: Sequence[Path], metric: str, x_axis: str
         click.echo(note)
     for panel in missing(dataset):
         click.echo(f"Not drawn: {panel.title}; its runs: {panel.command}")
+    if not profiles.scores_by_depth(dataset, metric):
+        click.echo(f"Not drawn: performance profiles, which need {profiles.FEWEST} runs of each of several depths")
     tables = {
         ".csv": lambda path: atomic_files.write(path, table.to_csv(index=False, float_format="%.6g").encode()),
         ".md": lambda path: atomic_files.write(path, results_table.markdown(table).encode()),

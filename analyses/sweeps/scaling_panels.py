@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import claims, runs
+from analyses.common.curve_area import area
 from analyses.common.runs import METRICS, vary
 from analyses.sweeps import algorithm_panels
 from crlviz import charts, datasets
@@ -184,10 +185,8 @@ def _tasks(part: xr.Dataset) -> int:
 def _curves(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
     """Learning curves, a line for each depth."""
     part = runs.relabel(part, "depth").sortby("depth")
-    average = part[metric].mean("evaluation")
-    title = _said(
-        part, by_value(part.assign(average=average), "depth", metric, "average"), metric, "on average of all training"
-    )
+    areas = by_value(part.assign(area=area(part, metric)), "depth", metric, "area")
+    title = _said(part, areas, metric, "on average of all training")
     return curves(part, metric=metric, x_axis=x_axis, size=_WIDTH, title=title, lines=_LINES)
 
 

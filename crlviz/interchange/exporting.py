@@ -18,6 +18,7 @@ from crlviz import __version__
 from crlviz.algorithms.base import HasEmbeddings
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import CrlvizError, UsageError
+from crlviz.interchange import model_card
 from crlviz.networks.residual import LAYERS_PER_BLOCK, LOG_STD_MAX, LOG_STD_MIN, NetworkConfig
 
 if TYPE_CHECKING:
@@ -32,22 +33,24 @@ _MAX_BYTES = (1 << 31) - (1 << 20)  # limit of a protocol buffers file
 @click.command()
 @click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A .safetensors or .onnx file.")
-def command(checkpoint: Path, out: Path) -> None:
+@click.option("--card", is_flag=True, help="Write a model card beside it: README.md, as the Hugging Face hub shows it.")
+def command(checkpoint: Path, out: Path, card: bool) -> None:
     """Write an agent's actor, phi and psi for use without crlviz.
 
     NAME.safetensors holds all three. NAME.onnx is the actor, beside it NAME.phi.onnx and NAME.psi.onnx.
 
     \b
     Example: crlviz export runs/d16 --out agent.onnx
+             crlviz export runs/d16 --out d16/agent.safetensors --card
     """
     from crlviz.agent import load
 
-    _check(out)
-    for path in export(load(checkpoint), out):
+    _check(out, card)
+    for path in export(load(checkpoint), out, card=card):
         click.echo(f"wrote {path}")
 
 
-def export(agent: "Agent", out: str | Path) -> list[Path]:
+def export(agent: "Agent", out: str | Path, *, card: bool = False) -> list[Path]:
     """Write an agent's networks as one safetensors file or three ONNX files.
 
     A safetensors file holds every array under its path (``actor/stem/dense/kernel`` [in, out],
@@ -62,26 +65,32 @@ def export(agent: "Agent", out: str | Path) -> list[Path]:
     - ``NAME.phi.onnx``: ``state`` [N, state] and ``action`` [N, action] to ``phi`` [N, 64];
     - ``NAME.psi.onnx``: ``goal`` [N, goal] to ``psi`` [N, 64].
 
+    With ``card`` a README.md beside them tells what the agent is, its scores, and how to load it (``model_card``).
+
     Returns:
       The paths of the files written.
 
     Raises:
-      UsageError: another ending, no such directory, the onnx package is not installed, or ONNX of an algorithm without
-        phi and psi.
+      UsageError: another ending, no such directory, the onnx package is not installed, ONNX of an algorithm without
+        phi and psi, or another README.md where the card belongs.
       CrlvizError: a network is too large for ONNX.
     """
     out = Path(out)
-    _check(out)
+    _check(out, card)
     contents = {out: _safetensors(agent)} if out.suffix == ".safetensors" else _onnx(agent, out)
+    if card:
+        contents[model_card.path_beside(out)] = model_card.write(agent, out).encode()
     for path, data in contents.items():
         atomic_files.write(path, data)
     return list(contents)
 
 
-def _check(out: Path) -> None:
+def _check(out: Path, card: bool) -> None:
     if out.suffix not in (".safetensors", ".onnx"):
         raise UsageError(f"cannot tell the format of {out}; end it in .safetensors or .onnx")
     atomic_files.check_writable(out)
+    if card:
+        model_card.path_beside(out)
 
 
 def _facts(agent: "Agent") -> dict[str, str]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from analyses import calibrate, embed, evaluation, norms, stitch
 from analyses.heatmap import q_map
-from analyses.sweeps import efficiency, scaling
+from analyses.sweeps import efficiency, profiles, scaling
 from crlviz import charts
 from tests.helpers import pictured
 
@@ -22,6 +22,7 @@ PICTURES = {
     "calibrate": (pictured.calibrated, calibrate.plot),
     "norms": (pictured.normed, norms.plot),
     "scaling": (pictured.swept, partial(scaling.plot, metric="success")),
+    "profiles": (pictured.profiled, partial(profiles.plot, metric="success")),
     "efficiency": (pictured.swept, partial(efficiency.plot, metric="success")),
 }
 KEPT_PIXELS = 420  # width of the kept images: that of a phone

@@ -207,6 +207,12 @@ def swept(count: int, long: bool = False, seeds: int = 1) -> xr.Dataset:
     return dataset.assign_coords(group=("run", labels))
 
 
+def profiled(count: int, long: bool = False, seeds: int = 1) -> dict[int, dict[str, np.ndarray]]:
+    """As ``profiles.scores_by_depth`` gives it: two tasks, five seeds each."""
+    rng = np.random.default_rng(0)
+    return {4 * 2**k: {task: rng.beta(1 + k, 4, 5) for task in ("here", "there")} for k in range(count)}
+
+
 @dataclass(frozen=True)
 class Text:
     """A line of text in an svg, and its box in pixels."""
