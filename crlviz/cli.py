@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("training.train_command:command", "Train an agent and write a run directory."),
     "watch": ("analyses.pages.watch:command", "Keep a page about a run while it trains."),
     "sweep": ("training.sweep.sweep_command:command", "Train every combination of settings."),
+    "distill": ("training.distill_command:command", "Train a small student that does what a trained agent does."),
     "ls": ("crlviz.checkpoints.ls_command:command", "List runs: network, seed, steps, success, state."),
     "inspect": ("crlviz.interchange.inspection:command", "Print what is in a checkpoint or a file of trajectories."),
     "import": ("crlviz.interchange.importing:command", "Make run directories from runs of the paper's code."),

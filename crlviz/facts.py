@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 # Defaults for settings that configs of older runs lack. Networks, environments and algorithms have their own defaults.
-_DEFAULTS: dict[str, Any] = {"precision": "float32", "collector_depth": 0}
+_DEFAULTS: dict[str, Any] = {"precision": "float32", "collector_depth": 0, "teacher": {"depth": 0}}
 # Settings that the named facts already cover.
 _COVERED = re.compile(
-    r"algorithm|env|seed|batch_size|env_steps|(actor|critic)\.(depth|width|layer_norm|sphere|activation|residual|kind)"
+    r"algorithm|env|seed|batch_size|env_steps|teacher\.path|(actor|critic)\.(depth|width|layer_norm|sphere|activation|residual|kind)"
 )
 
 

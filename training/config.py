@@ -24,6 +24,7 @@ from crlviz.networks.residual import NetworkConfig
 from crlviz.options import nearest
 from training.names_elsewhere import NAMES_ELSEWHERE
 from training.schedule import Schedule, schedule
+from training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class TrainConfig:
       save_replay: save the buffer with the state. Without it a resumed run fills a new buffer with a window of each
         environment, so its results differ from those of an uninterrupted run.
       keep_state: keep the last state of a finished run, so that it can be trained longer.
+      teacher: whom it imitates (``crlviz distill``).
       collector_depth: depth of the collector from whose buffer it learns (``crlviz train --learners``); 0: it acts.
       log: other tools that get the rows of metrics.csv, with commas between: tensorboard, wandb.
 
@@ -117,6 +119,7 @@ class TrainConfig:
     keep_state: bool = True
     collector_depth: int = 0
     log: str = ""
+    teacher: Teacher = field(default_factory=Teacher)
 
     @property
     def own(self) -> Any:

@@ -1,6 +1,7 @@
 """Exploration or expressivity: what learners of several depths make of the same data (paper figure 8)."""
 
 import altair as alt
+import numpy as np
 import xarray as xr
 
 from analyses.common import claims, runs
@@ -57,16 +58,21 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal") -> alt.TopLevelMi
       CrlvizError: an error of ``panels``.
     """
     parts, drawn = panels(dataset), []
-    several = len({task for task, _ in parts}) > 1
+    tops: dict[str, float] = {}  # panels of a task have one axis
+    for (task, _), part in parts.items():
+        tops[task] = max(tops.get(task, 0.0), 1.0 if metric == "success" else float(part[metric].max()))
+    several = len(tops) > 1
     for (task, collector), part in parts.items():
         fed = f"data of depth {collector}" + f", {task}" * several
         said = claims.of_metric(by_value(part, "depth", metric), metric, len(parts))
         own = runs.relabel(part, "depth").sortby("depth")
         title = f"{claims.capital(fed)}: {said[0].lower()}{said[1:]}"
-        drawn.append(curves(own, metric=metric, x_axis="env_steps", size=_WIDTH, title=title, lines=_LINES))
-    picture = charts.row(*drawn, columns=3).resolve_scale(y="shared", color="independent", strokeDash="independent")
-    fed = xr.concat([part.drop_attrs() for part in parts.values()], "run")
-    note = f"{', '.join(dict.fromkeys(task for task, _ in parts))}; {runs.seeds(fed)}"
+        drawn.append(
+            curves(own, metric=metric, x_axis="env_steps", size=_WIDTH, title=title, lines=_LINES, top=tops[task])
+        )
+    picture = charts.row(*drawn, columns=3).resolve_scale(color="independent", strokeDash="independent")
+    counts = [count for part in parts.values() for count in np.unique(part.depth, return_counts=True)[1].tolist()]
+    note = f"{', '.join(tops)}; {charts.seed_note(counts).replace('small marks', 'thin lines')}"
     how = (
         "A collector acts, and learners of several depths train at the same time on batches of its buffer alone, so "
         "all of a panel have the same data. If data from a deep collector help only deep learners, the network limits "

@@ -31,6 +31,7 @@ def curves(
     size: int = 380,
     title: str = "",
     lines: int = 1,
+    top: float = 0.0,
 ) -> alt.LayerChart | alt.FacetChart:
     """Draw scores over training: a thick line for each group (the mean over seeds), thin lines for its seeds.
 
@@ -41,6 +42,7 @@ def curves(
       size: width in pixels.
       title: default: the axis.
       lines: height of the title in lines.
+      top: upper end of the axis of scores; 0: by the scores.
     """
     seeds, means = [], []
     for group, part in dataset.groupby("group"):
@@ -57,11 +59,11 @@ def curves(
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     style = styles(dataset)
     x = alt.X("x:Q", title=AXES[x_axis], axis=charts.number_axis(tickCount=6))
-    y = alt.Y("score:Q", title=METRICS[metric], scale=_domain(metric))
+    y = alt.Y("score:Q", title=METRICS[metric], scale=alt.Scale(domain=[0, top]) if top else _domain(metric))
     drawn, average = pd.DataFrame(seeds).dropna(), pd.DataFrame(means)
     ends = average.rename(columns={"score": "value"}).groupby("group", sort=False).tail(1)
     color = alt.Color("group:N", sort=order, scale=style["color"])
-    top = 1.0 if metric == "success" else float(drawn.score.max())
+    top = top or (1.0 if metric == "success" else float(drawn.score.max()))
     named = charts.end_labels(ends, x, color, (0, top), _HEIGHT) if top > 0 else None
     legend = charts.legend(columns=2, symbolSize=400) if named is None else None
     color = alt.Color("group:N", sort=order, scale=style["color"], legend=legend)

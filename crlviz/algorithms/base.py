@@ -230,6 +230,10 @@ class Algorithm(abc.ABC):
         A selection of the learner's arrays, whatever leading axes they have.
         """
 
+    def acting(self, learner: Any) -> dict[str, Params]:
+        """The parameters that ``act`` gets when the buffer is filled."""
+        return self.networks(learner)
+
     @abc.abstractmethod
     def trained(self, learner: Any) -> Any:
         """All arrays that optimizers change; their norm must stay finite."""

@@ -125,7 +125,7 @@ class Loop:
         key, _, noise_key = jax.random.split(state.key, 3)
         if fresh is None:
             fresh = state.collector.first
-        env, algorithm, params = self.env, self.algorithm, self.algorithm.networks(state.learner)
+        env, algorithm, params = self.env, self.algorithm, self.algorithm.acting(state.learner)
         goal_indices, choice = jnp.array(env.goal_indices), action_choice.read(self.config.explore)
 
         def step(collector: Collector, key):

@@ -24,6 +24,7 @@ from crlviz.errors import UsageError
 from crlviz.processes import process_pool
 from crlviz.rollouts import evaluate
 from training.config import TrainConfig
+from training.loop import distilled
 from training.loop.train_loop import Loop, TrainState, shardings
 from training.run import hosts
 from training.run import saved_state as states
@@ -57,7 +58,7 @@ def algorithm(
     Raises:
       UsageError: an error of ``registry.build``.
     """
-    return registry.build(
+    own = registry.build(
         config.algorithm,
         config.own,
         config.actor,
@@ -67,6 +68,7 @@ def algorithm(
         replicate=devices.replicate,
         trunk=trunk,
     )
+    return distilled.of(own, config) if config.teacher.path else own
 
 
 @dataclass(frozen=True)

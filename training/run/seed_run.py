@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crlviz.algorithms import registry
 from crlviz.checkpoints.metrics_table import Row
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from training.config import TrainConfig, content
-from training.loop import divergence
+from training.loop import distilled, divergence
 from training.loop.divergence import Divergence
 from training.loop.train_loop import TrainState
 from training.run import loggers
@@ -41,7 +40,7 @@ class SeedRun:
 
     def __init__(self, directory: RunDirectory, config: TrainConfig):
         self.directory, self.config, self.schedule = directory, config, config.schedule
-        self._algorithm = registry.of(config.algorithm)
+        self._algorithm = distilled.kind(config)
         self.error: CrlvizError | None = None
         self.rewound = False
         self.saved: states.Saved | None = None
