@@ -129,7 +129,7 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
     return alt.layer(image, legend)
 
 
-def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.LayerChart:
+def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.LayerChart | alt.FacetChart:
     """A layer with a maze's walls, hatched: in gray a wall looks like no value. ``ground`` comes from ``in_meters``."""
     centers = maze.xy(np.argwhere(maze.walls))
     data = tiles(centers[:, 0], centers[:, 1], maze.cell_size)
