@@ -34,6 +34,15 @@ def one_sentence(path: Path) -> Iterator[None]:
         raise CrlvizError(f"{path} is damaged: {reason}") from None
 
 
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn an error of a library that writes a file into an OSError: they raise a RuntimeError on a full disk."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{printable(error)[:100]}; is the disk full?") from None
+
+
 def check_shapes(path: Path, arrays: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """Check dtypes and shapes of the row arrays.
 

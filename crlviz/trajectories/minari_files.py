@@ -84,7 +84,8 @@ def write(path: Path, parts: Iterable[Trajectories]) -> None:
         for block in parts:
             if storage is None:
                 storage = _new(minari, temporary / "data", _name(path), block)
-            storage.update_episodes(_buffers(minari, block))
+            with checks.disk_errors():
+                storage.update_episodes(_buffers(minari, block))
 
 
 def check_writable(path: Path) -> None:
@@ -196,12 +197,17 @@ def _columns(state: np.ndarray, achieved: np.ndarray) -> tuple[int, ...] | None:
 
 
 def _new(minari: ModuleType, place: Path, name: str, block: Trajectories) -> Any:
-    """Create a data set's storage, with spaces and facts."""
+    """Create a data set's storage, with spaces, facts, and the environment that its ``recover_environment`` builds."""
     from gymnasium import spaces
+    from gymnasium.envs.registration import EnvSpec
 
     def vector(width: int) -> spaces.Box:
         return spaces.Box(-math.inf, math.inf, (width,), np.float32)
 
+    ours = bool(block.env) and "code" in block.made
+    options = {"env_id": block.env, **dict(block.made.get("env_options", {}))}
+    if "layout" in block.made:
+        options["layout"] = block.made["layout"]
     observation: Any = vector(block.state.shape[1])
     if block.goal is not None and block.goal_indices is not None:
         goal = vector(block.goal.shape[1])
@@ -210,6 +216,9 @@ def _new(minari: ModuleType, place: Path, name: str, block: Trajectories) -> Any
         place,
         observation_space=observation,
         action_space=spaces.Box(-1, 1, (block.action.shape[1],), np.float32),
+        env_spec=EnvSpec(f"crlviz/{block.env}-v0", "crlviz.gymnasium_env:GymnasiumEnv", kwargs=options)
+        if ours
+        else None,
         data_format="hdf5",
     )
     description = f"trajectories in {block.env or 'an unknown environment'}"

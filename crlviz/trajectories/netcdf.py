@@ -84,15 +84,21 @@ def write(path: Path, blocks: Iterable[Trajectories]) -> None:
     """
     import netCDF4
 
-    with netCDF4.Dataset(path, "w", clobber=False) as file:
-        rows, count = 0, 0
+    rows, count = 0, 0
+    with checks.disk_errors():
+        file = netCDF4.Dataset(path, "w", clobber=False)
+    try:
         for block in blocks:
-            if not rows:
-                _define(file, block)
-            for name, array in block.per_row.items():
-                file.variables[name][rows : rows + block.rows] = np.asarray(array)
-            file.variables["ends"][count : count + len(block.ends)] = rows + block.ends
+            with checks.disk_errors():
+                if not rows:
+                    _define(file, block)
+                for name, array in block.per_row.items():
+                    file.variables[name][rows : rows + block.rows] = np.asarray(array)
+                file.variables["ends"][count : count + len(block.ends)] = rows + block.ends
             rows, count = rows + block.rows, count + len(block.ends)
+    finally:
+        with checks.disk_errors():
+            file.close()
 
 
 def _define(file: "netCDF4.Dataset", block: Trajectories) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import shutil
 import zipfile
 
 import netCDF4
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from crlviz.errors import CrlvizError, UsageError
-from crlviz.trajectories import checks, files
+from crlviz.trajectories import checks, files, netcdf
 from crlviz.trajectories.data import Trajectories
 
 OGBENCH = "pointmaze-medium-random-v0.npz"
@@ -225,6 +226,22 @@ def test_a_changed_file_of_ours_is_refused(tmp_path):
             file.writestr(name, content)
     with pytest.raises(CrlvizError, match="was changed since it was written"):
         files.read(path)
+
+
+@pytest.mark.parametrize("ending", files.ENDINGS)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, ending, monkeypatch):
+    def full(*_):
+        raise RuntimeError("NetCDF: HDF error")
+
+    if ending == ".nc":
+        monkeypatch.setattr(netcdf, "_define", full)
+        expected = "a.nc: NetCDF: HDF error; is the disk full"
+    else:
+        monkeypatch.setattr(shutil, "copyfileobj", lambda *_: os.open("/dev/full/x", 0))
+        expected = "a.npz: Not a directory"
+    with pytest.raises(CrlvizError, match=f"cannot write .*{expected}"):
+        files.write(tmp_path / f"a{ending}", made())
+    assert not list(tmp_path.iterdir())
 
 
 def test_pickled_objects_are_refused(tmp_path):

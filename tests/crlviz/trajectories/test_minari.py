@@ -145,6 +145,16 @@ def test_no_environment_is_built_that_a_file_names(place, tmp_path):
     assert (tmp_path / "trap").exists()
 
 
+def test_minari_recovers_the_environment():
+    from tests.helpers.toys import ROOM
+
+    made = {"code": "crlviz 0.1.0", "layout": ROOM, "length": 4}
+    files.write("minari:walk-v0", walk(made=made, env="point_maze"))
+    env = minari.load_dataset("walk-v0").recover_environment()
+    assert env.unwrapped.env.maze.rows == tuple(ROOM)
+    assert env.observation_space == minari.load_dataset("walk-v0").observation_space
+
+
 def test_a_failed_recording_leaves_nothing(place):
     def parts():
         yield walk().part(0, 1)
