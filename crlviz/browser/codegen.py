@@ -46,21 +46,24 @@ class Codegen:
         self.functions.append(f"function {name}(F,I){{\n{body}\n}}")
         return f"{name}(F,I);"
 
-    def address(self, value: Value, index: np.ndarray | None = None) -> str:
-        """The address of a Value's first element, or of the element that has this index in the workspace."""
-        first = value.index.ravel()[:1] if index is None else np.ravel(index)[:1]
-        number = int(self._memory.final(value.heap, first)[0]) if first.size else 0
-        return str(number) if value.base is None else f"{number}+{self.scalar(value.base)}"
+    def address(self, value: Value) -> str:
+        """The address of a Value's first element."""
+        return self.offset(value, 0)
 
     def scalar(self, value: Value) -> str:
-        """A Value of one element."""
+        """The first element of a Value."""
         return f"{value.heap}[{self.address(value)}]"
 
-    def offset(self, value: Value, i: str) -> str:
-        """The address of element i (JavaScript) of a flat Value."""
-        index = self._memory.final(value.heap, value.index.ravel())
-        base = "" if value.base is None else f"+{self.scalar(value.base)}"
-        return self._pattern(index, i) + base
+    def offset(self, value: Value, i: str | int) -> str:
+        """The address of element i of a flat Value, a number or a variable in JavaScript."""
+        index = value.index.ravel()
+        if isinstance(i, int):
+            where = str(self._memory.final(value.heap, index[i : i + 1])[0]) if index.size else "0"
+        else:
+            where = self._pattern(self._memory.final(value.heap, index), i)
+        if value.base is None:
+            return where
+        return f"{where}+I[{self.offset(value.base, i if value.scattered else 0)}]"
 
     def _pattern(self, index: np.ndarray, i: str) -> str:
         steps = np.diff(index)
@@ -84,11 +87,7 @@ class Codegen:
         loads: dict[str, str] = {}
         suffix = "" if element is None else f"_{element}"
 
-        def place(value: Value) -> str:
-            if element is None:
-                return self.offset(value, "i")
-            return self.address(value, value.index.ravel()[element])
-
+        i = "i" if element is None else element
         for number, statement in enumerate(statements):
             operands = []
             for operand in statement.operands:
@@ -96,7 +95,7 @@ class Codegen:
                 if source is not None and id(source) in names:
                     operands.append(names[id(source)])
                     continue
-                load = f"{operand.heap}[{place(operand)}]"
+                load = f"{operand.heap}[{self.offset(operand, i)}]"
                 if load not in loads:
                     loads[load] = f"l{len(loads)}{suffix}"
                     yield f"const {loads[load]}={load};"
@@ -104,7 +103,7 @@ class Codegen:
                 operands.append(f"({loads[load]}>>>0)" if unsigned else loads[load])
             text = statement.template.format(*operands)
             result = statement.result
-            target = f"{result.heap}[{place(result)}]" if statement.stored else ""
+            target = f"{result.heap}[{self.offset(result, i)}]" if statement.stored else ""
             names[id(statement)] = name = f"v{number}{suffix}"
             if statement.rounds:
                 text = f"f({text})"

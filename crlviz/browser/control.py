@@ -51,7 +51,7 @@ def _scan(trace: Trace, operands: list[Tensor], params: dict[str, Any], outs: An
     stacked = [trace.memory.allocate(out.shape, out.dtype) for out in outs[len(carry) :]]
     with trace.inside() as body:
         slices = [_element(trace, sequence, turn) for sequence in sequences]
-        results = trace.run(closed.jaxpr, [np.asarray(c) for c in closed.consts], [*constants, *carry, *slices])
+        results = trace.run(closed.jaxpr, _arrays(closed.consts), [*constants, *carry, *slices])
         following = _next(trace, carry, results[: len(carry)])
         rows = [trace.value(result) for result in results[len(carry) :]]
         targets = [_element(trace, place, turn) for place in stacked] if length else []
@@ -68,7 +68,11 @@ def _scan(trace: Trace, operands: list[Tensor], params: dict[str, Any], outs: An
 
 def _split_scan(operands: list[Tensor], params: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Operands of a scan that are constant, carried, and cut into slices; older and newer jax say it differently."""
-    first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
+    if "ft_in" in params:
+        first, carried, _ = map(len, params["ft_in"].unpack())
+    else:
+        first, carried = params["num_consts"], params["num_carry"]
+    second = first + carried
     return operands[:first], operands[first:second], operands[second:]
 
 

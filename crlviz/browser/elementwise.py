@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from crlviz.browser.memory import Tensor
@@ -100,7 +101,7 @@ def _is_finite(trace: Trace, operands: list[Tensor], params: dict[str, Any], out
 
 @rule("round")
 def _round(trace: Trace, operands: list[Tensor], params: dict[str, Any], out: Any, name: str) -> Tensor:
-    to_even = "even" in str(params["rounding_method"]).lower()
+    to_even = jax.lax.RoundingMethod(params["rounding_method"]) == jax.lax.RoundingMethod.TO_NEAREST_EVEN
     return trace.compute("roundEven({0})" if to_even else "Math.sign({0})*Math.floor(Math.abs({0})+0.5)", operands, out)
 
 

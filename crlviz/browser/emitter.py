@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.interpreters import partial_eval
 
 from crlviz import jax_config
-from crlviz.browser import control, elementwise, indexing, reductions, structural  # noqa: F401  (they have the rules)
+from crlviz.browser import control, elementwise, indexing, linear, reductions, structural  # noqa: F401  (they have the rules)
 from crlviz.browser.blocks import Needs, drop_unneeded
 from crlviz.browser.codegen import Codegen
 from crlviz.browser.memory import Memory, Value
-from crlviz.browser.tracing import Trace, UnknownOperation
+from crlviz.browser.tracing import Trace, UnknownOperation, stored
 from crlviz.errors import CrlvizError
 
 _HALVED = 1024  # constants of at least so many numbers are stored as float16 where ``half`` asks for it
@@ -66,10 +67,12 @@ def emit_together(name: str, functions: Mapping[str, tuple[Any, ...]], *, half: 
     memory, parts = Memory(), {}
     for key, (function, *examples) in functions.items():
         jaxpr, out = jax.make_jaxpr(function, return_shape=True)(*examples)
+        used = [True] * len(jaxpr.out_avals)
+        needed, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, used, instantiate=True)
         trace = Trace(memory)
-        inputs = [memory.allocate(aval.shape, aval.dtype) for aval in jaxpr.in_avals]
+        inputs = [memory.allocate(aval.shape, aval.dtype) for aval in map(stored, jaxpr.in_avals)]
         try:
-            results = trace.run(jaxpr.jaxpr, [np.asarray(constant) for constant in jaxpr.consts], inputs)
+            results = trace.run(needed, [np.asarray(constant) for constant in jaxpr.consts], inputs)
         except UnknownOperation as error:
             raise CrlvizError(f"{name} uses the operation {error}, which programs of a page do not know") from None
         outputs = [trace.copy(result) for result in results]  # apart from the inputs, which the next run overwrites
@@ -91,7 +94,8 @@ def emit_together(name: str, functions: Mapping[str, tuple[Any, ...]], *, half: 
 
 def _leaves(tree: Any) -> list[Leaf]:
     leaves, _ = jax.tree.flatten_with_path(tree)
-    return [(jax.tree_util.keystr(path), tuple(np.shape(leaf)), np.dtype(leaf.dtype).name) for path, leaf in leaves]
+    kept = [(jax.tree_util.keystr(path), stored(leaf)) for path, leaf in leaves]
+    return [(path, leaf.shape, leaf.dtype.name) for path, leaf in kept]
 
 
 def _constants(memory: Memory, half: bool) -> tuple[bytes, list[str]]:

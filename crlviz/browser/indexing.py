@@ -174,7 +174,7 @@ def _gather(trace: Trace, operands: list[Tensor], params: dict[str, Any], out: A
             source.dtype, (first + arranged(offsets)).astype(np.int32), _scalar(trace, start, source), source.touched
         )
     else:
-        result = _load(trace, source, first + arranged(offsets), per_window(start), out)
+        result = _load(trace, source, first + arranged(offsets), per_window(start))
     if "fill" not in _mode(params):
         return result
     inside = places.inside(trace, source.shape)
@@ -198,18 +198,12 @@ def _scalar(trace: Trace, start: Value, source: Value) -> Value:
     return place if source.base is None else trace.compute("{0}+{1}|0", [source.base, place], _shape(()))
 
 
-def _load(trace: Trace, source: Value, offsets: np.ndarray, start: Tensor, out: Any) -> Value:
+def _load(trace: Trace, source: Value, offsets: np.ndarray, start: Tensor) -> Value:
     """Elements of a Value at its addresses ``offsets`` plus ``start``, both of the result's shape."""
-    start = trace.value(start)
-    reads = [source, start] + ([source.base] if source.base is not None else [])
-
-    def code(codegen: Any, results: list[Value]) -> str:
-        moved = Value(source.dtype, offsets.astype(np.int32), source.base)
-        value = f"{source.heap}[{codegen.offset(moved, 'i')}+{start.heap}[{codegen.offset(start, 'i')}]]"
-        return f"for(let i=0;i<{offsets.size};i++){out_heap}[{codegen.offset(results[0], 'i')}]={value};"
-
-    out_heap = source.heap
-    return trace.opaque(reads, [out], code)[0]
+    base = trace.value(start)
+    if source.base is not None:
+        base = trace.compute("{0}+{1}|0", [source.base, base], _shape(offsets.shape))
+    return Value(source.dtype, offsets.astype(np.int32), base, source.touched)
 
 
 _SCATTERS = {

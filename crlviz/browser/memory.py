@@ -20,7 +20,7 @@ class Value:
     Attributes:
       dtype: float32, or a whole number or bool, which the heap of int32 holds.
       index: addresses of its elements, an array of the tensor's shape.
-      base: Value [] that is added to all addresses, in elements; None: nothing is added.
+      base: what is added to the addresses, a Value [] or of the tensor's shape (a gather); None: nothing is added.
       extent: all addresses that a Value with a base may read.
     """
 
@@ -42,8 +42,13 @@ class Value:
         """Addresses that reading it may read."""
         return self.index.ravel() if self.extent is None else self.extent
 
+    @property
+    def scattered(self) -> bool:
+        """Whether each element has a base of its own."""
+        return self.base is not None and self.base.shape != ()
+
     def moved(self, index: np.ndarray) -> "Value":
-        """The Value of elements at other addresses of the same tensor."""
+        """The Value of elements at other addresses of the same tensor; not for a scattered one."""
         return Value(self.dtype, index, self.base, self.extent)
 
 

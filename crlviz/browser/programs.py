@@ -99,7 +99,7 @@ def page_programs(agents: Sequence[Agent]) -> PagePrograms:
     env = agents[0].env
     for agent in agents:
         check_world(env, agent.env.id, str(agent.source))
-    view = _StateView(env)
+    view = StateView(env)
     action, place, goal = (jax.ShapeDtypeStruct((size,), np.float32) for size in (env.action_size, 2, env.goal_dim))
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), _STARTS))
     starts = jax.device_get(jax.jit(jax.vmap(view.scene))(states))
@@ -159,7 +159,7 @@ def _halves_well(agent: Agent, observations: np.ndarray) -> bool:
     return bool(np.abs(exactly - roughly).max() < _HALF_ERROR)
 
 
-class _StateView:
+class StateView:
     """A state of an environment as the arrays of it that a page keeps.
 
     Attributes:

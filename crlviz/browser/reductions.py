@@ -10,6 +10,8 @@ from crlviz.browser.memory import Tensor, Value
 from crlviz.browser.tracing import Trace, rule
 
 _SHORT = 8  # a sum of at most so many terms is written out
+_SHORTEST = 4  # products of matrices of at most so many terms are written out, whatever the size of the result
+_SMALL = 1024  # elements of a result whose ``_SHORT`` sums are written out
 
 _NO_NUMBER = {"F": ("-Infinity", "Infinity"), "I": ("-2147483648", "2147483647")}
 
@@ -136,7 +138,8 @@ def _dot(trace: Trace, operands: list[Tensor], params: dict[str, Any], out: Any,
     columns = b.shape[1]
     if terms == 0:
         return trace.compute("0", [], out)
-    if terms <= _SHORT and batch * rows * columns <= 1024 and out.dtype.kind == "f":
+    few = terms <= _SHORTEST or (terms <= _SHORT and batch * rows * columns <= _SMALL)
+    if few and out.dtype.kind == "f":
         shape = (batch, rows, columns)
         pairs = []
         for k in range(terms):

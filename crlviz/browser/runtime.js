@@ -61,3 +61,30 @@ const half=h=>{
   const e=h>>10&31,m=h&1023,v=e===0?m*2**-24:e===31?(m?NaN:Infinity):(1+m/1024)*2**(e-15);
   return h&32768?-v:v;
 };
+const compare=(x,y)=>x<y?-1:x>y?1:x===y?0:(x!==x)-(y!==y);
+const cholesky=(F,n,a,o)=>{
+  for(let i=0;i<n;i++)for(let j=0;j<n;j++){
+    if(j>i){F[o+i*n+j]=0;continue}
+    let s=(F[a+i*n+j]+F[a+j*n+i])/2;
+    for(let k=0;k<j;k++)s-=F[o+i*n+k]*F[o+j*n+k];
+    F[o+i*n+j]=i===j?Math.sqrt(s):s/F[o+j*n+j];
+  }
+};
+const solveTriangular=(F,n,m,lower,unit,a,b,o)=>{
+  for(let t=0;t<n;t++)for(let c=0;c<m;c++){
+    const i=lower?t:n-1-t;
+    let s=F[b+i*m+c];
+    for(let j=lower?0:i+1;j<(lower?i:n);j++)s-=F[a+i*n+j]*F[o+j*m+c];
+    F[o+i*m+c]=unit?s:s/F[a+i*n+i];
+  }
+};
+const ROTATIONS=[[13,15,26,6],[17,29,16,24]];
+const threefry=(k0,k1,x0,x1)=>{
+  const keys=[k0,k1,k0^k1^0x1BD11BDA];
+  x0=x0+k0|0;x1=x1+k1|0;
+  for(let i=0;i<5;i++){
+    for(const r of ROTATIONS[i&1]){x0=x0+x1|0;x1=x1<<r|x1>>>32-r;x1^=x0}
+    x0=x0+keys[(i+1)%3]|0;x1=x1+keys[(i+2)%3]+i+1|0;
+  }
+  return [x0,x1];
+};

@@ -95,5 +95,5 @@ def _key(trace: Trace, operands: list[Tensor], params: dict[str, Any], out: Any,
 def join(trace: Trace, operands: list[Tensor], function: Any) -> Value:
     """A tensor of the elements of several, of which none has a base: ``function`` puts arrays together."""
     values = [trace.value(operand) for operand in operands]
-    values = [trace.copy(value) if value.base is not None else value for value in values]
+    values = [value if value.base is None else trace.copy(value) for value in values]
     return Value(values[0].dtype, function([value.index for value in values]))

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -35,16 +35,22 @@ class Trace:
 
     memory: Memory = field(default_factory=Memory)
     region: Region = field(default_factory=Region)
+    _computed: list[dict[Any, Value]] = field(default_factory=lambda: [{}])  # of the region, and of those around it
 
     def value(self, tensor: Tensor) -> Value:
-        """A tensor in memory; constants are put there."""
-        return tensor if isinstance(tensor, Value) else self.memory.constant(np.asarray(tensor))
+        """A tensor in memory that is not scattered; constants are put there, and scattered elements collected."""
+        if not isinstance(tensor, Value):
+            return self.memory.constant(np.asarray(tensor))
+        return self.copy(tensor) if tensor.scattered else tensor
 
     def move(self, function: Callable[[np.ndarray], np.ndarray], tensor: Tensor) -> Tensor:
         """A tensor whose elements are moved, left out or repeated, as ``function`` does with an array."""
-        if isinstance(tensor, Value):
-            return tensor.moved(function(tensor.index))
-        return function(tensor)
+        if not isinstance(tensor, Value):
+            return function(tensor)
+        moved = tensor.moved(function(tensor.index))
+        if tensor.base is None or not tensor.scattered:
+            return moved
+        return replace(moved, base=tensor.base.moved(function(tensor.base.index)))
 
     def compute(self, template: str, operands: Sequence[Tensor], out: Any, *, rounds: bool = False) -> Value:
         """An elementwise operation; ``template`` is its JavaScript, with ``{0}`` for an element of the first operand.
@@ -58,16 +64,25 @@ class Trace:
                 texts.append(literal(operand.flat[0]))
                 continue
             texts.append(f"{{{len(values)}}}")
-            value = self.value(operand)
-            values.append(value if value.shape == out.shape else value.moved(np.broadcast_to(value.index, out.shape)))
+            if operand.shape != out.shape:
+                operand = self.move(lambda index: np.broadcast_to(index, out.shape), operand)
+            values.append(operand if isinstance(operand, Value) else self.value(operand))
+        text = template.format(*texts)
+        key = text, np.dtype(out.dtype), out.shape, tuple(map(_identity, values))
+        known = next((region[key] for region in reversed(self._computed) if key in region), None)
+        if known is None:
+            known = self._computed[-1][key] = self._add(text, values, out, rounds)
+        return known
+
+    def _add(self, text: str, values: list[Value], out: Any, rounds: bool) -> Value:
         result = self.memory.allocate(out.shape, out.dtype)
-        self.region.compute(Statement(template.format(*texts), values, result, rounds))
+        self.region.compute(Statement(text, values, result, rounds))
         return result
 
     def copy(self, tensor: Tensor) -> Value:
         """A tensor at addresses of its own, in order."""
-        value = self.value(tensor)
-        return self.compute("{0}", [value], jax.ShapeDtypeStruct(value.shape, value.dtype))
+        value = tensor if isinstance(tensor, Value) else self.value(tensor)
+        return self._add("{0}", [value], jax.ShapeDtypeStruct(value.shape, value.dtype), False)
 
     def strided(self, tensor: Tensor) -> tuple[Value, tuple[int, ...]]:
         """A tensor whose addresses have strides, copied if need be, and those strides [dims]."""
@@ -89,10 +104,12 @@ class Trace:
     def inside(self) -> Iterator[Region]:
         """Fill a new region."""
         outer, self.region = self.region, Region()
+        self._computed.append({})
         try:
             yield self.region
         finally:
             self.region = outer
+            self._computed.pop()
 
     def control(self, control: Control) -> None:
         self.region.add(control)
@@ -107,7 +124,7 @@ class Trace:
         known |= zip(jaxpr.invars, arguments, strict=True)
 
         def read(atom: Any) -> Tensor:
-            return _array(atom.val) if hasattr(atom, "val") else known[atom]
+            return as_array(atom.val) if hasattr(atom, "val") else known[atom]
 
         for equation in jaxpr.eqns:
             results = self._equation(equation, [read(atom) for atom in equation.invars])
@@ -117,11 +134,13 @@ class Trace:
     def _equation(self, equation: Any, operands: list[Tensor]) -> list[Tensor]:
         name, params = equation.primitive.name, equation.params
         if inner := next((params[key] for key in _INLINED.get(name, ()) if key in params), None):
-            constants = [_array(constant) for constant in getattr(inner, "consts", ())]
+            constants = [as_array(constant) for constant in getattr(inner, "consts", ())]
             return self.run(getattr(inner, "jaxpr", inner), constants, operands)
-        outs = [variable.aval for variable in equation.outvars]
+        outs = [stored(variable.aval) for variable in equation.outvars]
         if name not in _NEVER_FOLDED and all(isinstance(operand, np.ndarray) for operand in operands):
-            return _folded(equation, operands)
+            from crlviz.browser.folding import fold  # here: it uses the rules
+
+            return fold(equation, operands)
         if name not in RULES:
             raise UnknownOperation(name)
         try:
@@ -129,6 +148,12 @@ class Trace:
         except (NotImplementedError, KeyError) as error:
             raise UnknownOperation(f"{name} ({error})") from error
         return result if equation.primitive.multiple_results else [result]
+
+
+def _identity(value: Value) -> Any:
+    """Equal for Values that read the same addresses."""
+    base = None if value.base is None else _identity(value.base)
+    return value.heap, value.index.shape, value.index.tobytes(), base
 
 
 # Operations that are nothing but a call, and where they keep what they call.
@@ -151,19 +176,21 @@ _INLINED = dict.fromkeys(
 _NEVER_FOLDED = {"while", "scan", "cond", "platform_index"}
 
 
-def _folded(equation: Any, operands: list[Tensor]) -> list[Tensor]:
-    """Results of an operation on constants."""
-    results = equation.primitive.bind(*operands, **equation.params)
-    return [_array(result) for result in (results if equation.primitive.multiple_results else [results])]
-
-
-def _array(value: Any) -> np.ndarray:
+def as_array(value: Any) -> np.ndarray:
+    """A constant of a jaxpr; keys of random numbers become whole numbers."""
     if jax.dtypes.issubdtype(getattr(value, "dtype", None), jax.dtypes.prng_key):
         value = jax.random.key_data(value)
     array = np.asarray(value)
     if array.dtype == np.int64:
         return array.astype(np.int32)
     return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def stored(aval: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a jaxpr's value in memory; a key of random numbers is two whole numbers."""
+    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
+        return jax.ShapeDtypeStruct((*aval.shape, 2), np.dtype(np.uint32))
+    return jax.ShapeDtypeStruct(aval.shape, np.dtype(aval.dtype))
 
 
 def literal(number: Any) -> str:

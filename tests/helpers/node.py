@@ -1,8 +1,9 @@
 """Runs emitted programs in node, a JavaScript engine outside of a browser."""
 
+import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,24 @@ import pytest
 
 from crlviz.browser.emitter import Program
 
-# Runs a program on each row of inputs; an output file for all rows.
+# Runs each program on its rows of inputs; all outputs go to one file. The first ``fed`` inputs of a row are the first
+# outputs of the row before.
 _RUNNER = """
-const fs=require('fs'),folder=process.argv[2],rows=+process.argv[3];
+const fs=require('fs'),folder=process.argv[2];
 const bytes=name=>{const b=fs.readFileSync(folder+'/'+name);return b.buffer.slice(b.byteOffset,b.byteOffset+b.length)};
-const program=eval('('+fs.readFileSync(folder+'/program.js','utf8')+')')(bytes('constants'));
 const given=bytes('inputs'),results=[];
 let at=0;
-for(let row=0;row<rows;row++){
-  const inputs=program.inputs.map(v=>{const a=new v.constructor(given,at,v.length);at+=4*v.length;return a});
-  for(const v of program.run(inputs))results.push(Buffer.from(v.buffer,v.byteOffset,4*v.length).subarray(0));
-  for(let i=results.length-program.outputs.length;i<results.length;i++)results[i]=Buffer.from(results[i]);
+for(const [number,{rows,fed}] of JSON.parse(fs.readFileSync(folder+'/rows.json','utf8')).entries()){
+  const program=eval('('+fs.readFileSync(`${folder}/program${number}.js`,'utf8')+')')(bytes('constants'+number));
+  for(let row=0;row<rows;row++){
+    const inputs=program.inputs.map((v,i)=>{
+      if(row>0&&i<fed)return program.outputs[i];
+      const a=new v.constructor(given,at,v.length);
+      at+=4*v.length;
+      return a;
+    });
+    for(const v of program.run(inputs))results.push(Buffer.from(v.slice().buffer));
+  }
 }
 fs.writeFileSync(folder+'/outputs',Buffer.concat(results));
 """
@@ -36,20 +44,43 @@ def needs_node() -> None:
 
 def run(program: Program, rows: Sequence[Any], folder: Path) -> list[list[np.ndarray]]:
     """Outputs of a program for each row, a tree of inputs; the program lives on from row to row."""
+    return _run([program], [rows], folder)[0]
+
+
+def walk(program: Program, leaves: Sequence[Any], actions: Sequence[Any], folder: Path) -> list[list[np.ndarray]]:
+    """Outputs of a program after each action, which begins with these leaves and goes on with those that it returns."""
+    return _run([program], [[(leaves, actions[0]), *actions[1:]]], folder, fed=len(leaves))[0]
+
+
+def run_all(programs: Mapping[str, Program], inputs: Mapping[str, Any], folder: Path) -> dict[str, list[np.ndarray]]:
+    """Outputs of each program on its tree of inputs, by name."""
+    results = _run(list(programs.values()), [[inputs[name]] for name in programs], folder)
+    return {name: rows[0] for name, rows in zip(programs, results, strict=True)}
+
+
+def _run(
+    programs: Sequence[Program], given: Sequence[Sequence[Any]], folder: Path, fed: int = 0
+) -> list[list[list[np.ndarray]]]:
     needs_node()
     (folder / "runner.js").write_text(_RUNNER)
-    (folder / "program.js").write_text(program.source)
-    (folder / "constants").write_bytes(program.constants)
-    (folder / "inputs").write_bytes(b"".join(_bytes(leaf) for row in rows for leaf in jax.tree.leaves(row)))
-    subprocess.run(["node", folder / "runner.js", folder, str(len(rows))], check=True)
-    raw, at, results = (folder / "outputs").read_bytes(), 0, []
-    for _ in rows:
+    (folder / "rows.json").write_text(json.dumps([{"rows": len(rows), "fed": fed} for rows in given]))
+    for number, program in enumerate(programs):
+        (folder / f"program{number}.js").write_text(program.source)
+        (folder / f"constants{number}").write_bytes(program.constants)
+    leaves = [leaf for rows in given for row in rows for leaf in jax.tree.leaves(row)]
+    (folder / "inputs").write_bytes(b"".join(map(_bytes, leaves)))
+    subprocess.run(["node", folder / "runner.js", folder], check=True)
+    raw, at = (folder / "outputs").read_bytes(), 0
+    results: list[list[list[np.ndarray]]] = []
+    for program, rows in zip(programs, given, strict=True):
         results.append([])
-        for _, shape, dtype in program.outputs:
-            count = int(np.prod(shape))
-            stored = np.frombuffer(raw, "<f4" if dtype == "float32" else "<i4", count, at).reshape(shape)
-            results[-1].append(stored)
-            at += 4 * count
+        for _ in rows:
+            results[-1].append([])
+            for _, shape, dtype in program.outputs:
+                count = int(np.prod(shape))
+                stored = np.frombuffer(raw, {"float32": "<f4", "uint32": "<u4"}.get(dtype, "<i4"), count, at)
+                results[-1][-1].append(stored.reshape(shape))
+                at += 4 * count
     return results
 
 
