@@ -149,12 +149,14 @@ function startWorker() {
   const code = `"use strict"; const SOURCES = {${[...used].map(k => `${k}: ${SOURCES[k]}`).join(",\n")}};\n(${work})();`;
   worker = new Worker(URL.createObjectURL(new Blob([code], {type: "text/javascript"})));
   worker.onmessage = ({data}) => {
-    const {lane, key, critic, grid: at} = asked;
+    const {lane, key, critic, goal, grid: at} = asked;
     asked = null;
     if (at === grid && critic === lane.critic) {
       lane.map = {q: data.q, key};
-      const order = ranks(data.q).map(rank => -rank);
-      lane.sees = [correlation(order, wayOfPoint), correlation(order, straightOfPoint)];
+      if (goal === ways) {  // not asked for a goal that has moved since
+        const order = ranks(data.q).map(rank => -rank);
+        lane.sees = [correlation(order, wayOfPoint), correlation(order, straightOfPoint)];
+      }
       colorMap(lane);
       slow = data.took > SLOW ? slow + 1 : 0;
       if (slow > 2 && detail > 1) { detail--; slow = 0; grid = gridOf(detail); measureGrid(); }
@@ -162,7 +164,7 @@ function startWorker() {
     changed();
   };
 }
-const keyOf = lane => `${checkpointOf(lane.agent).q_map} ${Array.from(lane.obs, x => x.toFixed(3)).join()} ${detail}`;
+const keyOf = lane => `${checkpointOf(lane.agent).q_map} ${Array.from(lane.obs, x => x.toFixed(3)).join()} ${chosen.goal} ${detail}`;
 function askForMaps() {
   if (asked || !chosen.map || !hasMaps || !placeIndices) return;
   if (!worker) startWorker();
@@ -170,7 +172,7 @@ function askForMaps() {
   if (!stale.length) return;
   const lane = stale[0], id = checkpointOf(lane.agent).q_map, obs = lane.obs.slice();
   if (recorded) obs.set(chosen.goal, stateDim);
-  asked = {lane, key: keyOf(lane), critic: id, grid};
+  asked = {lane, key: keyOf(lane), critic: id, goal: ways, grid};
   lane.askedAt = performance.now();
   const constants = sent.has(id) ? null : bytesOf(blobs[DATA.programs[id].blob]);
   sent.add(id);

@@ -144,7 +144,10 @@ function told() {  // what the controls say follows the state
   find("slider").value = chosen.time;
   write(find("steps"), times[chosen.time].toLocaleString("en"));
   write(find("where"), `start ${chosen.start + 1} of ${starts.length}`);
-  document.querySelectorAll("#agents button").forEach((button, k) => button.setAttribute("aria-pressed", String(chosen.side || k === chosen.agent)));
+  document.querySelectorAll("#agents button").forEach((button, k) => {
+    button.setAttribute("aria-pressed", String(chosen.side || k === chosen.agent));
+    button.firstChild.style.background = agents[k][slots[k].dark ? "dark" : "color"];
+  });
   find("panels").classList.toggle("alone", lanes.length === 1);
   slots.forEach((lane, k) => {
     lane.figure.hidden = k >= lanes.length;
@@ -174,7 +177,6 @@ function listen() {
     const button = document.createElement("button");
     button.type = "button";
     button.append(document.createElement("i"), `${k + 1} ${agent.label}`);
-    button.firstChild.style.background = agent.color;
     button.addEventListener("click", () => useAgent(k));
     find("agents").append(button);
   });

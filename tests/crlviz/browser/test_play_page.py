@@ -36,6 +36,7 @@ def written(agents, tmp_path_factory):
 def page(open_page, written):
     """The page, standing still at its second start."""
     opened = open_page(written)
+    opened.set_viewport_size({"width": 600, "height": 500})  # the scene is drawn without a GPU
     opened.evaluate("crlviz.restore('#play=0&start=2')")
     return opened
 
@@ -111,7 +112,7 @@ def test_a_change_of_depth_keeps_pose_and_goal_and_takes_the_other_policy(page, 
 
 def test_the_map_is_q_and_its_numbers_are_rank_correlations(page, agents):
     env, lane = agents[0].eval_env, _lane(page)
-    page.wait_for_function("crlviz.lanes()[0].map")
+    page.wait_for_function("crlviz.lanes()[0].map?.key === keyOf(crlviz.lanes()[0])")
     points, q, sees = page.evaluate(
         "(lane => [[...lane.map.grid.points], [...lane.map.q], lane.sees])(crlviz.lanes()[0])"
     )
@@ -233,6 +234,6 @@ def test_a_body_that_cannot_be_translated_follows_recorded_episodes(toy_agent, t
         assert lane["distance"] == pytest.approx(float(episode.distance[shown]), abs=1e-6)
     # The critic is asked for any goal, though the body goes on to its own.
     page.evaluate("crlviz.setGoal([1, -1]); moved()")
-    page.wait_for_function("crlviz.lanes()[0].map && !asked")
+    page.wait_for_function("crlviz.lanes()[0].map?.key === keyOf(crlviz.lanes()[0])")
     assert _lane(page)["goal"] == [1, -1]
     assert page.locator("#push").is_hidden()
