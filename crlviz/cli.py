@@ -51,6 +51,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "analyses.behavior.behavior_command:command",
         "Name what agents do, and find the depth where it changes.",
     ),
+    "kept": ("analyses.distillation:command", "Show what students kept of their teachers."),
     "scaling": ("analyses.sweeps.scaling:command", "Draw learning curves and final scores over depth."),
     "efficiency": ("analyses.sweeps.efficiency:command", "Compare depth and width at equal cost."),
     "paper": ("analyses.pages.paper:command", "Draw every figure of the paper that runs support, on one page."),

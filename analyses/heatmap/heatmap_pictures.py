@@ -69,8 +69,13 @@ def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool
     Raises:
       UsageError: unknown scale.
     """
+    return charts.claimed(maps(dataset, scale, size, tips), claim(dataset), _note(dataset), HOW_TO_READ)
+
+
+def maps(dataset: xr.Dataset, scale: str, size: int, tips: bool) -> alt.TopLevelMixin:
+    """The maps of ``plot``, without a title, for a larger picture; arguments as there."""
     columns = [(label, mean(parts)) for label, _, parts in datasets.groups(dataset)]
-    return charts.claimed(_table(dataset, columns, scale, size, tips), claim(dataset), _note(dataset), HOW_TO_READ)
+    return _table(dataset, columns, scale, size, tips)
 
 
 def mean(parts: Sequence[xr.Dataset]) -> xr.Dataset:
