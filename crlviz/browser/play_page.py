@@ -131,7 +131,7 @@ def page_data(
       emitted: the programs of all their agents, in order.
     """
     each = iter(emitted)
-    agents = [
+    agents: list[dict[str, Any]] = [
         {
             "label": label,
             **_colors(run[-1]),
