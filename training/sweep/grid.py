@@ -16,6 +16,7 @@ from crlviz.errors import UsageError
 from crlviz.options import read_values
 from training import config as configs
 from training.config import TrainConfig, from_options
+from training.dataset_config import DatasetConfig
 
 # For each value of --ablate, its name in a run's name, and the fields of the actor and critic configs that it sets
 # (paper figures 5 and 16, table 2).
@@ -58,7 +59,7 @@ class Cell:
     @property
     def total(self) -> int:
         """Environment steps of the complete run."""
-        return self.config.schedule.total_env_steps
+        return self.config.schedule.total
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -173,6 +174,7 @@ def name(
     options: Mapping[str, Any],
     settings: Sequence[str] = (),
     layout: Path | None = None,
+    dataset: DatasetConfig | None = None,
 ) -> str:
     """Default run name of ``crlviz train`` without ``--out``: as a sweep over every given option would name it.
 
@@ -183,18 +185,19 @@ def name(
       options: the options that were given, by name.
       settings: values of ``--set``.
       layout: from the command line.
+      dataset: the data set.
 
     Returns:
       The name, without the seed.
     """
-    default = from_options(config.env, preset, layout=layout)
+    default = from_options(config.env, preset, {"algorithm": config.algorithm}, layout=layout, dataset=dataset)
     varied = {"env": env} | {name: str(value) for name, value in options.items() if name not in KEEPING}
     for setting in settings:
         key, _, value = setting.partition("=")
         varied[f"{key}="] = value
     if layout:
         varied["layout"] = layout.stem
-    kind = _kind(config, default, varied, env, str(options.get(_PAIRS, "none")))
+    kind = _kind(config, default, varied, env or config.dataset.name, str(options.get(_PAIRS, "none")))
     return re.sub(r"[^\w.=,+-]+", "_", kind)
 
 
@@ -219,7 +222,7 @@ def _kind(config: TrainConfig, default: TrainConfig, varied: Mapping[str, str], 
     """Name a cell by its depth and by what differs from the preset, so a run keeps its name when the sweep grows."""
     actor, critic = config.actor, config.critic
     parts = [env] if "env" in varied else []
-    parts += [config.algorithm] if config.algorithm != default.algorithm else []
+    parts += [config.algorithm] if config.algorithm != "crl" else []
     parts += [f"depth{critic.depth}"] if actor.depth == critic.depth else [f"actor{actor.depth}-critic{critic.depth}"]
     if (actor.width, critic.width) != (default.actor.width, default.critic.width):
         parts += [f"width{critic.width}"] if actor.width == critic.width else []
