@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("analyses.evaluation:command", "Score agents: success, time at goal and steps to goal."),
     "heatmap": ("analyses.heatmap.heatmap_command:command", "Draw Q over the positions of a maze."),
     "rollout": ("crlviz.rendering.rollout_command:command", "Film what agents do."),
+    "record": ("crlviz.trajectories.record_command:command", "Record trajectories for offline learning."),
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
     "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),

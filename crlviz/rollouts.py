@@ -128,8 +128,8 @@ def rollout(
         raise UsageError(f"{episodes!r} episodes of {length!r} steps: give whole numbers")
     check_count(episodes, "episodes")
     check_count(length, "steps")
-    goals = _positions(env, "goals", goals, (episodes, env.goal_dim))
-    starts = _positions(env, "starts", starts, (episodes, 2))
+    goals = checked_positions(env, "goals", goals, (episodes, env.goal_dim))
+    starts = checked_positions(env, "starts", starts, (episodes, 2))
     key = jax.random.key(seed)
     choice = action_choice.for_agents(policy, [agent])
     resets, chosen = episodes, np.arange(episodes)
@@ -228,7 +228,7 @@ def _distinct(goals: np.ndarray, count: int, separation: float) -> np.ndarray:
     return np.array(chosen[:count])
 
 
-def _positions(env: GoalEnv, name: str, positions: Any, shape: tuple[int, int]) -> Any:
+def checked_positions(env: GoalEnv, name: str, positions: Any, shape: tuple[int, int]) -> Any:
     """Check starts or goals in meters; returns them as an array of this shape, or None.
 
     Raises:

@@ -13,6 +13,7 @@ import pytest
         ("damage", 27),
         ("states", 16),
         ("pickles", 70),
+        ("trajectories", 60),
         pytest.param("interrupts", 4, marks=pytest.mark.slow),  # twelve processes that start jax
     ],
 )

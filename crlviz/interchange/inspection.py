@@ -1,4 +1,4 @@
-"""``crlviz inspect``: describe a checkpoint and verify its files."""
+"""``crlviz inspect``: describe a checkpoint or a file of trajectories, and verify files."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,17 +12,25 @@ from crlviz.checkpoints.checkpoint import Checkpoint, checkpoints_at, open_check
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
+from crlviz.trajectories import files
 
 
 @click.command()
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="CKPT|FILE", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Read and check every file instead; for a run, those of all checkpoints.")
 def command(checkpoint: Path, verify: bool) -> None:
-    """Print what is in a checkpoint: environment, networks, parameters, training so far, versions.
+    """Print what is in a checkpoint: environment, networks, parameters, training so far, versions. Or in a file of
+    trajectories: size, lengths, coverage, who acted.
 
     \b
     Example: crlviz inspect runs/d16
+    Example: crlviz inspect walk.nc
     """
+    if files.are(checkpoint):
+        from crlviz.trajectories import description
+
+        click.echo(f"ok   {printable(files.checked(checkpoint))}" if verify else description.describe(checkpoint))
+        return
     if not verify:
         click.echo(describe(checkpoint))
         return

@@ -1,4 +1,4 @@
-"""Reading and writing of trajectories, by the ending of the file's name."""
+"""Reading and writing of trajectories, by the ending of the file's name; and Minari's data sets, by theirs."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,16 +10,19 @@ import numpy as np
 from crlviz.checkpoints import atomic_files
 from crlviz.checkpoints.checked_json import errors_reading
 from crlviz.errors import CrlvizError, UsageError
-from crlviz.trajectories import netcdf, npz, seal
+from crlviz.trajectories import minari_files, netcdf, npz, seal
 from crlviz.trajectories.data import Trajectories
 
 _FORMATS: dict[str, ModuleType] = {".nc": netcdf, ".npz": npz}
 ENDINGS = tuple(_FORMATS)
+_MINARI = f"{minari_files.PREFIX}NAME-v0"
 _ROWS = 1 << 16  # of a block
 
 
 def read(path: str | Path) -> Trajectories:
-    """Read trajectories: ``.npz`` of OGBench or ``.nc`` of ours. Nothing that the file holds is run.
+    """Read trajectories: ``.npz`` of OGBench, ``.nc`` of ours, ``minari:NAME-v0`` or a directory of Minari.
+
+    Nothing that the file holds is run.
 
     The rows are in memory if they take at most half of what is free. Otherwise they are mapped from an ``.npz`` that is
     not compressed, or are netCDF variables. Every number is checked, so a file is read through once.
@@ -41,11 +44,11 @@ def blocks(path: str | Path, rows: int = _ROWS) -> Iterator[Trajectories]:
       UsageError, CrlvizError: as ``read``; also later than at the first block.
     """
     path, kind = _known(path)
-    yield from npz.blocks(path, rows) if kind is npz else kind.read(path).blocks(rows)
+    yield from kind.blocks(path, rows)
 
 
 def write(path: str | Path, trajectories: Trajectories | Iterable[Trajectories]) -> None:
-    """Write a file atomically: ``.npz``, which OGBench reads too, or ``.nc``.
+    """Write a file atomically: ``.npz``, which OGBench reads too, ``.nc``, or ``minari:NAME-v0``.
 
     Args:
       path: of the file.
@@ -57,18 +60,72 @@ def write(path: str | Path, trajectories: Trajectories | Iterable[Trajectories])
       CrlvizError: it cannot be written.
     """
     path = Path(path)
+    check_writable(path)
     kind = _format(path)
-    atomic_files.check_writable(path)
     parts = trajectories.blocks(_ROWS) if isinstance(trajectories, Trajectories) else trajectories
+    if kind is minari_files:
+        kind.write(path, parts)
+        return
     with atomic_files.temporary_file(path) as temporary:
         kind.write(temporary, parts)
         seal.append(temporary)
 
 
+def are(path: str | Path) -> bool:
+    """Whether a name is that of a file of trajectories, or of a data set of Minari."""
+    path = Path(path)
+    return path.suffix in _FORMATS or minari_files.is_name(path) or (path / "data" / "metadata.json").is_file()
+
+
+def checked(path: str | Path) -> Path:
+    """Read a whole file, block by block, for its faults; returns its path. Raises as ``read``."""
+    for _ in blocks(path):
+        pass
+    return Path(path)
+
+
+def size(path: str | Path) -> int:
+    """Bytes of a file, or of the files in a data set's directory."""
+    path = Path(path)
+    if path.suffix in _FORMATS:
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in minari_files.folder(path).rglob("*"))
+
+
+def check_writable(path: str | Path) -> None:
+    """Check that ``write`` can write there, before anything is computed.
+
+    Raises:
+      UsageError, CrlvizError: as ``write``.
+    """
+    path = Path(path)
+    if minari_files.is_name(path):
+        minari_files.check_writable(path)
+    elif path.suffix in _FORMATS:
+        atomic_files.check_writable(path)
+    else:
+        raise UsageError(
+            f"{path}: trajectories are written to a name that ends in {' or '.join(ENDINGS)}, or to {_MINARI}"
+        )
+
+
 def validation(path: str | Path) -> Path | None:
     """The file of held-out trajectories beside a file, as OGBench names it: ``NAME-val.npz``; None: there is none."""
+    path = Path(path)
+    return twin if path.suffix in _FORMATS and (twin := _twin(path)).is_file() else None
+
+
+def check_split(path: str | Path, share: float, count: int | None) -> None:
+    """Check that ``split`` can be done, before the file is made. ``count`` trajectories; None: not known yet.
+
+    Raises:
+      UsageError: the file has a twin already; or the share leaves either file without a trajectory.
+    """
     twin = _twin(Path(path))
-    return twin if twin.is_file() else None
+    if twin.exists():
+        raise UsageError(f"{twin} exists already")
+    if count is not None and not 0 < round(share * count) < count:
+        raise UsageError(f"a share of {share:g} of {count:,} trajectories leaves one of the two files without any")
 
 
 def split(path: str | Path, share: float, seed: int = 0) -> Path:
@@ -78,19 +135,15 @@ def split(path: str | Path, share: float, seed: int = 0) -> Path:
       The path of the twin.
 
     Raises:
-      UsageError: the file has a twin already; or the share leaves either file without a trajectory.
+      UsageError: as ``check_split``.
       CrlvizError: a file cannot be read or written.
     """
     path = Path(path)
-    twin = _twin(path)
-    if twin.exists():
-        raise UsageError(f"{twin} exists already")
-    count = len(read(path).ends)
-    held = round(share * count)
-    if not 0 < held < count:
-        raise UsageError(f"a share of {share:g} of {count} trajectories leaves one of the two files without any")
+    count = sum(len(block.ends) for block in blocks(path))
+    check_split(path, share, count)
     chosen = np.zeros(count, bool)
-    chosen[np.random.default_rng(seed).permutation(count)[:held]] = True
+    chosen[np.random.default_rng(seed).permutation(count)[: round(share * count)]] = True
+    twin = _twin(path)
     write(twin, _those(path, chosen))
     write(path, _those(path, ~chosen))
     return twin
@@ -107,21 +160,27 @@ def _those(path: Path, chosen: np.ndarray) -> Iterator[Trajectories]:
 
 
 def _twin(path: Path) -> Path:
+    if path.suffix not in _FORMATS:
+        raise UsageError(f"{path}: only files that end in {' or '.join(ENDINGS)} have a twin")
     return path.with_name(f"{path.stem}-val{path.suffix}")
 
 
 def _format(path: Path) -> ModuleType:
-    if path.suffix not in _FORMATS:
-        raise UsageError(f"{path}: a file of trajectories ends in {' or '.join(ENDINGS)}")
-    return _FORMATS[path.suffix]
+    """The module of a format, by the name."""
+    if path.suffix in _FORMATS:
+        return _FORMATS[path.suffix]
+    if minari_files.is_name(path) or path.is_dir():
+        return minari_files
+    raise UsageError(f"{path}: a file of trajectories ends in {' or '.join(ENDINGS)}, or it is {_MINARI}")
 
 
 def _known(path: str | Path) -> tuple[Path, Any]:
-    """A path of a regular file, and the module of its format."""
+    """A path of what is there, and the module of its format."""
     path = Path(path)
     kind = _format(path)
-    with errors_reading(path):
-        path.stat()
-    if not path.is_file():
-        raise CrlvizError(f"{path} is not a file")
+    if kind is not minari_files:
+        with errors_reading(path):
+            path.stat()
+        if not path.is_file():
+            raise CrlvizError(f"{path} is not a file")
     return path, kind

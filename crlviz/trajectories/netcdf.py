@@ -5,7 +5,7 @@ crash on one.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,20 +44,36 @@ def read(path: Path) -> Trajectories:
                 "checksum"
             )
         file = netCDF4.Dataset(path, "r")
-        file.set_auto_maskandscale(False)
-        missing = {"state", "action", "ends"} - set(file.variables)
-        if missing or "trajectories" not in file.ncattrs():
-            raise CrlvizError(f"{path} is no file of trajectories: it has no {min(missing, default='header')}")
-        arrays: dict[str, Any] = {name: file.variables[name] for name in PER_ROW if name in file.variables}
-        checks.check_shapes(path, arrays, _NAMES)
-        ends = np.asarray(file.variables["ends"][:], np.int64)
-        checks.check_ends(path, ends, arrays["state"].shape[0])
-        facts = read_header(file.getncattr("trajectories"))
-        if checks.fits(4 * sum(math.prod(array.shape) for array in arrays.values())):
-            arrays = {name: np.asarray(array[:], np.float32) for name, array in arrays.items()}
+        try:
+            trajectories = _read(path, file)
+        except BaseException:
+            file.close()  # the library crashes if a file left open is replaced by another and opened again
+            raise
+        if isinstance(trajectories.state, np.ndarray):
             file.close()
-        checks.check_values(path, arrays, _NAMES)
-        return Trajectories(ends=ends, source=path, **arrays, **facts)
+        return trajectories
+
+
+def _read(path: Path, file: "netCDF4.Dataset") -> Trajectories:
+    """The contents of an open file, checked."""
+    file.set_auto_maskandscale(False)
+    missing = {"state", "action", "ends"} - set(file.variables)
+    if missing or "trajectories" not in file.ncattrs():
+        raise CrlvizError(f"{path} is no file of trajectories: it has no {min(missing, default='header')}")
+    arrays: dict[str, Any] = {name: file.variables[name] for name in PER_ROW if name in file.variables}
+    checks.check_shapes(path, arrays, _NAMES)
+    ends = np.asarray(file.variables["ends"][:], np.int64)
+    checks.check_ends(path, ends, arrays["state"].shape[0])
+    facts = read_header(file.getncattr("trajectories"))
+    if checks.fits(4 * sum(math.prod(array.shape) for array in arrays.values())):
+        arrays = {name: np.asarray(array[:], np.float32) for name, array in arrays.items()}
+    checks.check_values(path, arrays, _NAMES)
+    return Trajectories(ends=ends, source=path, **arrays, **facts)
+
+
+def blocks(path: Path, rows: int) -> Iterator[Trajectories]:
+    """Read whole trajectories in order, about ``rows`` rows at a time. Raises as ``read``."""
+    yield from read(path).blocks(rows)
 
 
 def write(path: Path, blocks: Iterable[Trajectories]) -> None:

@@ -148,6 +148,8 @@ def _opened(path: Path) -> Iterator[tuple[dict[str, _Member], np.ndarray, dict[s
         sealed = seal.check(path)
         with zipfile.ZipFile(path) as file, contextlib.ExitStack() as stack:
             found = [info.filename for info in file.infolist()]
+            for info in file.infolist():
+                file.open(info).close()  # compares the name in the archive's directory with that of the member
             if len(set(found)) < len(found):
                 raise CrlvizError(f"{path} is damaged: it holds two arrays of one name")
             for name in (NAMES["state"], NAMES["action"], _TERMINALS):
