@@ -193,7 +193,7 @@ def from_options(
     if dataset:
         algorithm = str((options or {}).get("algorithm") or "crl")
         registry.check(algorithm)
-        changes |= dataset_presets.settings(dataset.name, algorithm, preset_name)
+        changes |= dataset_presets.settings(dataset, algorithm, preset_name)
     if env and preset_name == "paper":
         changes["env_options"] = envs.paper_options(env)
     if layout:

@@ -15,6 +15,7 @@ class DatasetConfig:
       sha256: digest of the file; a resumed run refuses another one.
       rows, trajectories: their numbers, without those of a ``-val`` file beside it.
       name: of the environment that made it, such as ``antmaze-medium-stitch-v0`` or ``point_u_maze``.
+      random: whether all its actions are random.
       state, action: lengths of a state and of an action.
       goal_indices: numbers of a state that are its goal; as many as the state has: the whole state, as in OGBench.
       value_goals: shares of current/trajectory/random goals for the critic's loss, such as ``0.2/0.5/0.3``; empty:
@@ -32,6 +33,7 @@ class DatasetConfig:
     rows: int = 0
     trajectories: int = 0
     name: str = ""
+    random: bool = False
     state: int = 0
     action: int = 0
     goal_indices: tuple[int, ...] = ()

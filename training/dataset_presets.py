@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from crlviz.algorithms import registry
+from training.dataset_config import DatasetConfig
 from training.presets import preset_of
 
 if TYPE_CHECKING:
@@ -55,29 +56,30 @@ _LARGE = {
 _SMALL = {"batch_size": 256, "updates": 250, "gradient_steps": 20_000, "evaluations": 10}
 
 
-def kind_of(name: str) -> tuple[str, str]:
-    """The kinds of the environment and of the data set that a name tells, such as antmaze and explore."""
+def kind_of(data: DatasetConfig) -> tuple[str, str]:
+    """The kinds of the environment and of the data set, such as antmaze and explore; random actions explore."""
+    name = data.name
     if found := _OGBENCH.fullmatch(name):
         words = name.split("-")
         other = next((word for word in ("stitch", "explore", "noisy") if word in words), "")
         return _KINDS.get(found[1], found[1]), other
-    return next((kind for body, kind in _BODIES.items() if name.startswith(body)), "antmaze"), ""
+    return next((kind for body, kind in _BODIES.items() if name.startswith(body)), "antmaze"), "explore" * data.random
 
 
-def settings(name: str, algorithm: str, preset: str) -> dict[str, Any]:
+def settings(data: DatasetConfig, algorithm: str, preset: str) -> dict[str, Any]:
     """What a data set changes of a preset, by dotted name.
 
     Args:
-      name: the data set's: of OGBench, or an environment's id.
+      data: the data set.
       algorithm: the learner.
       preset: the preset that the run starts from.
     """
-    section, (environment, kind) = registry.section(algorithm), kind_of(name)
-    published, config = bool(_OGBENCH.fullmatch(name)), registry.of(algorithm).Config
+    section, (environment, kind) = registry.section(algorithm), kind_of(data)
+    published, config = bool(_OGBENCH.fullmatch(data.name)), registry.of(algorithm).Config
     changes: dict[str, Any] = {} if preset == "smoke" else dict(_LARGE if preset == "paper" else _SMALL)
     if preset == "smoke":
         changes = {"gradient_steps": 200, "evaluations": 2}
-    if environment == "humanoidmaze" or "-giant-" in name:
+    if environment == "humanoidmaze" or "-giant-" in data.name:
         changes["gamma"] = 0.995
     if section in _WEIGHTS:
         changes[f"{section}.bc_weight"] = _WEIGHTS[section][environment].get(kind, _WEIGHTS[section][environment][""])
@@ -86,8 +88,8 @@ def settings(name: str, algorithm: str, preset: str) -> dict[str, Any]:
         # With one energy for all, OGBench's critic is a setting like others; published weights belong to it.
         ogbench = {"crl.critics": 2, "crl.loss": "binary", "crl.energy": "dot", "crl.softmax_temperature": 8.0}
         changes |= ogbench | {"crl.logsumexp_penalty": 0.0} if published else {}
-    if section == "qrl" and preset != "paper":
-        changes["qrl.latent"] = 64
+    if section == "qrl" and preset == "paper":
+        changes["qrl.latent"] = 512
     if hasattr(config, "policy"):
         changes[f"{section}.policy"] = "gaussian"
     shares = {"stitch": "0/0.5/0.5", "explore": "0/0/1"}
@@ -99,7 +101,7 @@ def settings(name: str, algorithm: str, preset: str) -> dict[str, Any]:
 def told(config: "TrainConfig", preset: str | None) -> str:
     """What a run takes of these settings, in a sentence for the user."""
     data = config.dataset
-    names = settings(data.name, config.algorithm, preset_of(preset, config.env))
+    names = settings(data, config.algorithm, preset_of(preset, config.env))
     listed = ", ".join(f"{name}={functools.reduce(getattr, name.split('.'), config)}" for name in names)
-    kind = " ".join(filter(None, kind_of(data.name)))
+    kind = " ".join(filter(None, kind_of(data)))
     return f"{data.path}: {data.rows:,} rows, {data.trajectories:,} trajectories of {data.name}; {kind}: {listed}"

@@ -178,7 +178,7 @@ class Contrastive(Algorithm):
         return self.critic.trunk
 
     @property
-    def value(self) -> Critic:
+    def value_critic(self) -> Critic:
         """The encoders of AWR's value: those of the critic, without the action."""
         return replace(self.critic, action_size=0)
 
@@ -199,7 +199,7 @@ class Contrastive(Algorithm):
         log_alpha = jnp.log(jnp.asarray(self.config.initial_temperature, jnp.float32))
         value = None
         if self.config.actor_loss == "awr":
-            value = self.value.init(jax.random.fold_in(critic_key, 1))
+            value = self.value_critic.init(jax.random.fold_in(critic_key, 1))
         return Learner(
             actor=actor,
             critic=critic,

@@ -27,7 +27,7 @@ def gradients(algorithm: Any, learner: Any, batch: Batch) -> tuple[Any, dict[str
     if learner.value is not None:
         value_loss, value_grad = jax.value_and_grad(_value_loss)(learner.value, algorithm, batch)
         q = algorithm.score(algorithm.critic.phi(learner.critic, batch.state, batch.action), psi)
-        of_value = algorithm.value
+        of_value = algorithm.value_critic
         phi, of_goal = of_value.phi(learner.value, batch.state, _none(batch)), of_value.psi(learner.value, goal)
         advantage = q - algorithm.score(phi, of_goal)
     observation, weight = jnp.concatenate([batch.state, goal], axis=-1), algorithm.config.bc_weight
@@ -52,8 +52,8 @@ def gradients(algorithm: Any, learner: Any, batch: Batch) -> tuple[Any, dict[str
 
 
 def _value_loss(value: Params, algorithm: Any, batch: Batch) -> jax.Array:
-    phi = algorithm.value.phi(value, batch.state, _none(batch))
-    return algorithm.contrast(value, phi, algorithm.value.psi(value, algorithm.contrasted(batch)))[0]
+    phi = algorithm.value_critic.phi(value, batch.state, _none(batch))
+    return algorithm.contrast(value, phi, algorithm.value_critic.psi(value, algorithm.contrasted(batch)))[0]
 
 
 def _none(batch: Batch) -> jax.Array:

@@ -52,7 +52,7 @@ class QRLConfig:
       learning_rate: Adam's learning rate for all networks and lambda.
       bc_weight: as in ``crl.CRLConfig``.
       initial_lambda: lambda before the first update.
-      latent: numbers of a state's embedding, in groups of 8. A CPU takes long for OGBench's 512.
+      latent: numbers of a state's embedding, in groups of 8; OGBench's are 512, for which a CPU takes long.
 
     Raises:
       UsageError: a value is out of range.
@@ -61,7 +61,7 @@ class QRLConfig:
     learning_rate: float = 3e-4
     bc_weight: float = 0.003
     initial_lambda: float = 1.0
-    latent: int = 512
+    latent: int = 64
 
     def __post_init__(self):
         check_positive("qrl", self, "learning_rate", "bc_weight", "initial_lambda")

@@ -6,9 +6,10 @@ twentieth trajectory of the file itself.
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,18 +87,27 @@ def describe(path: str | Path) -> DatasetConfig:
       CrlvizError: it cannot be read.
     """
     path = Path(path)
-    found = files.read(path)
-    size = found.state.shape[1]
-    indices = found.goal_indices if found.goal_indices is not None else range(size)
+    of = files.read(path)
+    size = of.state.shape[1]
+    indices = of.goal_indices if of.goal_indices is not None else range(size)
     return DatasetConfig(
         path=str(path),
         sha256=_digest(path, _stamp(path)),
-        rows=found.rows,
-        trajectories=len(found.ends),
-        name=found.env or path.stem,
+        rows=of.rows,
+        trajectories=len(of.ends),
+        name=of.env or path.stem,
+        random=_random(of.made),
         state=size,
-        action=found.action.shape[1],
+        action=of.action.shape[1],
         goal_indices=tuple(map(int, indices)),
+    )
+
+
+def _random(made: Mapping[str, Any]) -> bool:
+    """Whether a file tells that all who acted did so at random."""
+    sources = made.get("sources")
+    return bool(isinstance(sources, list) and sources) and all(
+        isinstance(each, Mapping) and each.get("policy") == "random" for each in sources
     )
 
 
