@@ -35,7 +35,7 @@ class Agent:
     Attributes:
       config: settings of the run, as in config.json.
       params: by network, such as ``{"actor": ..., "critic": ...}``.
-      env_steps: environment steps of training.
+      env_steps: environment steps of training; on a data set, updates.
       gradient_steps: gradient updates of training; None if unknown.
       source: path of the checkpoint.
     """
@@ -48,7 +48,14 @@ class Agent:
 
     @cached_property
     def env(self) -> GoalEnv:
-        """The training environment."""
+        """The training environment; of a run on a data set, that of its evaluations.
+
+        Raises:
+          UsageError: it was trained on a data set without one.
+        """
+        if not self.config["env"]:
+            name = self._data["name"]
+            raise UsageError(f"{self.source} was trained on a data set of {name} without an environment of crlviz")
         return _environment(self.config["env"], tuple(self.config["layout"]), self._env_options)
 
     @cached_property
@@ -61,18 +68,30 @@ class Agent:
     def _env_options(self) -> tuple[tuple[str, Any], ...]:
         return tuple(self.config.get("env_options", {}).items())
 
+    @property
+    def _data(self) -> dict[str, Any]:
+        """What config.json tells of its data set; empty if it stepped environments."""
+        return self.config.get("dataset", {})
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Lengths of its states, actions and goals."""
+        if self.config["env"]:
+            return Sizes(self.env.state_dim, self.env.action_size, self.env.goal_dim)
+        data = self._data
+        return Sizes(data["state"], data["action"], len(data["goal_indices"]))
+
     @cached_property
     def algorithm(self) -> Algorithm:
         """The algorithm that trained it, which knows how its networks are used."""
-        config, env, name = self.config, self.env, self.config.get("algorithm", "crl")
+        config, name = self.config, self.config.get("algorithm", "crl")
         section = registry.section(name)
         settings: Any = _checked(registry.of(name).Config, config.get(section, {}), f"of {section}")
         actor, critic = (_checked(NetworkConfig, config[network], "of a network") for network in ("actor", "critic"))
         gamma = config.get("gamma", 1.0)
         if type(gamma) not in (int, float):
             raise UsageError(f"gamma is {gamma!r}, not a number")
-        sizes = Sizes(env.state_dim, env.action_size, env.goal_dim)
-        return registry.build(name, settings, actor, critic, sizes, gamma=gamma)
+        return registry.build(name, settings, actor, critic, self.sizes, gamma=gamma)
 
     def having(self, ability: Any) -> Any:
         """The algorithm, for an analysis that needs an ability of it: ``HasQ`` or ``HasEmbeddings``.
@@ -124,7 +143,8 @@ class Agent:
 
     def __repr__(self) -> str:
         named = self.facts
-        trained = f"{self.env_steps:,} environment steps, seed {named['seed']}"
+        unit = "updates on a data set" if self._data else "environment steps"
+        trained = f"{self.env_steps:,} {unit}, seed {named['seed']}"
         return f"Agent({named['env']}, depth {named['depth']}, width {named['width']}, {trained}, from {self.source})"
 
     @jax_config.with_fixed_settings
@@ -183,17 +203,17 @@ class Agent:
 
     def _input(self, name: str, value: Any) -> Any:
         """An array [..., n] of finite numbers; n is the environment's size for the input of this name."""
-        env = self.env
+        own = self.sizes
         sizes = {
-            "observation": (env.observation_size, f": {env.state_dim} of the state and {env.goal_dim} of the goal"),
-            "state": (env.state_dim, ""),
-            "action": (env.action_size, ""),
-            "goal": (env.goal_dim, ""),
+            "observation": (own.state + own.goal, f": {own.state} of the state and {own.goal} of the goal"),
+            "state": (own.state, ""),
+            "action": (own.action, ""),
+            "goal": (own.goal, ""),
         }
         size, parts = sizes[name]
         array = as_numbers(name, value)
         if array.shape[-1:] != (size,):
-            raise UsageError(f"{name} has shape {array.shape}; {env.id} takes [..., {size}]{parts}")
+            raise UsageError(f"{name} has shape {array.shape}; {self.facts['env']} takes [..., {size}]{parts}")
         return array
 
 
@@ -313,7 +333,8 @@ def _agent_and_shapes(checkpoint: Checkpoint) -> tuple[Agent, dict[str, Any]]:
         named = agent.facts  # these appear in every table and chart
         if not named["algorithm"].isprintable() or not all(type(named[name]) is int for name in ("seed", "batch_size")):
             raise UsageError("its algorithm is not a printable name, or its seed or batch_size is not an integer")
-        _ = agent.eval_env
+        if agent.config["env"]:
+            _ = agent.eval_env
         return agent, shapes
     except (UsageError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0][:300]

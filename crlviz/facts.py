@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _DEFAULTS: dict[str, Any] = {"precision": "float32", "collector_depth": 0, "teacher": {"depth": 0}}
 # Settings that the named facts already cover.
 _COVERED = re.compile(
-    r"algorithm|env|seed|batch_size|env_steps|teacher\.path|(actor|critic)\.(depth|width|layer_norm|sphere|activation|residual|kind)"
+    r"algorithm|env|seed|batch_size|env_steps|gradient_steps|teacher\.path|"
+    r"(actor|critic)\.(depth|width|layer_norm|sphere|activation|residual|kind)"
 )
 
 
@@ -30,7 +31,7 @@ def of(agent: "Agent") -> dict[str, Any]:
     networks = critic.ablation, actor.ablation
     return {
         "algorithm": agent.algorithm.name,
-        "env": config["env"],
+        "env": config["env"] or config["dataset"]["name"],
         "depth": critic.depth,
         "width": critic.width,
         "actor_depth": actor.depth,
@@ -48,7 +49,12 @@ def _settings(agent: "Agent") -> dict[str, Any]:
     config |= {name: asdict(shape) for name, shape in agent.shapes.items()}
     section = registry.section(agent.algorithm.name)
     config[section] = asdict(agent.algorithm.config) | dict(config.get(section, {}))
-    config["env_options"] = envs.options(config["env"]) | config.get("env_options", {})
+    config["env_options"] = (envs.options(config["env"]) if config["env"] else {}) | config.get("env_options", {})
+    if data := config.pop("dataset", None):
+        # Two files of one environment are two tasks; their paths are no settings.
+        told = {"dataset": f"{data['name']}-{data['sha256'][:6]}"}
+        told |= {f"dataset.{name}": data[name] for name in ("value_goals", "actor_goals", "block_rows")}
+        config |= told
     config["eval_env"] = "" if config["eval_env"] == config["env"] else config["eval_env"]
     config["layout"] = _layout_name(config["layout"])
     flat = {name: value for name, value in flatten_dict(config, sep=".").items() if not _COVERED.fullmatch(name)}

@@ -243,7 +243,7 @@ def _again(
     now = provenance.collect(devices.count) | {"command": list(command)}
     for seed_run, content, choice in zip(seed_runs, contents, choices, strict=True):
         trainer.warn_if_other_machine(seed_run.path, content, now)
-        note = {"env_steps": seed_run.env_steps, **now, "fused": choice.record}
+        note = {"env_steps": seed_run.number, **now, "fused": choice.record}
         trainer.note_resumed(seed_run, content, changes, note | {"together": [seed_run.config.seed]})
     return programs
 
@@ -267,7 +267,7 @@ def _align(learners: Sequence[Path], collector: SeedRun | None) -> dict[Path, Cr
             if not behind and not config.keep_state:
                 directory.remove_states()
         else:
-            step = collector.env_steps if collector.saved else -1
+            step = collector.number if collector.saved else -1
             for path in (*directory.checkpoints(), *directory.states()):
                 if int(path.name) > step:
                     atomic_files.remove_directory(path)

@@ -14,7 +14,9 @@ from crlviz.algorithms import registry
 from crlviz.algorithms.cmd import CMDConfig
 from crlviz.algorithms.crl import CRLConfig
 from crlviz.algorithms.gcbc import GCBCConfig
+from crlviz.algorithms.gciql import GCIQLConfig
 from crlviz.algorithms.gcsl import GCSLConfig
+from crlviz.algorithms.qrl import QRLConfig
 from crlviz.algorithms.sac import SACConfig
 from crlviz.algorithms.td3 import TD3Config
 from crlviz.checkpoints.run_directory import RunDirectory
@@ -22,7 +24,11 @@ from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.networks.residual import NetworkConfig
 from crlviz.options import nearest
+from training import dataset_presets
+from training.dataset_config import DatasetConfig
 from training.names_elsewhere import NAMES_ELSEWHERE
+from training.presets import PRESETS as PRESETS
+from training.presets import preset, preset_of
 from training.schedule import Schedule, schedule
 from training.teacher import Teacher
 
@@ -39,8 +45,8 @@ class TrainConfig:
       seed: seed of all random keys.
       algorithm: name of the learning algorithm.
       actor, critic: network shapes; phi and psi share the critic's.
-      crl, cmd, sac, td3, gcsl, gcbc: settings of the update. Each algorithm's file in ``crlviz/algorithms`` has such a
-        section; that of the run's algorithm applies, and config.json holds no other.
+      crl, cmd, sac, td3, gcsl, gcbc, qrl, gciql: settings of the update. Each algorithm's file in ``crlviz/algorithms``
+        has such a section; that of the run's algorithm applies, and config.json holds no other.
       explore: how actions are chosen that fill the buffer, as in ``action_choice.read``: sample, or by the critic
         best-of-K or softmax-K of K samples. Evaluations during training take the mean.
       num_envs: environments stepped in parallel.
@@ -48,6 +54,9 @@ class TrainConfig:
       updates: gradient updates in a training step.
       batch_size: rows in a batch.
       gamma: discount of the hindsight goals.
+      dataset: the data set to learn from instead of stepping environments; ``env`` is then that of the evaluations, and
+        empty without one.
+      gradient_steps: on a data set, updates in total; rounded up to whole epochs.
       replay_steps: steps of each environment that the buffer keeps, at least; rounded up to whole unrolls.
       window: steps of each environment that a training step samples from; this many are collected before the first
         update.
@@ -85,6 +94,8 @@ class TrainConfig:
     layout: tuple[str, ...] = ()
     env_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     eval_env: str = ""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    gradient_steps: int = 100_000
     seed: int = 0
     algorithm: str = "crl"
     actor: NetworkConfig = field(default_factory=NetworkConfig)
@@ -95,6 +106,8 @@ class TrainConfig:
     td3: TD3Config = field(default_factory=TD3Config)
     gcsl: GCSLConfig = field(default_factory=GCSLConfig)
     gcbc: GCBCConfig = field(default_factory=GCBCConfig)
+    qrl: QRLConfig = field(default_factory=QRLConfig)
+    gciql: GCIQLConfig = field(default_factory=GCIQLConfig)
     explore: str = "sample"
     num_envs: int = 512
     unroll: int = 62
@@ -142,66 +155,14 @@ class TrainConfig:
           UsageError: an unknown environment or algorithm, a setting out of range, or settings that contradict each
             other.
         """
-        envs.check(self.env, self.layout or None)
+        if self.env or not self.dataset.path:
+            envs.check(self.env, self.layout or None)
         if self.eval_env:
             envs.check(self.eval_env)
         schedule(self)
 
 
-# The settings that each preset changes, by dotted field name.
-PRESETS: dict[str, dict[str, Any]] = {
-    # The defaults are the paper's values; its code also keeps each environment's first start and goal.
-    "paper": {"redraw_goals": False},
-    # A complete run in a few thousand steps, to check that a body trains at all.
-    "smoke": {
-        "actor.width": 32,
-        "critic.width": 32,
-        "num_envs": 8,
-        "unroll": 25,
-        "updates": 4,
-        "batch_size": 32,
-        "replay_steps": 200,
-        "window": 100,
-        "env_steps": 2_000,
-        "evaluations": 2,
-        "eval_episodes": 4,
-        "episode_length": 50,
-    },
-    # A point mass in a maze learns with these in a minute on one core; ``envs.BODIES`` adapts them to other bodies.
-    "laptop": {
-        "actor.width": 64,
-        "critic.width": 64,
-        "actor.start": "quiet",
-        "critic.start": "quiet",
-        "crl.initial_temperature": 0.3,
-        "crl.temperature_learning_rate": 1e-3,
-        "sac.initial_temperature": 0.1,
-        "sac.temperature_learning_rate": 1e-3,
-        "td3.explore_noise": 0.8,
-        "td3.noise_bound": 1.0,
-        "num_envs": 64,
-        "unroll": 150,
-        "updates": 32,
-        "batch_size": 64,
-        "replay_steps": 1_500,
-        "window": 1_500,
-        "env_steps": 2_304_000,
-        "evaluations": 16,
-    },
-}
-
-
-def preset(name: str, env: str = "") -> dict[str, Any]:
-    """The settings that a preset changes, adapted to the body of ``env`` if that is given.
-
-    Raises:
-      UsageError: unknown preset or environment.
-    """
-    if name not in PRESETS:
-        raise UsageError(f"no preset is called {name!r}; take {' or '.join(PRESETS)}")
-    own = envs.laptop_settings(env) if name == "laptop" and env else None
-    return PRESETS[name] | (own or {})
-
+_OF_DATASETS = {"dataset", "gradient_steps"}
 
 # The settings that an option of ``crlviz train`` and ``crlviz sweep`` changes, if its name differs from theirs.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -212,26 +173,23 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def preset_of(name: str | None, env: str) -> str:
-    """The preset that a run starts from: ``name``, or the default of the environment if that is empty."""
-    return name or ("paper" if envs.laptop_settings(env) is None else "laptop")
-
-
 def from_options(
     env: str,
     preset_name: str | None = None,
     options: dict[str, Any] | None = None,
     settings: Sequence[str] = (),
     layout: Path | None = None,
+    dataset: DatasetConfig | None = None,
 ) -> TrainConfig:
     """The config for a command's options.
 
     Args:
-      env: environment id.
+      env: environment id; empty: without one, on a data set.
       preset_name: preset to start from. None: ``laptop`` for light bodies, ``paper`` for others.
       options: values by option name (``depth``, ``seed``, ...); later ones override earlier ones. None: not given.
       settings: any other field, as text ``NAME=VALUE``.
       layout: file of a custom maze.
+      dataset: the data set to learn from, whose settings follow the preset's.
 
     Raises:
       UsageError: unknown preset, environment, algorithm or field, a value of the wrong type, or a setting of another
@@ -239,7 +197,11 @@ def from_options(
     """
     preset_name = preset_of(preset_name, env)
     changes = preset(preset_name, env) | {"env": env}
-    if preset_name == "paper":
+    if dataset:
+        algorithm = str((options or {}).get("algorithm") or "crl")
+        registry.check(algorithm)
+        changes |= dataset_presets.settings(dataset, algorithm, preset_name)
+    if env and preset_name == "paper":
         changes["env_options"] = envs.paper_options(env)
     if layout:
         changes["layout"] = mazes.parse(layout)
@@ -248,7 +210,7 @@ def from_options(
     for option, value in (options or {}).items():
         if value is not None:
             changes |= dict.fromkeys(OPTIONS.get(option, (option,)), value)
-    config = replace(TrainConfig(env=env), changes)
+    config = replace(TrainConfig(env=env, dataset=dataset or DatasetConfig()), changes)
     for name in given:
         if name.partition(".")[0] in _foreign(config):
             raise UsageError(f"{name} is no setting of {config.algorithm}; known are {', '.join(names(config))}")
@@ -256,8 +218,9 @@ def from_options(
 
 
 def _foreign(config: TrainConfig) -> set[str]:
-    """The sections of other algorithms than the config's."""
-    return set(map(registry.section, registry.NAMES)) - {registry.section(config.algorithm)}
+    """The sections of other algorithms than the config's, and what only a run on a data set has."""
+    others = set(map(registry.section, registry.NAMES)) - {registry.section(config.algorithm)}
+    return others if config.dataset.path else others | _OF_DATASETS
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, str]:

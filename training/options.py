@@ -28,6 +28,7 @@ _OPTIONS = (
         help="Precision of matrix products; lower is faster on a GPU, no different on a CPU.  [default: float32]",
     ),
     click.option("--env-steps", type=int, help="Environment steps in total, over all environments."),
+    click.option("--gradient-steps", type=int, help="Updates in total, on a data set."),
     click.option("--layout", type=click.Path(path_type=Path), help="A maze of your own, for ENV point_maze."),
     click.option(
         "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting, as in config.json."

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from training.config import TrainConfig
 
 
+LENGTHS = "env_steps", "gradient_steps"  # the settings of a run's length
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The counts of a run.
@@ -23,7 +26,7 @@ class Schedule:
       epochs: number of evaluations after the start.
       steps_per_epoch: training steps in an epoch.
       replay_capacity: steps of each environment that the buffer holds.
-      env_steps_per_step: environment steps of an unroll, over all environments.
+      env_steps_per_step: environment steps of an unroll, over all environments; 0 on a data set.
       updates_per_step: updates in a training step.
     """
 
@@ -39,6 +42,23 @@ class Schedule:
         """Training steps in the whole run."""
         return self.epochs * self.steps_per_epoch
 
+    def number(self, step: int) -> int:
+        """What names an evaluation, checkpoint or state after ``step`` training steps.
+
+        That is its environment steps, or on a data set its updates.
+        """
+        return self.env_steps(step) if self.env_steps_per_step else self.gradient_steps(step)
+
+    @property
+    def total(self) -> int:
+        """The ``number`` of the last evaluation."""
+        return self.number(self.steps)
+
+    @property
+    def unit(self) -> str:
+        """What ``number`` counts, in words."""
+        return "environment step" if self.env_steps_per_step else "update"
+
     @property
     def total_env_steps(self) -> int:
         """Environment steps in the whole run."""
@@ -52,9 +72,10 @@ class Schedule:
         """Updates after ``step`` training steps."""
         return step * self.updates_per_step
 
-    def steps_to(self, env_steps: int) -> int:
-        """Training steps needed to reach ``env_steps``, rounded up; at least one."""
-        return max(1, -(-env_steps // self.env_steps_per_step) - self.prefill_unrolls)
+    def steps_to(self, number: int) -> int:
+        """Training steps needed to reach a ``number``, rounded up; at least one."""
+        each = self.env_steps_per_step or self.updates_per_step
+        return max(1, -(-number // each) - self.prefill_unrolls)
 
 
 def schedule(config: "TrainConfig") -> Schedule:
@@ -66,18 +87,30 @@ def schedule(config: "TrainConfig") -> Schedule:
     _check_counts(config)
     _check_choices(config)
     _check_algorithm(config)
+    if config.dataset.path:
+        return _in_epochs(config, Schedule(0, 1, 1, 0, 0, config.updates))
     capacity = -(-config.replay_steps // config.unroll) * config.unroll
     _check_buffer(config, capacity)
     prefill = -(-config.window // config.unroll)
     counts = Schedule(prefill, 1, 1, capacity, config.unroll * config.num_envs, config.updates)
-    steps = counts.steps_to(config.env_steps)
+    return _in_epochs(config, counts)
+
+
+def length_name(config: "TrainConfig") -> str:
+    """The setting that gives a run's length, which ``Schedule.number`` counts."""
+    return "gradient_steps" if config.dataset.path else "env_steps"
+
+
+def _in_epochs(config: "TrainConfig", counts: Schedule) -> Schedule:
+    """The counts with their epochs."""
+    steps = counts.steps_to(getattr(config, length_name(config)))
     per_epoch = -(-steps // config.evaluations)
     return dataclasses.replace(counts, epochs=-(-steps // per_epoch), steps_per_epoch=per_epoch)
 
 
 def _check_counts(config: "TrainConfig") -> None:
-    at_least_one = ("num_envs", "unroll", "updates", "env_steps", "evaluations", "eval_episodes", "window")
-    for name in (*at_least_one, "save_every"):
+    at_least_one = ("num_envs", "unroll", "updates", *LENGTHS, "evaluations", "eval_episodes", "window", "save_every")
+    for name in at_least_one:
         if getattr(config, name) < 1:
             raise UsageError(f"{name} is {getattr(config, name)}; it must be at least 1")
     if config.episode_length < 0:
@@ -99,6 +132,12 @@ def _check_choices(config: "TrainConfig") -> None:
 
 
 def _check_algorithm(config: "TrainConfig") -> None:
+    learner, on_data = registry.of(config.algorithm), bool(config.dataset.path)
+    if on_data and not learner.offline:
+        able = ", ".join(name for name in registry.NAMES if registry.of(name).offline)
+        raise UsageError(f"{config.algorithm} does not learn from a data set; take {able}")
+    if not on_data and not learner.online:
+        raise UsageError(f"{config.algorithm} learns from a data set only: give --dataset FILE")
     action_choice.read(config.explore).check(registry.of(config.algorithm), "explore")
     if not config.loss_bound > 0:
         raise UsageError(f"loss_bound is {config.loss_bound}; it must be positive")
@@ -124,29 +163,41 @@ def _check_buffer(config: "TrainConfig", capacity: int) -> None:
 def rounded(config: "TrainConfig") -> str:
     """A sentence on what is rounded to whole training steps and epochs; empty if nothing is."""
     counts, changes = config.schedule, []
+    if config.dataset.path:
+        if counts.total != config.gradient_steps:
+            changes.append(
+                f"gradient_steps {config.gradient_steps:,} is rounded up to {counts.total:,}: whole training steps of "
+                f"{counts.updates_per_step:,}, {counts.steps_per_epoch} for each evaluation"
+            )
+        return "; ".join(changes + _fewer(config))
     total, per_step = counts.total_env_steps, counts.env_steps_per_step
     if total != config.env_steps:
         changes.append(
             f"env_steps {config.env_steps:,} is rounded up to {total:,}: {counts.prefill_unrolls * per_step:,} to fill "
             f"the buffer, then whole training steps of {per_step:,}, {counts.steps_per_epoch} for each evaluation"
         )
-    if counts.epochs != config.evaluations:
-        changes.append(f"evaluations {config.evaluations:,} become {counts.epochs:,}")
-    return "; ".join(changes)
+    return "; ".join(changes + _fewer(config))
 
 
-def extended(config: "TrainConfig", env_steps: int) -> "TrainConfig":
-    """Return the config with another total of environment steps, rounded up to epochs of the same length as before.
+def _fewer(config: "TrainConfig") -> list[str]:
+    """A sentence on evaluations that do not fit; none if they do."""
+    epochs = config.schedule.epochs
+    return [] if epochs == config.evaluations else [f"evaluations {config.evaluations:,} become {epochs:,}"]
+
+
+def extended(config: "TrainConfig", total: int) -> "TrainConfig":
+    """Return the config with another length (``length_name``), rounded up to epochs of the same length as before.
 
     Both configs compute the same up to the end of the shorter run.
 
     Raises:
-      UsageError: ``env_steps`` is not positive.
+      UsageError: ``total`` is not positive.
     """
-    schedule(dataclasses.replace(config, env_steps=env_steps))
+    name = length_name(config)
+    schedule(dataclasses.replace(config, **{name: total}))
     before = config.schedule
-    epochs = -(-before.steps_to(env_steps) // before.steps_per_epoch)
+    epochs = -(-before.steps_to(total) // before.steps_per_epoch)
     if epochs == before.epochs:
         return config
-    total = before.env_steps(epochs * before.steps_per_epoch)
-    return dataclasses.replace(config, env_steps=total, evaluations=epochs)
+    total = before.number(epochs * before.steps_per_epoch)
+    return dataclasses.replace(config, evaluations=epochs, **{name: total})

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,13 @@ _SEED = "{seed}"  # placeholder for the seed in --out
 
 @click.command()
 @click.argument("env", required=False)
+@click.option(
+    "--dataset",
+    type=click.Path(path_type=Path),
+    help="Learn from these trajectories (.npz of OGBench, or .nc of crlviz record) instead of stepping ENV, which then "
+    "evaluates beside held-out rows.  [default: the file's, if it is known here]",
+)
+@click.option("--env", "named_env", metavar="ENV", help="The same as ENV.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -75,8 +82,10 @@ _SEED = "{seed}"  # placeholder for the seed in --out
 )
 def command(
     env: str | None,
+    named_env: str | None,
     out: Path | None,
     resume: Sequence[Path],
+    dataset: Path | None,
     watch: bool,
     devices: str | None,
     distributed: str | None,
@@ -95,6 +104,7 @@ def command(
 
     With --learners the run, in OUT/collector, feeds learners of other depths, in OUT/learner-depth4 and so on (paper
     figure 8). All do their updates on the same batches; --resume OUT goes on with all of them.
+    With --dataset nothing is explored: crl, gcbc, qrl and gciql learn from the file, with OGBench's goals and weights.
 
     \b
     Example: crlviz train point_big_maze --depth 16 --seed 1 --out runs/d16
@@ -102,18 +112,22 @@ def command(
              crlviz train point_big_maze --depth 16 --seed 0-4 --out runs/d16
              crlviz train --resume runs/d16
              crlviz train humanoid --depth 64 --devices 4 --out runs/d64
+             crlviz train --dataset walks.nc --algorithm gcbc --depth 8 --out runs/clone
     """
     from crlviz.processes import interrupts
     from training.run.signals import Stopped
 
     options["log"] = ",".join(options["log"]) or None
+    if env and named_env:
+        raise click.UsageError("ENV and --env name the same; give one of them")
+    env = env or named_env
     try:
         # Handles signals until training starts; from then on training.run.signals does.
         with interrupts.exit_at_once(), _processes(devices, distributed) as count:
             if resume:
-                _resume(resume, env, out, watch, count, options)
+                _resume(resume, env or dataset, out, watch, count, options)
             else:
-                _train(env, out, watch, count, options)
+                _train(env, dataset, out, watch, count, options)
     except Stopped as stopped:
         click.echo(stopped, err=True)
         sys.exit(stopped.exit_code)
@@ -138,16 +152,27 @@ def _processes(devices: str | None, distributed: str | None) -> Iterator[str]:
         yield "all"
 
 
-def _train(env: str | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]) -> None:
+def _train(
+    env: str | None, file: Path | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]
+) -> None:
     from crlviz.envs import mazes
     from crlviz.errors import UsageError
+    from training import dataset_presets
     from training.config import from_options
     from training.sweep import grid
 
-    if not env:
-        raise UsageError("train takes ENV, or --resume RUN")
+    if not env and not file:
+        raise UsageError("train takes ENV, --dataset FILE, or --resume RUN")
+    dataset = None
+    if file:
+        from training.run import recorded_data
+
+        dataset, env = recorded_data.found(file, env)
+    assert env is not None
     max_distance, seeds = options.pop("max_pair_distance"), _read_seeds(options["seed"], options.pop("seeds"))
     depths = _read_depths(options.pop("learners"))
+    if dataset and depths:
+        raise UsageError("--learners takes the buffer of a collector; leave --dataset out")
     if watch and depths:
         raise UsageError("--watch keeps the page of one run; run crlviz watch RUN for the collector or a learner")
     if watch and seeds:
@@ -156,14 +181,16 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
         options["seed"] = None
     id = env if max_distance is None else mazes.within(env, max_distance)
     start = {name: options.pop(name) for name in ("preset", "layout", "settings")}
-    config = from_options(id, start["preset"], options, start["settings"], start["layout"])
+    config = from_options(id, start["preset"], options, start["settings"], start["layout"], dataset)
     config.check()
+    if dataset:
+        click.echo(dataset_presets.told(config, start["preset"]), err=True)
     if out is None:
         given = {
             name: value for name, value in (options | {"max_pair_distance": max_distance}).items() if value is not None
         }
         fed = f"-learners{','.join(map(str, depths))}" if depths else ""
-        name = f"{grid.name(config, env=env, options=given, **start)}{fed}-seed"
+        name = f"{grid.name(config, env=env, options=given, dataset=dataset, **start)}{fed}-seed"
         out = Path("runs") / (name + (_SEED if seeds else str(config.seed)))
     pattern = str(out if _SEED in str(out) else out / f"seed{_SEED}")
     outs = {seed: Path(pattern.replace(_SEED, str(seed))) for seed in seeds}
@@ -171,7 +198,8 @@ def _train(env: str | None, out: Path | None, watch: bool, devices: str, options
     from training.sharding import select
 
     selected, argv = select(devices), ["crlviz", *sys.argv[1:]]
-    _warn_if_slow(start["preset"], env)
+    if not dataset:
+        _warn_if_slow(start["preset"], env)
     if depths:
         from training import collectors
 
@@ -242,19 +270,20 @@ def _read_depths(text: str | None) -> list[int]:
 
 
 def _resume(
-    places: Sequence[Path], env: str | None, out: Path | None, watch: bool, devices: str, options: dict[str, Any]
+    places: Sequence[Path], env: object, out: Path | None, watch: bool, devices: str, options: dict[str, Any]
 ) -> None:
     from crlviz.checkpoints.run_directory import KEEPING
     from crlviz.errors import UsageError
     from training import config as configs
+    from training.schedule import LENGTHS
 
     settings = configs.read_settings(options.pop("settings"))
     parsed = configs.replace(configs.TrainConfig(env=""), settings)
     given = {name: value for name, value in options.items() if value is not None}
-    fixed = [f"--{name.replace('_', '-')}" for name in given if name not in (*KEEPING, "env_steps")]
-    fixed += [f"--set {name}" for name in settings if name not in (*KEEPING, "env_steps")]
+    fixed = [f"--{name.replace('_', '-')}" for name in given if name not in (*KEEPING, *LENGTHS)]
+    fixed += [f"--set {name}" for name in settings if name not in (*KEEPING, *LENGTHS)]
     if env or out or fixed:
-        what = "an ENV" if env else "--out" if out else fixed[0]
+        what = "an ENV or a data set" if env else "--out" if out else fixed[0]
         raise UsageError(
             f"--resume continues a run with its own settings; {what} cannot be given beside it, and --set may change "
             f"{', '.join((*KEEPING, 'env_steps'))}"
@@ -266,7 +295,7 @@ def _resume(
     from training import collectors, trainer
     from training.sharding import select
 
-    selected, done = select(devices), [run for run in runs if trainer.finished(run, given.get("env_steps"))]
+    selected, done = select(devices), [run for run in runs if trainer.finished(run, _length(run, given))]
     fed, alone = collectors.families(runs)
     how: dict[str, Any] = {"again": places, "command": ["crlviz", *sys.argv[1:]], "devices": selected}
     with _watching(runs[0]) if watch and not done else contextlib.nullcontext():
@@ -276,6 +305,14 @@ def _resume(
             trainer.resume_seeds(alone, given, **how)
     for run in runs:
         click.echo(f"{run} is finished already" if run in done else f"wrote {run}")
+
+
+def _length(run: Path, given: Mapping[str, Any]) -> int | None:
+    """The length that the options give a run, if any."""
+    from training.config import read_run
+    from training.schedule import length_name
+
+    return given.get(length_name(read_run(run)))
 
 
 def _runs(place: Path) -> list[Path]:

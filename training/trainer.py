@@ -22,7 +22,7 @@ from training.run import saved_state as states
 from training.run.compiled import build, compile_for
 from training.run.runner import Run, groups
 from training.run.seed_run import SeedRun
-from training.schedule import extended, rounded
+from training.schedule import LENGTHS, extended, length_name, rounded
 from training.sharding import ONE, Devices
 
 __all__ = ["build", "finished", "resume", "resume_seeds", "train", "train_seeds"]
@@ -109,7 +109,7 @@ def train_seeds(
             run_places.refuse_existing(out)  # another process may have created it meanwhile
             atomic_files.remove_partial(out)
             seed_runs.append(SeedRun(RunDirectory(out), dataclasses.replace(config, seed=seed)))
-        shared = {"cost": programs.loop.algorithm.cost(config.batch_size)}
+        shared = {"cost": programs.loop.cost}
         shared |= provenance.collect(devices.count) | {"fused": choice.record, "command": list(command)}
         for group in groups(seed_runs, compile_slots):
             for seed_run in group:
@@ -135,8 +135,9 @@ def resume(
 
     Args:
       run: the run directory.
-      changes: settings of ``KEEPING`` to change; and ``env_steps``, to train a finished or unfinished run
-        longer or less long. The result is that of a run started with this value and with epochs of the same length.
+      changes: settings of ``KEEPING`` to change; and ``env_steps``, on a data set ``gradient_steps``, to train a
+        finished or unfinished run longer or less long. The result is that of a run started with this value and with
+        epochs of the same length.
       command: the command line, to record in config.json beside the first one.
       progress: as in ``train``.
       devices: the devices to continue on; their number may differ from before.
@@ -204,7 +205,7 @@ def resume_seeds(
                     content = contents[seed_run.path]
                     warn_if_other_machine(seed_run.path, content, now)
                     _warn_if_other_group(seed_run.path, content, group)
-                    note = {"env_steps": seed_run.env_steps, **now, "together": _seeds(group)}
+                    note = {"env_steps": seed_run.number, **now, "together": _seeds(group)}
                     note_resumed(seed_run, content, changes, note)
             Run(seed_runs, compile_slots, start_time, again or runs, progress).go()
         report(seed_runs, len(runs), failed)
@@ -217,8 +218,8 @@ def refuse_fixed(changes: Mapping[str, Any]) -> None:
     Raises:
       UsageError: there is one.
     """
-    if fixed := [name for name in changes if name not in (*KEEPING, "env_steps")]:
-        allowed = ", ".join((*KEEPING, "env_steps"))
+    if fixed := [name for name in changes if name not in (*KEEPING, *LENGTHS)]:
+        allowed = ", ".join((*KEEPING, *LENGTHS))
         raise UsageError(f"{fixed[0]} is fixed once a run has started; what may change is {allowed}")
 
 
@@ -235,9 +236,10 @@ def unfinished(run: RunDirectory, changes: Mapping[str, Any], progress: bool | N
     """
     run.remove_partial()
     config = changed(run, changes)
-    total = config.schedule.total_env_steps
-    if progress is not False and changes.get("env_steps", total) != total:
-        message = f"env_steps {changes['env_steps']:,} is rounded up to {total:,}, an evaluation of {run.path}"
+    total = config.schedule.total
+    name = length_name(config)
+    if progress is not False and changes.get(name, total) != total:
+        message = f"{name} {changes[name]:,} is rounded up to {total:,}, an evaluation of {run.path}"
         tqdm.write(message, file=sys.stderr)
     if run.finished(total):
         if not config.keep_state:
@@ -247,36 +249,40 @@ def unfinished(run: RunDirectory, changes: Mapping[str, Any], progress: bool | N
     return SeedRun(run, config)
 
 
-def finished(run: str | Path, env_steps: int | None = None) -> bool:
+def finished(run: str | Path, total: int | None = None) -> bool:
     """Whether a run has all its evaluations and its last checkpoint.
 
     Args:
       run: the run directory.
-      env_steps: ask for this total of environment steps instead of the config's.
+      total: ask for this length (``schedule.length_name``) instead of the config's.
 
     Raises:
       CrlvizError: not a run directory.
     """
     config = configs.read_run(Path(run))
-    if env_steps is not None:
-        config = extended(config, env_steps)
-    return RunDirectory(Path(run)).finished(config.schedule.total_env_steps)
+    if total is not None:
+        config = extended(config, total)
+    return RunDirectory(Path(run)).finished(config.schedule.total)
 
 
 def changed(run: RunDirectory, changes: Mapping[str, Any]) -> TrainConfig:
     """The config to continue with: the run's own, with the changes made."""
     config = configs.read_run(run.path)
-    wanted = changes.get("env_steps")
-    config = configs.replace(config, {name: value for name, value in changes.items() if name != "env_steps"})
+    length = length_name(config)
+    if wrong := next((name for name in LENGTHS if name in changes and name != length), None):
+        raise UsageError(f"the length of {run.path} is its {length}; {wrong} cannot change it")
+    wanted = changes.get(length)
+    config = configs.replace(config, {name: value for name, value in changes.items() if name != length})
     if wanted is None:
         return config
     config = extended(config, wanted)
-    total = config.schedule.total_env_steps
+    total = config.schedule.total
     saved = [*run.checkpoints(), *run.states()]
     done = max((int(path.name) for path in saved), default=0)
     if total < done:
         raise UsageError(
-            f"{run.path} has already done {done:,} environment steps; env_steps {wanted:,} would end it at {total:,}"
+            f"{run.path} has already done {done:,} {config.schedule.unit}s; {length} {wanted:,} would end it at "
+            f"{total:,}"
         )
     return config
 
@@ -297,7 +303,7 @@ def note_resumed(seed_run: SeedRun, content: dict[str, Any], changes: Mapping[st
     Only the settings that this resumption changes are written. Adding settings that are newer than the run would change
     its digest, and its checkpoints and state would count as another run's.
     """
-    names = {*changes, *({"evaluations"} if "env_steps" in changes else ())}
+    names = {*changes, *({"evaluations"} if set(LENGTHS) & set(changes) else ())}
     changed = {name: getattr(seed_run.config, name) for name in sorted(names)}
     before = {name: content["config"][name] for name in changed if name in content["config"]}
     if before != changed:

@@ -53,9 +53,13 @@ def about(
 
 
 def of_metric(scores: Mapping[str, Sequence[float]], metric: str, comparisons: int = 1, where: str = "") -> str:
-    """``about`` for ``success`` (shares) or ``time_at_goal`` (steps); ``where`` follows the score's name."""
+    """``about`` for a metric of runs, such as ``success`` (shares); ``where`` follows the score's name."""
     where = f" {where}" * bool(where)
-    if metric == "success":
+    if metric == "held_out_accuracy":
+        words, reaches, form, largest = "held-out accuracy", "has a held-out accuracy of {}", ".1%", 1.0
+    elif metric == "held_out_action_error":
+        words, reaches, form, largest = "held-out action error", "errs by {} in held-out actions", ".3g", math.inf
+    elif metric == "success":
         words, reaches, form, largest = "goals reached", "reaches {} of its goals", ".0%", 1.0
     else:
         words, reaches, form, largest = "steps at the goal", "stays at its goal for {} steps", ".3g", math.inf

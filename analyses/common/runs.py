@@ -13,14 +13,19 @@ import xarray as xr
 from crlviz import charts, datasets
 from crlviz.checkpoints.metrics_table import LAST
 from crlviz.checkpoints.run_directory import RunDirectory, by_number, runs_in
-from crlviz.errors import CrlvizError
+from crlviz.errors import CrlvizError, UsageError
 from crlviz.processes import process_pool
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 _STALL = 3  # an interval longer than this multiple of the run's median for as many steps is a stall
-METRICS = {"time_at_goal": "time at goal (steps)", "success": "goals reached (share)"}
+METRICS = {
+    "time_at_goal": "time at goal (steps)",
+    "success": "goals reached (share)",
+    "held_out_accuracy": "held-out accuracy (share)",
+    "held_out_action_error": "held-out action error",
+}
 
 # Settings that distinguish runs, besides task and seed.
 FACTORS = ("algorithm", "depth", "width", "actor_depth", "actor_width", "network", "batch_size", "others", "trained")
@@ -28,6 +33,8 @@ FACTORS = ("algorithm", "depth", "width", "actor_depth", "actor_width", "network
 _MEANINGS = {
     "success": "share of evaluation episodes that reach their goal",
     "time_at_goal": "time at goal",
+    "held_out_accuracy": "share of held-out rows whose own goal has the largest logit of a batch",
+    "held_out_action_error": "root of the mean squared error of actions on held-out rows",
     "env_steps": "environment steps",
     "gradient_steps": "updates",
     "train_seconds": "seconds of collecting and updating",
@@ -94,8 +101,9 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
       fewer evaluations are padded with NaN.
 
       Over both: ``success`` (share of evaluation episodes that reach their goal), ``time_at_goal`` (steps),
-      ``env_steps``, ``gradient_steps`` and ``train_seconds`` (collecting and updating only, without stalls, see
-      ``clock``; for seeds that a GPU trained at once, each seed's share).
+      ``held_out_accuracy`` and ``held_out_action_error`` (NaN without a data set; then the others are NaN that need an
+      environment), ``env_steps``, ``gradient_steps`` and ``train_seconds`` (collecting and updating only, without
+      stalls, see ``clock``; for seeds that a GPU trained at once, each seed's share).
 
       Over ``run``: ``score_success`` and ``score_time_at_goal`` (means of the last five evaluations),
       ``stalled_seconds`` (left out of ``train_seconds``), ``parameters`` (of actor and critic) and
@@ -194,11 +202,12 @@ def _curves(tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
     def curve(column: str) -> np.ndarray:
         values = np.full((len(tables), longest), np.nan)
         for row, table in zip(values, tables, strict=True):
-            row[: len(table)] = table[column]
+            if column in table:
+                row[: len(table)] = table[column]
         return values
 
     units = {"time_at_goal": "steps", "train_seconds": "s"}
-    names = ("success", "time_at_goal", "env_steps", "gradient_steps", "train_seconds")
+    names = (*METRICS, "env_steps", "gradient_steps", "train_seconds")
     return {
         name: (("run", "evaluation"), curve(name), {"long_name": _MEANINGS[name], "units": units.get(name, "1")})
         for name in names
@@ -206,15 +215,26 @@ def _curves(tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
 
 
 def _scores(tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
-    """The two scores of each run."""
+    """The scores of each run."""
 
-    def score(column: str, long_name: str, units: str) -> tuple[Any, ...]:
-        return "run", [table[column].tail(LAST).mean() for table in tables], {"long_name": long_name, "units": units}
+    def score(column: str) -> tuple[Any, ...]:
+        values = [table[column].tail(LAST).mean() if column in table else np.nan for table in tables]
+        long_name = f"{METRICS[column].partition(' (')[0]}, mean of the last {LAST} evaluations"
+        return "run", values, {"long_name": long_name, "units": "steps" if column == "time_at_goal" else "1"}
 
-    return {
-        "score_success": score("success", f"success, mean of the last {LAST} evaluations", "1"),
-        "score_time_at_goal": score("time_at_goal", f"time at goal, mean of the last {LAST} evaluations", "steps"),
-    }
+    return {f"score_{column}": score(column) for column in METRICS}
+
+
+def check_measured(dataset: xr.Dataset, metric: str) -> None:
+    """Check that some run has a score.
+
+    Raises:
+      UsageError: none has; the message names those that they have.
+    """
+    if f"score_{metric}" not in dataset or np.isfinite(dataset[f"score_{metric}"]).any():
+        return
+    known = [name for name in METRICS if f"score_{name}" in dataset and np.isfinite(dataset[f"score_{name}"]).any()]
+    raise UsageError(f"{metric} was not measured in these runs; give --metric {' or '.join(known)}")
 
 
 def _costs(agents: Sequence["Agent"], paths: Sequence[Path], stalled: Sequence[float]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import xarray as xr
 
 from analyses import behavior, embed, norms, stitch
 from analyses.common import runs as run_data
+from analyses.common.runs import vary
 from analyses.heatmap import heatmap_page, q_map
 from analyses.sweeps import algorithm_panels, efficiency, fed_learners, levels, scaling
 from crlviz import datasets
@@ -53,8 +54,33 @@ class Runs:
 
     @property
     def env(self) -> Any:
-        """Their environment."""
+        """Their environment.
+
+        Raises:
+          UsageError: they were trained on a data set without one.
+        """
         return self.agents[0].env
+
+    @property
+    def name(self) -> str:
+        """The id of their environment, or the name of their data set without one."""
+        return self.agents[0].facts["env"]
+
+    @property
+    def maze(self) -> Any:
+        """The maze of their environment, or None."""
+        return self.env.maze if self.agents[0].config["env"] else None
+
+    @cached_property
+    def on_data(self) -> "tuple[Runs | None, Runs | None]":
+        """The runs that stepped environments, and those on data sets; None: there are none."""
+        parts: list[Runs | None] = []
+        for wanted in (False, True):
+            own = [
+                pair for pair in zip(self.paths, self.agents, strict=True) if ("dataset" in pair[1].config) == wanted
+            ]
+            parts.append(Runs(*map(list, zip(*own, strict=True))) if own else None)
+        return parts[0], parts[1]
 
     @cached_property
     def factors(self) -> dict[str, list[Any]]:
@@ -127,6 +153,7 @@ class Figure:
       near: whether its runs must be trained only on nearby pairs of start and goal.
       algorithm: the algorithm that it is about; empty: any, or those that it compares.
       ability: ``HasQ`` or ``HasEmbeddings``: what an algorithm must have for it.
+      offline: whether it is about runs on data sets.
       lacks: what crlviz cannot do yet; empty if it can draw the figure.
     """
 
@@ -140,6 +167,7 @@ class Figure:
     near: bool = False
     algorithm: str = ""
     ability: Any = None
+    offline: bool = False
     lacks: str = ""
 
     @property
@@ -157,7 +185,9 @@ class Figure:
 
         If none suffices, those of the first that the figure can be about; if there are none, all.
         """
-        if "algorithm" in self.varies:
+        stepped, on_data = runs.on_data
+        runs = (on_data if self.offline else stepped) or runs
+        if "algorithm" in self.varies or self.offline:
             return runs
         own = {name: of for name, of in runs.by_algorithm.items() if not self._unfit(name, of)}
         return next((of for of in own.values() if not self.missing(of)), next(iter(own.values()), runs))
@@ -176,9 +206,11 @@ class Figure:
             return self.lacks
         if unfit := self._unfit(runs.agents[0].facts["algorithm"], runs):
             return unfit
-        if self.maze and runs.env.maze is None:
+        if self.offline and not runs.on_data[1]:
+            return "runs on data sets (crlviz train --dataset)"
+        if self.maze and runs.maze is None:
             return "runs in a maze"
-        if self.near and not runs.env.maze.hops:
+        if self.near and not runs.maze.hops:
             return "runs trained on start-goal pairs at most three cells apart"
         columns = [runs.factors[name] for name in self.varies]
         constant = [FACTORS[name] for name, column in zip(self.varies, columns, strict=True) if len(set(column)) < 2]
@@ -205,6 +237,21 @@ def _scaling(*names: str, networks: Sequence[str] = ()) -> Callable[[Runs], alt.
         )
 
     return draw
+
+
+def _offline(runs: Runs) -> alt.TopLevelMixin:
+    """Draw final scores over depth, a panel for each algorithm and data set: of evaluations, or on held-out rows."""
+    dataset = run_data.collect(runs.paths)
+    metric = next(name for name in ("success", "held_out_action_error") if dataset[f"score_{name}"].notnull().all())
+    files = dataset["dataset"].values if "dataset" in dataset else np.full(dataset.sizes["run"], runs.name)
+    pictures = []
+    for file in dict.fromkeys(files.tolist()):
+        part = dataset.isel(run=files == file)
+        picture: Any = algorithm_panels.over_depth(vary(part, "algorithm", "depth"), metric)
+        if len(set(files.tolist())) > 1:
+            picture.title.subtitle = [file]
+        pictures.append(picture)
+    return alt.vconcat(*pictures, spacing=30)
 
 
 def _over_depth(analysis: ModuleType) -> Callable[[Runs], alt.TopLevelMixin]:
@@ -336,7 +383,14 @@ FIGURES = (
         {"algorithm": _ALGORITHMS, "depth": "4,16"},
         draw=_scaling("algorithms"),
     ),
-    Figure("14, 18", "Does offline learning gain from depth?", lacks="crlviz does not train on offline data sets yet"),
+    Figure(
+        "14, 18",
+        "Does offline learning gain from depth?",
+        ("depth",),
+        {"algorithm": "crl,gcbc,qrl,gciql", "depth": _DEPTHS},
+        draw=_offline,
+        offline=True,
+    ),
     Figure(
         "15",
         "Does depth help a quasimetric critic?",

@@ -97,7 +97,8 @@ def group(paths: Sequence[Path]) -> list[Runs]:
 
     by_env: dict[tuple, list] = {}
     for path, agent in readable(paths, load):
-        by_env.setdefault((agent.env.id, agent.env.maze), []).append((path, agent))
+        maze = agent.env.maze if agent.config["env"] else None
+        by_env.setdefault((agent.facts["env"], maze), []).append((path, agent))
     return [Runs(*map(list, zip(*pairs, strict=True))) for pairs in by_env.values()]
 
 
@@ -109,8 +110,8 @@ def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[
     entries = []
     jobs = [(figure, runs) for figure in wanted for runs in all_runs]
     for figure, runs in (bar := tqdm(jobs, unit="figure", disable=None)):
-        bar.set_postfix_str(f"{figure.number}, {runs.env.id}")
-        entry = Entry(figure, runs.env.id)
+        bar.set_postfix_str(f"{figure.number}, {runs.name}")
+        entry = Entry(figure, runs.name)
         entries.append(entry)
         if len(runs.by_algorithm) > len((runs := figure.chosen(runs)).by_algorithm):
             entry.algorithm = runs.agents[0].facts["algorithm"]

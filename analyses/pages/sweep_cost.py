@@ -36,17 +36,23 @@ def command(figure: Figure, runs: Runs, typed: Sequence[str]) -> str:
         dropped = name == "--set" and value.partition(".")[0] in ("actor", "critic", *foreign)
         if name in _KEPT_OPTIONS and name.removeprefix("--") not in figure.sweep and not dropped:
             kept += [name, value]
-    env = runs.env.id
-    if figure.maze and runs.env.maze is None:
+    env, out = runs.name, ["--seed", SEEDS, "--out", f"runs/{figure.name}"]
+    if figure.offline:
+        own = [env] if runs.agents[0].config["env"] else []
+        return shlex.join(["crlviz", "sweep", *own, "--dataset", "FILE", *_swept(figure, runs), *out])
+    if figure.maze and runs.maze is None:
         body = env.partition("_")[0]
         env = f"{body}_u4_maze" if f"{body}_u4_maze" in envs.ids() else "point_u4_maze"
     env += _NEAR_PAIRS_SUFFIX if figure.near and _NEAR_PAIRS_SUFFIX not in env else ""
     if "learners" in figure.sweep:
         return " && ".join(_collector(figure, env, kept, depth) for depth in figure.sweep["depth"].split(","))
+    return shlex.join(["crlviz", "sweep", env, *kept, *_swept(figure, runs), *out])
+
+
+def _swept(figure: Figure, runs: Runs) -> list[str]:
+    """The options of the sweep that vary."""
     values = _values(figure.sweep, runs.agents[0])
-    swept = [text for name in figure.sweep for text in (f"--{name}", ",".join(map(str, values[name])))]
-    out = f"runs/{figure.name}"
-    return shlex.join(["crlviz", "sweep", env, *kept, *swept, "--seed", SEEDS, "--out", out])
+    return [text for name in figure.sweep for text in (f"--{name}", ",".join(map(str, values[name])))]
 
 
 def _collector(figure: Figure, env: str, kept: Sequence[str], depth: str) -> str:

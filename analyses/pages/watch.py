@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crlviz.checkpoints import atomic_files
+from crlviz.checkpoints import atomic_files, metrics_table
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
 
@@ -30,6 +30,7 @@ _POLL_SECONDS = 1.0
 _REST_FACTOR = 4  # sleep for this many times the CPU time of the last drawing
 _NICE = 10  # a session with this nice value gets a tenth of a core that the trainer also wants
 _CURVES = {"success": "goals reached (share)", "time_at_goal": "time at goal (steps)"}
+_HELD_OUT = {"held_out_accuracy": "held-out accuracy", "held_out_action_error": "held-out action error"}
 _LINE_COLOR = "#333333"
 _REFRESH_SECONDS = 5  # between reloads of the page; a page with a clip also waits for its end
 _CLIP_EPISODES = 32
@@ -105,13 +106,14 @@ def progress_of(run: Path) -> tuple[int, int, bool] | None:
     """Progress of a run; None before its first checkpoint.
 
     Returns:
-      Environment steps of the last evaluation, environment steps of the newest checkpoint, whether the run is finished.
+      Environment steps of the last evaluation and of the newest checkpoint, or on a data set updates; and whether the
+      run is finished.
     """
     try:
         # Ask this first: a finished run then certainly has its last checkpoint.
         finished = RunDirectory(run).finished()
         row, checkpoint = RunDirectory(run).read_metrics()[-1], RunDirectory(run).checkpoint_steps()[-1]
-        return int(row["env_steps"]), checkpoint, finished
+        return metrics_table.number(row), checkpoint, finished
     except (IndexError, CrlvizError):
         return None
 
@@ -131,6 +133,9 @@ def write(run: Path, *, over: bool) -> Path:
 
     table, agent = metrics(run), load(run)
     facts, last = agent.facts, table.iloc[-1]
+    axis, unit = x_axis(table)
+    wanted = agent.config["env_steps" if axis == "env_steps" else axis]
+    has_env = bool(agent.config["env"])
     curves = {title: charts.render(curve, ".svg") for title, curve in _curves(table).items()}
     page = jinja2.Template(
         resources.files("analyses.pages").joinpath("watch.html").read_text(encoding="utf-8"), autoescape=True
@@ -138,13 +143,14 @@ def write(run: Path, *, over: bool) -> Path:
         run=run.absolute().name,
         over=over,
         facts=facts,
-        done=int(last.env_steps),
-        total=max(agent.config["env_steps"], int(last.env_steps)),
+        done=int(last[axis]),
+        total=max(wanted, int(last[axis])),
+        unit=unit,
         seconds=float(last.wall_seconds),
-        success=float(last.success),
+        success=float(last.success) if has_env else None,
         curves={title: base64.b64encode(curve).decode() for title, curve in curves.items()},
         now=time.strftime("%H:%M:%S"),
-        **{"refresh": _REFRESH_SECONDS} | _heatmap(agent) | clip_of(agent),
+        **{"refresh": _REFRESH_SECONDS} | (_heatmap(agent) | clip_of(agent) if has_env else _without_env(agent)),
     )
     folder = run / "watch"
     with atomic_files.errors_naming(folder):  # without parents: do not recreate a removed run
@@ -153,22 +159,35 @@ def write(run: Path, *, over: bool) -> Path:
     return folder / "index.html"
 
 
+def x_axis(table: "pd.DataFrame") -> tuple[str, str]:
+    """The column that counts a run's progress, and its words: environment steps, or on a data set updates."""
+    stepped = table.env_steps.notna().any()
+    return ("env_steps", "environment steps") if stepped else ("gradient_steps", "updates")
+
+
+def _without_env(agent: "Agent") -> dict[str, str]:
+    """The reason why there is neither map nor clip of a run on a data set without an environment."""
+    reason = f"a data set of {agent.facts['env']} without an environment of crlviz"
+    return {"no_map": reason, "no_clip": reason}
+
+
 def _curves(table: "pd.DataFrame") -> "dict[str, alt.Chart]":
-    """Small charts of the metrics over environment steps, by their titles."""
+    """Small charts of the metrics over environment steps or updates, by their titles."""
     import altair as alt
 
     from crlviz import charts
 
-    x = alt.X("env_steps:Q", title="environment steps", axis=charts.number_axis(tickCount=4))
+    axis, unit = x_axis(table)
+    x = alt.X(f"{axis}:Q", title=unit, axis=charts.number_axis(tickCount=4))
     curves = {}
     loss = next(column for column in table if column.endswith("_loss"))  # the first of the algorithm's
-    titles = _CURVES | {loss: loss.replace("_", " "), "updates_per_second": "updates per second"}
+    scores = _CURVES | _HELD_OUT if "held_out_action_error" in table else _CURVES
+    titles = {column: title for column, title in scores.items() if column in table and table[column].notna().any()}
+    titles |= {loss: loss.replace("_", " "), "updates_per_second": "updates per second"}
     for column, title in titles.items():
         domain: dict[str, Any] = {"domain": [0, 1]} if column == "success" else {"zero": column != loss}
         y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(**domain))
-        line = alt.Chart(table[["env_steps", column]].dropna()).mark_line(
-            point={"color": _LINE_COLOR}, color=_LINE_COLOR
-        )
+        line = alt.Chart(table[[axis, column]].dropna()).mark_line(point={"color": _LINE_COLOR}, color=_LINE_COLOR)
         curves[title] = line.encode(x=x, y=y).properties(width=175, height=150)
     return curves
 

@@ -13,7 +13,18 @@ import xarray as xr
 from analyses.common import claims, outputs, runs
 from analyses.common.runs import LAST, METRICS, vary
 from analyses.sweeps import by_algorithm, profiles, results_table
-from analyses.sweeps.scaling_panels import ALGORITHMS, AXES, PANELS, by_value, curves, missing, panels, styles, verdicts
+from analyses.sweeps.scaling_panels import (
+    ALGORITHMS,
+    AXES,
+    PANELS,
+    axis_of,
+    by_value,
+    curves,
+    missing,
+    panels,
+    styles,
+    verdicts,
+)
 from crlviz import charts, statistics
 from crlviz.checkpoints import atomic_files
 from crlviz.options import Command, check_choice
@@ -40,6 +51,8 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", x_axis: str = "en
     """
     check_choice("metric", metric, METRICS)
     check_choice("x_axis", x_axis, AXES)
+    runs.check_measured(dataset, metric)
+    x_axis = axis_of(dataset, x_axis)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     drawn: dict[str, list[Any]] = {}
     for task in tasks:
@@ -82,7 +95,8 @@ def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
             results[result.verdict] = results.get(result.verdict, 0) + 1
     if not results:
         part = vary(dataset.isel(run=dataset.env.values == tasks[0]), "depth")
-        after = f" after {_short(float(part.trained.max()))} environment steps"
+        unit = AXES[axis_of(part, "env_steps")]
+        after = f" after {_short(float(part.trained.max()))} {unit}"
         return claims.of_metric(by_value(part, "depth", metric), metric, looks, after.strip())
     words = {1: "deeper is better in", -1: "shallower is better in", 0: "no difference between depths is told in"}
     listed = [f"{words[verdict]} {results[verdict]}" for verdict in words if verdict in results]

@@ -122,11 +122,18 @@ class Panel:
         return f"crlviz sweep ENV {self.options} --seed 0-4 --out RUNS"
 
 
+def axis_of(dataset: xr.Dataset, x_axis: str) -> str:
+    """The axis of learning curves: updates instead of environment steps, if a run on a data set has none."""
+    without = x_axis == "env_steps" and bool(dataset.env_steps.isnull().all("evaluation").any())
+    return "gradient_steps" if without else x_axis
+
+
 def panels(
     dataset: xr.Dataset, metric: str = "time_at_goal", x_axis: str = "env_steps"
 ) -> dict[str, alt.TopLevelMixin]:
     """Draw the panels that the runs of one task support, by their names in ``PANELS``."""
     drawn = {}
+    x_axis = axis_of(dataset, x_axis)
     for name, panel in PANELS.items():
         part = vary(dataset, *panel.factors, *panel.also)
         values = list(zip(*(part[factor].values.tolist() for factor in panel.factors), strict=True))

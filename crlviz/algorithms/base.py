@@ -21,7 +21,7 @@ from crlviz.networks.residual import NetworkConfig, Params, parameter_count
 if TYPE_CHECKING:
     from crlviz.networks.fused_trunk import FusedTrunk
 
-GOALS = ("future", "final", "commanded")
+GOALS = ("future", "final", "commanded", "recorded")
 
 
 class Sizes(NamedTuple):
@@ -52,7 +52,12 @@ class Batch(struct.PyTreeNode):
       discount: [B], 0 where the episode ended with this step, by a failure or the time limit; else 1.
       truncation: [B], 1 where only the time limit ended it; else 0.
       goal_state, goal_action: [B, state] and [B, action] of the row whose step achieved ``goal``. It is this row
-        itself if ``goal`` is what its own action achieved.
+        itself if ``goal`` is what its own action achieved. Of a data set: of the row whose state has the goal.
+      actor_goal: [B, goal], for the actor's loss; None: ``goal``.
+      actor_goal_state: [B, state], of the row whose state has ``actor_goal``.
+
+    Of a data set, ``reward`` is 0 and ``discount`` 0 where the goal is that of the row's own state; else they are -1
+    and 1, as in OGBench.
     """
 
     state: jax.Array
@@ -64,19 +69,55 @@ class Batch(struct.PyTreeNode):
     truncation: Any = None
     goal_state: Any = None
     goal_action: Any = None
+    actor_goal: Any = None
+    actor_goal_state: Any = None
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Where the goals of a data set's rows come from, as in OGBench.
+
+    Attributes:
+      current: share of rows whose goal is that of their own state.
+      trajectory: share whose goal is that of a later state of their trajectory.
+      random: share whose goal is that of a random row.
+      gamma: a later state is k >= 1 steps ahead with probability (1 - gamma) gamma^(k - 1), but never beyond the
+        trajectory's last row, which gets the rest; 1: uniform over the later states.
+
+    Raises:
+      UsageError: a share is negative, they do not sum to 1, or gamma is out of range.
+    """
+
+    current: float
+    trajectory: float
+    random: float
+    gamma: float = 1.0
+
+    def __post_init__(self):
+        shares = self.current, self.trajectory, self.random
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise UsageError(
+                f"the shares of current, trajectory and random goals are {'/'.join(f'{x:g}' for x in shares)}; they "
+                "must be at least 0 and sum to 1"
+            )
+        if not 0 < self.gamma <= 1:
+            raise UsageError(f"gamma is {self.gamma}; it must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """How a batch is made of the buffer.
+    """How a batch is made of the buffer, or of a data set.
 
     Attributes:
       goals: ``future``: a goal that the row's episode achieves k >= 1 steps later inside the window, with weight
-        gamma^k; ``final``: the last one that its episode achieves inside the window; ``commanded``: the row's own.
+        gamma^k; ``final``: the last one that its episode achieves inside the window; ``commanded``: the row's own;
+        ``recorded``: by the shares of a data set.
       gamma: of ``future``; 1: uniform.
       relabel: share of rows whose goal is replaced by that rule; the rest keep the commanded goal.
       transitions: whether batches have next_state, reward, discount and truncation.
-      pairs: whether batches have goal_state and goal_action.
+      pairs: whether batches have goal_state and goal_action; of a data set goal_state and actor_goal_state.
+      value: of ``recorded`` goals.
+      actor: of ``recorded`` goals for the actor's loss; None: those of ``value``.
 
     Raises:
       UsageError: a value is out of range, or values contradict each other.
@@ -87,6 +128,8 @@ class Rows:
     relabel: float = 1.0
     transitions: bool = False
     pairs: bool = False
+    value: Shares | None = None
+    actor: Shares | None = None
 
     def __post_init__(self):
         if self.goals not in GOALS:
@@ -97,6 +140,8 @@ class Rows:
             raise UsageError(f"the share of relabeled rows is {self.relabel}; it must be from 0 to 1")
         if self.pairs and self.commanded:
             raise UsageError("a commanded goal has no row of its own; pairs need goals that were achieved")
+        if (self.value is None) == (self.goals == "recorded"):
+            raise UsageError("recorded goals, and no others, take shares")
 
     @property
     def relabels(self) -> bool:
@@ -115,8 +160,14 @@ def shapes(rows: Rows, sizes: Sizes, count: int) -> Batch:
     def zeros() -> Batch:
         state, action, goal = (jnp.zeros((count, size)) for size in sizes)
         number = jnp.zeros(count) if rows.transitions else None
+        own = goal if rows.actor else None
         pair = (state, action) if rows.pairs else (None, None)
-        return Batch(state, action, goal, state if rows.transitions else None, number, number, number, *pair)
+        if rows.goals == "recorded":
+            ends = (number, number, None)
+            pair = (state, None, own, state if rows.actor else None) if rows.pairs else (None, None, own)
+        else:
+            ends = (number, number, number)
+        return Batch(state, action, goal, state if rows.transitions else None, *ends, *pair)
 
     return jax.eval_shape(zeros)
 
@@ -142,6 +193,7 @@ class Algorithm(abc.ABC):
       fused: whether the networks can run as one GPU kernel (``FusedTrunk``). They then are an ``Actor`` named ``actor``
         and a ``Critic`` named ``critic``.
       lacks: what it has not, by ability, in words; where the ability's own words (``noun``) would mislead.
+      online, offline: whether it can learn from an environment that it steps itself, and from a data set.
       config: its settings.
       replicate: replicates rows [B, ...] that are sharded over devices, so that each device has the whole batch.
     """
@@ -152,6 +204,8 @@ class Algorithm(abc.ABC):
     details: ClassVar[tuple[str, ...]] = ()
     fused: ClassVar[bool] = False
     lacks: ClassVar[Mapping[type, str]] = {}
+    online: ClassVar[bool] = True
+    offline: ClassVar[bool] = False
     config: Any
     replicate: Callable[[jax.Array], jax.Array]
 
@@ -202,6 +256,15 @@ class Algorithm(abc.ABC):
     @abc.abstractmethod
     def rows(self) -> Rows:
         """How its batches are made of the buffer."""
+
+    @property
+    def recorded(self) -> Rows:
+        """How its batches are made of a data set, by OGBench's shares.
+
+        Raises:
+          UsageError: it cannot learn from one.
+        """
+        raise UsageError(f"{self.name} does not learn from a data set")
 
     @property
     def trunk(self) -> "FusedTrunk | None":
@@ -258,15 +321,19 @@ class Algorithm(abc.ABC):
         gradients, metrics = self.gradients(learner, key, batch)
         return self.step(learner, gradients), metrics
 
-    def cost(self, batch_size: int) -> dict[str, int]:
+    def cost(self, batch_size: int, rows: Rows | None = None) -> dict[str, int]:
         """The cost of a run, from shapes alone.
+
+        Args:
+          batch_size: rows in a batch.
+          rows: how batches are made; None: of the buffer.
 
         Returns:
           ``parameters``: their number in ``networks``; ``flops_per_update``: FLOPs of the matrix products of an update
           (paper figure 4), without recomputation by ``remat``.
         """
         learner, key = jax.eval_shape(lambda: (self.init(jax.random.key(0)), jax.random.key(0)))
-        batch = shapes(self.rows, self.sizes, batch_size)
+        batch = shapes(rows or self.rows, self.sizes, batch_size)
         return {
             "parameters": parameter_count(self.network_shapes),
             "flops_per_update": flops.count(self.plain.update, learner, key, batch),

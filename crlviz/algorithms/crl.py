@@ -1,8 +1,15 @@
-"""Contrastive RL: an InfoNCE critic, a tanh-Gaussian actor and a learned temperature (paper section 3)."""
+"""Contrastive RL: an InfoNCE critic, a tanh-Gaussian actor and a learned temperature (paper section 3).
+
+From a data set the actor may be kept near its actions, by a loss of ``actor_losses.py``. OGBench's CRL is
+``actor_loss=ddpgbc policy=gaussian critics=2 loss=binary energy=dot``, with embeddings of 512 where they have 64 here;
+its logits are divided by the root of that size, as by ``softmax_temperature=8``. The value V of AWR is another such
+pair of critics, of states without actions.
+"""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
@@ -10,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from crlviz.algorithms import actor_losses, crl_offline
 from crlviz.algorithms.base import (
     Algorithm,
     Batch,
@@ -17,6 +25,7 @@ from crlviz.algorithms.base import (
     HasQ,
     Meaning,
     Rows,
+    Shares,
     Sizes,
     check_positive,
     identity,
@@ -24,6 +33,8 @@ from crlviz.algorithms.base import (
 from crlviz.algorithms.contrastive_losses import LOSSES, RATIO_LOSSES, contrastive_loss
 from crlviz.algorithms.energies import ENERGIES, Energy
 from crlviz.algorithms.optimizer import adam, network_step, norm
+from crlviz.errors import UsageError
+from crlviz.networks.policies import POLICIES, GaussianActor
 from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params, apply
 from crlviz.networks.squashing import LOG_PROBS
 from crlviz.options import check_choice
@@ -31,7 +42,7 @@ from crlviz.options import check_choice
 if TYPE_CHECKING:
     from crlviz.networks.fused_trunk import FusedTrunk
 
-Gradients = tuple[Any, Any, jax.Array]  # of the actor, critic and temperature losses
+Gradients = tuple[Any, ...]  # of the losses of actor, critic and temperature; of AWR's value; None: no such loss
 
 
 @dataclass(frozen=True)
@@ -51,9 +62,13 @@ class CRLConfig:
       learn_softmax_temperature: train tau with the critic, from that value on.
       log_prob: the log-probability of actions near -1 and 1 (``squashing.log_slope``): ``paper``, whose float32
         gradient is off by 1 % where a deep actor starts saturated, or ``stable``.
+      actor_loss: ``sac``: the paper's; or ``ddpgbc`` or ``awr`` of ``actor_losses``.
+      bc_weight: of the log probabilities in ``ddpgbc``, and of the advantage in ``awr``; OGBench's alpha.
+      policy: ``tanh``: the paper's tanh-Gaussian; ``gaussian``: OGBench's, with a fixed deviation, not for ``sac``.
+      critics: 1 or 2; of two, Q is the smaller one.
 
     Raises:
-      UsageError: a value is out of range.
+      UsageError: a value is out of range, or values contradict each other.
     """
 
     learning_rate: float = 3e-4
@@ -66,18 +81,27 @@ class CRLConfig:
     softmax_temperature: float = 1.0
     learn_softmax_temperature: bool = False
     log_prob: str = "paper"
+    actor_loss: str = "sac"
+    bc_weight: float = 0.1
+    policy: str = "tanh"
+    critics: int = 1
 
     section: ClassVar[str] = "crl"
 
     def __post_init__(self):
         positive = "learning_rate", "temperature_learning_rate", "initial_temperature", "softmax_temperature"
-        check_positive(self.section, self, *positive)
-        for name, known in (("energy", ENERGIES), ("loss", LOSSES), ("log_prob", LOG_PROBS)):
+        check_positive(self.section, self, *positive, "bc_weight")
+        actors = {"actor_loss": ("sac", *actor_losses.LOSSES), "policy": POLICIES}
+        for name, known in ({"energy": ENERGIES, "loss": LOSSES, "log_prob": LOG_PROBS} | actors).items():
             check_choice(f"{self.section}.{name}", getattr(self, name), known)
+        if self.actor_loss == "sac" and self.policy != "tanh":
+            raise UsageError(f"{self.section}.actor_loss=sac takes the policy tanh; or give actor_loss=ddpgbc or awr")
+        if self.critics not in (1, 2):
+            raise UsageError(f"{self.section}.critics is {self.critics}; take 1 or 2")
 
 
 class Learner(struct.PyTreeNode):
-    """Everything that an update changes: parameters and optimizer states."""
+    """Everything that an update changes: parameters and optimizer states. Only AWR has a value."""
 
     actor: Any
     critic: Any
@@ -85,6 +109,8 @@ class Learner(struct.PyTreeNode):
     actor_optimizer: Any
     critic_optimizer: Any
     alpha_optimizer: Any
+    value: Any = None
+    value_optimizer: Any = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +136,7 @@ class Contrastive(Algorithm):
     Encoders: ClassVar[type[Critic]] = Critic
 
     config: CRLConfig
-    actor: Actor
+    actor: Any
     critic: Critic
     replicate: Callable[[jax.Array], jax.Array] = identity
     gamma: float = 0.99
@@ -128,8 +154,11 @@ class Contrastive(Algorithm):
         trunk: "FusedTrunk | None" = None,
     ) -> Self:
         state, action, goal = sizes
-        policy = Actor(actor, state + goal, action, trunk, config.log_prob)
-        return cls(config, policy, cls.Encoders(critic, state, action, goal, trunk), replicate, gamma)
+        policy: Any = GaussianActor(actor, state + goal, action)
+        if config.policy == "tanh":
+            policy = Actor(actor, state + goal, action, trunk, config.log_prob)
+        encoders = cls.Encoders(critic, state, action, goal, trunk, config.critics)
+        return cls(config, policy, encoders, replicate, gamma)
 
     @property
     def energy(self) -> Energy:
@@ -147,7 +176,12 @@ class Contrastive(Algorithm):
     @property
     def trunk(self) -> "FusedTrunk | None":
         """That of both networks, which share it."""
-        return self.actor.trunk
+        return self.critic.trunk
+
+    @property
+    def value_critic(self) -> Critic:
+        """The encoders of AWR's value: those of the critic, without the action."""
+        return replace(self.critic, action_size=0)
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
@@ -164,6 +198,9 @@ class Contrastive(Algorithm):
         if self.config.learn_softmax_temperature:
             critic = {**critic, "log_scale": -jnp.log(jnp.asarray(self.config.softmax_temperature, jnp.float32))}
         log_alpha = jnp.log(jnp.asarray(self.config.initial_temperature, jnp.float32))
+        value = None
+        if self.config.actor_loss == "awr":
+            value = self.value_critic.init(jax.random.fold_in(critic_key, 1))
         return Learner(
             actor=actor,
             critic=critic,
@@ -171,6 +208,8 @@ class Contrastive(Algorithm):
             actor_optimizer=self._optimizer.init(actor),
             critic_optimizer=self._optimizer.init(critic),
             alpha_optimizer=self._alpha_optimizer.init(log_alpha),
+            value=value,
+            value_optimizer=None if value is None else self._optimizer.init(value),
         )
 
     def networks(self, learner: Learner) -> dict[str, Params]:
@@ -182,7 +221,8 @@ class Contrastive(Algorithm):
         return {"actor": self.actor.shapes, "critic": {**self.critic.shapes, **scale}}
 
     def trained(self, learner: Learner) -> Any:
-        return learner.actor, learner.critic, learner.log_alpha
+        trained = learner.actor, learner.critic, learner.log_alpha
+        return trained if learner.value is None else (*trained, learner.value)
 
     def act(self, params: dict[str, Params], observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
         return self.actor.act(params["actor"], observation, key)
@@ -200,7 +240,13 @@ class Contrastive(Algorithm):
         return loss, (psi, detail)
 
     def contrast(self, params: Params, phi: jax.Array, psi: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """``contrastive_loss`` of a batch of embeddings [B, 64]."""
+        """``contrastive_loss`` of a batch of embeddings [B, 64]; of two critics [2, B, 64] the mean."""
+        if self.config.critics == 2:
+            both = jax.vmap(partial(self._contrast, params))(phi, psi)
+            return jax.tree.map(lambda each: each.mean(0), both)
+        return self._contrast(params, phi, psi)
+
+    def _contrast(self, params: Params, phi: jax.Array, psi: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         # Each device computes its rows of the logits: its own state-actions against the goals of the whole batch.
         logits = self.energy.of_pairs(phi, self.replicate(psi))
         if self.config.learn_softmax_temperature:
@@ -208,6 +254,11 @@ class Contrastive(Algorithm):
         elif self.config.softmax_temperature != 1:
             logits /= self.config.softmax_temperature
         return contrastive_loss(self.config.loss, logits, self.config.logsumexp_penalty)
+
+    def score(self, phi: jax.Array, psi: jax.Array) -> jax.Array:
+        """Q [...] of embeddings [..., 64]; of two critics [2, ..., 64] the smaller one."""
+        values = self.energy.of_rows(phi, psi)
+        return values.min(0) if self.config.critics == 2 else values
 
     def actor_loss(
         self,
@@ -227,7 +278,7 @@ class Contrastive(Algorithm):
           The loss [], and the log probabilities [B].
         """
         action, log_prob = self.actor.sample(params, jnp.concatenate([state, goal], axis=-1), noise)
-        q = self.energy.of_rows(self.critic.phi(critic, state, action), psi)
+        q = self.score(self.critic.phi(critic, state, action), psi)
         return jnp.mean(alpha * log_prob - q), log_prob
 
     def alpha_loss(self, log_alpha: jax.Array, log_prob: jax.Array) -> jax.Array:
@@ -237,6 +288,8 @@ class Contrastive(Algorithm):
 
     def gradients(self, learner: Learner, key: jax.Array, batch: Batch) -> tuple[Gradients, dict[str, jax.Array]]:
         """Gradients of the three losses on a batch [B, ...], each by its own parameters; and the update's metrics."""
+        if self.config.actor_loss != "sac":
+            return crl_offline.gradients(self, learner, batch)
         noise = jax.random.normal(key, batch.action.shape)
         alpha = jnp.exp(learner.log_alpha)
         losses = self._joint_losses if self.trunk else self._losses
@@ -263,10 +316,17 @@ class Contrastive(Algorithm):
         (critic_loss, (psi, detail)), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
             learner.critic, batch.state, batch.action, self.contrasted(batch)
         )
+        goal, psi = self.of_actor(learner, batch, psi)
         (actor_loss, log_prob), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
-            learner.actor, learner.critic, alpha, batch.state, batch.goal, psi, noise
+            learner.actor, learner.critic, alpha, batch.state, goal, psi, noise
         )
         return (critic_loss, actor_loss), (critic_grad, actor_grad), log_prob, detail
+
+    def of_actor(self, learner: Learner, batch: Batch, psi: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The goals [B, goal] of the actor's loss, and psi of them; ``psi`` is that of the critic's."""
+        if batch.actor_goal is None:
+            return batch.goal, psi
+        return batch.actor_goal, self.critic.psi(learner.critic, batch.actor_goal)
 
     def _joint_losses(self, learner: Learner, alpha: jax.Array, batch: Batch, noise: jax.Array) -> Any:
         """The same as ``_losses``, with networks that do not wait for each other in one launch of a kernel."""
@@ -297,12 +357,17 @@ class Contrastive(Algorithm):
     def step(self, learner: Learner, gradients: Gradients, skip: jax.Array | bool = False) -> Learner:
         """Apply one Adam step, then projections; return the learner unchanged where ``skip`` is true."""
         rates = self.config.learning_rate, self.config.temperature_learning_rate
-        actor_grad, critic_grad, alpha_grad = gradients
+        actor_grad, critic_grad, alpha_grad, value_grad = *gradients, *[None] * (4 - len(gradients))
         shapes = self.actor.config, self.critic.config
         actor = network_step(shapes[0], rates[0], actor_grad, learner.actor_optimizer, learner.actor, skip)
         critic = network_step(shapes[1], rates[0], critic_grad, learner.critic_optimizer, learner.critic, skip)
-        alpha = adam(rates[1], alpha_grad, learner.alpha_optimizer, learner.log_alpha, skip)
-        return Learner(actor[0], critic[0], alpha[0], actor[1], critic[1], alpha[1])
+        alpha = learner.log_alpha, learner.alpha_optimizer
+        if alpha_grad is not None:
+            alpha = adam(rates[1], alpha_grad, alpha[1], alpha[0], skip)
+        value = learner.value, learner.value_optimizer
+        if value_grad is not None:
+            value = network_step(shapes[1], rates[0], value_grad, value[1], value[0], skip)
+        return Learner(actor[0], critic[0], alpha[0], actor[1], critic[1], alpha[1], *value)
 
 
 @dataclass(frozen=True)
@@ -312,6 +377,11 @@ class CRL(Contrastive, HasQ, HasEmbeddings):
     name: ClassVar[str] = "crl"
     Config: ClassVar[type] = CRLConfig
     fused: ClassVar[bool] = True
+    offline: ClassVar[bool] = True
+
+    @property
+    def recorded(self) -> Rows:
+        return Rows("recorded", value=Shares(0, 1, 0, self.gamma), actor=Shares(0, 1, 0))
 
     @property
     def q_meaning(self) -> Meaning:
@@ -325,10 +395,15 @@ class CRL(Contrastive, HasQ, HasEmbeddings):
         return q / (config.softmax_temperature * math.log(self.gamma))
 
     def q(self, params: dict[str, Params], state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
-        return self.energy.of_rows(self.embed(params, state, action), self.embed_goal(params, goal))
+        critic = params["critic"]
+        return self.score(self.critic.phi(critic, state, action), self.critic.psi(critic, goal))
 
     def embed(self, params: dict[str, Params], state: jax.Array, action: jax.Array) -> jax.Array:
-        return self.critic.phi(params["critic"], state, action)
+        return self._first(self.critic.phi(params["critic"], state, action))
 
     def embed_goal(self, params: dict[str, Params], goal: jax.Array) -> jax.Array:
-        return self.critic.psi(params["critic"], goal)
+        return self._first(self.critic.psi(params["critic"], goal))
+
+    def _first(self, embedding: jax.Array) -> jax.Array:
+        """The embedding by the first critic."""
+        return embedding[0] if self.config.critics == 2 else embedding

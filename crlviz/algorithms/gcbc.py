@@ -6,10 +6,11 @@ There is no critic and no reward. The policy is contrastive RL's tanh-Gaussian, 
 tanh is atanh of the action clipped 1e-6 inside [-1, 1].
 
 The paper names GCBC without a recipe. This is the loop of contrastive RL with its goals, in which the policy collects
-and is cloned from its own actions, also those of many updates ago. OGBench's GCBC clones a fixed data set, with a
-Gaussian of fixed width and goals uniform over the rest of the episode; see ``gcsl.py`` for these.
+and is cloned from its own actions, also those of many updates ago. From a data set it is OGBench's: goals are uniform
+over the rest of the trajectory, and ``policy=gaussian``, which is the default there, has a fixed deviation of 1.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -19,10 +20,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.algorithms.base import Algorithm, Batch, Rows, Sizes, check_positive, identity
+from crlviz.algorithms.base import Algorithm, Batch, Rows, Shares, Sizes, check_positive, identity
 from crlviz.algorithms.optimizer import network_step, norm
-from crlviz.networks.policies import log_prob, raw_of
+from crlviz.networks.policies import POLICIES, GaussianActor, log_prob, log_prob_of, raw_of
 from crlviz.networks.residual import Actor, NetworkConfig, Params
+from crlviz.options import check_choice
 
 if TYPE_CHECKING:
     from crlviz.networks.fused_trunk import FusedTrunk
@@ -34,12 +36,17 @@ class GCBCConfig:
 
     Attributes:
       learning_rate: Adam's learning rate; OGBench's.
+      policy: ``tanh``: a tanh-Gaussian; or ``gaussian``: OGBench's.
     """
 
     learning_rate: float = 3e-4
+    policy: str = "tanh"
+
+    section: ClassVar[str] = "gcbc"
 
     def __post_init__(self):
-        check_positive("gcbc", self, "learning_rate")
+        check_positive(self.section, self, "learning_rate")
+        check_choice(f"{self.section}.policy", self.policy, POLICIES)
 
 
 class CloningLearner(struct.PyTreeNode):
@@ -65,9 +72,10 @@ class GCBC(Algorithm):
     Config: ClassVar[type] = GCBCConfig
     losses: ClassVar[tuple[str, ...]] = ("actor_loss", "actor_gradient")
     details: ClassVar[tuple[str, ...]] = ("entropy",)
+    offline: ClassVar[bool] = True
 
     config: Any
-    actor: Actor
+    actor: Any
     goal_size: int
     replicate: Callable[[jax.Array], jax.Array] = identity
     gamma: float = 0.99
@@ -84,7 +92,8 @@ class GCBC(Algorithm):
         replicate: Callable[[jax.Array], jax.Array] = identity,
         trunk: "FusedTrunk | None" = None,
     ) -> Self:
-        return cls(config, Actor(actor, sizes.state + sizes.goal, sizes.action), sizes.goal, replicate, gamma)
+        policy: Any = Actor if config.policy == "tanh" else GaussianActor
+        return cls(config, policy(actor, sizes.state + sizes.goal, sizes.action), sizes.goal, replicate, gamma)
 
     @property
     def sizes(self) -> Sizes:
@@ -93,6 +102,10 @@ class GCBC(Algorithm):
     @property
     def rows(self) -> Rows:
         return Rows("future", self.gamma)
+
+    @property
+    def recorded(self) -> Rows:
+        return Rows("recorded", value=Shares(0, 1, 0))
 
     def init(self, key: jax.Array) -> CloningLearner:
         """A learner with random parameters and an empty optimizer state."""
@@ -115,6 +128,9 @@ class GCBC(Algorithm):
     def actor_loss(self, params: Params, batch: Batch, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The loss [] of a batch, and the policy's entropy [], estimated from ``noise`` [B, action]."""
         observation = jnp.concatenate([batch.state, batch.goal], axis=-1)
+        if self.config.policy == "gaussian":
+            entropy = 0.5 * self.actor.action_size * (1 + math.log(2 * math.pi))
+            return -log_prob_of(self.actor, params, observation, batch.action).mean(), jnp.asarray(entropy)
         mean, log_std = self.actor.distribution(params, observation)
         sampled = log_prob(mean, log_std, mean + jnp.exp(log_std) * noise)
         return -log_prob(mean, log_std, raw_of(batch.action)).mean(), -sampled.mean()

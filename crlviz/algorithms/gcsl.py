@@ -11,12 +11,12 @@ greedily after that; and a row is drawn first and its goal from the rest, where 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from crlviz.algorithms.base import Rows, check_positive
-from crlviz.algorithms.gcbc import GCBC
+from crlviz.algorithms.base import Rows
+from crlviz.algorithms.gcbc import GCBC, GCBCConfig
 
 
 @dataclass(frozen=True)
-class GCSLConfig:
+class GCSLConfig(GCBCConfig):
     """Settings of the update.
 
     Attributes:
@@ -25,8 +25,7 @@ class GCSLConfig:
 
     learning_rate: float = 5e-4
 
-    def __post_init__(self):
-        check_positive("gcsl", self, "learning_rate")
+    section: ClassVar[str] = "gcsl"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ _CLASSES = {
     "gcsl": "gcsl.GCSL",
     "gcbc": "gcbc.GCBC",
     "cmd": "cmd.CMD",
+    "qrl": "qrl.QRL",
+    "gciql": "gciql.GCIQL",
 }
 
 NAMES = tuple(_CLASSES)

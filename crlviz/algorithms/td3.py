@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.algorithms.base import Batch, check_positive, shapes
+from crlviz.algorithms.base import Batch, Rows, check_positive, shapes
 from crlviz.algorithms.optimizer import network_step, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.errors import UsageError
@@ -116,11 +116,11 @@ class TD3(QLearning):
             last=ActorLoss(jnp.zeros(()), jnp.zeros(())),
         )
 
-    def cost(self, batch_size: int) -> dict[str, int]:
+    def cost(self, batch_size: int, rows: Rows | None = None) -> dict[str, int]:
         """As of any algorithm; an update has its share of the actor's step."""
-        cost, plain = super().cost(batch_size), self.plain
+        cost, plain = super().cost(batch_size, rows), self.plain
         learner = jax.eval_shape(lambda: plain.init(jax.random.key(0)))
-        batch = shapes(self.rows, self.sizes, batch_size)
+        batch = shapes(rows or self.rows, self.sizes, batch_size)
         step = flops.count(jax.grad(plain.actor_loss), learner.actor, learner.critic, batch)
         without = round(step * (1 - 1 / self.config.policy_delay))
         return cost | {"flops_per_update": cost["flops_per_update"] - without}

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from crlviz.checkpoints import atomic_files, run_directory
+from crlviz.checkpoints import atomic_files, metrics_table, run_directory
 from crlviz.checkpoints.metrics_table import LAST
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError, one_line
@@ -50,8 +50,8 @@ def find(paths: Sequence[Path]) -> list[Path]:
 def describe(path: Path) -> Row:
     """A row of the table, by column; and the run's settings by dotted name, for filters.
 
-    ``env_steps`` is that of the last evaluation, ``success`` and ``time_at_goal`` are means of the last five. Values
-    that are not known are None. A run that cannot be read has only ``run`` and ``state``.
+    ``env_steps`` is that of the last evaluation (None on a data set), ``success`` and ``time_at_goal`` are means of the
+    last five. Values that are not known are None. A run that cannot be read has only ``run`` and ``state``.
     """
     row: Row = dict.fromkeys(COLUMNS) | {"run": str(path)}
     run = RunDirectory(path)
@@ -64,8 +64,10 @@ def describe(path: Path) -> Row:
         for name in ("success", "time_at_goal"):
             values = [float(each[name]) for each in metrics[-LAST:] if each.get(name)]
             row[name] = sum(values) / len(values) if values else None
-        row["env_steps"] = int(metrics[-1]["env_steps"]) if metrics else 0
-        return settings | row | {"state": _state(run, settings.get("env_steps"), row["env_steps"])}
+        done = metrics_table.number(metrics[-1]) if metrics else 0
+        row["env_steps"] = None if "dataset" in content["config"] else done
+        row["env"] = row["env"] or settings.get("dataset.name")
+        return settings | row | {"state": _state(run, RunDirectory.wanted(content), done)}
     except (CrlvizError, ValueError) as error:
         return row | {"state": f"damaged: {one_line(error)}"}
 

@@ -9,6 +9,8 @@ from typing import Any
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import CrlvizError
 
+# A value that was not measured is empty: on a data set ``env_steps``, and without an environment the scores of one.
+#
 # The columns before and after those of the algorithm (``Algorithm.columns``). Its columns are means over the updates
 # since the previous row.
 #
@@ -38,6 +40,15 @@ def columns(own: Sequence[str]) -> tuple[str, ...]:
     return *_BEFORE, *own, *_AFTER
 
 
+def number(row: Row) -> int:
+    """What a row's checkpoint is named by: its environment steps, or on a data set its updates.
+
+    Raises:
+      KeyError, ValueError: it has neither.
+    """
+    return int(row.get("env_steps") or row["gradient_steps"])
+
+
 def read(path: Path) -> list[dict[str, str]]:
     """Read a metrics.csv: one row for each evaluation, values as text, so that a row is written again unchanged.
 
@@ -51,7 +62,7 @@ def read(path: Path) -> list[dict[str, str]]:
         for row in rows:
             if "" in row or None in row.values():
                 raise ValueError("a row is longer or shorter than the first")
-            int(row["env_steps"])
+            number(row)
     except FileNotFoundError:
         raise
     except (OSError, KeyError, ValueError, csv.Error) as error:

@@ -6,6 +6,9 @@
     RUN/state/<env_steps>/          only for resuming and training longer (training/run/saved_state.py)
     RUN/.lock                       held by the training process
 
+A run on a data set steps no environment: its checkpoints and states are named by updates instead, also as ``env_steps``
+in manifests.
+
 The manifest holds a SHA-256 of every file and of the run's settings. The manifest and config.json each end with a
 SHA-256 of their own contents. A checkpoint appears by one rename, so a directory that exists is complete.
 """
@@ -164,17 +167,23 @@ class RunDirectory:
         """Whether the run has its last evaluation and the checkpoint of the same step.
 
         Args:
-          env_steps: environment steps of the last evaluation. None: it is the first evaluation at or after the
-            ``env_steps`` of config.json, because a run is rounded up to whole epochs.
+          env_steps: environment steps of the last evaluation, on a data set updates. None: it is the first evaluation
+            at or after those of config.json, because a run is rounded up to whole epochs.
 
         Raises:
           CrlvizError: config.json or metrics.csv cannot be read.
         """
-        done = {int(row["env_steps"]) for row in self.read_metrics()} & set(self.checkpoint_steps())
+        done = set(map(metrics_table.number, self.read_metrics())) & set(self.checkpoint_steps())
         if env_steps is not None:
             return env_steps in done
-        wanted = self.read_config()["config"].get("env_steps")
+        wanted = self.wanted(self.read_config())
         return isinstance(wanted, int) and max(done, default=-1) >= wanted
+
+    @staticmethod
+    def wanted(content: Mapping[str, Any]) -> Any:
+        """The length in a config.json: environment steps, or on a data set updates; None: it tells none."""
+        config = content["config"]
+        return config.get("gradient_steps" if "dataset" in config else "env_steps")
 
     def remove_partial(self) -> None:
         """Remove partial files that a killed process left. No process may be writing here now."""

@@ -54,16 +54,17 @@ def describe(path: Path) -> str:
     # Checks that the arrays are complete and match the config, so that what is printed is true.
     networks = agent.load(checkpoint.path).params
     config = checkpoint.config["config"]
-    updates, batch, eval_env = checkpoint.manifest["gradient_steps"], config["batch_size"], config["eval_env"]
+    batch, eval_env = config["batch_size"], config["eval_env"]
     evaluated = f", evaluated on {eval_env}" if eval_env not in ("", config["env"]) else ""
     lines = [
         f"checkpoint  {checkpoint.path}",
         f"algorithm   {checkpoint.config['algorithm']}",
-        f"environment {config['env']}{evaluated}",
-        f"trained     {checkpoint.env_steps:,} environment steps, "
-        f"{'unknown' if updates is None else format(updates, ',')} updates, seed {config['seed']}, "
-        f"batch {batch or 'unknown'}",
+        f"environment {config['env'] or 'none'}{evaluated}",
+        f"trained     {_trained(checkpoint)}, seed {config['seed']}, batch {batch or 'unknown'}",
     ]
+    if data := config.get("dataset"):
+        file = f"{data['path']}, {data['rows']:,} rows, {data['trajectories']:,} trajectories of {data['name']}"
+        lines.insert(3, f"data set    {file}")
     if options := config.get("env_options"):
         lines.insert(3, f"  options   {', '.join(f'{name} {value}' for name, value in options.items())}")
     if config["layout"]:
@@ -80,7 +81,10 @@ def describe(path: Path) -> str:
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
         parts = {name: params} if "stem" in params else {part: params[part] for part in sorted(params)}
         log_scale = parts.pop("log_scale", None)
-        lines += [f"{part:12}{_size(tree):12,}  {shape}" for part, tree in parts.items()]
+        lines += [
+            f"{part:12}{_size(tree):12,}  {shape}" if "stem" in tree else f"{part:12}{_size({part: tree}):12,}"
+            for part, tree in parts.items()
+        ]
         if log_scale is not None:
             lines.append(f"softmax temperature {np.exp(-log_scale).item():.4g}, learned")
     if "temperature.safetensors" in checkpoint.files:
@@ -90,9 +94,19 @@ def describe(path: Path) -> str:
     return "\n".join(map(printable, lines + _origin(checkpoint)))
 
 
+def _trained(checkpoint: Checkpoint) -> str:
+    """How much, in words."""
+    updates = checkpoint.manifest["gradient_steps"]
+    known = f"{'unknown' if updates is None else format(updates, ',')} updates"
+    if "dataset" in checkpoint.config["config"]:
+        return f"{known} on a data set"
+    return f"{checkpoint.env_steps:,} environment steps, {known}"
+
+
 def _origin(checkpoint: Checkpoint) -> list[str]:
     """Lines on a run's provenance (versions, device, source code, command, resumptions), checkpoints and state."""
     config = checkpoint.config
+    unit, length = ("updates", "gradient") if "dataset" in config["config"] else ("environment steps", "env")
     lines = [f"made with   {_words(config.get('versions'))}"]
     if device := _device(config):
         lines.append(f"on          {_words(device)}")
@@ -105,18 +119,16 @@ def _origin(checkpoint: Checkpoint) -> list[str]:
         lines.append(f"by          {_words(command)}")
     for part in _list(config.get("resumed")):
         if isinstance(part, dict):
-            lines.append(
-                f"resumed     at environment step {_words(part.get('env_steps'))}: {_words(part.get('command'))}"
-            )
+            lines.append(f"resumed     at {unit[:-1]} {_words(part.get('env_steps'))}: {_words(part.get('command'))}")
             lines += [f"            {name} {_words(value)}" for name, value in _changed(part, config)]
     run = checkpoint.run
     steps, states = run.checkpoint_steps(), run.states()
     if len(steps) > 1:
-        lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} environment steps")
+        lines.append(f"{len(steps)} checkpoints in this run: {steps[0]:,} to {steps[-1]:,} {unit}")
     if states:
         resume = f"crlviz train --resume {run.path}"
         if run.finished():
-            lines.append(f"finished; to train longer: {resume} --env-steps N")
+            lines.append(f"finished; to train longer: {resume} --{length}-steps N")
         else:
             lines.append(f"unfinished: saved at environment step {int(states[-1].name):,}; go on with: {resume}")
     return lines

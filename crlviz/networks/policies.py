@@ -1,4 +1,4 @@
-"""Policies of the benchmark's SAC and TD3: a tanh-Gaussian with a softplus scale, and a deterministic one."""
+"""Policies of JaxGCRL's SAC and TD3, a tanh-Gaussian with a softplus scale and a deterministic one; and OGBench's."""
 
 import math
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from crlviz.networks.residual import (
 from crlviz.networks.squashing import log_slope
 
 _LEAST_DEVIATION = 1e-3
+POLICIES = ("tanh", "gaussian")
 # Actions that are stored are pulled this far into (-1, 1), so that the one before the tanh is finite.
 _CLIPPED = 1e-6
 
@@ -84,3 +85,31 @@ class DeterministicActor:
         """The action [..., action]."""
         outputs: Any = self.network.apply({"params": params}, observation)
         return jnp.tanh(outputs[0])
+
+
+@dataclass(frozen=True)
+class GaussianActor(DeterministicActor):
+    """OGBench's policy: a Gaussian of standard deviation 1 around the network's output; actions are clipped to +-1."""
+
+    def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
+        return jnp.clip(self.mean(params, observation), -1, 1)
+
+    def mean(self, params: Params, observation: jax.Array) -> jax.Array:
+        """The Gaussian's mean [..., action]."""
+        outputs: Any = self.network.apply({"params": params}, observation)
+        return outputs[0]
+
+    def act(self, params: Params, observation: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Actions [..., action]: the clipped mean, or sampled with a key."""
+        if key is None:
+            return self.mean_action(params, observation)
+        mean = self.mean(params, observation)
+        return jnp.clip(mean + jax.random.normal(key, mean.shape), -1, 1)
+
+
+def log_prob_of(actor: Any, params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
+    """Log probabilities [...] of recorded actions [..., action] under an ``Actor`` or a ``GaussianActor``."""
+    if isinstance(actor, GaussianActor):
+        difference = action - actor.mean(params, observation)
+        return (-0.5 * difference**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
+    return log_prob(*actor.distribution(params, observation), raw_of(action))

@@ -323,13 +323,17 @@ class Actor:
 
 @dataclass(frozen=True)
 class Critic:
-    """The encoders phi(s, a) and psi(g) of a contrastive critic. ``trunk`` is that of ``apply``."""
+    """The encoders phi(s, a) and psi(g) of a contrastive critic. ``trunk`` is that of ``apply``.
+
+    Of two critics, parameters and embeddings have a leading axis [2]; ``trunk`` is then None.
+    """
 
     config: NetworkConfig
     state_size: int
     action_size: int
     goal_size: int
     trunk: "FusedTrunk | None" = None
+    critics: int = 1
 
     @property
     def network(self) -> ResidualNetwork:
@@ -339,7 +343,10 @@ class Critic:
     def shapes(self) -> Any:
         """Shapes of the parameters that ``init`` returns; nothing is computed."""
         inputs = {"phi": self.state_size + self.action_size, "psi": self.goal_size}
-        return {name: shapes_of(self.network, size) for name, size in inputs.items()}
+        shapes = {name: shapes_of(self.network, size) for name, size in inputs.items()}
+        if self.critics == 1:
+            return shapes
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.critics, *leaf.shape), leaf.dtype), shapes)
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
@@ -350,12 +357,16 @@ class Critic:
 
     def phi(self, params: Params, state: jax.Array, action: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of states [..., state] with actions [..., action]."""
-        x = jnp.concatenate([state, action], axis=-1)
-        return apply(self.trunk, [(self.network, params["phi"], x)])[0][0]
+        return self._embedded(params["phi"], jnp.concatenate([state, action], axis=-1))
 
     def psi(self, params: Params, goal: jax.Array) -> jax.Array:
         """Embeddings [..., 64] of goals [..., goal]."""
-        return apply(self.trunk, [(self.network, params["psi"], goal)])[0][0]
+        return self._embedded(params["psi"], goal)
+
+    def _embedded(self, params: Params, x: jax.Array) -> jax.Array:
+        if self.critics == 1:
+            return apply(self.trunk, [(self.network, params, x)])[0][0]
+        return jax.vmap(lambda params: apply(None, [(self.network, params, x)])[0][0])(params)
 
 
 def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Array:

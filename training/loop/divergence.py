@@ -55,13 +55,13 @@ def watch(
     Args:
       before: result for the updates before this one.
       update: number of this update.
-      metrics: its losses and gradient norms, by name.
+      metrics: its losses and gradient norms, by name. A loss that its settings leave out is not there.
       params: all parameters, before or after the update.
       losses: as ``Algorithm.losses``.
       bound: absolute loss above which an update counts as diverged.
       grouped: see ``optimizer.norm``.
     """
-    values = jnp.stack([*(metrics[name] for name in losses), norm(params, grouped=grouped)])
+    values = jnp.stack([*(metrics.get(name, jnp.zeros(())) for name in losses), norm(params, grouped=grouped)])
     bounded = np.array([*(not name.endswith("_gradient") for name in losses), False])
     bad = ~jnp.isfinite(values)
     bad |= (jnp.abs(values) > bound) & bounded

@@ -1,26 +1,29 @@
 """The training loop as pure functions: init, reset_envs, collect, learn. Each is compiled as a separate program.
 
+What batches are drawn from is an ``Experience``: the buffer, which ``Loop`` fills by stepping environments, or a data
+set (``dataset_loop.py``).
+
 Only ``reset_envs`` contains the environment's reset, and only ``collect`` its step: with a physics engine these two
 take longer to compile than everything else.
 """
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from crlviz.algorithms import action_choice
-from crlviz.algorithms.base import Algorithm, Batch
+from crlviz.algorithms.base import Algorithm, Batch, Rows
 from crlviz.envs.base import GoalEnv
 from crlviz.precision import within
 from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop import divergence
 from training.schedule import Schedule
-from training.sharding import ONE, Devices
+from training.sharding import Devices
 
 
 class Collector(struct.PyTreeNode):
@@ -45,7 +48,7 @@ class TrainState(struct.PyTreeNode):
 
     learner: Any
     replay: Any  # Replay; None if it was not saved, or is a collector's
-    collector: Any  # Collector; None for a learner that does not act
+    collector: Any  # Collector; None for a learner that does not act; on a data set the training steps done, []
     key: jax.Array
 
 
@@ -86,16 +89,78 @@ def update_or_skip(
     return (algorithm.step(learner, gradients, diverged.found), diverged), metrics
 
 
+class Experience(Protocol):
+    """What batches are drawn from; used inside jit."""
+
+    def sample(self, key: jax.Array, count: int) -> Any:
+        """A tree of arrays [count], which say what to draw."""
+
+    def gather(self, drawn: Any) -> Batch:
+        """The batch [..., feature] of what was sampled [...]."""
+
+
 @dataclass(frozen=True)
-class Loop:
-    """The fixed parts of a run, and the pure functions that advance a TrainState."""
+class Replayed:
+    """The experience of a buffer, as ``Loop`` fills it; the other arguments are those of ``buffer``."""
+
+    replay: replays.Replay
+    window: int
+    rows: Rows
+    goal_distance: float
+
+    def sample(self, key: jax.Array, count: int) -> replays.Indices:
+        return replays.sample(self.replay, key, count, self.window, self.rows)
+
+    def gather(self, drawn: replays.Indices) -> Batch:
+        return replays.gather(self.replay, drawn, self.rows, self.goal_distance)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """The fixed parts of a run that need no environment, and how it learns from an ``Experience``."""
 
     config: TrainConfig
     schedule: Schedule
-    env: GoalEnv
     algorithm: Algorithm
+    devices: Devices
+
+    @property
+    def cost(self) -> dict[str, int]:
+        """``Algorithm.cost`` of the run."""
+        return self.algorithm.cost(self.config.batch_size)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Context in which the networks' matrix products have the config's precision, except those always exact."""
+        return within(self.config.precision)
+
+    def learned(
+        self, state: TrainState, experience: Experience
+    ) -> tuple[TrainState, dict[str, jax.Array], divergence.Divergence]:
+        """``Loop.learn`` from this experience."""
+        config = self.config
+        key, sample_key, update_key = jax.random.split(state.key, 3)
+        drawn = experience.sample(sample_key, config.updates * config.batch_size)
+        batches = jax.tree.map(lambda leaf: leaf.reshape(config.updates, config.batch_size), drawn)
+
+        def update(carry, batch):
+            index, drawn, key = batch
+            # Without sharding, each device would compute the whole update. The buffer is sharded by environment:
+            # each device contributes its own rows, and the buffer itself never moves.
+            batch = self.devices.shard_rows(experience.gather(drawn))
+            return update_or_skip(self.algorithm, config.loss_bound, carry, index, key, batch)
+
+        with self.precision():
+            inputs = (jnp.arange(config.updates), batches, jax.random.split(update_key, config.updates))
+            (learner, diverged), metrics = jax.lax.scan(update, (state.learner, divergence.none()), inputs)
+            return state.replace(learner=learner, key=key), jax.tree.map(jnp.mean, metrics), diverged
+
+
+@dataclass(frozen=True)
+class Loop(Learning):
+    """The fixed parts of a run, and the pure functions that advance a TrainState."""
+
+    env: GoalEnv
     episode_length: int
-    devices: Devices = ONE
 
     def init(self, key: jax.Array, states: Any) -> TrainState:
         """The first TrainState, without a buffer: new networks, and the environment states of ``reset_envs(key)``."""
@@ -163,8 +228,8 @@ class Loop:
           The state after the updates, the mean of each metric, and the first divergence. From a diverged update on,
           all updates are skipped.
         """
-        with self.precision():
-            return self._learn(state)
+        experience = Replayed(state.replay, self.config.window, self.algorithm.rows, self.env.goal_distance)
+        return self.learned(state, experience)
 
     def learn_from(
         self, learner: Any, replay: replays.Replay, key: jax.Array
@@ -178,26 +243,3 @@ class Loop:
         """
         state, metrics, diverged = self.learn(TrainState(learner, replay, None, key))
         return state.learner, metrics, diverged
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """Context in which the networks' matrix products have the config's precision, except those always exact."""
-        return within(self.config.precision)
-
-    def _learn(self, state: TrainState) -> tuple[TrainState, dict[str, jax.Array], divergence.Divergence]:
-        config = self.config
-        key, sample_key, update_key = jax.random.split(state.key, 3)
-        count = config.updates * config.batch_size
-        rows = self.algorithm.rows
-        indices = replays.sample(state.replay, sample_key, count, config.window, rows)
-        batches = jax.tree.map(lambda leaf: leaf.reshape(config.updates, config.batch_size), indices)
-
-        def update(carry, batch):
-            index, indices, key = batch
-            # Without sharding, each device would compute the whole update. The buffer is sharded by environment:
-            # each device contributes its own rows, and the buffer itself never moves.
-            batch = self.devices.shard_rows(replays.gather(state.replay, indices, rows, self.env.goal_distance))
-            return update_or_skip(self.algorithm, config.loss_bound, carry, index, key, batch)
-
-        inputs = (jnp.arange(config.updates), batches, jax.random.split(update_key, config.updates))
-        (learner, diverged), metrics = jax.lax.scan(update, (state.learner, divergence.none()), inputs)
-        return state.replace(learner=learner, key=key), jax.tree.map(jnp.mean, metrics), diverged

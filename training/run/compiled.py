@@ -25,6 +25,7 @@ from crlviz.processes import process_pool
 from crlviz.rollouts import evaluate
 from training.config import TrainConfig
 from training.loop import distilled
+from training.loop.dataset_loop import DatasetLoop
 from training.loop.train_loop import Loop, TrainState, shardings
 from training.run import hosts
 from training.run import saved_state as states
@@ -35,40 +36,57 @@ if TYPE_CHECKING:
     from crlviz.networks.fused_trunk import FusedTrunk
 
 
-def build(config: TrainConfig, devices: Devices = ONE, trunk: "FusedTrunk | None" = None) -> Loop:
+def build(config: TrainConfig, devices: Devices = ONE, trunk: "FusedTrunk | None" = None) -> Any:
     """Check a config and build its loop: environment, networks and algorithm. Compiles nothing.
+
+    It is a ``Loop``, or on a data set a ``DatasetLoop``.
 
     ``trunk``: the kernels of the fused path; None: the plain path.
 
     Raises:
       UsageError: unknown environment, settings that contradict each other, or that do not divide over the devices.
     """
-    counts = config.schedule
-    devices.check(config.num_envs, config.batch_size)
-    env = envs.make(config.env, layout=config.layout or None, **config.env_options)
-    length = config.episode_length or env.episode_length
-    return Loop(config, counts, env, algorithm(config, env, devices, trunk), length, devices)
+    counts, data = config.schedule, config.dataset
+    devices.check(0 if data.path else config.num_envs, config.batch_size)
+    env = envs.make(config.env, layout=config.layout or None, **config.env_options) if config.env else None
+    length = config.episode_length or (env.episode_length if env else 0)
+    method = algorithm(config, env, devices, trunk)
+    if data.path:
+        rows = data.replaced(method.recorded)
+        return DatasetLoop(config, counts, method, devices, rows, data.goal_indices, env, length)
+    assert env
+    return Loop(config, counts, method, devices, env, length)
 
 
 def algorithm(
-    config: TrainConfig, env: GoalEnv, devices: Devices = ONE, trunk: "FusedTrunk | None" = None
+    config: TrainConfig, env: GoalEnv | None, devices: Devices = ONE, trunk: "FusedTrunk | None" = None
 ) -> Algorithm:
-    """The algorithm of a config, with networks of the environment's sizes.
+    """The algorithm of a config, with networks of the sizes of the environment, or without one of the data set.
 
     Raises:
-      UsageError: an error of ``registry.build``.
+      UsageError: an error of ``registry.build``, or environment and data set differ.
     """
-    own = registry.build(
+    data = config.dataset
+    sizes = Sizes(data.state, data.action, len(data.goal_indices))
+    if env:
+        own = Sizes(env.state_dim, env.action_size, env.goal_dim)
+        if data.path and (own != sizes or env.goal_indices != data.goal_indices):
+            raise UsageError(
+                f"{data.path} has states of {sizes.state} numbers, actions of {sizes.action} and goals at "
+                f"{list(data.goal_indices)}; {env.id} has {own.state}, {own.action} and {list(env.goal_indices)}"
+            )
+        sizes = own
+    method = registry.build(
         config.algorithm,
         config.own,
         config.actor,
         config.critic,
-        Sizes(env.state_dim, env.action_size, env.goal_dim),
+        sizes,
         gamma=config.gamma,
         replicate=devices.replicate,
         trunk=trunk,
     )
-    return distilled.of(own, config) if config.teacher.path else own
+    return distilled.of(method, config) if config.teacher.path else method
 
 
 @dataclass(frozen=True)
@@ -87,7 +105,7 @@ class Programs:
       evaluate_policy: maps (networks, keys) to the scores [slots] of an evaluation with the deterministic action.
     """
 
-    loop: Loop
+    loop: Any
     slots: int
     example: TrainState
     empty_buffer: Callable[[], Any]
@@ -101,13 +119,19 @@ class Programs:
     def memory(self) -> int:
         """Bytes that training and evaluation take on each device, states included."""
         return max(
-            _memory(self.collect), _memory(self.learn), _argument_memory(self.learn) + _memory(self.evaluate_policy)
+            memory_of(self.collect),
+            memory_of(self.learn),
+            _argument_memory(self.learn) + memory_of(self.evaluate_policy),
         )
 
     def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> TrainState:
         """The first states [slots, ...] of runs with these seeds; a different number of rewinds gives another key."""
         hosts.broadcast("start", slots=self.slots, seeds=seeds, rewinds=rewinds)
         first = self._rewound([keys(seed)[0] for seed in seeds], rewinds)
+        return self._begun(first)
+
+    def _begun(self, first: jax.Array) -> TrainState:
+        """The first states [slots, ...] from keys [slots]."""
         return self._fill(self.init(first, self.reset_envs(first)))
 
     def load(self, saved: Sequence[Saved], rewinds: Sequence[int]) -> TrainState:
@@ -143,14 +167,19 @@ class Programs:
     def advance(self, state: TrainState) -> tuple[TrainState, Any, Any]:
         """Do a training step; donates the state. Returns the new state, the losses and the Divergence, [slots, ...]."""
         hosts.broadcast("advance", slots=self.slots)
+        return self._advanced(state)
+
+    def _advanced(self, state: TrainState) -> tuple[TrainState, Any, Any]:
         return self.learn(self.collected(state))
 
     def evaluate(self, state: TrainState, seeds: Sequence[int], index: int) -> list[dict[str, float]]:
         """Scores of each slot in evaluation number ``index``, by name."""
         hosts.broadcast("evaluate", slots=self.slots, seeds=seeds, index=index)
-        networks = self.loop.algorithm.networks(state.learner)
-        scores = jax.device_get(self.evaluate_policy(networks, evaluation_keys(self.loop, seeds, index)))
+        scores = jax.device_get(self._scores(state, evaluation_keys(self.loop, seeds, index)))
         return [{name: float(values[slot]) for name, values in scores.items()} for slot in range(self.slots)]
+
+    def _scores(self, state: TrainState, keys: jax.Array) -> dict[str, jax.Array]:
+        return self.evaluate_policy(self.loop.algorithm.networks(state.learner), keys)
 
     def copy(self, state: TrainState, *, replay: bool) -> TrainState:
         """Copy the states to host memory (``saved_state.snapshot``), with or without the buffer."""
@@ -177,6 +206,10 @@ def compiled(
     """
     loop = build(config, devices, trunk)
     eval_env = evaluation_env(loop)
+    if config.dataset.path:
+        from training.run import dataset_programs  # it builds on this module
+
+        return dataset_programs.compiled(loop, eval_env, slots)
     hosts.broadcast("compile", slots=slots, config=dataclasses.asdict(config))
     made = jitted(loop, eval_env, slots)
     return Programs(loop, slots, made.example, made.empty_buffer, **compile_all(**made.functions))
@@ -237,8 +270,8 @@ def jitted(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Jitted:
     return Jitted(example, empty_buffer, functions)
 
 
-def scoring(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Any:
-    """The jitted function from (networks, keys) [slots, ...] to the scores [slots] of an evaluation."""
+def evaluation(loop: Any, eval_env: GoalEnv) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
+    """The function from networks and a key to the scores of an evaluation in an environment."""
     config, devices = loop.config, loop.devices
 
     def evaluate_policy(params, key):
@@ -249,8 +282,14 @@ def scoring(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Any:
 
         return evaluate(eval_env, policy, key, config.eval_episodes, loop.episode_length)
 
-    replicated = devices.sharding()
-    return jax.jit(vmapped(evaluate_policy, slots), in_shardings=(replicated, replicated), out_shardings=replicated)
+    return evaluate_policy
+
+
+def scoring(loop: Loop, eval_env: GoalEnv, slots: int = 1) -> Any:
+    """The jitted function from (networks, keys) [slots, ...] to the scores [slots] of an evaluation."""
+    replicated = loop.devices.sharding()
+    evaluate_policy = vmapped(evaluation(loop, eval_env), slots)
+    return jax.jit(evaluate_policy, in_shardings=(replicated, replicated), out_shardings=replicated)
 
 
 def compile_all(**programs: tuple[Any, ...]) -> dict[str, jax.stages.Compiled]:
@@ -316,7 +355,7 @@ def memory() -> int | None:
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
-def _memory(program: jax.stages.Compiled) -> int:
+def memory_of(program: jax.stages.Compiled) -> int:
     """Bytes that a program takes; 0 if the device does not report it."""
     stats = program.memory_analysis()
     if stats is None:
@@ -341,14 +380,14 @@ def keys(seed: int) -> jax.Array:
     return jax.random.split(jax.random.key(seed))
 
 
-def evaluation_env(loop: Loop) -> GoalEnv:
-    """The environment of the evaluations.
+def evaluation_env(loop: Any) -> Any:
+    """The environment of the evaluations; None: a data set's run has none.
 
     Raises:
       UsageError: it has another body than the one that is trained.
     """
     config = loop.config
-    if not config.eval_env or config.eval_env == config.env:
+    if loop.env is None or not config.eval_env or config.eval_env == config.env:
         return loop.env
     env = envs.make(config.eval_env, **config.env_options)
     if (env.state_dim, env.goal_dim, env.action_size) != (loop.env.state_dim, loop.env.goal_dim, loop.env.action_size):

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,9 +72,9 @@ class Run:
         self._step_seconds = 0.0
         self._saving: dict[SeedRun, Future[None]] = {}
         self._lines = progress is None and not sys.stderr.isatty()
-        self._started, self._done_before = time.perf_counter(), sum(seed_run.env_steps for seed_run in seed_runs)
+        self._started, self._done_before = time.perf_counter(), sum(seed_run.number for seed_run in seed_runs)
         self._bar = tqdm(
-            total=sum(seed_run.all_env_steps for seed_run in seed_runs),
+            total=sum(seed_run.total for seed_run in seed_runs),
             unit="step",
             unit_scale=True,
             disable=None if progress is None else not progress,
@@ -136,10 +136,9 @@ class Run:
                 if not self.training:
                     break
                 again = " ".join(f"--resume {path}" for path in self._again)
-                raise signals.Stopped(
-                    f"stopped at environment step {self.training[0].env_steps:,}; go on with: crlviz train {again}",
-                    number,
-                )
+                first = self.training[0]
+                where = f"{first.schedule.unit} {first.number:,}"
+                raise signals.Stopped(f"stopped at {where}; go on with: crlviz train {again}", number)
             self.advance()
         self._finish_saving()
         self._state = None
@@ -187,8 +186,7 @@ class Run:
                 rows.append(seed_run.record(scores[slot]))
         if rows:
             speed = f"{rows[0]['updates_per_second']:.0f} updates/s, " if "updates_per_second" in rows[0] else ""
-            success, at_goal = (sum(row[name] for row in rows) / len(rows) for name in ("success", "time_at_goal"))
-            scores_text = f"{speed}success {success:.2f}, time at goal {at_goal:.0f}"
+            scores_text = speed + scores_in_words(rows)
             self._bar.set_postfix_str(scores_text)
             if self._lines:
                 self.say(f"{self._progress(lacking[0])}, {scores_text}")
@@ -248,16 +246,16 @@ class Run:
     def _progress(self, seed_run: SeedRun) -> str:
         """Progress of a run's group, and the time left for all runs at the average rate so far."""
         whose = f"{len(self._slots)} of {len(self.seed_runs)} runs: " if len(self.seed_runs) > 1 else ""
-        done, total = (sum(getattr(each, name) for each in self.seed_runs) for name in ("env_steps", "all_env_steps"))
+        done, total = (sum(getattr(each, name) for each in self.seed_runs) for name in ("number", "total"))
         gained, elapsed = done - self._done_before, time.perf_counter() - self._started
         left = (
             f" ({tqdm.format_interval(elapsed * (total - done) / gained)} left)" if total > done and gained > 0 else ""
         )
-        return f"{whose}{seed_run.env_steps:,} of {seed_run.all_env_steps:,} environment steps{left}"
+        return f"{whose}{seed_run.number:,} of {seed_run.total:,} {seed_run.schedule.unit}s{left}"
 
     def _show(self) -> None:
         """Update the progress bar."""
-        self._bar.update(sum(seed_run.env_steps for seed_run in self.seed_runs) - self._bar.n)
+        self._bar.update(sum(seed_run.number for seed_run in self.seed_runs) - self._bar.n)
 
     def _answer(self, name: str) -> None:
         """Tell the user that a signal was received."""
@@ -268,6 +266,15 @@ class Run:
 
     def say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)
+
+
+def scores_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The mean scores of rows of metrics.csv; without evaluations the errors on held-out rows."""
+    names = {"success": "success {:.2f}", "time_at_goal": "time at goal {:.0f}"}
+    if rows[0].get("success") in (None, ""):
+        names = {"held_out_accuracy": "held-out accuracy {:.2f}", "held_out_action_error": "action error {:.3f}"}
+    means = {name: [float(row[name]) for row in rows if row.get(name) not in (None, "")] for name in names}
+    return ", ".join(names[name].format(sum(values) / len(values)) for name, values in means.items() if values)
 
 
 def groups(seed_runs: Sequence[SeedRun], compile_slots: CompileSlots) -> Iterator[list[SeedRun]]:

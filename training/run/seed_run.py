@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from crlviz.checkpoints import metrics_table
 from crlviz.checkpoints.metrics_table import Row
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from training.config import TrainConfig, content
 from training.loop import distilled, divergence
+from training.loop.dataset_loop import held_out_columns
 from training.loop.divergence import Divergence
 from training.loop.train_loop import TrainState
 from training.run import loggers
@@ -56,14 +58,14 @@ class SeedRun:
         return self.directory.path
 
     @property
-    def env_steps(self) -> int:
-        """Environment steps so far."""
-        return self.schedule.env_steps(self.counters.step)
+    def number(self) -> int:
+        """Environment steps so far; on a data set updates (``Schedule.number``)."""
+        return self.schedule.number(self.counters.step)
 
     @property
-    def all_env_steps(self) -> int:
-        """Environment steps of the whole run."""
-        return self.schedule.total_env_steps
+    def total(self) -> int:
+        """The ``number`` of the whole run."""
+        return self.schedule.total
 
     @property
     def resume_point(self) -> tuple[int, bool, bool]:
@@ -73,14 +75,14 @@ class SeedRun:
     @property
     def evaluated(self) -> bool:
         """Whether the metrics table has a row for the current step."""
-        return bool(self._rows) and int(self._rows[-1]["env_steps"]) == self.env_steps
+        return bool(self._rows) and metrics_table.number(self._rows[-1]) == self.number
 
     @property
     def checkpoint_due(self) -> bool:
         """Whether a checkpoint is due at this evaluation and not yet there (after resuming from here it may be)."""
         epoch = self.counters.step // self.schedule.steps_per_epoch
         wanted = epoch == self.schedule.epochs or (epoch > 0 and epoch % self.config.save_every == 0)
-        return wanted and self.env_steps not in self.directory.checkpoint_steps()
+        return wanted and self.number not in self.directory.checkpoint_steps()
 
     def start_clock(self, start_time: float) -> None:
         """Start the clock; ``start_time`` is the ``time.perf_counter`` at the start of work on the run."""
@@ -123,21 +125,22 @@ class SeedRun:
         if counters.step:
             seconds = counters.train_seconds - counters.evaluated_seconds
             row["updates_per_second"] = per_epoch * config.updates / seconds
-            row["env_steps_per_second"] = per_epoch * config.unroll * config.num_envs / seconds
+            if self.schedule.env_steps_per_step:
+                row["env_steps_per_second"] = per_epoch * self.schedule.env_steps_per_step / seconds
         row |= scores
         for name, value in row.items():
             if not math.isfinite(value):
                 raise divergence.DivergenceError(
-                    f"{name} became {value} in the evaluation at environment step {self.env_steps:,}"
+                    f"{name} became {value} in the evaluation at {self.schedule.unit} {self.number:,}"
                 )
+        row |= {"env_steps": self.number} if self.schedule.env_steps_per_step else {}
         row |= {
-            "env_steps": self.env_steps,
             "gradient_steps": self.schedule.gradient_steps(counters.step),
             "wall_seconds": self._wall_seconds(),
             "train_seconds": counters.train_seconds,
         }
         self._rows.append(row)
-        self.directory.write_metrics(self._rows, self._algorithm.columns())
+        self.directory.write_metrics(self._rows, self._columns)
         self.logs.record(self._rows)
         self.counters = dataclasses.replace(counters, sums={}, evaluated_seconds=counters.train_seconds)
         return row
@@ -158,13 +161,13 @@ class SeedRun:
           WriteError: something cannot be written.
         """
         counts, config, step = self.schedule, self.config, counters.step
-        env_steps, updates = counts.env_steps(step), counts.gradient_steps(step)
+        number, updates = counts.number(step), counts.gradient_steps(step)
         # Write the state first: a checkpoint without its state could not be resumed from.
         if step != counts.steps or config.keep_state:
             # A learner is saved before its collector, whose newest state may still be the one before.
-            states.write(self.directory, env_steps, copied, counters, 1 if config.collector_depth else 0)
+            states.write(self.directory, number, copied, counters, 1 if config.collector_depth else 0)
         if networks:
-            self.directory.write_checkpoint(env_steps, updates, networks)
+            self.directory.write_checkpoint(number, updates, networks)
             if config.keep:
                 self.directory.remove_checkpoints(config.keep)
 
@@ -191,7 +194,7 @@ class SeedRun:
         self.counters = dataclasses.replace(self.counters, rewinds=done + 1, wall_seconds=seconds)
         self.rewound, self.error = True, None
         return (
-            f"{error}; going back to environment step {self.env_steps:,} with another key "
+            f"{error}; going back to {self.schedule.unit} {self.number:,} with another key "
             f"({done + 1} of {config.rewinds})"
         )
 
@@ -203,17 +206,23 @@ class SeedRun:
         self._rows = []
         if not self.saved:
             return
-        if self.env_steps != int(self.saved.path.name):
+        if self.number != int(self.saved.path.name):
             raise CrlvizError(
-                f"{self.saved.path / 'manifest.json'} does not match the environment steps in its folder's name"
+                f"{self.saved.path / 'manifest.json'} does not match the {self.schedule.unit}s in its folder's name"
             )
-        self._rows = [row for row in self.directory.read_metrics() if int(row["env_steps"]) <= self.env_steps]
+        self._rows = [row for row in self.directory.read_metrics() if metrics_table.number(row) <= self.number]
         if len(self._rows) <= self.counters.step // self.schedule.steps_per_epoch:
             raise CrlvizError(
-                f"{self.directory.metrics_file} lacks evaluations from before environment step {self.env_steps:,}; "
+                f"{self.directory.metrics_file} lacks evaluations from before {self.schedule.unit} {self.number:,}; "
                 "restore them, or train again in another directory"
             )
-        self.directory.write_metrics(self._rows, self._algorithm.columns())
+        self.directory.write_metrics(self._rows, self._columns)
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The columns of metrics.csv that are the algorithm's."""
+        own = self._algorithm.columns()
+        return (*own, *held_out_columns(self._algorithm)) if self.config.dataset.path else own
 
     def _wall_seconds(self) -> float:
         return time.perf_counter() - self._start_time

@@ -10,12 +10,14 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from crlviz.algorithms import registry
+from crlviz.checkpoints import metrics_table
 from crlviz.checkpoints.run_directory import KEEPING, RunDirectory
 from crlviz.envs import mazes
 from crlviz.errors import UsageError
 from crlviz.options import read_values
 from training import config as configs
 from training.config import TrainConfig, from_options
+from training.dataset_config import DatasetConfig
 
 # For each value of --ablate, its name in a run's name, and the fields of the actor and critic configs that it sets
 # (paper figures 5 and 16, table 2).
@@ -57,8 +59,8 @@ class Cell:
 
     @property
     def total(self) -> int:
-        """Environment steps of the complete run."""
-        return self.config.schedule.total_env_steps
+        """Environment steps of the complete run, on a data set updates."""
+        return self.config.schedule.total
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -67,9 +69,9 @@ class Cell:
 
     @property
     def done(self) -> int:
-        """Environment steps at the last evaluation; 0 before the first."""
+        """Environment steps at the last evaluation, on a data set updates; 0 before the first."""
         rows = self.rows
-        return int(rows[-1]["env_steps"]) if rows else 0
+        return metrics_table.number(rows[-1]) if rows else 0
 
     @property
     def finished(self) -> bool:
@@ -102,7 +104,7 @@ class Cell:
 
 
 def grid(
-    env: str,
+    env: str | None,
     out: Path,
     options: Mapping[str, str | None],
     *,
@@ -110,11 +112,12 @@ def grid(
     ablate: str | None = None,
     preset: str | None = None,
     layout: Path | None = None,
+    file: Path | None = None,
 ) -> list[Cell]:
     """Build and check the cells of a sweep: the Cartesian product of all values; seeds vary fastest.
 
     Args:
-      env: environment ids, separated by commas.
+      env: environment ids, separated by commas; None: the one that made ``file``, if it is known here.
       out: parent of the run directories.
       options: options of ``crlviz train`` by name. Values are separated by commas; 0-4 means 0,1,2,3,4; None means not
         given. ``max_pair_distance`` also takes ``none``: train on all pairs.
@@ -122,11 +125,14 @@ def grid(
       ablate: keys of ``ABLATIONS``, separated by commas. Each is changed in turn; the full network is always included.
       preset: name of the preset to start from.
       layout: file with a custom maze.
+      file: the data set to learn from.
 
     Raises:
       UsageError: a value is invalid, or two cells have the same name.
     """
-    axes = {"env": read_values("ENV", env)}
+    found = {id: _found(file, id) for id in (read_values("ENV", env) if env else [None])}
+    axes = {"env": [id for _, id in found.values()]}
+    datasets = {id: dataset for dataset, id in found.values()}
     axes |= {name: read_values(_flag(name), text) for name, text in options.items() if text is not None}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -148,13 +154,16 @@ def grid(
         id = chosen["env"] if pair_distance == "none" else mazes.within(chosen["env"], _cells(pair_distance))
         # A sweep makes many runs, and at the paper's size a saved state takes gigabytes.
         drop = {} if "keep_state=" in chosen else {"keep_state": False}
-        config = from_options(id, preset, given | drop, sets, layout)
+        dataset = datasets[chosen["env"]]
+        config = from_options(id, preset, given | drop, sets, layout, dataset)
         config.check()
-        default = from_options(id, preset, layout=layout)
+        own = {"algorithm": config.algorithm} if dataset else {}
+        default = from_options(id, preset, own, layout=layout, dataset=dataset)
         kind = _kind(
             config, default, {name: chosen[name] for name in varied if name in chosen}, chosen["env"], pair_distance
         )
-        arguments = ["train", chosen["env"], *(["--preset", preset] if preset else [])]
+        arguments = ["train", *filter(None, [chosen["env"]]), *(["--dataset", str(file)] if file else [])]
+        arguments += ["--preset", preset] if preset else []
         arguments += ["--layout", str(layout)] if layout else []
         arguments += [_flag(_PAIRS), pair_distance] if pair_distance != "none" else []
         arguments += [text for name, value in given.items() if name != "seed" for text in (_flag(name), value)]
@@ -173,6 +182,7 @@ def name(
     options: Mapping[str, Any],
     settings: Sequence[str] = (),
     layout: Path | None = None,
+    dataset: DatasetConfig | None = None,
 ) -> str:
     """Default run name of ``crlviz train`` without ``--out``: as a sweep over every given option would name it.
 
@@ -183,19 +193,29 @@ def name(
       options: the options that were given, by name.
       settings: values of ``--set``.
       layout: from the command line.
+      dataset: the data set.
 
     Returns:
       The name, without the seed.
     """
-    default = from_options(config.env, preset, layout=layout)
+    default = from_options(config.env, preset, {"algorithm": config.algorithm}, layout=layout, dataset=dataset)
     varied = {"env": env} | {name: str(value) for name, value in options.items() if name not in KEEPING}
     for setting in settings:
         key, _, value = setting.partition("=")
         varied[f"{key}="] = value
     if layout:
         varied["layout"] = layout.stem
-    kind = _kind(config, default, varied, env, str(options.get(_PAIRS, "none")))
+    kind = _kind(config, default, varied, env or config.dataset.name, str(options.get(_PAIRS, "none")))
     return re.sub(r"[^\w.=,+-]+", "_", kind)
+
+
+def _found(file: Path | None, env: str | None) -> tuple[DatasetConfig | None, str]:
+    """The settings of a data set and the environment of the evaluations; without a file None and the environment."""
+    if file is None:
+        return None, str(env)
+    from training.run import recorded_data
+
+    return recorded_data.found(file, env)
 
 
 def _flag(name: str) -> str:
@@ -219,7 +239,7 @@ def _kind(config: TrainConfig, default: TrainConfig, varied: Mapping[str, str], 
     """Name a cell by its depth and by what differs from the preset, so a run keeps its name when the sweep grows."""
     actor, critic = config.actor, config.critic
     parts = [env] if "env" in varied else []
-    parts += [config.algorithm] if config.algorithm != default.algorithm else []
+    parts += [config.algorithm] if config.algorithm != "crl" else []
     parts += [f"depth{critic.depth}"] if actor.depth == critic.depth else [f"actor{actor.depth}-critic{critic.depth}"]
     if (actor.width, critic.width) != (default.actor.width, default.critic.width):
         parts += [f"width{critic.width}"] if actor.width == critic.width else []

@@ -182,9 +182,10 @@ def _failure_reason(cell: Cell, job: process_pool.Job) -> str:
 def _result(cell: Cell, failed: Mapping[str, str]) -> str:
     if cell.name in failed:
         return f"failed: {failed[cell.name]}"
+    from training.run.runner import scores_in_words  # it imports jax
+
     last = cell.rows[-_LAST:]
-    success, steps = (sum(float(row[name]) for row in last) / len(last) for name in ("success", "time_at_goal"))
-    return f"success {success:.2f}, time at goal {steps:.0f}, {float(last[-1]['train_seconds']):.0f} s of training"
+    return f"{scores_in_words(last)}, {float(last[-1]['train_seconds']):.0f} s of training"
 
 
 def _default_jobs() -> int:
@@ -199,7 +200,8 @@ def _default_jobs() -> int:
 
 
 @click.command()
-@click.argument("env")
+@click.argument("env", required=False)
+@click.option("--dataset", type=click.Path(path_type=Path), help="Learn from this file, as in crlviz train --dataset.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Parent of the run directories.")
 @click.option(
     "--preset",
@@ -213,6 +215,7 @@ def _default_jobs() -> int:
 @click.option("--seed", default="0", show_default=True, help="Seed of the random number generator.")
 @click.option("--batch-size", help="Rows in a batch.")
 @click.option("--env-steps", help="Total steps, over all environments.")
+@click.option("--gradient-steps", help="Total updates, on a data set.")
 @click.option("--eval-env", help="Evaluate in another environment.")
 @click.option("--max-pair-distance", help="Train on start-goal pairs at most this many cells apart; none: all.")
 @click.option(
@@ -237,7 +240,8 @@ def _default_jobs() -> int:
 @click.option("--retries", type=click.IntRange(0), help="Restarts of a process that the cluster lost.  [default: 3]")
 @click.option("--dry-run", is_flag=True, help="Print the cells and their cost, and do not train.")
 def command(
-    env: str,
+    env: str | None,
+    dataset: Path | None,
     out: Path,
     preset: str | None,
     ablate: str | None,
@@ -260,6 +264,7 @@ def command(
     \b
     Example: crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs
              crlviz sweep point_big_maze --depth 4,8,16 --seed 0-4 --out runs --cluster auto
+             crlviz sweep --dataset walks.nc --algorithm crl,gcbc --depth 4,16 --out runs
     """
     with interrupts.exit_at_once():
         import jax
@@ -267,8 +272,11 @@ def command(
         jax.config.update("jax_platforms", "cpu")  # leave the accelerator to the training processes
     cluster_options = {name: options.pop(name) for name in ("cluster", "cpus_per_cell", "gpus_per_cell", "retries")}
     if cluster_options["cluster"]:  # relative paths mean nothing on another node
-        out, layout = out.absolute(), layout and layout.absolute()
-    cells = grid(env, out, options, settings=settings, ablate=ablate, preset=preset, layout=layout)
+        out, layout, dataset = out.absolute(), layout and layout.absolute(), dataset and dataset.absolute()
+    if not env and not dataset:
+        raise UsageError("sweep takes ENV or --dataset FILE")
+    shared = {"ablate": ablate, "preset": preset, "layout": layout, "file": dataset}
+    cells = grid(env, out, options, settings=settings, **shared)
     with _connect(cluster_options, jobs) as nodes:
         _sweep(cells, out, nodes, nodes.at_once if nodes else jobs or _default_jobs(), apart, dry_run)
 
@@ -329,18 +337,20 @@ def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
     for cell in cells:
         config = cell.config
         env_key = f"{config.env} {config.layout} {config.env_options}"
-        if env_key not in environments:
+        if env_key not in environments and config.env:
             environments[env_key] = envs.make(config.env, layout=config.layout or None, **config.env_options)
-        method, counts = algorithm(config, environments[env_key]), config.schedule
+        method, counts = algorithm(config, environments.get(env_key)), config.schedule
         key = method, config.batch_size  # the cost does not depend on the seed
-        costs[key] = cost = costs.get(key) or method.cost(config.batch_size)
+        rows = config.dataset.replaced(method.recorded) if config.dataset.path else None
+        costs[key] = cost = costs.get(key) or method.cost(config.batch_size, rows)
         lines.append(
             f"{cell.name:{width}}{cost['parameters']:13,}{cost['flops_per_update']:14.3g}"
-            f"{counts.gradient_steps(counts.steps):12,}{cell.total:14,}{process.get(cell.name, 'finished'):>10}"
+            f"{counts.gradient_steps(counts.steps):12,}{counts.total_env_steps:14,}"
+            f"{process.get(cell.name, 'finished'):>10}"
         )
-    left = sum(cell.total for cell in cells if cell.name in process)
+    left, unit = sum(cell.total for cell in cells if cell.name in process), cells[0].config.schedule.unit
     lines.append(
         f"{len(cells)} cells, {len(cells) - len(process)} of them finished; {sum(cell.total for cell in cells):,} "
-        f"environment steps, {left:,} of them left"
+        f"{unit}s, {left:,} of them left"
     )
     return "\n".join(lines)

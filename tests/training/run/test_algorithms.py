@@ -125,7 +125,7 @@ def test_hyperspherical_networks_stay_on_the_sphere(name):
 @pytest.mark.parametrize("depth", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_depth_adds_layers_and_cost(name, depth):
     shallow, deep = (built(name, depth * times, 64).cost(COUNT) for times in (1, 2))
-    assert 1.8 < deep["parameters"] / shallow["parameters"] < 2
+    assert 1.75 < deep["parameters"] / shallow["parameters"] < 2
     assert 1.8 < deep["flops_per_update"] / shallow["flops_per_update"] < 2
 
 
@@ -161,7 +161,11 @@ def test_abilities_give_one_number_or_one_vector_for_each_row(name):
 
 # The quick suite trains one of each kind of rows and networks; the others share its code.
 _QUICK = ("crl", "sac+her", "gcbc")
-_RUNS = [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in registry.NAMES]
+_RUNS = [
+    pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow)
+    for name in registry.NAMES
+    if registry.of(name).online  # test_dataset_runs.py trains the others
+]
 
 
 @pytest.fixture(scope="module", params=_RUNS)
