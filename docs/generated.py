@@ -18,6 +18,12 @@ ROOT = Path(__file__).parents[1]
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 # What a user calls, beside what ``crlviz`` itself exports and the analyses' compute and plot.
 TRAINING = {"training.config": ("preset", "replace"), "training.trainer": ("train", "resume")}
+DATA = {
+    "crlviz.trajectories.files": ("read", "blocks", "write"),
+    "crlviz.trajectories.data": ("Trajectories",),
+    "crlviz.trajectories.recording": ("Source", "record"),
+    "crlviz.envs": ("make", "gymnasium"),
+}
 
 
 def fill(app: Any, page: str, source: list[str]) -> None:
@@ -123,6 +129,8 @@ def python() -> str:
     parts += [_directive(f"{getattr(crlviz, name).__module__}.{name}") for name in names]
     parts += ["## Train"]
     parts += [_directive(f"{module}.{name}") for module, functions in TRAINING.items() for name in functions]
+    parts += ["## Trajectories and environments"]
+    parts += [_directive(f"{module}.{name}") for module, functions in DATA.items() for name in functions]
     parts += ["## Analyses"]
     for verb, (where, _) in VERBS.items():
         name = where.partition(":")[0]

@@ -12,6 +12,7 @@ from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
 
 _LARGEST_ACTION = 2.0  # actions are in [-1, 1]; a little more may be unclipped noise, more is another scale
+_ASSUMED = 4 << 30  # bytes of free memory where no system call tells
 _BLOCK = 1 << 24  # bytes that are checked at once
 
 
@@ -111,7 +112,9 @@ def free_memory() -> int:
         for line in file:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # systems that do not tell
+    with contextlib.suppress(AttributeError, ValueError):  # systems that tell only how much there is
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return _ASSUMED
 
 
 def fits(size: int) -> bool:

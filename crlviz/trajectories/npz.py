@@ -69,8 +69,9 @@ def read(path: Path) -> Trajectories:
         if checks.fits(size):
             arrays = {name: member.take(member.shape[0]) for name, member in members.items()}
         elif compressed or any(member.dtype != np.float32 for member in members.values()):
+            why = "is compressed" if compressed else "holds numbers of 8 bytes"
             raise CrlvizError(
-                f"{path} is compressed and takes {size / 2**30:.1f} GiB, more than half of the free memory; convert it "
+                f"{path} {why} and takes {size / 2**30:.1f} GiB, more than half of the free memory; convert it "
                 f"once with: crlviz record --from {path} --out {path.with_suffix('.nc')}"
             )
         else:

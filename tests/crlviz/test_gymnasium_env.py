@@ -1,5 +1,6 @@
 """Environments behind Gymnasium's interface: its own checker, wrappers and vector environments, and ours beneath."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -123,17 +124,37 @@ def test_gymnasium_steps_several_at_once():
     together.close()
 
 
+def test_a_picture_shows_the_state(env):
+    """As our own renderer and camera draw it."""
+    from crlviz.rendering.cameras import Cameraman
+    from crlviz.rendering.renderers import open_renderer
+
+    start, goal = np.array([0.9, -0.9], np.float32), np.array([-1, 1], np.float32)
+    env.reset(options={"start": start, "goal": goal})
+    pose, cameraman = (
+        np.concatenate([start, goal]),
+        Cameraman(env.env, np.concatenate([start, goal]), goal, "follow", 4 / 3),
+    )
+    shown = env.render()
+    assert env.metadata["render_fps"] == 10
+    with contextlib.closing(open_renderer(env.env.model, 64, 48)) as renderer:
+        np.testing.assert_array_equal(shown, renderer.render(pose, cameraman.shot(pose, 0.1)))
+        observation, *_ = env.step(np.array([0, 1], np.float32))
+        pose = np.concatenate([observation["achieved_goal"], goal])
+        np.testing.assert_array_equal(env.render(), renderer.render(pose, cameraman.shot(pose, 0.1)))
+
+
 def test_record_video_films_it(tmp_path):
     pytest.importorskip("moviepy")
     from gymnasium.wrappers import RecordVideo
 
     made = gymnasium.make(ID, render_mode="rgb_array", width=96, height=64, episode_length=5)
-    filmed = RecordVideo(made, str(tmp_path), disable_logger=True)
+    filmed = RecordVideo(made, str(tmp_path / "films"), disable_logger=True)
     filmed.reset(seed=1)
     for _ in range(5):
         filmed.step(np.ones(2, np.float32))
     filmed.close()
-    (film,) = tmp_path.glob("*.mp4")
+    (film,) = tmp_path.glob("films/*.mp4")
     frames = imageio.imread(film)
     assert frames.shape[1:] == (64, 96, 3)
     assert len(frames) >= 5

@@ -120,6 +120,14 @@ def test_a_compressed_file_larger_than_memory_is_converted_in_blocks(sample, tmp
     assert_same(files.read(tmp_path / "a.nc"), whole)
 
 
+def test_a_large_file_of_float64_is_converted_too(tmp_path, monkeypatch):
+    np.savez(path := tmp_path / "a.npz", **members(actions=np.full((6, 2), 0.1)))
+    monkeypatch.setattr(checks, "free_memory", lambda: 100)
+    with pytest.raises(CrlvizError, match="holds numbers of 8 bytes and takes"):
+        files.read(path)
+    assert [part.action.dtype for part in files.blocks(path)] == [np.float32]
+
+
 def test_a_twin_is_split_off_on_demand(tmp_path):
     path, whole = tmp_path / "a.npz", made((3, 1, 5, 9, 2, 7, 4, 6, 8, 10))
     files.write(path, whole)
