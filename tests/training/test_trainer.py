@@ -171,10 +171,10 @@ def test_a_diverged_run_keeps_no_bad_checkpoint(tmp_path):
 def test_it_learns(tmp_path, optimized):
     """Success over all goals of the U maze rises from that of an untrained agent to well above that of random actions.
 
-    Measured: seeds 0 to 2 reach a success of 0.71, 0.75 and 0.83 and a time at goal of 99, 104 and 109 of 150 steps;
+    Measured: seeds 0 to 2 reach a success of 0.68, 0.67 and 0.60 and a time at goal of 74, 84 and 75 of 150 steps;
     random actions reach 0.24 and 2 steps.
     """
-    changes = configs.preset("laptop") | {"env_steps": 1_152_000, "evaluations": 8}
+    changes = configs.preset("laptop") | {"env_steps": 768_000, "evaluations": 8}
     config = configs.replace(configs.TrainConfig(env="point_u_maze"), changes)
     rows = _metrics(trainer.train(config, tmp_path / "run", progress=False))
 

@@ -176,11 +176,8 @@ def test_placed_equals_a_reset_with_that_start(id, place, goal):
 
     @jax.jit
     def both(key):
-        return (
-            env.observation_at(env.reset(key), place, goal),
-            env.observation_at(env.reset(key), None, goal),
-            env.reset(key).obs,
-        )
+        state = env.reset(key)
+        return env.observation_at(state, place, goal), env.observation_at(state, None, goal), state.obs
 
     placed, only_goal, before = both(key)
     there = jax.jit(lambda key: env.reset(key, start=place, goal=goal).obs)(key)
