@@ -86,16 +86,13 @@ def gains(
 GAINS = ("deeper is better", "shallower is better")  # the words for a verdict of ``gains``
 
 
-def of_gains(verdicts: Mapping[str, statistics.Comparison], every: str = "any algorithm") -> str:
-    """The verdicts of ``gains`` in a sentence: "Deeper is better for crl; no difference found for gcbc and sac".
-
-    ``every``: for what they hold if all are the same.
-    """
+def of_gains(verdicts: Mapping[str, statistics.Comparison]) -> str:
+    """The verdicts of ``gains`` in a sentence: "Deeper is better for crl; no difference found for gcbc and sac"."""
     by_words: dict[str, list[str]] = {}
     for name, verdict in verdicts.items():
         by_words.setdefault(verdict.brief(*GAINS), []).append(name)
     if len(verdicts) > 1 == len(by_words):
-        return capital(f"{next(iter(by_words))} for {every}")
+        return capital(f"{next(iter(by_words))} for any algorithm")
     return capital("; ".join(f"{words} for {listed(names)}" for words, names in by_words.items()))
 
 

@@ -1,13 +1,17 @@
 """Exploration or expressivity: what learners of several depths make of the same data (paper figure 8)."""
 
+import math
+from collections.abc import Sequence
+
 import altair as alt
 import numpy as np
 import xarray as xr
 
 from analyses.common import claims, runs
 from analyses.sweeps.scaling_panels import by_value, curves
-from crlviz import charts
+from crlviz import charts, statistics
 from crlviz.errors import CrlvizError
+from crlviz.statistics import Comparison
 
 _WIDTH, _LINES = 330, 3  # of a panel: pixels, and lines of its title
 
@@ -34,16 +38,56 @@ def panels(dataset: xr.Dataset) -> dict[tuple[str, int], xr.Dataset]:
     return found
 
 
-def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
-    """With which collectors the deepest learners score better than the shallowest, corrected for all panels."""
-    parts, scores = panels(dataset), {}
-    several = len({task for task, _ in parts}) > 1
+def verdicts(dataset: xr.Dataset, metric: str) -> tuple[dict[str, Comparison], dict[str, Comparison]]:
+    """Whether the data matter, and whether the network does, corrected for all these comparisons together.
+
+    Returns:
+      For learners of each depth, data of the deepest collector against data of the shallowest; and for the data of each
+      collector, the deepest learners against the shallowest.
+    """
+    scores: dict[tuple[str, int, int], list[float]] = {}
+    parts = panels(dataset)
     for (task, collector), part in parts.items():
-        where = f"learners from a collector of depth {collector}" + f" in {task}" * several
-        own = scores.setdefault(where, {})
         for depth, score in zip(part.depth.values.tolist(), part[f"score_{metric}"].values.tolist(), strict=True):
-            own.setdefault(depth, []).append(score)
-    return claims.of_gains(claims.gains(scores), "the learners of every collector")
+            scores.setdefault((task, collector, depth), []).append(score)
+    several = len({task for task, _ in parts}) > 1
+    pairs: list[dict[str, list[list[float]]]] = []  # by name, the scores in order of depth
+    for words, what, over in (("learners of depth {}", 2, 1), ("data of depth {}", 1, 2)):
+        found: dict[str, dict[int, list[float]]] = {}
+        for key, values in scores.items():
+            name = words.format(key[what]) + f" in {key[0]}" * several
+            found.setdefault(name, {})[key[over]] = values
+        pairs.append({name: [own[depth] for depth in sorted(own)] for name, own in found.items() if len(own) > 1})
+    count, largest = sum(map(len, pairs)), 1.0 if metric == "success" else math.inf
+    data, network = (
+        {name: statistics.compare(own[-1], own[0], count, largest) for name, own in part.items()} for part in pairs
+    )
+    return data, network
+
+
+def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
+    """For which learners data of a deeper collector are better, and with which data deeper learners are."""
+    data, network = verdicts(dataset, metric)
+    words = {
+        "deeper": (data, "a deeper collector's data are better", "a shallower collector's data are better"),
+        "learners": (network, "a deeper learner is better", "a shallower learner is better"),
+    }
+    nothing = {"deeper": "no difference between data found", "learners": "no difference between learners found"}
+    sentences = []
+    for kind, (found, above, below) in words.items():
+        said: dict[str, list[str]] = {}
+        for name, verdict in found.items():
+            brief = verdict.brief(above, below).replace("no difference found", nothing[kind])
+            said.setdefault(brief, []).append(name)
+        sentences += [f"{brief} for {claims.listed(_short(names))}" for brief, names in said.items()]
+    return claims.capital("; ".join(sentences))
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Names that begin with the same words, which only the first keeps: learners of depth 4, 16."""
+    first, *others = names
+    begin = first.rpartition(" ")[0]
+    return [first, *(name.removeprefix(f"{begin} ") for name in others)]
 
 
 @charts.self_contained
@@ -61,10 +105,10 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal") -> alt.TopLevelMi
     tops: dict[str, float] = {}  # panels of a task have one axis
     for (task, _), part in parts.items():
         tops[task] = max(tops.get(task, 0.0), 1.0 if metric == "success" else float(part[metric].max()))
-    several = len(tops) > 1
+    several, count = len(tops) > 1, sum(map(len, verdicts(dataset, metric)))
     for (task, collector), part in parts.items():
         fed = f"data of depth {collector}" + f", {task}" * several
-        said = claims.of_metric(by_value(part, "depth", metric), metric, len(parts))
+        said = claims.of_metric(by_value(part, "depth", metric), metric, count)
         own = runs.relabel(part, "depth").sortby("depth")
         title = f"{claims.capital(fed)}: {said[0].lower()}{said[1:]}"
         drawn.append(

@@ -29,12 +29,15 @@ def _panels(chart: dict) -> list[dict]:
 
 
 def test_the_title_says_which_data_a_deep_learner_needs():
-    said = fed_learners.claim(_planted(0.8, 0.1))
-    assert said == (
-        "No difference found for learners from a collector of depth 4; "
-        "deeper is better for learners from a collector of depth 16"
+    assert fed_learners.claim(_planted(0.8, 0.1)) == (
+        "No difference between data found for learners of depth 4; a deeper collector's data are better for learners "
+        "of depth 16; no difference between learners found for data of depth 4; a deeper learner is better for data of "
+        "depth 16"
     )
-    assert fed_learners.claim(_planted(0.8, 0.8)) == "Deeper is better for the learners of every collector"
+    assert fed_learners.claim(_planted(0.8, 0.8)) == (
+        "No difference between data found for learners of depth 4 and 16; a deeper learner is better for data of depth "
+        "4 and 16"
+    )
 
 
 def test_a_panel_for_each_collector_shows_its_learners_alone():
