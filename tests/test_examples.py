@@ -104,8 +104,7 @@ def test_the_shipped_runs_from_random_actions_do_what_the_guide_says():
     dataset = runs.collect([EXAMPLES / "offline"])
     scores = {}
     for of_run in (dataset.isel(run=index) for index in range(dataset.sizes["run"])):
-        learned = str(of_run.dataset.item()) if "dataset" in of_run else ""
-        kind = of_run.algorithm.item() if learned not in ("", "None") else "online"
+        kind = "online" if of_run["dataset"].item() == "none" else of_run.algorithm.item()
         scores.setdefault((kind, int(of_run.depth)), []).append(float(of_run.score_success))
     assert {key: len(values) for key, values in scores.items()} == dict.fromkeys(
         [("crl", 4), ("crl", 16), ("gcbc", 4), ("gcbc", 16), ("online", 4)], 4

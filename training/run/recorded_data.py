@@ -131,7 +131,7 @@ def found(path: Path, env: str | None) -> tuple[DatasetConfig, str]:
             return config, ""
         env = config.name
     body = envs.env_class(env)
-    indices = getattr(body, "goal_indices", None)
+    indices: Any = getattr(body, "goal_indices", None)
     return (replace(config, goal_indices=tuple(indices)) if indices else config), env
 
 
