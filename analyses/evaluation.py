@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analyses import ogbench_episodes
 from analyses.common import claims, outputs
 from crlviz import charts, datasets, jax_config, options
 from crlviz.algorithms import action_choice
@@ -20,6 +21,7 @@ from crlviz.algorithms.action_choice import ActionChoice
 from crlviz.algorithms.base import Algorithm
 from crlviz.checkpoints import atomic_files
 from crlviz.envs.base import GoalEnv
+from crlviz.errors import UsageError
 from crlviz.options import OLD_POLICIES, Command, check_count
 from crlviz.rollouts import simulate
 
@@ -46,7 +48,8 @@ def compute(
 ) -> xr.Dataset:
     """Run new episodes in each agent's evaluation environment, from the starts and goals that it draws.
 
-    Agents of the same environment get the same starts and goals.
+    Agents that were trained on a data set of OGBench without an environment run in OGBench's (``ogbench_episodes``),
+    where the numbers of the tasks stand for goals. Agents of the same environment get the same starts and goals.
 
     Args:
       agents: from ``crlviz.load``.
@@ -76,19 +79,17 @@ def compute(
 
 
 def _compute_one(agent: "Agent", episodes: int, choice: ActionChoice, length: int | None, seed: int) -> xr.Dataset:
-    env = agent.eval_env
-    starts, goals, at_goal = map(
-        np.asarray,
-        _run(
-            env,
-            episodes,
-            length or env.episode_length,
-            choice,
-            agent.algorithm,
-            agent.params,
-            jax.random.key(seed),
-        ),
-    )
+    if agent.config["env"]:
+        env = agent.eval_env
+        steps, key = length or env.episode_length, jax.random.key(seed)
+        found = _run(env, episodes, steps, choice, agent.algorithm, agent.params, key)
+        goal, place = "commanded goal", "m"
+    else:
+        if choice != action_choice.read("mean"):
+            raise UsageError(f"{agent.source} runs in OGBench's environment, with --policy mean only")
+        found = ogbench_episodes.run(agent, episodes, length, seed)
+        goal, place = "number of the task", "1"
+    starts, goals, at_goal = map(np.asarray, found)
     reached = at_goal.any(0)
     first = np.where(reached, at_goal.argmax(0) + 1.0, np.nan)
     return xr.Dataset(
@@ -96,8 +97,8 @@ def _compute_one(agent: "Agent", episodes: int, choice: ActionChoice, length: in
             "success": ("episode", reached, {"long_name": "reached its goal", "units": "1"}),
             "time_at_goal": ("episode", at_goal.sum(0), {"long_name": "time at goal", "units": "steps"}),
             "steps_to_goal": ("episode", first, {"long_name": "steps to the goal", "units": "steps"}),
-            "start": (("episode", "axis"), starts, {"long_name": "achieved goal at the start", "units": "m"}),
-            "goal": (("episode", "axis"), goals, {"long_name": "commanded goal", "units": "m"}),
+            "start": (("episode", "axis"), starts[:, : goals.shape[1]], {"long_name": "start", "units": "m"}),
+            "goal": (("episode", "axis"), goals, {"long_name": goal, "units": place}),
         }
     )
 
@@ -304,8 +305,9 @@ def command(
     agents = load_all(checkpoints)
     dataset = compute(agents, episodes=episodes, policy=policy, length=length, seed=seed)
     click.echo(summary(dataset))
-    maze = agents[0].eval_env.maze
-    same = all(agent.eval_env.maze is not None and agent.eval_env.maze.same_ground(maze) for agent in agents)
+    mazes = [agent.eval_env.maze if agent.config["env"] else None for agent in agents]
+    maze = mazes[0]
+    same = all(each is not None and each.same_ground(maze) for each in mazes)
     others: Mapping[str, Any] = {".csv": lambda path: _write_csv(dataset, path)}
     outputs.write(out, dataset, lambda: plot(dataset, maze=maze if same else None), others)
 

@@ -19,6 +19,7 @@ from crlviz.checkpoints.run_directory import RunDirectory, runs_in
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
+from crlviz.inputs import as_numbers
 from crlviz.networks.residual import NetworkConfig, Params
 from crlviz.precision import exact
 
@@ -215,29 +216,6 @@ class Agent:
         if array.shape[-1:] != (size,):
             raise UsageError(f"{name} has shape {array.shape}; {self.facts['env']} takes [..., {size}]{parts}")
         return array
-
-
-def as_numbers(name: str, value: Any) -> Any:
-    """Convert a value to an array of finite float32 numbers; a jax tracer is returned unchanged.
-
-    Args:
-      name: name of the value in error messages.
-      value: array, list or number.
-
-    Raises:
-      UsageError: the value is not numeric, or holds a number that is not finite.
-    """
-    if isinstance(value, jax.core.Tracer):
-        return value
-    try:
-        with np.errstate(over="ignore"):
-            array = np.asarray(value, np.float32)
-    except (TypeError, ValueError):
-        raise UsageError(f"{name} is not an array of numbers") from None
-    if not np.isfinite(array).all():
-        raise UsageError(f"{name} holds numbers that are not finite: {array[~np.isfinite(array)][0]}")
-    # A jax array is returned itself: it is already on its device.
-    return value if isinstance(value, jax.Array) else array
 
 
 def _checked(kind: type[_T], values: Any, whose: str) -> _T:

@@ -174,8 +174,9 @@ def combine(agents: Sequence["Agent"], each: Sequence[xr.Dataset], shared: xr.Da
 
 
 def env_names(agents: Sequence["Agent"]) -> str:
-    """The names of the agents' training environments, joined by "and"."""
-    return " and ".join(dict.fromkeys(agent.env.id for agent in agents))
+    """The names of the agents' training environments, or of their data sets without one, joined by "and"."""
+    names = (agent.env.id if agent.config["env"] else agent.facts["env"] for agent in agents)
+    return " and ".join(dict.fromkeys(names))
 
 
 def each(dataset: xr.Dataset) -> Iterator[tuple[str, dict[str, Any], xr.Dataset]]:

@@ -50,7 +50,8 @@ def _settings(agent: "Agent") -> dict[str, Any]:
     section = registry.section(agent.algorithm.name)
     config[section] = asdict(agent.algorithm.config) | dict(config.get(section, {}))
     config["env_options"] = (envs.options(config["env"]) if config["env"] else {}) | config.get("env_options", {})
-    if data := config.pop("dataset", None):
+    config["dataset"] = "none"
+    if data := agent.config.get("dataset"):
         # Two files of one environment are two tasks; their paths are no settings.
         told = {"dataset": f"{data['name']}-{data['sha256'][:6]}"}
         told |= {f"dataset.{name}": data[name] for name in ("value_goals", "actor_goals", "block_rows")}

@@ -12,6 +12,7 @@ import pytest
 import crlviz
 from analyses.common import runs
 from analyses.pages import figures, paper
+from crlviz import statistics
 from crlviz.interchange import inspection
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -48,7 +49,7 @@ def test_the_shipped_ant_walks_to_the_next_cell():
 
 @pytest.mark.slow
 def test_the_shipped_sweep_is_whole_and_feeds_every_figure_that_crlviz_draws():
-    paths = runs.find([EXAMPLES / "runs", EXAMPLES / "learners"])
+    paths = runs.find([EXAMPLES / "runs", EXAMPLES / "learners", EXAMPLES / "offline"])
     faults = [fault for path in paths for _, fault in inspection.check(path) if fault]
     assert not faults
     lacking = {
@@ -57,7 +58,7 @@ def test_the_shipped_sweep_is_whole_and_feeds_every_figure_that_crlviz_draws():
         if not figure.lacks and all(figure.missing(group) for group in paper.group(paths))
     }
     assert lacking == {"15", "table 2"}  # of quasimetric and of hyperspherical networks
-    assert len(paths) == 54 + 60
+    assert len(paths) == 54 + 60 + 20
 
 
 def test_the_shipped_swimmers_are_whole_and_feed_figure_3():
@@ -96,3 +97,18 @@ def test_the_tour(monkeypatch):
             assert shown.to_dict()["datasets"]
             drawn += 1
     assert drawn == 7
+
+
+def test_the_shipped_runs_from_random_actions_do_what_the_guide_says():
+    """Contrastive RL gets from random actions what exploring gets it, and more than cloning does."""
+    dataset = runs.collect([EXAMPLES / "offline"])
+    scores = {}
+    for of_run in (dataset.isel(run=index) for index in range(dataset.sizes["run"])):
+        kind = "online" if of_run["dataset"].item() == "none" else of_run.algorithm.item()
+        scores.setdefault((kind, int(of_run.depth)), []).append(float(of_run.score_success))
+    assert {key: len(values) for key, values in scores.items()} == dict.fromkeys(
+        [("crl", 4), ("crl", 16), ("gcbc", 4), ("gcbc", 16), ("online", 4)], 4
+    )
+    assert statistics.compare(scores["crl", 4], scores["online", 4], 1, 1.0).verdict == 0
+    for depth in (4, 16):
+        assert statistics.compare(scores["crl", depth], scores["gcbc", depth], 3, 1.0).verdict == 1

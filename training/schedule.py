@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crlviz.algorithms import action_choice, registry
 from crlviz.errors import UsageError
@@ -194,10 +194,11 @@ def extended(config: "TrainConfig", total: int) -> "TrainConfig":
       UsageError: ``total`` is not positive.
     """
     name = length_name(config)
-    schedule(dataclasses.replace(config, **{name: total}))
+    changes: dict[str, Any] = {name: total}
+    schedule(dataclasses.replace(config, **changes))
     before = config.schedule
     epochs = -(-before.steps_to(total) // before.steps_per_epoch)
     if epochs == before.epochs:
         return config
-    total = before.number(epochs * before.steps_per_epoch)
-    return dataclasses.replace(config, evaluations=epochs, **{name: total})
+    changes[name] = before.number(epochs * before.steps_per_epoch)
+    return dataclasses.replace(config, evaluations=epochs, **changes)

@@ -9,7 +9,7 @@ import altair as alt
 import click
 import xarray as xr
 
-from analyses.common.runs import METRICS
+from analyses.common.metrics import METRICS
 from crlviz import charts, datasets
 from crlviz.charts import print_options
 

@@ -10,23 +10,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analyses.common.metrics import METRICS
 from crlviz import charts, datasets
 from crlviz.checkpoints.metrics_table import LAST
 from crlviz.checkpoints.run_directory import RunDirectory, by_number, runs_in
-from crlviz.errors import CrlvizError, UsageError
+from crlviz.errors import CrlvizError
 from crlviz.processes import process_pool
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 _STALL = 3  # an interval longer than this multiple of the run's median for as many steps is a stall
-METRICS = {
-    "time_at_goal": "time at goal (steps)",
-    "success": "goals reached (share)",
-    "held_out_accuracy": "held-out accuracy (share)",
-    "held_out_action_error": "held-out action error",
-}
-
 # Settings that distinguish runs, besides task and seed.
 FACTORS = ("algorithm", "depth", "width", "actor_depth", "actor_width", "network", "batch_size", "others", "trained")
 # long_name of the variables and coordinates.
@@ -223,18 +217,6 @@ def _scores(tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
         return "run", values, {"long_name": long_name, "units": "steps" if column == "time_at_goal" else "1"}
 
     return {f"score_{column}": score(column) for column in METRICS}
-
-
-def check_measured(dataset: xr.Dataset, metric: str) -> None:
-    """Check that some run has a score.
-
-    Raises:
-      UsageError: none has; the message names those that they have.
-    """
-    if f"score_{metric}" not in dataset or np.isfinite(dataset[f"score_{metric}"]).any():
-        return
-    known = [name for name in METRICS if f"score_{name}" in dataset and np.isfinite(dataset[f"score_{name}"]).any()]
-    raise UsageError(f"{metric} was not measured in these runs; give --metric {' or '.join(known)}")
 
 
 def _costs(agents: Sequence["Agent"], paths: Sequence[Path], stalled: Sequence[float]) -> dict[str, Any]:

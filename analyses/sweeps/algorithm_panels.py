@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import claims
-from analyses.common.runs import METRICS
+from analyses.common.metrics import METRICS
 from analyses.sweeps import by_algorithm
 from crlviz import charts
 

@@ -11,7 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import claims, outputs, runs
-from analyses.common.runs import LAST, METRICS, table
+from analyses.common.metrics import METRICS
+from analyses.common.runs import LAST, table
 from analyses.sweeps import by_algorithm, depth_vs_width
 from analyses.sweeps.scaling_panels import styles
 from crlviz import charts

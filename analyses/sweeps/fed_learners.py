@@ -96,7 +96,7 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal") -> alt.TopLevelMi
 
     Args:
       dataset: from ``analyses.common.runs.compute``.
-      metric: a key of ``runs.METRICS``.
+      metric: a key of ``METRICS``.
 
     Raises:
       CrlvizError: an error of ``panels``.

@@ -13,7 +13,8 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import claims
-from analyses.common.runs import METRICS, vary
+from analyses.common.metrics import METRICS
+from analyses.common.runs import vary
 from crlviz import charts, datasets
 
 FEWEST = 10  # scores of a group; a distribution of fewer is no picture

@@ -11,7 +11,8 @@ import click
 import xarray as xr
 
 from analyses.common import claims, outputs, runs
-from analyses.common.runs import LAST, METRICS, vary
+from analyses.common.metrics import METRICS, check_measured
+from analyses.common.runs import LAST, vary
 from analyses.sweeps import by_algorithm, profiles, results_table
 from analyses.sweeps.scaling_panels import (
     ALGORITHMS,
@@ -51,7 +52,7 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", x_axis: str = "en
     """
     check_choice("metric", metric, METRICS)
     check_choice("x_axis", x_axis, AXES)
-    runs.check_measured(dataset, metric)
+    check_measured(dataset, metric)
     x_axis = axis_of(dataset, x_axis)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
     drawn: dict[str, list[Any]] = {}

@@ -11,7 +11,8 @@ import xarray as xr
 
 from analyses.common import claims, runs
 from analyses.common.curve_area import area
-from analyses.common.runs import METRICS, vary
+from analyses.common.metrics import METRICS
+from analyses.common.runs import vary
 from analyses.sweeps import algorithm_panels
 from crlviz import charts, datasets
 

@@ -161,12 +161,11 @@ def shapes(rows: Rows, sizes: Sizes, count: int) -> Batch:
         state, action, goal = (jnp.zeros((count, size)) for size in sizes)
         number = jnp.zeros(count) if rows.transitions else None
         own = goal if rows.actor else None
-        pair = (state, action) if rows.pairs else (None, None)
+        pair: tuple[Any, ...] = (state, action) if rows.pairs else (None, None)
+        ends: tuple[Any, ...] = (number, number, number)
         if rows.goals == "recorded":
             ends = (number, number, None)
             pair = (state, None, own, state if rows.actor else None) if rows.pairs else (None, None, own)
-        else:
-            ends = (number, number, number)
         return Batch(state, action, goal, state if rows.transitions else None, *ends, *pair)
 
     return jax.eval_shape(zeros)

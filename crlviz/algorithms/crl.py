@@ -1,9 +1,7 @@
 """Contrastive RL: an InfoNCE critic, a tanh-Gaussian actor and a learned temperature (paper section 3).
 
-From a data set the actor may be kept near its actions, by a loss of ``actor_losses.py``. OGBench's CRL is
-``actor_loss=ddpgbc policy=gaussian critics=2 loss=binary energy=dot``, with embeddings of 512 where they have 64 here;
-its logits are divided by the root of that size, as by ``softmax_temperature=8``. The value V of AWR is another such
-pair of critics, of states without actions.
+From a data set a loss of ``actor_losses.py`` may keep the actor near its actions. OGBench's CRL is
+``actor_loss=ddpgbc policy=gaussian critics=2 loss=binary energy=dot softmax_temperature=8``, with embeddings of 512.
 """
 
 import math
@@ -91,8 +89,9 @@ class CRLConfig:
     def __post_init__(self):
         positive = "learning_rate", "temperature_learning_rate", "initial_temperature", "softmax_temperature"
         check_positive(self.section, self, *positive, "bc_weight")
-        actors = {"actor_loss": ("sac", *actor_losses.LOSSES), "policy": POLICIES}
-        for name, known in ({"energy": ENERGIES, "loss": LOSSES, "log_prob": LOG_PROBS} | actors).items():
+        choices: dict[str, Any] = {"energy": ENERGIES, "loss": LOSSES, "log_prob": LOG_PROBS}
+        choices |= {"actor_loss": ("sac", *actor_losses.LOSSES), "policy": POLICIES}
+        for name, known in choices.items():
             check_choice(f"{self.section}.{name}", getattr(self, name), known)
         if self.actor_loss == "sac" and self.policy != "tanh":
             raise UsageError(f"{self.section}.actor_loss=sac takes the policy tanh; or give actor_loss=ddpgbc or awr")
@@ -357,7 +356,8 @@ class Contrastive(Algorithm):
     def step(self, learner: Learner, gradients: Gradients, skip: jax.Array | bool = False) -> Learner:
         """Apply one Adam step, then projections; return the learner unchanged where ``skip`` is true."""
         rates = self.config.learning_rate, self.config.temperature_learning_rate
-        actor_grad, critic_grad, alpha_grad, value_grad = *gradients, *[None] * (4 - len(gradients))
+        actor_grad, critic_grad, alpha_grad, *others = gradients
+        value_grad = others[0] if others else None
         shapes = self.actor.config, self.critic.config
         actor = network_step(shapes[0], rates[0], actor_grad, learner.actor_optimizer, learner.actor, skip)
         critic = network_step(shapes[1], rates[0], critic_grad, learner.critic_optimizer, learner.critic, skip)
@@ -405,5 +405,4 @@ class CRL(Contrastive, HasQ, HasEmbeddings):
         return self._first(self.critic.psi(params["critic"], goal))
 
     def _first(self, embedding: jax.Array) -> jax.Array:
-        """The embedding by the first critic."""
         return embedding[0] if self.config.critics == 2 else embedding

@@ -157,7 +157,7 @@ class GCIQL(Algorithm, HasQ):
     def init(self, key: jax.Array) -> GCIQLLearner:
         """A learner with random parameters and empty optimizer states; the target begins as a copy."""
         keys = jax.random.split(key, 3)
-        actor, critic, value = (net.init(k) for net, k in zip((self.actor, self.critic, self.value), keys, strict=True))
+        actor, critic, value = self.actor.init(keys[0]), self.critic.init(keys[1]), self.value.init(keys[2])
         optimizer = optax.adam(self.config.learning_rate)
         return GCIQLLearner(
             actor=actor,

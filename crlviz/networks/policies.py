@@ -112,4 +112,5 @@ def log_prob_of(actor: Any, params: Params, observation: jax.Array, action: jax.
     if isinstance(actor, GaussianActor):
         difference = action - actor.mean(params, observation)
         return (-0.5 * difference**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
-    return log_prob(*actor.distribution(params, observation), raw_of(action))
+    mean, log_std = actor.distribution(params, observation)
+    return log_prob(mean, log_std, raw_of(action))

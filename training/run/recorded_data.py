@@ -59,7 +59,8 @@ class Part:
             first, last = int(starts[number]), int(self.whole.ends[number]) + 1
             place = slice(int(end) + 1 - (last - first), int(end) + 1)
             state[place], action[place] = self.whole.state[first:last], self.whole.action[first:last]
-        return Recorded(state, action, ends.astype(np.int32))
+        arrays: tuple[Any, ...] = state, action, ends.astype(np.int32)
+        return Recorded(*arrays)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def describe(path: str | Path) -> DatasetConfig:
     path = Path(path)
     of = files.read(path)
     size = of.state.shape[1]
-    indices = of.goal_indices if of.goal_indices is not None else range(size)
+    indices = tuple(range(size)) if of.goal_indices is None else tuple(map(int, of.goal_indices))
     return DatasetConfig(
         path=str(path),
         sha256=_digest(path, _stamp(path)),
@@ -99,7 +100,7 @@ def describe(path: str | Path) -> DatasetConfig:
         random=_random(of.made),
         state=size,
         action=of.action.shape[1],
-        goal_indices=tuple(map(int, indices)),
+        goal_indices=indices,
     )
 
 
@@ -130,7 +131,7 @@ def found(path: Path, env: str | None) -> tuple[DatasetConfig, str]:
             return config, ""
         env = config.name
     body = envs.env_class(env)
-    indices = getattr(body, "goal_indices", None)
+    indices: Any = getattr(body, "goal_indices", None)
     return (replace(config, goal_indices=tuple(indices)) if indices else config), env
 
 

@@ -275,7 +275,7 @@ def command(
         out, layout, dataset = out.absolute(), layout and layout.absolute(), dataset and dataset.absolute()
     if not env and not dataset:
         raise UsageError("sweep takes ENV or --dataset FILE")
-    shared = {"ablate": ablate, "preset": preset, "layout": layout, "file": dataset}
+    shared: dict[str, Any] = {"ablate": ablate, "preset": preset, "layout": layout, "file": dataset}
     cells = grid(env, out, options, settings=settings, **shared)
     with _connect(cluster_options, jobs) as nodes:
         _sweep(cells, out, nodes, nodes.at_once if nodes else jobs or _default_jobs(), apart, dry_run)
