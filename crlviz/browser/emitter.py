@@ -110,7 +110,7 @@ def _constants(memory: Memory, half: bool) -> tuple[bytes, list[str]]:
     whole, single, halves = (np.concatenate(parts[kind]) if parts[kind] else np.zeros(0, np.int32) for kind in "IFH")
     stored = ((whole, "<i4"), (single, "<f4"), (halves, "<f2"))
     load = [
-        f"const F=new Float32Array({place}),I=new Int32Array({memory.sizes['I'] + whole.size});",
+        f"const [F,I,row]=heaps({place},{memory.sizes['I'] + whole.size});",
         f"I.set(new Int32Array(constants,0,{whole.size}),{memory.sizes['I']});",
         f"{{const S=new Float32Array(constants,{4 * whole.size},{single.size}),"
         f"H=new Uint16Array(constants,{4 * (whole.size + single.size)},{halves.size});let s=0,h=0;",

@@ -21,7 +21,7 @@ from crlviz.rendering.replay_page import check_world, drawn_geoms
 
 Q_MAP_ROWS = 64  # observations that ``q_map`` takes at once
 _STARTS = 32
-_HALF_ERROR = 1e-3  # of an action, at which parameters are still stored as float16
+HALF_ERROR = 1e-3  # of an action, at which parameters are still stored as float16
 
 
 class Scene(NamedTuple):
@@ -106,15 +106,16 @@ def page_programs(agents: Sequence[Agent]) -> PagePrograms:
     return PagePrograms(
         env,
         emit(f"the step of {env.id}", view.through(env.step), view.leaves, action),
-        _if_possible(f"a new goal of {env.id}", view.through(env.with_goal), view.leaves, goal),
-        _if_possible(f"a push of {env.id}", view.through(env.pushed), view.leaves, place),
+        if_possible(f"a new goal of {env.id}", view.through(env.with_goal), view.leaves, goal),
+        if_possible(f"a push of {env.id}", view.through(env.pushed), view.leaves, place),
         starts,
         tuple(env._place_indices) if env.placeable else None,  # type: ignore[arg-type]
         [agent_programs(agent, starts.obs) for agent in agents],
     )
 
 
-def _if_possible(name: str, function: Callable[..., Any], *examples: Any) -> Program | None:
+def if_possible(name: str, function: Callable[..., Any], *examples: Any) -> Program | None:
+    """The program of a function; None: the environment refuses it."""
     try:
         return emit(name, function, *examples)
     except UsageError:
@@ -156,7 +157,7 @@ def _halves_well(agent: Agent, observations: np.ndarray) -> bool:
     act = jax.jit(agent.algorithm.act)
     with exact():
         exactly, roughly = (np.asarray(act(params, observations)) for params in (agent.params, rounded))
-    return bool(np.abs(exactly - roughly).max() < _HALF_ERROR)
+    return bool(np.abs(exactly - roughly).max() < HALF_ERROR)
 
 
 class StateView:

@@ -29,11 +29,40 @@ const erfInv=x=>{
   for(let n=0;n<3;n++)y-=(erf(y)-x)/(1.1283791670955126*Math.exp(-y*y));
   return y;
 };
+// WebAssembly of row(a,ak,w,wk,K,N,o), all in bytes but K and N: for N columns, a multiple of 16, the sums over k of
+// a[k] * w[k,n]. A loop over 16 columns at a time, in four registers of four float32, around a loop over k.
+const MODULE=(()=>{
+  const get=i=>[0x20,i],set=i=>[0x21,i],number=n=>[0x41,...(n<64?[n]:[n|128,n>>7])],simd=(...c)=>[0xfd,...c];
+  const add=(i,by)=>[...get(i),...by,0x6a,...set(i)],count=(i,by)=>[...get(i),...number(by),0x6b,0x22,i,0x0d,0];
+  const [a,ak,w,wk,K,N,o,p,q,k,x]=Array(11).keys(),sums=[11,12,13,14];
+  const loop=(...code)=>[0x03,0x40,...code.flat(),0x0b];
+  const terms=loop(get(p),simd(9,2,0),set(x),
+    ...sums.map((s,j)=>[...get(s),...get(x),...get(q),...simd(0,2,16*j),...simd(0xe6,1),...simd(0xe4,1),...set(s)]),
+    add(p,get(ak)),add(q,get(wk)),count(k,1));
+  const columns=loop(...sums.map(s=>[...simd(12),...Array(16).fill(0),...set(s)]),
+    get(a),set(p),get(w),set(q),get(K),set(k),terms,
+    ...sums.map((s,j)=>[...get(o),...get(s),...simd(11,2,16*j)]),
+    add(o,number(64)),add(w,number(64)),count(N,16));
+  const body=[2,3,0x7f,5,0x7b,...columns,0x0b];
+  const size=n=>[n&127|128,n>>7],section=(id,...bytes)=>[id,...size(bytes.length),...bytes];
+  return new Uint8Array([0,0x61,0x73,0x6d,1,0,0,0,...section(1,1,0x60,7,...Array(7).fill(0x7f),0),
+    ...section(2,1,1,0x6d,1,0x6d,2,0,1),...section(3,1,0),...section(7,1,1,0x72,0,0),
+    ...section(10,1,...size(body.length),...body)]);
+})();
+// The heaps, and the function above; without WebAssembly's SIMD, null for it.
+const heaps=(f,i)=>{
+  try{
+    const m=new WebAssembly.Memory({initial:Math.ceil((f+i)/16384)+1});
+    const row=new WebAssembly.Instance(new WebAssembly.Module(MODULE),{m:{m}}).exports.r;
+    return [new Float32Array(m.buffer,0,f),new Int32Array(m.buffer,4*f,i),row];
+  }catch{return [new Float32Array(f),new Int32Array(i),null]}
+};
 // result[b,m,n] = sum over k of a[b,m,k] * b[b,n,k]; each matrix has an address and three strides.
 const product=(F,B,M,N,K,a,ab,am,ak,w,wb,wn,wk,o)=>{
   for(let b=0;b<B;b++)for(let m=0;m<M;m++,o+=N){
     const x=a+b*ab+m*am,y=w+b*wb;
     let n=0;
+    if(row&&wn===1&&N>15){n=N&~15;row(4*x,4*ak,4*y,4*wk,K,n,4*o)}
     for(;n+8<=N;n+=8){
       let s0=0,s1=0,s2=0,s3=0,s4=0,s5=0,s6=0,s7=0;
       for(let k=0,p=x,q=y+n*wn;k<K;k++,p+=ak,q+=wk){

@@ -136,7 +136,10 @@ class Trace:
         if inner := next((params[key] for key in _INLINED.get(name, ()) if key in params), None):
             constants = [as_array(constant) for constant in getattr(inner, "consts", ())]
             return self.run(getattr(inner, "jaxpr", inner), constants, operands)
-        outs = [stored(variable.aval) for variable in equation.outvars]
+        try:
+            outs = [stored(variable.aval) for variable in equation.outvars]
+        except UnknownOperation as error:
+            raise UnknownOperation(f"{name} {error}") from error
         if name not in _NEVER_FOLDED and all(isinstance(operand, np.ndarray) for operand in operands):
             from crlviz.browser.folding import fold  # here: it uses the rules
 
@@ -187,10 +190,17 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def stored(aval: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of a jaxpr's value in memory; a key of random numbers is two whole numbers."""
+    """Shape and dtype of a jaxpr's value in memory; a key of random numbers is two whole numbers.
+
+    Raises:
+      UnknownOperation: the heaps do not hold its dtype.
+    """
     if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
         return jax.ShapeDtypeStruct((*aval.shape, 2), np.dtype(np.uint32))
-    return jax.ShapeDtypeStruct(aval.shape, np.dtype(aval.dtype))
+    dtype = np.dtype(aval.dtype)
+    if dtype.kind not in "biu" and dtype != np.float32:
+        raise UnknownOperation(f"on {dtype}")
+    return jax.ShapeDtypeStruct(aval.shape, dtype)
 
 
 def literal(number: Any) -> str:
