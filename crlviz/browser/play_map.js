@@ -41,7 +41,7 @@ function findCorners() {
   }
 }
 function waysTo(goal) {  // a function from a place to the meters of the shortest way to the goal; Infinity if there is none
-  if (!maze) return ([x, y]) => Math.hypot(x - goal[0], y - goal[1]);
+  if (!maze) return ([x, y]) => Math.hypot(x - goal[0], y - (goal[1] ?? 0));
   if (!corners) findCorners();
   const [gx, gy] = toCells(goal), count = corners.length / 2, far = new Float64Array(count), done = new Uint8Array(count);
   for (let c = 0; c < count; c++) far[c] = sees(gx, gy, corners[2 * c], corners[2 * c + 1]) ? Math.hypot(gx - corners[2 * c], gy - corners[2 * c + 1]) : Infinity;
@@ -108,7 +108,7 @@ const wayLeft = lane => maze && placeIndices ? ways(placeOf(lane)) : lane.count.
 function ranks(values) {  // from 0; the mean rank among equals, as Spearman's correlation needs
   const order = Array.from(values, (_, k) => k).sort((a, b) => values[a] - values[b] || 0), result = new Float64Array(values.length);
   for (let k = 0; k < order.length;) {
-    let stop = k;
+    let stop = k + 1;
     while (stop < order.length && values[order[stop]] === values[order[k]]) stop++;
     for (let i = k; i < stop; i++) result[order[i]] = (k + stop - 1) / 2;
     k = stop;
@@ -224,7 +224,7 @@ function drawMap(lane, theme) {
     context.lineWidth = width * unit; context.strokeStyle = color; context.stroke();
   }
   const spot = (at, radius, color) => { context.beginPath(); context.arc(at[0], at[1], radius, 0, 2 * Math.PI); context.fillStyle = color; context.fill(); context.lineWidth = .6 * unit; context.strokeStyle = "#000"; context.stroke(); };
-  const goal = [x(chosen.goal[1] ?? 0), y(chosen.goal[0])], here = placeIndices ? placeOf(lane) : null;
+  const goal = [x(chosen.goal[1] ?? 0), y(chosen.goal[0])], [px, py] = placeOf(lane);
   context.beginPath(); context.arc(...goal, DATA.near * zoom, 0, 2 * Math.PI); context.lineWidth = .5 * unit; context.setLineDash([2 * unit, unit]); context.strokeStyle = "#fff"; context.stroke(); context.setLineDash([]);
   context.beginPath();
   for (let k = 0; k < 10; k++) {
@@ -232,7 +232,7 @@ function drawMap(lane, theme) {
     context.lineTo(goal[0] + radius * Math.cos(angle), goal[1] + radius * Math.sin(angle));
   }
   context.closePath(); context.fillStyle = DATA.colors.goal; context.fill(); context.lineWidth = .6 * unit; context.strokeStyle = "#000"; context.stroke();
-  const [px, py] = here ?? lane.shown.focus, inside = (value, most) => Math.min(Math.max(value, 2 * unit), most - 2 * unit);
+  const inside = (value, most) => Math.min(Math.max(value, 2 * unit), most - 2 * unit);
   spot([inside(x(py), wide), inside(y(px), tall)], 2.1 * unit, lane.color);
 }
 function drawArrows(context, {q, grid: {X, Y, side, pixel, points}}, zoom, x, y) {  // where Q rises, by differences of neighbors

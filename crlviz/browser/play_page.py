@@ -146,12 +146,13 @@ def page_data(
         "agents": agents,
         "stateDim": env.state_dim,
         "goalDim": env.goal_dim,
-        "placeIndices": env._place_indices if env.placeable else None,
+        "placeIndices": env._place_indices if env.placeable and env.goal_dim > 1 else None,
+        "achieved": env.goal_indices[:2] if env.goal_dim > 1 else None,
         "push": _PUSH * env.view.distance,
         "maze": {"rows": env.maze.rows, "cell": env.maze.cell_size, "origin": env.maze.origin} if env.maze else None,
         "colors": {"scale": charts.VIRIDIS, "goal": charts.GOAL},
         "no_map": "No map of Q: "
-        + ("this body's place follows from its joints." if critics else "there is no critic."),
+        + ("this body cannot be put anywhere in the plane." if critics else "there is no critic."),
         "programs": store.programs,
         "blobs": store.blobs,
     }
@@ -204,7 +205,7 @@ def _scene(env: GoalEnv, goals: np.ndarray) -> dict[str, Any]:
     """
     places = np.pad(goals[:, :2].astype(float), ((1, 0), (0, 2 - min(goals.shape[1], 2))))
     data = replay_page.scene_data(env, env.model.qpos0, places)
-    if env.view.body:
+    if env.view.body and env.goal_dim > 1:  # a body that runs on a line is seen from its side
         data["view"]["azimuth"] = math.radians(looks.UP_THE_MAP)
     return data
 

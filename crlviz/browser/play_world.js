@@ -53,7 +53,8 @@ function take(lane, made) {  // what a program made: copied, because its next ru
   lane.count.distance = made[DISTANCE][0]; lane.count.success = made[SUCCESS][0];
 }
 function still(lane) { lane.before.places.set(lane.now.places); lane.before.focus.set(lane.now.focus); }
-const placeOf = lane => placeIndices ? [lane.obs[placeIndices[0]], lane.obs[placeIndices[1]]] : [lane.now.focus[0], lane.now.focus[1]];
+const ACHIEVED = placeIndices ?? DATA.achieved;  // where an observation holds x, y of what must reach the goal
+const placeOf = lane => ACHIEVED ? [lane.obs[ACHIEVED[0]], lane.obs[ACHIEVED[1]]] : [lane.now.focus[0], lane.now.focus[1]];
 
 const ownGoals = !recorded && environment.set_goal === null;  // the environment alone sets its goals
 function setGoal(goal) {  // meters; as many numbers as are given
