@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -45,7 +46,7 @@ def verdicts(dataset: xr.Dataset, metric: str) -> tuple[dict[str, Comparison], d
       For learners of each depth, data of the deepest collector against data of the shallowest; and for the data of each
       collector, the deepest learners against the shallowest.
     """
-    scores: dict[tuple[str, int, int], list[float]] = {}
+    scores: dict[tuple[Any, ...], list[float]] = {}  # by task, depth of the collector and of the learners
     parts = panels(dataset)
     for (task, collector), part in parts.items():
         for depth, score in zip(part.depth.values.tolist(), part[f"score_{metric}"].values.tolist(), strict=True):
