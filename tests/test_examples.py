@@ -49,7 +49,7 @@ def test_the_shipped_ant_walks_to_the_next_cell():
 
 @pytest.mark.slow
 def test_the_shipped_sweep_is_whole_and_feeds_every_figure_that_crlviz_draws():
-    paths = runs.find([EXAMPLES / "runs", EXAMPLES / "learners", EXAMPLES / "offline"])
+    paths = runs.find([EXAMPLES / name for name in ("runs", "learners", "offline", "collectors")])
     faults = [fault for path in paths for _, fault in inspection.check(path) if fault]
     assert not faults
     lacking = {
@@ -58,7 +58,7 @@ def test_the_shipped_sweep_is_whole_and_feeds_every_figure_that_crlviz_draws():
         if not figure.lacks and all(figure.missing(group) for group in paper.group(paths))
     }
     assert lacking == {"15", "table 2"}  # of quasimetric and of hyperspherical networks
-    assert len(paths) == 54 + 60 + 20
+    assert len(paths) == 54 + 60 + 20 + 18
 
 
 def test_the_shipped_swimmers_are_whole_and_feed_figure_3():

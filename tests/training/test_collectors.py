@@ -68,7 +68,7 @@ def test_the_collector_is_the_run_that_it_would_be_alone(fed, toy_run):
     assert differences(fed / "learner-depth4", toy_run) != []  # a learner of the same depth is no copy of it
 
 
-@pytest.mark.parametrize("depth", [4, 8])
+@pytest.mark.parametrize("depth", [pytest.param(4, marks=pytest.mark.slow), 8])
 def test_a_learner_learns_from_the_batches_of_its_collector(fed, depth):
     """Against updates one by one, on rows gathered from the collector's buffer with the keys of its own updates."""
     collector, config = toy_programs(), toy_config()
@@ -107,7 +107,7 @@ def test_what_is_recorded(fed):
 
 
 # They save twice, each time the state and the checkpoint of three runs, the collector's last.
-@pytest.mark.parametrize("number", [0, 3, 5, 10])
+@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 3, 5, 10])
 def test_a_kill_at_any_moment_of_saving_changes_nothing(fed, tmp_path, monkeypatch, number):
     folder, real, calls = tmp_path / "fed", atomic_files.directory, itertools.count()
 
@@ -167,6 +167,7 @@ def test_a_learner_that_diverges_does_not_stop_the_others(fed, tmp_path, monkeyp
     assert [RunDirectory(folder / name).finished(360) for name in FAMILY] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_a_collector_that_diverges_stops_its_learners(tmp_path, monkeypatch):
     _diverging(monkeypatch, 2, 3)
     with pytest.raises(CrlvizError, match="3 of 3 runs failed") as error:
