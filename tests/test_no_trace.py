@@ -34,7 +34,8 @@ jax.devices()
 before = settings()
 for package in ("crlviz", "training", "analyses"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        if not module.name.endswith(("__main__", ".ray_cluster")):  # the one is the command, the other imports ray
+        # The one is the command; the others import ray, and gymnasium, which sets an environment variable.
+        if not module.name.endswith(("__main__", ".ray_cluster", ".gymnasium_env")):
             importlib.import_module(module.name)
 compare("importing")
 
