@@ -107,9 +107,9 @@ def describe(path: str | Path) -> DatasetConfig:
 def _random(made: Mapping[str, Any]) -> bool:
     """Whether a file tells that all who acted did so at random."""
     sources = made.get("sources")
-    return bool(isinstance(sources, list) and sources) and all(
-        isinstance(each, Mapping) and each.get("policy") == "random" for each in sources
-    )
+    if not isinstance(sources, list) or not sources:
+        return False
+    return all(isinstance(each, Mapping) and each.get("policy") == "random" for each in sources)
 
 
 def found(path: Path, env: str | None) -> tuple[DatasetConfig, str]:
