@@ -153,7 +153,7 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
         for number, place in enumerate(places):
             name = ",".join(f"{value:g}" for value in place)
             here = part.isel(episode=np.flatnonzero(index.ravel() == number))
-            rows.append({"checkpoint": label, "goal": name, "x": place[0], "y": place[1]} | _scores(here))
+            rows.append({"checkpoint": label, "goal": name, "x": place[0], "y": [*place, np.nan][1]} | _scores(here))
     return pd.DataFrame(rows)
 
 

@@ -162,7 +162,7 @@ def _train(
     from training.sweep import grid
 
     if not env and not file:
-        raise UsageError("train takes ENV, --dataset FILE, or --resume RUN")
+        raise UsageError("train takes ENV, or --resume RUN, or --dataset FILE")
     dataset = None
     if file:
         from training.run import recorded_data
@@ -283,7 +283,7 @@ def _resume(
     fixed = [f"--{name.replace('_', '-')}" for name in given if name not in (*KEEPING, *LENGTHS)]
     fixed += [f"--set {name}" for name in settings if name not in (*KEEPING, *LENGTHS)]
     if env or out or fixed:
-        what = "an ENV or a data set" if env else "--out" if out else fixed[0]
+        what = ("an ENV" if isinstance(env, str) else "--dataset") if env else "--out" if out else fixed[0]
         raise UsageError(
             f"--resume continues a run with its own settings; {what} cannot be given beside it, and --set may change "
             f"{', '.join((*KEEPING, 'env_steps'))}"
