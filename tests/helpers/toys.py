@@ -173,6 +173,7 @@ class Handmade(HasQ):
     algorithm = actor = critic = property(lambda self: self)
     q_meaning = Meaning("minus a distance", "m")
     eval_env = property(lambda self: self.env)
+    config = property(lambda self: {"env": self.env.id})
 
     def act(self, *arguments):
         """``Algorithm.act(params, observation, key=None)``, or ``Agent.act`` without the parameters."""
