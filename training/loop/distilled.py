@@ -95,7 +95,7 @@ class Distilled(Algorithm):
         first, second = jnp.split(observation, [len(observation) // 2])
         assert key is not None  # only who fills the buffer asks for the teacher
         keys = jax.random.split(key)
-        shown = self.teacher.algorithm.act(params[_TEACHER], first, keys[0])
+        shown = self.teacher.algorithm.act(dict(params[_TEACHER]), first, keys[0])
         return jnp.concatenate([shown, self.student.act(params, second, keys[1])])
 
     def actor_loss(self, params: Params, teacher: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
