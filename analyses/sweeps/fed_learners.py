@@ -52,13 +52,14 @@ def verdicts(dataset: xr.Dataset, metric: str) -> tuple[dict[str, Comparison], d
         for depth, score in zip(part.depth.values.tolist(), part[f"score_{metric}"].values.tolist(), strict=True):
             scores.setdefault((task, collector, depth), []).append(score)
     several = len({task for task, _ in parts}) > 1
-    pairs: list[dict[str, list[list[float]]]] = []  # by name, the scores in order of depth
-    for words, what, over in (("learners of depth {}", 2, 1), ("data of depth {}", 1, 2)):
-        found: dict[str, dict[int, list[float]]] = {}
-        for key, values in scores.items():
-            name = words.format(key[what]) + f" in {key[0]}" * several
-            found.setdefault(name, {})[key[over]] = values
-        pairs.append({name: [own[depth] for depth in sorted(own)] for name, own in found.items() if len(own) > 1})
+    found: list[dict[str, dict[int, list[float]]]] = [{}, {}]  # by name and the depth that is compared
+    for (task, collector, depth), values in scores.items():
+        where = f" in {task}" * several
+        found[0].setdefault(f"learners of depth {depth}{where}", {})[collector] = values
+        found[1].setdefault(f"data of depth {collector}{where}", {})[depth] = values
+    pairs = [
+        {name: [own[depth] for depth in sorted(own)] for name, own in part.items() if len(own) > 1} for part in found
+    ]
     count, largest = sum(map(len, pairs)), 1.0 if metric == "success" else math.inf
     data, network = (
         {name: statistics.compare(own[-1], own[0], count, largest) for name, own in part.items()} for part in pairs

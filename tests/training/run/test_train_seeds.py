@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -23,6 +24,7 @@ from tests.torture.runs import TIMES, differences
 from training import config as configs
 from training import trainer
 from training.run import compiled, signals
+from training.run.compiled import Programs
 from training.run.runner import Run
 
 
@@ -136,7 +138,7 @@ def test_at_once_a_diverged_run_gets_no_share_of_the_time(monkeypatch):
     seed_runs = [Counted(), Counted(diverges_in=1), Counted()]
     run = Run(seed_runs, None, 0.0, [], progress=False)
     run._slots = seed_runs
-    run._programs = SimpleNamespace(advance=lambda state: (state, {}, ()))
+    run._programs = SimpleNamespace(advance=lambda state: (state, {}, ()), share=partial(Programs.share, None))
     clock = itertools.count(step=6.0)  # each training step takes six seconds
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     for _ in range(3):
