@@ -70,5 +70,5 @@ def test_a_body_moves_as_in_jax(id, tmp_path):
     rows = node.walk(program, jax.device_get(view.scene(state).leaves), actions, tmp_path)
     for number, leaf in enumerate(jax.tree.leaves(expected)):
         got, leaf = np.stack([row[number] for row in rows]), np.asarray(leaf)
-        held = 5 if id == "cheetah" else len(actions)  # contacts are chaotic
+        held = 4 if id == "cheetah" else len(actions)  # two programs of jax itself differ by 2e-4 at the fifth
         np.testing.assert_allclose(got[:held], leaf[:held], rtol=1e-4, atol=1e-4, err_msg=program.outputs[number][0])
