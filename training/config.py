@@ -12,7 +12,7 @@ from typing import Any
 from crlviz import envs
 from crlviz.algorithms import registry
 from crlviz.algorithms.cmd import CMDConfig
-from crlviz.algorithms.crl import CRLConfig
+from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.gcbc import GCBCConfig
 from crlviz.algorithms.gciql import GCIQLConfig
 from crlviz.algorithms.gcsl import GCSLConfig

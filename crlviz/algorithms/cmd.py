@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from crlviz.algorithms.base import Batch, HasEmbeddings, HasQ, Rows
-from crlviz.algorithms.crl import Contrastive, CRLConfig
+from crlviz.algorithms.crl import Contrastive
+from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.networks.residual import Critic, Params
 
 _LACK = "of goals: its critic compares whole states, and a goal is a position"

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from crlviz.algorithms.base import Batch
-from crlviz.algorithms.crl import CRLConfig, Learner
+from crlviz.algorithms.crl import Learner
+from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.networks.residual import EMBEDDING, LOG_STD_MAX, LOG_STD_MIN, NetworkConfig
 from training.loop.buffer import Transitions
 

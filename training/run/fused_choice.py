@@ -113,6 +113,10 @@ def unserved(config: TrainConfig, devices: Devices = ONE) -> str:
         return f"jax {jax.__version__} has no {_TRITON}, which the kernels are written in"
     if not registry.of(config.algorithm).fused:
         return f"the fused path does not serve the networks of {config.algorithm}"
+    if not config.own.fused:
+        return "the fused path serves one critic and the actor loss sac"
+    if config.dataset.path or config.teacher.path:
+        return "the fused path serves runs that learn from their own buffer alone"
     if devices.count > 1:
         return "the fused path runs on one device"
     if max(config.actor.width, config.critic.width) > _WIDEST:

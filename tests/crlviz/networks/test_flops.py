@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import pytest
 
 from crlviz.algorithms.base import shapes
-from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.crl import CRL
+from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.networks import flops
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms.base import Batch
-from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.crl import CRL
+from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.optimizer import norm
 from crlviz.networks.fused_trunk import FusedTrunk
 from crlviz.networks.residual import Actor, Critic, NetworkConfig, ResidualNetwork, apply

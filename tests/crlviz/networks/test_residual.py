@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm as normal
 
 from crlviz.algorithms.contrastive_losses import contrastive_loss
-from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.crl import CRL
+from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.energies import pairwise_logits
 from crlviz.errors import UsageError
 from crlviz.interchange.paper_format import from_paper_layout

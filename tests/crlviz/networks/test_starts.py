@@ -15,7 +15,8 @@ from scipy.integrate import quad
 from scipy.stats import norm as normal
 
 from crlviz.algorithms.base import Batch
-from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.crl import CRL
+from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.errors import UsageError
 from crlviz.networks.residual import STARTS, Actor, Critic, NetworkConfig
 

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import chisquare
 
 from crlviz.algorithms.base import Batch
-from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.crl import CRL
+from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.interchange.paper_format import from_paper_layout
 from crlviz.networks.residual import Actor, Critic, NetworkConfig
 from training.bench import reference

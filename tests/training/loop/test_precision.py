@@ -10,7 +10,8 @@ import pytest
 
 from crlviz.algorithms.base import shapes
 from crlviz.algorithms.contrastive_losses import contrastive_loss
-from crlviz.algorithms.crl import CRL, CRLConfig
+from crlviz.algorithms.crl import CRL
+from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.energies import pairwise_logits
 from crlviz.envs import make
 from crlviz.networks.fused_layers import dense_norm_swish
