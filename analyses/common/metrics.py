@@ -11,6 +11,32 @@ METRICS = {
     "held_out_accuracy": "held-out accuracy (share)",
     "held_out_action_error": "held-out action error",
 }
+# long_name of the variables and coordinates of a Dataset of runs.
+MEANINGS = {
+    "success": "share of evaluation episodes that reach their goal",
+    "time_at_goal": "time at goal",
+    "held_out_accuracy": "share of held-out rows whose own goal has the largest logit of a batch",
+    "held_out_action_error": "root of the mean squared error of actions on held-out rows",
+    "env_steps": "environment steps",
+    "gradient_steps": "updates",
+    "train_seconds": "seconds of collecting and updating",
+    "stalled_seconds": "seconds that the machine stalled, left out of train_seconds",
+    "parameters": "parameters of actor and critic",
+    "flops_per_update": "FLOPs an update, matrix products",
+    "group": "what a run differs in from others but for task and seed",
+    "env": "task",
+    "seed": "seed",
+    "algorithm": "algorithm",
+    "depth": "depth of the critic's encoders",
+    "width": "width of the critic's encoders",
+    "actor_depth": "depth of the actor",
+    "actor_width": "width of the actor",
+    "network": "what the network lacks of the paper's",
+    "batch_size": "rows of an update",
+    "others": "other settings in which runs of a task differ",
+    "trained": "environment steps of the newest checkpoint",
+    "together": "seeds trained at once",
+}
 
 
 def check_measured(dataset: xr.Dataset, metric: str) -> None:

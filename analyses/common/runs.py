@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common.metrics import METRICS
+from analyses.common.metrics import MEANINGS, METRICS
 from crlviz import charts, datasets
 from crlviz.checkpoints.metrics_table import LAST
 from crlviz.checkpoints.run_directory import RunDirectory, by_number, runs_in
@@ -23,32 +23,6 @@ if TYPE_CHECKING:
 _STALL = 3  # an interval longer than this multiple of the run's median for as many steps is a stall
 # Settings that distinguish runs, besides task and seed.
 FACTORS = ("algorithm", "depth", "width", "actor_depth", "actor_width", "network", "batch_size", "others", "trained")
-# long_name of the variables and coordinates.
-_MEANINGS = {
-    "success": "share of evaluation episodes that reach their goal",
-    "time_at_goal": "time at goal",
-    "held_out_accuracy": "share of held-out rows whose own goal has the largest logit of a batch",
-    "held_out_action_error": "root of the mean squared error of actions on held-out rows",
-    "env_steps": "environment steps",
-    "gradient_steps": "updates",
-    "train_seconds": "seconds of collecting and updating",
-    "stalled_seconds": "seconds that the machine stalled, left out of train_seconds",
-    "parameters": "parameters of actor and critic",
-    "flops_per_update": "FLOPs an update, matrix products",
-    "group": "what a run differs in from others but for task and seed",
-    "env": "task",
-    "seed": "seed",
-    "algorithm": "algorithm",
-    "depth": "depth of the critic's encoders",
-    "width": "width of the critic's encoders",
-    "actor_depth": "depth of the actor",
-    "actor_width": "width of the actor",
-    "network": "what the network lacks of the paper's",
-    "batch_size": "rows of an update",
-    "others": "other settings in which runs of a task differ",
-    "trained": "environment steps of the newest checkpoint",
-    "together": "seeds trained at once",
-}
 
 
 def find(paths: Sequence[str | Path]) -> list[Path]:
@@ -131,11 +105,11 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
         _curves(tables) | _scores(tables) | _costs(agents, paths, stalled),
         coords={
             "run": np.arange(len(agents)),
-            "group": ("run", _groups(facts, set().union(*within.values())), {"long_name": _MEANINGS["group"]}),
-            "together": ("run", together, {"long_name": _MEANINGS["together"], "units": "1"}),
+            "group": ("run", _groups(facts, set().union(*within.values())), {"long_name": MEANINGS["group"]}),
+            "together": ("run", together, {"long_name": MEANINGS["together"], "units": "1"}),
         }
         | {
-            name: ("run", [fact[name] for fact in facts], {"long_name": _MEANINGS[name], "units": "1"})
+            name: ("run", [fact[name] for fact in facts], {"long_name": MEANINGS[name], "units": "1"})
             for name in ("env", "seed", *FACTORS)
         }
         | {name: ("run", datasets.values(agents, name)) for name in differing if name not in datasets.FACTS}
@@ -203,7 +177,7 @@ def _curves(tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
     units = {"time_at_goal": "steps", "train_seconds": "s"}
     names = (*METRICS, "env_steps", "gradient_steps", "train_seconds")
     return {
-        name: (("run", "evaluation"), curve(name), {"long_name": _MEANINGS[name], "units": units.get(name, "1")})
+        name: (("run", "evaluation"), curve(name), {"long_name": MEANINGS[name], "units": units.get(name, "1")})
         for name in names
     }
 
@@ -226,7 +200,7 @@ def _costs(agents: Sequence["Agent"], paths: Sequence[Path], stalled: Sequence[f
     parameters = [parameter_count(agent.params) for agent in agents]
     flops = [_flops(path) for path in paths]
     return {
-        name: ("run", values, {"long_name": _MEANINGS[name], "units": units})
+        name: ("run", values, {"long_name": MEANINGS[name], "units": units})
         for name, values, units in (
             ("stalled_seconds", stalled, "s"),
             ("parameters", parameters, "1"),

@@ -211,9 +211,9 @@ def _scene(env: GoalEnv, goals: np.ndarray) -> dict[str, Any]:
 
 
 def _first_observations(env: GoalEnv) -> np.ndarray:
-    import jax
+    from crlviz.browser import programs
 
-    return np.asarray(jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), _EPISODES)).obs)
+    return np.asarray(programs.first_states(env, _EPISODES).obs)
 
 
 def _networks(store: _Store, emitted: "AgentPrograms") -> dict[str, int | None]:

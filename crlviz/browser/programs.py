@@ -87,6 +87,13 @@ class PagePrograms:
 
 
 @jax_config.with_fixed_settings
+def first_states(env: GoalEnv, count: int) -> Any:
+    """The first ``count`` initial states [count, ...] of an environment, the same in each page."""
+    # It runs once, and compiling a large body's reset takes longer than everything else.
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(jax.vmap(env.reset), compiler_options=quick)(jax.random.split(jax.random.key(0), count))
+
+
 def page_programs(agents: Sequence[Agent]) -> PagePrograms:
     """The programs of agents of the same environment.
 
@@ -101,7 +108,7 @@ def page_programs(agents: Sequence[Agent]) -> PagePrograms:
         check_world(env, agent.env.id, str(agent.source))
     view = StateView(env)
     action, place, goal = (jax.ShapeDtypeStruct((size,), np.float32) for size in (env.action_size, 2, env.goal_dim))
-    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), _STARTS))
+    states = first_states(env, _STARTS)
     starts = jax.device_get(jax.jit(jax.vmap(view.scene))(states))
     return PagePrograms(
         env,
