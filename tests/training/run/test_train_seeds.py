@@ -125,7 +125,7 @@ class Counted:
 
     diverges_in: int | None = None
     error: CrlvizError | None = None
-    env_steps, all_env_steps, path = 0, 100, "here"
+    number, total, path = 0, 100, "here"
     shares: list[float] = field(default_factory=list)
 
     def advance(self, losses, diverged, seconds):
