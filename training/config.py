@@ -218,8 +218,9 @@ def from_options(
 
 
 def _foreign(config: TrainConfig) -> set[str]:
-    """The sections of other algorithms than the config's, and what only a run on a data set has."""
+    """The sections of other algorithms than the config's, and what only runs on data sets and students have."""
     others = set(map(registry.section, registry.NAMES)) - {registry.section(config.algorithm)}
+    others |= set() if config.teacher.path else {"teacher"}
     return others if config.dataset.path else others | _OF_DATASETS
 
 
