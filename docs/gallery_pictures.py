@@ -68,7 +68,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "rollout.gif",
             "A film",
-            "crlviz rollout runs/d4 runs/d16 --goal 1,1 --size 320x240 --fps 6 --steps 40 --out rollout.gif",
+            "crlviz rollout runs/d4 runs/d16 --goal 1,1 --size 256x192 --fps 6 --steps 40 --out rollout.gif",
             "Both agents from the same start to the same goal, in step and in real time. `.mp4` is smaller.",
         ),
         Picture(
@@ -223,7 +223,7 @@ TUTORIAL = (
     Picture(
         "tutorial-miss.gif",
         "The goal that both miss",
-        "crlviz rollout runs/d4 runs/d16 --goal 1,-1 --size 320x240 --fps 6 --steps 40 --out tutorial-miss.gif",
+        "crlviz rollout runs/d4 runs/d16 --goal 1,-1 --size 256x192 --fps 6 --steps 40 --out tutorial-miss.gif",
         "",
     ),
     Picture(
