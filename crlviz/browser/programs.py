@@ -131,7 +131,8 @@ def if_possible(name: str, function: Callable[..., Any], *examples: Any) -> Prog
 
 def agent_programs(agent: Agent, observations: np.ndarray) -> AgentPrograms:
     """The programs of an agent; ``observations`` [B, n] tell how exact its actions are with rounded parameters."""
-    params, dim = agent.params, agent.env.state_dim
+    # jax arrays: a function that is vectorized over parameters takes no numpy constant.
+    params, dim = jax.tree.map(jnp.asarray, agent.params), agent.env.state_dim
     algorithm: Any = agent.algorithm  # with ``q`` if it ``HasQ``
     half = _halves_well(agent, observations)
 

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from crlviz import envs
+from crlviz.algorithms.base import HasQ
 from crlviz.browser import programs
 from crlviz.envs.engine import mujoco
 from crlviz.errors import UsageError
 from tests.helpers import node
+from tests.helpers.toys import toy_config
+from training import config as configs
+from training.run.compiled import algorithm as build_algorithm
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +36,30 @@ def test_an_agent_acts_and_judges_as_in_jax(page, toy_agent, tmp_path):
     twice = np.tile(page.starts.obs, (2, 1))
     np.testing.assert_allclose(node.run(agent.q_map, [twice], tmp_path)[0][0], np.tile(q, 2), rtol=5e-3)
     assert agent.act.constants == agent.q.constants == agent.q_map.constants  # stored once
+
+
+# Every learner's actor, and critics of one Q, of two and of none.
+@pytest.mark.parametrize("name", ["sac", "td3", "gciql", "qrl", "gcbc", "cmd", "two critics"])
+def test_agents_of_other_learners_act_and_judge_as_in_jax(name, page, toy_agent, tmp_path):
+    changes = {"crl__critics": 2, "crl__actor_loss": "awr"} if name == "two critics" else {"algorithm": name}
+    config = toy_config(**changes)
+    own, env = build_algorithm(config, toy_agent.env), toy_agent.env
+    agent = dataclasses.replace(
+        toy_agent,
+        config=configs.content(config)["config"] | {"algorithm": config.algorithm},
+        params=own.networks(own.init(jax.random.key(0))),
+    )
+    agent = dataclasses.replace(agent, params=jax.tree.map(np.asarray, agent.params))
+    emitted = programs.agent_programs(agent, page.starts.obs)
+    observations = page.starts.obs[:4]
+    actions = np.asarray(own.act(agent.params, observations))
+    got = [row[0] for row in node.run(emitted.act, observations, tmp_path)]
+    np.testing.assert_allclose(got, actions, atol=programs.HALF_ERROR)
+    if emitted.q:
+        q = np.asarray(own.q(agent.params, observations[:, : env.state_dim], actions, observations[:, env.state_dim :]))
+        rows = list(zip(observations, actions, strict=True))
+        np.testing.assert_allclose([row[0] for row in node.run(emitted.q, rows, tmp_path)], q, rtol=5e-3, atol=1e-4)
+    assert bool(emitted.q) == isinstance(own, HasQ)
 
 
 def test_a_scene_shows_the_state_and_where_its_geoms_are(page, toy_agent, tmp_path):
