@@ -78,6 +78,12 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "Trained for 28 million steps, in four minutes on one GPU: it walks, and knows the first arm of the U.",
         ),
         Picture(
+            "humanoid.png",
+            "A humanoid",
+            "crlviz rollout examples/humanoid --goal 2.5,0 --steps 90 --seed 1 --size 320x240 --out humanoid.png",
+            "Trained for 40 million steps, in eight minutes on one GPU: it strides to its goal and falls there.",
+        ),
+        Picture(
             "rollout-page.png",
             "A replay in 3-D",
             "crlviz rollout runs/d4 runs/d16 --goal 1,1 --out rollout-page.html",

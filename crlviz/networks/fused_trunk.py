@@ -43,8 +43,8 @@ class FusedTrunk:
       precision: of the products: float32, tf32 or bfloat16, all with sums in float32.
       rows: rows of a batch that one program takes; a power of 2, at least 16.
       warps: warps of a program.
-      shared_memory: bytes for slices of weights that are loaded ahead. An L40S has 99,000, an A100 163,000 and an H100
-        227,000.
+      shared_memory: bytes for slices of weights that are loaded ahead. Every card since Ampere has the default,
+        and on an H200 it was the fastest of 40,000 to 220,000 at every precision.
       interpret: run the kernels as ordinary jax operations, on any device.
     """
 

@@ -6,8 +6,13 @@ from typing import Any
 
 import click
 
-_COLORS = {"crlviz": "#a8326e", "reference": "#8a94a0", "matrix products only": "#d5d8dc"}
-_KINDS = ("ours", "reference")
+_COLORS = {
+    "crlviz": "#a8326e",
+    "crlviz, fused path": "#e08a3c",
+    "reference": "#8a94a0",
+    "matrix products only": "#d5d8dc",
+}
+_KINDS = {"ours": "ours", "fused": "fused", "reference": "ref."}  # and their headings
 
 
 def measure(
@@ -68,19 +73,15 @@ def measure(
     batches = timing.Case(sizes, depths[0], widths[0], batch_sizes[0], algorithm=algorithm).built.rows
     sampling = timing.Sampling(sizes, num_envs, window, updates, batch_sizes[0], batches)
     results["sampling"] = _measure_sampling(sampling, results["copy_bytes_per_second"], seconds)
-    several = f"{seeds} seeds" if seeds > 1 else ""
-    click.echo(
-        f"\n{'':18}{'first update':>14}{'one update':>14}{'memory':>14}{'updates/s':>18}{'times':>7}{'of':>10}"
-        f"{several:>10}\n"
-        f"{'':18}{'(s)':>14}{'(s)':>14}{'(GiB)':>14}{'':18}{'ref.':>7}{'products':>10}{several and 'times 1':>10}\n"
-        f"{'depth':>6}{'width':>6}{'batch':>6}" + 3 * f"{'ours':>7}{'ref.':>7}" + f"{'ours':>9}{'ref.':>9}"
-    )
+    cases = [timing.Case(sizes, depth, width, rows, remat, precision, algorithm) for depth, width, rows in shapes]
+    kinds = [case.kinds(reference_depth) for case in cases]
+    columns = [kind for kind in _KINDS if kind != "fused" or any(kind in some for some in kinds)]
+    click.echo(_header(columns, seeds))
     results["updates"] = []
-    for depth, width, rows in shapes:
-        case = timing.Case(sizes, depth, width, rows, remat, precision, algorithm)
-        row = measure_updates(case, depth <= reference_depth and case.has_reference, seeds, seconds)
+    for case, some in zip(cases, kinds, strict=True):
+        row = measure_updates(case, some, seeds, seconds)
         results["updates"].append(row)
-        click.echo(table_line(row))
+        click.echo(table_line(row, columns))
     results["steps"] = [_measure_step(config, seconds) for config in step_configs]
     return results
 
@@ -118,20 +119,21 @@ def _measure_sampling(case: Any, copy_rate: float, seconds: float) -> dict[str, 
     return results
 
 
-def measure_updates(case: Any, with_reference: bool, seeds: int, seconds: float) -> dict[str, Any]:
-    """Measure one row of the table."""
+def measure_updates(case: Any, kinds: Sequence[str], seeds: int, seconds: float) -> dict[str, Any]:
+    """Measure one row of the table; ``kinds`` as in ``timing.Case``."""
     from training.bench import timing
 
     row: dict[str, Any] = {"depth": case.depth, "width": case.width, "batch_size": case.batch_size}
     with tempfile.TemporaryDirectory() as cache:
-        for kind in _KINDS if with_reference else ("ours",):
+        for kind in kinds:
             first = timing.in_its_own_process(timing.first_update, kind, case, cache)
             row |= {f"{kind}_{name}": value for name, value in first.items()}
-        rates = timing.in_its_own_process(timing.update_rates, case, with_reference, seeds, seconds, cache)
+        rates = timing.in_its_own_process(timing.update_rates, case, kinds, seeds, seconds, cache)
     row["flops"] = rates.pop("flops")
     row |= {f"{kind}_updates_per_second": rate for kind, rate in rates.items()}
-    row["of_roofline"] = rates["ours"] / rates["roofline"]
-    row["times_reference"] = rates["ours"] / rates["reference"] if with_reference else None
+    ours = max(rates[kind] for kind in kinds if kind != "reference")  # a run takes the faster path
+    row["times_reference"] = ours / rates["reference"] if "reference" in kinds else None
+    row["of_roofline"] = ours / rates["roofline"]
     row["times_one_seed"] = rates["seeds"] / rates["ours"] if seeds > 1 else None
     return row
 
@@ -153,8 +155,26 @@ def _measure_step(config: Any, seconds: float) -> dict[str, Any]:
     return {**size, "seconds": parts}
 
 
-def table_line(row: Mapping[str, Any]) -> str:
-    """Format a row of the table."""
+def _header(columns: Sequence[str], seeds: int) -> str:
+    """The first lines of the table, with a column for each of some ``_KINDS`` in each group."""
+    several, count = f"{seeds} seeds" if seeds > 1 else "", len(columns)
+    groups = [f"{name:>{7 * count}}" for name in ("first update", "one update", "memory")]
+    units = [f"{name:>{7 * count}}" for name in ("(s)", "(s)", "(GiB)")]
+    names = [_KINDS[kind] for kind in columns]
+    return "\n".join(
+        line.rstrip()
+        for line in (
+            f"\n{'':18}{''.join(groups)}{'updates/s':>{9 * count}}{'times':>7}{'of':>10}{several:>10}",
+            f"{'':18}{''.join(units)}{'':{9 * count}}{'ref.':>7}{'products':>10}{several and 'times 1':>10}",
+            f"{'depth':>6}{'width':>6}{'batch':>6}"
+            + 3 * "".join(f"{name:>7}" for name in names)
+            + "".join(f"{name:>9}" for name in names),
+        )
+    )
+
+
+def table_line(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """Format a row of the table, with a column for each of some ``_KINDS`` in each group."""
 
     def number(name: str, width: int, scale: float = 1.0, digits: int = 1) -> str:
         value = row.get(name)
@@ -162,10 +182,10 @@ def table_line(row: Mapping[str, Any]) -> str:
 
     return (
         f"{row['depth']:6}{row['width']:6}{row['batch_size']:6}"
-        + "".join(number(f"{kind}_first_seconds", 7) for kind in _KINDS)
-        + "".join(number(f"{kind}_update_seconds", 7, digits=2) for kind in _KINDS)
-        + "".join(number(f"{kind}_peak_bytes", 7, 2**30, 2) for kind in _KINDS)
-        + "".join(number(f"{kind}_updates_per_second", 9, digits=2) for kind in _KINDS)
+        + "".join(number(f"{kind}_first_seconds", 7) for kind in columns)
+        + "".join(number(f"{kind}_update_seconds", 7, digits=2) for kind in columns)
+        + "".join(number(f"{kind}_peak_bytes", 7, 2**30, 2) for kind in columns)
+        + "".join(number(f"{kind}_updates_per_second", 9, digits=2) for kind in columns)
         + number("times_reference", 7)
         + f"{row['of_roofline']:10.0%}"
         + number("times_one_seed", 10, digits=2)
@@ -183,7 +203,9 @@ def plot(results: Mapping[str, Any]) -> Any:
 
     from crlviz import charts
 
-    names = dict(zip(("ours", "reference", "roofline"), _COLORS, strict=True))
+    names = dict(zip((*_KINDS, "roofline"), _COLORS, strict=True))
+    measured = {kind for row in results["updates"] for kind in names if row.get(f"{kind}_updates_per_second")}
+    names = {kind: name for kind, name in names.items() if kind in measured}
     data = pd.DataFrame(
         {
             "implementation": name,
@@ -195,8 +217,9 @@ def plot(results: Mapping[str, Any]) -> Any:
         for row in results["updates"]
         for kind, name in names.items()
     )
-    colors = [*list(_COLORS.values())[:-1], charts.ink(0.25)]
-    color = alt.Color("implementation:N", scale=alt.Scale(domain=list(_COLORS), range=colors), legend=charts.legend())
+    shown = list(names.values())
+    colors = [*(_COLORS[name] for name in shown[:-1]), charts.ink(0.25)]  # the last is the roofline
+    color = alt.Color("implementation:N", scale=alt.Scale(domain=shown, range=colors), legend=charts.legend())
     depths = sorted(set(data["depth"]))
     x = alt.X("depth:Q", title="depth", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=depths, grid=False))
 
@@ -220,14 +243,15 @@ def plot(results: Mapping[str, Any]) -> Any:
 
 def _claim(rows: Sequence[Mapping[str, Any]]) -> str:
     """What was measured in a sentence: the rate against the reference, at the sizes that it was measured at too."""
+
+    from training.bench.throughput import updates_per_second as rate
+
     ratios = [
-        row["ours_updates_per_second"] / row["reference_updates_per_second"]
-        for row in rows
-        if row.get("reference_updates_per_second")
+        rate(row) / row["reference_updates_per_second"] for row in rows if row.get("reference_updates_per_second")
     ]
     if not ratios:
         deepest = max(rows, key=lambda row: row["depth"])
-        return f"{deepest['ours_updates_per_second']:.3g} updates a second at depth {deepest['depth']}"
+        return f"{rate(deepest):.3g} updates a second at depth {deepest['depth']}"
     low, high = f"{min(ratios):.2g}", f"{max(ratios):.2g}"
     return f"{low if low == high else f'{low} to {high}'} times the reference's updates a second"
 

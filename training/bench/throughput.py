@@ -77,6 +77,11 @@ def read(path: Path, env: str, algorithm: str = "crl") -> dict[str, Any]:
     return results
 
 
+def updates_per_second(row: Mapping[str, Any]) -> float:
+    """Of the faster of our paths, which a run takes; ``row`` is one of ``updates`` of a benchmark."""
+    return max(row["ours_updates_per_second"], row.get("fused_updates_per_second") or 0.0)
+
+
 def of_bench(results: Mapping[str, Any], config: Any, flops: int) -> Rates:
     """Predict the throughput of a run from a benchmark of the machine.
 
@@ -93,7 +98,7 @@ def of_bench(results: Mapping[str, Any], config: Any, flops: int) -> Rates:
     import numpy as np
 
     rows = sorted(results["updates"], key=lambda row: row["flops"])
-    counts, seconds = zip(*((row["flops"], 1 / row["ours_updates_per_second"]) for row in rows), strict=True)
+    counts, seconds = zip(*((row["flops"], 1 / updates_per_second(row)) for row in rows), strict=True)
     updating = float(np.interp(flops, counts, seconds)) * max(flops / counts[-1], 1.0)
     if flops < counts[0]:
         constant = 0.0

@@ -2,11 +2,12 @@
 
 import contextlib
 import functools
+import importlib.util
 import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop import divergence
 from training.loop.train_loop import update_or_skip
+from training.run import fused_choice
 
 _GAMMA = 0.99  # the paper's
 _ROWS = Rows("future", _GAMMA)  # of CRL, and of the reference of sampling
@@ -95,8 +97,22 @@ class Case:
             )
         return self._built(FusedTrunk(self.precision) if kind == "fused" else None)
 
+    def kinds(self, reference_depth: int = 0) -> list[str]:
+        """What can be measured here.
+
+        ``ours`` on the plain path; ``fused``, on a GPU, where the kernels serve the case; the ``reference`` up to a
+        depth.
+        """
+        on_gpu = jax.default_backend() == "gpu" and importlib.util.find_spec(fused_choice.TRITON)
+        fused = on_gpu and self.built.fused and not self.remat
+        return [
+            "ours",
+            *["fused"] * bool(fused),
+            *["reference"] * (self.has_reference and self.depth <= reference_depth),
+        ]
+
     def updates(self, kind: str, seeds: int = 1) -> "Updates":
-        """Build the updates of ``ours`` or of the ``reference``."""
+        """Build the updates of one of its ``kinds``."""
         return Updates(self.implementation(kind), self.batch, seeds, self.precision)
 
 
@@ -153,7 +169,7 @@ def first_update(kind: str, case: Case, cache: str) -> dict[str, float]:
     """Measure the first two updates in this process.
 
     Args:
-      kind: ``ours`` or ``reference``.
+      kind: one of ``case.kinds``.
       case: the update to measure.
       cache: empty directory for the compiled program, which ``update_rates`` reuses.
 
@@ -176,27 +192,25 @@ def first_update(kind: str, case: Case, cache: str) -> dict[str, float]:
     }
 
 
-def update_rates(case: Case, with_reference: bool, seeds: int, seconds: float, cache: str) -> dict[str, float]:
+def update_rates(case: Case, kinds: Sequence[str], seeds: int, seconds: float, cache: str) -> dict[str, float]:
     """Measure updates per second; the implementations run in turn.
 
     Args:
       case: the update to measure.
-      with_reference: also measure the reference implementation.
+      kinds: those of its ``kinds`` to measure.
       seeds: learners that update in parallel; 1: do not measure several.
       seconds: minimum duration of the measurement.
       cache: directory of compiled programs, from ``first_update``.
 
     Returns:
-      Updates per second of ``ours``, ``reference``, ``seeds`` (total over all) and ``roofline`` (matrix products only),
-      and ``flops``, the FLOPs of one update.
+      Updates per second of each of ``kinds``, ``seeds`` (total over all) and ``roofline`` (matrix products only), and
+      ``flops``, the FLOPs of one update.
     """
     use_cache(cache)
     flops = case.built.cost(case.batch_size)["flops_per_update"]
     count = int(min(max(_CALL_FLOPS / flops, MIN_UPDATES), 32))
     calls: dict[str, Callable[[], Any]] = dict(roofline.products(case.batch_size, case.width, case.precision))
-    measured = {"ours": case.updates("ours")}
-    if with_reference:
-        measured["reference"] = case.updates("reference")
+    measured = {kind: case.updates(kind) for kind in kinds}
     if seeds > 1:
         measured["seeds"] = case.updates("ours", seeds)
     for kind, updates in measured.items():

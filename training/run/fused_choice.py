@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 # their norm. Rounding errors grow through a network, and those of the plain path are as large.
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
 _WIDEST = 1_024  # a row of a wider layer does not fit the registers
-# Bytes of shared memory of A100, H100 and B200, less a little; all other cards have at least the default.
-_SHARED = {"8.0": 160_000, "9.0": 220_000, "10.0": 220_000}
-_TRITON = "jax.experimental.pallas.triton"
+TRITON = "jax.experimental.pallas.triton"
 _SECONDS = 0.5  # of timing, for each path
 
 
@@ -109,8 +107,8 @@ def expected(config: TrainConfig) -> Choice:
 
 def unserved(config: TrainConfig, devices: Devices = ONE) -> str:
     """Why the kernels cannot serve a config; empty if they can."""
-    if importlib.util.find_spec(_TRITON) is None:
-        return f"jax {jax.__version__} has no {_TRITON}, which the kernels are written in"
+    if importlib.util.find_spec(TRITON) is None:
+        return f"jax {jax.__version__} has no {TRITON}, which the kernels are written in"
     if not registry.of(config.algorithm).fused:
         return f"the fused path does not serve the networks of {config.algorithm}"
     if not config.own.fused:
@@ -140,8 +138,7 @@ class _Unfit(Exception):
 def _kernels(config: TrainConfig) -> "FusedTrunk":
     from crlviz.networks.fused_trunk import FusedTrunk
 
-    generation = str(getattr(jax.devices()[0], "compute_capability", ""))
-    return FusedTrunk(config.precision, shared_memory=_SHARED.get(generation, FusedTrunk.shared_memory))
+    return FusedTrunk(config.precision)
 
 
 def _tried(config: TrainConfig) -> Choice:

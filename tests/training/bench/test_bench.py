@@ -81,7 +81,7 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         "of_roofline": 0.5,
         "times_reference": None,
     }
-    assert measuring.table_line(row).split() == [
+    assert measuring.table_line(row, ["ours", "reference"]).split() == [
         "256",
         "8",
         "8",
@@ -97,6 +97,8 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         "50%",
         "-",
     ]
+    fused = row | {"fused_updates_per_second": 3.0}
+    assert measuring.table_line(fused, ["ours", "fused", "reference"]).split()[12:15] == ["2.00", "3.00", "-"]
     chart = measuring.plot({"updates": [row], "env": "ant", "machine": {"device": "cpu", "cores": "2 cores"}}).to_dict()
     updates, first = chart["datasets"].values()
     assert {point["implementation"]: point["updates"] for point in updates} == {
@@ -104,6 +106,9 @@ def test_a_depth_without_a_reference_is_in_table_and_chart():
         "matrix products only": 4.0,
     }
     assert {point["implementation"]: point["first"] for point in first} == {"crlviz": 12.5}
+    results = {"updates": [fused], "env": "ant", "machine": {"device": "a card", "cores": "2 cores"}}
+    updates, *_ = measuring.plot(results).to_dict()["datasets"].values()
+    assert {point["implementation"]: point["updates"] for point in updates}["crlviz, fused path"] == 3.0
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,7 @@ def test_the_old_name_of_an_option_still_counts(run, only_sampling, monkeypatch)
     code, _, err = run("--depth", "4,16", "--twin-depth", 4, *TINY)
     assert code == 0, err
     assert err == "--twin-depth is called --reference-depth now\n"
-    assert asked == [True, False]
+    assert asked == [["ours", "reference"], ["ours"]]
 
 
 def test_compile_times_are_saved(run, monkeypatch, tmp_path):

@@ -100,7 +100,7 @@ def test_several_devices_take_the_plain_path(gpu, monkeypatch):
 
 
 def test_a_jax_without_triton_takes_the_plain_path(gpu, monkeypatch):
-    monkeypatch.setattr(fused_choice, "_TRITON", "jax.experimental.pallas.gone")
+    monkeypatch.setattr(fused_choice, "TRITON", "jax.experimental.pallas.gone")
     why = fused_choice.choose(toy_config()).why
     assert why.startswith("plain path: jax ")
     assert why.endswith("has no jax.experimental.pallas.gone, which the kernels are written in")
