@@ -20,7 +20,8 @@ from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from crlviz.inputs import as_numbers
-from crlviz.networks.residual import NetworkConfig, Params
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.starts import Params
 from crlviz.precision import exact
 
 _T = TypeVar("_T")

@@ -22,7 +22,7 @@ from crlviz.algorithms.td3 import TD3Config
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from crlviz.options import nearest
 from training import dataset_presets
 from training.dataset_config import DatasetConfig

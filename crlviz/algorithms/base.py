@@ -16,7 +16,9 @@ from flax import struct
 
 from crlviz.errors import UsageError
 from crlviz.networks import flops
-from crlviz.networks.residual import NetworkConfig, Params, parameter_count
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import parameter_count
+from crlviz.networks.starts import Params
 
 if TYPE_CHECKING:
     from crlviz.networks.fused_trunk import FusedTrunk

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from crlviz.algorithms.base import Batch, HasEmbeddings, HasQ, Rows
 from crlviz.algorithms.crl import Contrastive
 from crlviz.algorithms.crl_config import CRLConfig
-from crlviz.networks.residual import Critic, Params
+from crlviz.networks.residual import Critic
+from crlviz.networks.starts import Params
 
 _LACK = "of goals: its critic compares whole states, and a goal is a position"
 

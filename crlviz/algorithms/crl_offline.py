@@ -9,7 +9,7 @@ from crlviz.algorithms import actor_losses
 from crlviz.algorithms.base import Batch
 from crlviz.algorithms.optimizer import norm
 from crlviz.networks.policies import log_prob_of
-from crlviz.networks.residual import Params
+from crlviz.networks.starts import Params
 
 
 def gradients(algorithm: Any, learner: Any, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from crlviz.algorithms.base import Algorithm, Batch, HasQ, Meaning, Rows, Sizes, check_positive, identity
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig, Params
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.starts import Params
 from crlviz.networks.twin_q import TwinQ
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from crlviz.algorithms.base import Batch, Meaning, check_positive
 from crlviz.algorithms.optimizer import adam, network_step, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.networks.policies import SoftplusActor
-from crlviz.networks.residual import Params
+from crlviz.networks.starts import Params
 
 
 @dataclass(frozen=True)

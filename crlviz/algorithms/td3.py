@@ -30,7 +30,7 @@ from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, obs
 from crlviz.errors import UsageError
 from crlviz.networks import flops
 from crlviz.networks.policies import DeterministicActor
-from crlviz.networks.residual import Params
+from crlviz.networks.starts import Params
 
 _LEAST_RETURN = 1e-9  # a learned Q may be negative, which no number of steps gives
 

@@ -12,7 +12,8 @@ import crlviz
 from analyses import norms
 from crlviz import datasets
 from crlviz.errors import UsageError
-from crlviz.networks.residual import Critic, NetworkConfig, contributions
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Critic, contributions
 from crlviz.rollouts import rollout
 from tests.helpers.toys import Handmade, assert_described, toy_config, untrained_run
 

@@ -121,7 +121,7 @@ def command(ids: str | None, device: str | None, out: Path | None, data: Path | 
 
 def _checked(lists: dict[str, list[int]]) -> dict[str, Any]:
     """The lists, after raising a UsageError for a depth that no network has."""
-    from crlviz.networks.residual import NetworkConfig
+    from crlviz.networks.config import NetworkConfig
 
     for depth in lists["depths"]:
         NetworkConfig(depth)

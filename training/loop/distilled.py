@@ -21,7 +21,7 @@ from flax import struct
 from crlviz.algorithms import registry
 from crlviz.algorithms.base import Algorithm, Batch, HasEmbeddings, HasQ, Rows, Sizes, identity
 from crlviz.algorithms.optimizer import network_step, norm
-from crlviz.networks.residual import Params
+from crlviz.networks.starts import Params
 from training.config import TrainConfig
 
 if TYPE_CHECKING:

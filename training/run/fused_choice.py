@@ -17,7 +17,8 @@ import numpy as np
 
 from crlviz.algorithms import registry
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig, apply
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import apply
 from crlviz.precision import within
 from training.config import TrainConfig
 from training.run.compiled import build

@@ -17,7 +17,7 @@ from crlviz.algorithms.registry import build, of
 from crlviz.envs import mazes
 from crlviz.envs.point import PointMaze
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from crlviz.rollouts import rollout
 from tests.helpers.toys import FACTS, Handmade, assert_described
 

@@ -10,7 +10,7 @@ from crlviz.algorithms.base import Batch, Sizes
 from crlviz.algorithms.cmd import CMDConfig
 from crlviz.algorithms.contrastive_losses import contrastive_loss
 from crlviz.algorithms.energies import MRN_GROUPS
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 
 STATE, ACTION, GOAL, ROWS = 4, 2, 2, 5
 

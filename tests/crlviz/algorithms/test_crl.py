@@ -19,7 +19,8 @@ from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.energies import ENERGIES, pairwise_logits
 from crlviz.errors import UsageError
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Actor, Critic
 
 info_nce = partial(contrastive_loss, "forward")
 

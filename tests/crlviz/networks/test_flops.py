@@ -9,7 +9,8 @@ from crlviz.algorithms.base import shapes
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.networks import flops
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Actor, Critic
 
 STATE, ACTION, GOAL, EMBEDDING = 4, 2, 2, 64
 

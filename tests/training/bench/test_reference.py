@@ -10,7 +10,8 @@ from crlviz.algorithms.base import Batch
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.interchange.paper_format import from_paper_layout
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Actor, Critic
 from training.bench import reference
 from training.loop.buffer import Transitions
 

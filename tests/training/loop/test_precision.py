@@ -14,8 +14,9 @@ from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.energies import pairwise_logits
 from crlviz.envs import make
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.fused_layers import dense_norm_swish
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.residual import Actor, Critic
 from crlviz.precision import EXACT, within
 from tests.helpers.rounded import MANTISSA, rounded
 

@@ -18,7 +18,7 @@ from crlviz.algorithms.base import Algorithm, Batch, HasEmbeddings, HasQ, Sizes,
 from crlviz.checkpoints import metrics_table
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from tests.helpers.toys import toy_config
 from tests.torture.runs import differences
 from training import config as configs
