@@ -6,6 +6,7 @@ import pytest
 
 from crlviz import envs
 from crlviz.browser.emitter import emit
+from crlviz.browser.tracing import RULES
 from crlviz.errors import CrlvizError
 from crlviz.networks.config import NetworkConfig
 from crlviz.networks.residual import Actor, Critic
@@ -76,3 +77,14 @@ def test_networks_of_any_depth_agree(depth, width, start, tmp_path):
     for got, expected in zip(node.run(program, [x], tmp_path)[0], jax.jit(function)(x), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-4, rtol=1e-4)
     assert len(program.source) < 30_000  # whatever the depth
+
+
+def test_a_fault_in_a_rule_is_no_unknown_operation(monkeypatch):
+    """A name that a rule looks up in vain is a bug, and must not blame the body that is emitted."""
+
+    def faulty(trace, operands, params, out, name):
+        return params["no such parameter"]
+
+    monkeypatch.setitem(RULES, "sin", faulty)
+    with pytest.raises(KeyError, match="no such parameter"):
+        emit("the step of a body", jax.numpy.sin, np.zeros(4, np.float32))
