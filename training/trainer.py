@@ -19,7 +19,8 @@ from training import provenance
 from training.config import TrainConfig
 from training.run import compiled, fused_choice, loggers, run_places
 from training.run import saved_state as states
-from training.run.compiled import build, compile_for
+from training.run.building import build
+from training.run.compiled import compile_for
 from training.run.runner import Run, groups
 from training.run.seed_run import SeedRun
 from training.schedule import LENGTHS, extended, length_name, rounded

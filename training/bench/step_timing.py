@@ -12,7 +12,7 @@ from training.bench.timing import MIN_UPDATES, Sampling, Updates, sampler_of
 from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop.train_loop import Loop
-from training.run.compiled import build
+from training.run.building import build
 
 
 def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:

@@ -21,7 +21,7 @@ from crlviz.networks.config import NetworkConfig
 from crlviz.networks.residual import apply
 from crlviz.precision import within
 from training.config import TrainConfig
-from training.run.compiled import build
+from training.run.building import build
 from training.sharding import ONE, Devices
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def choose(config: TrainConfig, devices: Devices = ONE) -> Choice:
 
     Raises:
       UsageError: the setting asks for kernels that cannot serve this config, or do not run or agree on this device; or
-        an error of ``compiled.build``.
+        an error of ``building.build``.
     """
     on_cpu = _on_cpu()
     if config.fused == "off" or (config.fused == "auto" and on_cpu):

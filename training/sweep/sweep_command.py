@@ -327,7 +327,7 @@ def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: i
 
 def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
     """Table of the cells: parameters, cost, steps and the process that trains each."""
-    from training.run.compiled import algorithm  # imports brax
+    from training.run.building import algorithm  # imports brax
 
     environments: dict[str, Any] = {}
     costs: dict[Any, dict[str, int]] = {}

@@ -14,7 +14,7 @@ from crlviz.errors import UsageError
 from tests.helpers import node
 from tests.helpers.toys import toy_config
 from training import config as configs
-from training.run.compiled import algorithm as build_algorithm
+from training.run.building import algorithm as build_algorithm
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from crlviz.envs import mazes
 from crlviz.errors import UsageError
 from tests.helpers.toys import FallingPoint, begun, collected, toy_config
 from training.loop import buffer as replays
-from training.run.compiled import build
+from training.run.building import build
 
 # ---- what is recorded
 
