@@ -16,17 +16,8 @@ import optax
 from flax import struct
 
 from crlviz.algorithms import crl_offline
-from crlviz.algorithms.base import (
-    Algorithm,
-    Batch,
-    HasEmbeddings,
-    HasQ,
-    Meaning,
-    Rows,
-    Shares,
-    Sizes,
-    identity,
-)
+from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ, Meaning, identity
+from crlviz.algorithms.batches import Batch, Rows, Shares, Sizes
 from crlviz.algorithms.contrastive_losses import RATIO_LOSSES, contrastive_loss
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.energies import ENERGIES, Energy

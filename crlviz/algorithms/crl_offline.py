@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from crlviz.algorithms import actor_losses
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.optimizer import norm
 from crlviz.networks.policies import log_prob_of
 from crlviz.networks.starts import Params

@@ -19,7 +19,8 @@ import optax
 from flax import struct
 
 from crlviz.algorithms import actor_losses
-from crlviz.algorithms.base import Algorithm, Batch, HasQ, Meaning, Rows, Shares, Sizes, check_positive, identity
+from crlviz.algorithms.base import Algorithm, HasQ, Meaning, check_positive, identity
+from crlviz.algorithms.batches import Batch, Rows, Shares, Sizes
 from crlviz.algorithms.optimizer import network_step, norm
 from crlviz.algorithms.q_learning import moving_average, observations
 from crlviz.errors import UsageError

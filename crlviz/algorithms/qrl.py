@@ -20,17 +20,8 @@ import optax
 from flax import struct
 
 from crlviz.algorithms import actor_losses
-from crlviz.algorithms.base import (
-    Algorithm,
-    Batch,
-    HasEmbeddings,
-    HasQ,
-    Rows,
-    Shares,
-    Sizes,
-    check_positive,
-    identity,
-)
+from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ, check_positive, identity
+from crlviz.algorithms.batches import Batch, Rows, Shares, Sizes
 from crlviz.algorithms.optimizer import adam, network_step, norm
 from crlviz.errors import UsageError
 from crlviz.networks.config import NetworkConfig

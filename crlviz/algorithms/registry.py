@@ -9,7 +9,8 @@ from crlviz.errors import UsageError
 if TYPE_CHECKING:
     import jax
 
-    from crlviz.algorithms.base import Algorithm, Sizes
+    from crlviz.algorithms.base import Algorithm
+    from crlviz.algorithms.batches import Sizes
     from crlviz.networks.config import NetworkConfig
     from crlviz.networks.fused_trunk import FusedTrunk
 

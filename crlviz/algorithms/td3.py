@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.algorithms.base import Batch, Rows, check_positive, shapes
+from crlviz.algorithms.base import check_positive
+from crlviz.algorithms.batches import Batch, Rows, shapes
 from crlviz.algorithms.optimizer import network_step, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.errors import UsageError

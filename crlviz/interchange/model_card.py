@@ -160,7 +160,7 @@ def _safetensors_snippet(agent: "Agent", name: str) -> str:
 
 import numpy as np
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Sizes
+from crlviz.algorithms.batches import Sizes
 from crlviz.networks.config import NetworkConfig
 from flax.traverse_util import unflatten_dict
 from safetensors import safe_open

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import crlviz as library
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from tests.helpers.command import error_of

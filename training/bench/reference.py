@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.crl import Learner
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.networks.config import NetworkConfig

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.gcbc import CloningLearner
 from crlviz.algorithms.optimizer import norm
 from crlviz.algorithms.sac import SACConfig, SACLearner

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from crlviz.algorithms.base import shapes
+from crlviz.algorithms.batches import shapes
 from training.bench import roofline
 from training.bench.timing import MIN_UPDATES, Sampling, Updates, sampler_of
 from training.config import TrainConfig

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from crlviz.algorithms.base import Algorithm, Batch, Rows
+from crlviz.algorithms.base import Algorithm
+from crlviz.algorithms.batches import Batch, Rows
 from crlviz.envs.base import GoalEnv
 from crlviz.precision import exact
 from training.loop import divergence, recorded

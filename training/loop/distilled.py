@@ -19,7 +19,8 @@ import optax
 from flax import struct
 
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Algorithm, Batch, HasEmbeddings, HasQ, Rows, Sizes, identity
+from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ, identity
+from crlviz.algorithms.batches import Batch, Rows, Sizes
 from crlviz.algorithms.optimizer import network_step, norm
 from crlviz.networks.starts import Params
 from training.config import TrainConfig

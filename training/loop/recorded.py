@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from crlviz.algorithms.base import Batch, Rows, Shares
+from crlviz.algorithms.batches import Batch, Rows, Shares
 
 
 class Recorded(struct.PyTreeNode):

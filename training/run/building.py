@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from crlviz import envs
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Algorithm, Sizes
+from crlviz.algorithms.base import Algorithm
+from crlviz.algorithms.batches import Sizes
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import UsageError
 from training.config import TrainConfig

@@ -12,7 +12,7 @@ from analyses import calibrate
 from analyses.calibrate import pairs
 from analyses.calibrate.calibration import step_edges
 from crlviz import datasets
-from crlviz.algorithms.base import Sizes
+from crlviz.algorithms.batches import Sizes
 from crlviz.algorithms.registry import build, of
 from crlviz.envs import mazes
 from crlviz.envs.point import PointMaze

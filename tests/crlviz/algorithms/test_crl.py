@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.contrastive_losses import contrastive_loss
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig

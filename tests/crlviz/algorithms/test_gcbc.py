@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm as normal
 
-from crlviz.algorithms.base import Batch, Rows, Sizes
+from crlviz.algorithms.batches import Batch, Rows, Sizes
 from crlviz.algorithms.gcbc import GCBC, GCBCConfig
 from crlviz.algorithms.gcsl import GCSL, GCSLConfig
 from crlviz.errors import UsageError

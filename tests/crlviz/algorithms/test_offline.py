@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Sizes, shapes
+from crlviz.algorithms.batches import Sizes, shapes
 from crlviz.algorithms.qrl import union_lengths
 from crlviz.networks.config import NetworkConfig
 

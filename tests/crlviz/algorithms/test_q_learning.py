@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from crlviz.algorithms.base import Batch, Rows, Sizes
+from crlviz.algorithms.batches import Batch, Rows, Sizes
 from crlviz.algorithms.sac import SAC, SACHER, SACConfig
 from crlviz.algorithms.td3 import TD3, TD3HER, TD3Config
 from crlviz.errors import UsageError

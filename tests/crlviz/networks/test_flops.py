@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from crlviz.algorithms.base import shapes
+from crlviz.algorithms.batches import shapes
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.networks import flops

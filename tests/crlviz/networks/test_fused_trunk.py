@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.optimizer import norm

@@ -16,7 +16,7 @@ from scipy.integrate import quad
 from scipy.stats import norm as normal
 
 import crlviz
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.errors import UsageError

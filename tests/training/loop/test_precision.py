@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz.algorithms.base import shapes
+from crlviz.algorithms.batches import shapes
 from crlviz.algorithms.contrastive_losses import contrastive_loss
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz.algorithms.base import Rows, Sizes, shapes
+from crlviz.algorithms.batches import Rows, Sizes, shapes
 from crlviz.envs import mazes
 from crlviz.errors import UsageError
 from tests.helpers.toys import FallingPoint, begun, collected, toy_config
