@@ -26,12 +26,12 @@ def _copies(codegen: Any, targets: Sequence[Value], sources: Sequence[Value]) ->
 
 
 def _carry(trace: Trace, operands: Sequence[Tensor]) -> list[Value]:
-    """Values of a loop that its turns change, at addresses of their own, with their first values."""
+    """The Values that a loop's iterations change, at addresses of their own, with their initial values."""
     return [trace.copy(operand) for operand in operands]
 
 
 def _next(trace: Trace, carry: Sequence[Value], results: Sequence[Tensor]) -> list[Value]:
-    """The carry of the next turn, such that it can be copied to ``carry`` one after the other."""
+    """The carry of the next iteration, as Values that can be copied to ``carry`` one after the other."""
     values = []
     for place, result in zip(carry, results, strict=True):
         value = trace.value(result)
@@ -78,7 +78,7 @@ def _split_scan(operands: list[Tensor], params: dict[str, Any]) -> tuple[list[Te
 
 
 def _element(trace: Trace, tensor: Tensor, turn: Value) -> Value:
-    """The slice of a tensor [n, ...] at a place that a loop counts."""
+    """The slice [...] of a tensor [n, ...] at the index that a loop counts."""
     value = trace.value(tensor)
     if not value.index.size:
         return value.moved(value.index[0] if len(value.index) else value.index.reshape(value.shape[1:]))

@@ -26,7 +26,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 class UnknownOperation(Exception):
-    """No rule: the operation's name, or what of it has none."""
+    """An operation without a rule; the message is its name, and what of it has no rule."""
 
 
 @dataclass

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 LEARNING_RATE = 1e-3  # of Adam; there is one right answer, so it can be larger than in reinforcement learning
-_TEACHER = "teacher"  # its parameters among those that act
+_TEACHER = "teacher"  # name of the teacher's parameters in ``acting``
 
 
 class Pupil(struct.PyTreeNode):
@@ -94,7 +94,7 @@ class Distilled(Algorithm):
         if _TEACHER not in params:
             return self.student.act(params, observation, key)
         first, second = jnp.split(observation, [len(observation) // 2])
-        assert key is not None  # only who fills the buffer asks for the teacher
+        assert key is not None  # the teacher acts only to fill the buffer, with a key
         keys = jax.random.split(key)
         shown = self.teacher.algorithm.act(dict(params[_TEACHER]), first, keys[0])
         return jnp.concatenate([shown, self.student.act(params, second, keys[1])])
@@ -183,5 +183,5 @@ def of(student: Algorithm, config: TrainConfig) -> Distilled:
 
 
 def kind(config: TrainConfig) -> type[Algorithm]:
-    """The class whose losses a run with this config has."""
+    """The class that defines the losses of a run with this config."""
     return Distilled if config.teacher.path else registry.of(config.algorithm)

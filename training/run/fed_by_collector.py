@@ -1,8 +1,8 @@
 """A collector and learners of other depths that train from its buffer alone (paper figure 8), in lockstep.
 
-The collector is an ordinary run: it acts, fills the buffer and trains. Before its own updates each learner does as many
-on the same buffer with the same key, so that all of them, the collector too, get the same rows, goals and noise to the
-bit. The first networks of a learner come from a key of its own, or one of the collector's depth would be its copy.
+The collector is an ordinary run: it acts, fills the buffer and trains. Before the collector's
+updates each learner does as many on the same buffer with the same key, so all get the same rows, goals and noise to the
+bit. A learner's initial networks come from a key of its own; else one of the collector's depth would be its copy.
 """
 
 import time

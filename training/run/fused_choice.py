@@ -81,7 +81,7 @@ def again(config: TrainConfig, content: Mapping[str, Any], devices: Devices = ON
 
     Args:
       config: the run's config.
-      content: its config.json. A run of before there was a choice used the plain path.
+      content: its config.json. A run from before there was this choice used the plain path.
       devices: those that train the run.
 
     Raises:
@@ -101,7 +101,7 @@ def _on_cpu() -> bool:
 
 
 def expected(config: TrainConfig) -> Choice:
-    """What a run on a GPU will try, for a plan made without one: there it checks the kernels and may refuse them."""
+    """The choice for a plan made without a GPU; the run itself checks the kernels and may refuse them."""
     reason = "fused=off" if config.fused == "off" else unserved(config)
     if reason:
         return Choice(None, f"plain path: {reason}")

@@ -220,7 +220,8 @@ def _default_jobs() -> int:
 @click.option("--max-pair-distance", help="Train on start-goal pairs at most this many cells apart; none: all.")
 @click.option(
     "--ablate",
-    help="Also train without each of residual, layer-norm, swish (ReLU for it); hyperspherical: it for LayerNorm.",
+    help="Also train without each of these: residual, layer-norm, swish (with ReLU instead); or hyperspherical: with "
+    "weights on the unit sphere instead of LayerNorm.",
 )
 @click.option("--layout", type=click.Path(path_type=Path), help="Custom maze, for ENV point_maze.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE[,VALUE...]", help="Any other setting.")

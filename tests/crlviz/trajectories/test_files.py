@@ -176,7 +176,7 @@ FAULTS = {
     "no columns": ({"actions": np.zeros((6, 0), np.float32)}, r"actions have shape \(6, 0\)"),
     "another length": ({"actions": np.zeros((5, 2), np.float32)}, "observations 6, actions 5, qpos 6"),
     "terminals of another length": ({"terminals": np.ones(5, np.float32)}, r"terminals have shape \(5,\)"),
-    "terminals between": (with_value("terminals", 0.5), "terminals are to be 0, or 1"),
+    "terminals between": (with_value("terminals", 0.5), "terminals must be 0, or 1"),
     "no end": ({"terminals": np.zeros(6, np.float32)}, "no row is marked"),
     "cut": ({"terminals": np.eye(6, dtype=np.float32)[2]}, "last row, 5, does not end a trajectory"),
     "an empty trajectory": ({"terminals": np.ones(6, np.float32)}, "ends at row 0 has no transition"),
