@@ -250,7 +250,8 @@ def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Ar
     """
     if "blocks" not in params:  # a network of JaxGCRL with fewer than four layers
         return jnp.zeros((0, *x.shape[:-1]))
-    without_skip = replace(config, residual=False)
+    # No start but the paper's goes with every network; a block's outputs do not depend on it.
+    without_skip = replace(config, residual=False, start="paper")
 
     def block(x, params):
         y, _ = Block(without_skip).apply({"params": params}, x, None)

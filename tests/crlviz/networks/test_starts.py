@@ -23,7 +23,7 @@ from crlviz.errors import UsageError
 from crlviz.interchange import inspection
 from crlviz.networks.config import STARTS, NetworkConfig
 from crlviz.networks.policies import DeterministicActor, GaussianActor, SoftplusActor
-from crlviz.networks.residual import Actor, Critic, ResidualNetwork, parameter_count, shapes_of
+from crlviz.networks.residual import Actor, Critic, ResidualNetwork, contributions, parameter_count, shapes_of
 from crlviz.networks.starts import initial
 from crlviz.networks.twin_q import TwinQ
 from tests.helpers.toys import toy_config, untrained_run
@@ -146,6 +146,7 @@ def test_blocks_that_begin_at_zero_add_nothing_and_can_learn():
     np.testing.assert_allclose(network.apply({"params": params}, x.astype(np.float32))[0], expected, atol=1e-5)
     gradient = jax.grad(lambda params: network.apply({"params": params}, x.astype(np.float32))[0].sum())(params)
     assert (abs(gradient["blocks"]["layer_3"]["norm"]["scale"]).max(-1) > 1e-6).all()  # in each of the 16 blocks
+    assert contributions(network.config, params, x.astype(np.float32)).tolist() == [[0] * 10] * 16
 
 
 @pytest.mark.parametrize(
