@@ -5,6 +5,7 @@ import pytest
 
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import UsageError
+from crlviz.networks.config import STARTS
 from crlviz.networks.fused_trunk import FusedTrunk
 from tests.helpers.toys import toy_config
 from training import config as configs
@@ -92,6 +93,12 @@ def test_kernels_that_do_not_compile_are_not_taken(gpu, monkeypatch):
 def test_what_the_kernels_do_not_serve_takes_the_plain_path(gpu, changes, reason):
     config = configs.replace(toy_config(), changes)
     assert fused_choice.choose(config) == Choice(None, f"plain path: {reason}")
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_kernels_serve_every_start(start):
+    """Also those with a norm before the heads, which is computed after the kernel."""
+    assert fused_choice.unserved(toy_config(actor__start=start, critic__start=start)) == ""
 
 
 def test_several_devices_take_the_plain_path(gpu, monkeypatch):
