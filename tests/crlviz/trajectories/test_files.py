@@ -58,7 +58,7 @@ def ogbench_transitions(path) -> tuple[np.ndarray, ...]:
     return states[:-1][keep], file["actions"][:-1][keep], states[1:][keep]
 
 
-def test_ogbench_own_file_is_read_as_its_loader_reads_it(sample):
+def test_a_file_of_ogbench_is_read_as_its_loader_does(sample):
     read = files.read(sample)
     assert (read.rows, len(read.ends), set(read.lengths)) == (4000, 20, {199})
     assert (read.goal, read.goal_indices, read.env) == (None, None, "")
@@ -204,7 +204,7 @@ def test_intact_members_are_read(tmp_path):
     assert read.action.dtype == np.float32
 
 
-def test_names_and_places(tmp_path, monkeypatch):
+def test_names_of_files_that_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.npz").mkdir()
     for path, sentence in {

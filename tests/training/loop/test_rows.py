@@ -46,7 +46,7 @@ def test_the_recorded_steps_fit_together():
     assert 0 < reached.mean() < 1
 
 
-def test_falls_and_time_limits_are_told_apart():
+def test_falls_and_time_limits_are_distinguished():
     rows, env = _recorded()
     seen = {"fell": 0, "limit": 0, "goes on": 0}
     for environment in range(rows.trajectory.shape[1]):

@@ -115,7 +115,7 @@ def test_a_jax_without_triton_takes_the_plain_path(gpu, monkeypatch):
     assert fused_choice.again(toy_config(), record).why == why
 
 
-def test_a_resumed_run_takes_what_it_took(gpu, monkeypatch):
+def test_a_resumed_run_keeps_its_path(gpu, monkeypatch):
     """Timing may turn out otherwise, and the result would not be bit-identical."""
     monkeypatch.setattr(fused_choice, "choose", lambda *_: Choice(None, "chosen anew"))
     device = {"device": jax.devices()[0].device_kind}
