@@ -221,14 +221,16 @@ def claim(dataset: xr.Dataset) -> str:
     rows = table(dataset)
     deepest = rows[rows.depth == rows.depth.max()]
     group = deepest.group.iloc[0]
-    shares = {}
-    for name, part in deepest[deepest.group == group].groupby("part", sort=False):
+    own, shares = deepest[deepest.group == group], {}
+    for name, part in own.groupby("part", sort=False):
         first, last = part.value.iloc[0], part.value.iloc[-1]
         if len(part) > 1 and first > 0:
             shares[str(name)] = last / first
     before = "before training " if dataset.attrs.get("start") else ""
-    if not shares:
+    if own.block.max() == 1:
         return claims.capital(f"{before}{group} has one block in each network")
+    if not shares:  # blocks that begin at zero
+        return claims.capital(f"{before}the first block of {group} adds nothing")
     listed = ", ".join(f"{share:.2f} ({name})" for name, share in shares.items())
     return claims.capital(f"{before}the last block of {group} adds {listed} times what the first adds")
 

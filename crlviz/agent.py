@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,14 +13,17 @@ import numpy as np
 
 from crlviz import envs, facts, jax_config
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ, Meaning, Sizes
+from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ, Meaning
+from crlviz.algorithms.batches import Sizes
+from crlviz.checkpoints import checked_settings
 from crlviz.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from crlviz.checkpoints.run_directory import RunDirectory, runs_in
 from crlviz.envs.base import GoalEnv
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from crlviz.inputs import as_numbers
-from crlviz.networks.residual import NetworkConfig, Params
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.starts import Params
 from crlviz.precision import exact
 
 _T = TypeVar("_T")
@@ -87,8 +90,10 @@ class Agent:
         """The algorithm that trained it, which knows how its networks are used."""
         config, name = self.config, self.config.get("algorithm", "crl")
         section = registry.section(name)
-        settings: Any = _checked(registry.of(name).Config, config.get(section, {}), f"of {section}")
-        actor, critic = (_checked(NetworkConfig, config[network], "of a network") for network in ("actor", "critic"))
+        settings: Any = checked_settings.build(registry.of(name).Config, config.get(section, {}), f"of {section}")
+        actor, critic = (
+            checked_settings.build(NetworkConfig, config[network], "of a network") for network in ("actor", "critic")
+        )
         gamma = config.get("gamma", 1.0)
         if type(gamma) not in (int, float):
             raise UsageError(f"gamma is {gamma!r}, not a number")
@@ -130,7 +135,10 @@ class Agent:
     @property
     def shapes(self) -> dict[str, NetworkConfig]:
         """The shape of each network, by the names in ``params``."""
-        return {name: _checked(NetworkConfig, self.config[name], "of a network") for name in _shapes(self.algorithm)}
+        return {
+            name: checked_settings.build(NetworkConfig, self.config[name], "of a network")
+            for name in _shapes(self.algorithm)
+        }
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -216,22 +224,6 @@ class Agent:
         if array.shape[-1:] != (size,):
             raise UsageError(f"{name} has shape {array.shape}; {self.facts['env']} takes [..., {size}]{parts}")
         return array
-
-
-def _checked(kind: type[_T], values: Any, whose: str) -> _T:
-    """Build a dataclass of settings from a config file; check names and types, since the file may hold anything."""
-    assert is_dataclass(kind)
-    defaults = {field.name: field.default for field in fields(kind)}
-    if unknown := sorted(values.keys() - defaults.keys()):
-        raise UsageError(f"this crlviz has no setting {unknown[0]!r} {whose}; upgrade crlviz")
-    values = {
-        name: float(value) if type(value) is int and type(defaults[name]) is float else value
-        for name, value in values.items()
-    }
-    for name, value in values.items():
-        if type(value) is not type(defaults[name]):
-            raise UsageError(f"{name} is {value!r}, not of type {type(defaults[name]).__name__}")
-    return kind(**values)
 
 
 @cache

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from crlviz import jax_config
-from crlviz.agent import as_numbers
 from crlviz.algorithms import action_choice
 from crlviz.algorithms.action_choice import ActionChoice
 from crlviz.algorithms.base import Algorithm, HasQ
 from crlviz.envs.base import GoalEnv, State
 from crlviz.errors import UsageError
+from crlviz.inputs import as_numbers
 from crlviz.options import check_count
 from crlviz.precision import exact
 

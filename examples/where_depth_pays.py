@@ -3,6 +3,7 @@
     python examples/where_depth_pays.py screen --jobs 2 --seconds 1800 --out runs/screen
     python examples/where_depth_pays.py confirm --jobs 2 --seconds 7200 --out runs/confirm
     python examples/where_depth_pays.py later --jobs 2 --seconds 3600 --out runs/later
+    python examples/where_depth_pays.py starts --jobs 2 --seconds 3600 --out runs/starts
     python examples/where_depth_pays/report.py
 
 The protocol, fixed before the confirming runs:
@@ -19,6 +20,8 @@ The protocol, fixed before the confirming runs:
 - Screening: one to three seeds from 100 on for each arm; it claims nothing. It chose the start of the networks, the
   world in which depth 4 stays below depth 16 by most, and a width at which it does.
 - Later worlds (``later``): screened by the same rules after the confirmation; none was confirmed.
+- Other starts (``starts``): actor and critic of depth 16 in the open plane, screened by the same rules after the
+  confirmation and compared with nothing; none was confirmed.
 - Confirming: seeds from 0 on, at least eight, none of them used for screening. The runs are not looked at before the
   batch has ended, and there are no second attempts. A run that was cut short before the end of its budget is listed and
   not counted.
@@ -167,7 +170,12 @@ LATER = [
     *_arms(4, 32, "100", 6, world="point_big_maze_distracted"),
     *_arms(4, 56, "100", 4, world="point_big_maze_distracted"),
 ]
-BATCHES = {"screen": SCREEN, "confirm": CONFIRM, "later": LATER}
+# Other starts of depth 16 in the open plane, of which fresh networks promised most.
+STARTS = [
+    *_arms(16, 32, "100", start="zero_quiet_heads"),
+    *_arms(16, 32, "100", start="norm_quiet_heads"),
+]
+BATCHES = {"screen": SCREEN, "confirm": CONFIRM, "later": LATER, "starts": STARTS}
 
 
 def cells(arm: Arm, out: Path) -> list[Cell]:
@@ -256,7 +264,7 @@ def write_results(runs: Sequence[tuple[Arm, Cell]], path: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("batch", choices=BATCHES, help="candidates, the winner, or the worlds that were tried later")
+    parser.add_argument("batch", choices=BATCHES, help="candidates, the winner, worlds or starts tried later")
     parser.add_argument("--jobs", type=int, default=len(process_pool.cores()), help="processes at a time")
     parser.add_argument("--seconds", type=float, required=True, help="stop after this time; what is unfinished says so")
     parser.add_argument("--out", type=Path, required=True, help="directory of the runs and RESULTS.csv")

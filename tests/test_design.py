@@ -5,7 +5,7 @@ import graphlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,12 +53,18 @@ def test_imports_go_one_way(path):
         assert name.partition(".")[0] not in FORBIDDEN[package], f"{path.name} imports {name}"
 
 
-def _rooms_used(path: Path) -> set[str]:
-    """The sub-packages, and modules of the top level, that a module imports: ``crlviz.envs``, ``crlviz.charts``."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def _running(text: str) -> ast.AST:
+    """The tree of a module without what only a type checker reads, which is no arrow."""
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []  # what only a type checker reads is no arrow
+            node.body = []
+    return tree
+
+
+def _rooms_used(path: Path) -> set[str]:
+    """The sub-packages, and modules of the top level, that a module imports: ``crlviz.envs``, ``crlviz.charts``."""
+    tree = _running(path.read_text(encoding="utf-8"))
     rooms = {".".join(name.split(".")[:2]) for name in _imports(tree) if name.partition(".")[0] in PACKAGES}
     return {room for room in rooms if (ROOT / room.replace(".", "/")).is_dir() or _module(room).is_file()}
 
@@ -85,6 +91,51 @@ def test_no_circle_among_rooms():
             used.setdefault(room, set()).update(_rooms_used(path) - {room} - set(PACKAGES))
     order = list(graphlib.TopologicalSorter(used).static_order())
     assert order.index("crlviz.errors") < order.index("crlviz.envs") < order.index("training.run")
+
+
+def _name(path: Path) -> str:
+    """Of a module as it is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported(text: str, names: Container[str]) -> set[str]:
+    """Those of ``names`` that a module imports: at its top, in its functions, or by name as a string."""
+    tree = _running(text)
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in names else node.module for name in submodules}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    return {name for name in found if name in names}
+
+
+def test_no_circle_among_modules():
+    """No two modules import each other, directly or by others. A late import of a lower module is no circle."""
+    texts = {_name(path): path.read_text(encoding="utf-8") for path in MODULES}
+    used = {name: _imported(text, texts) - {name} for name, text in texts.items()}
+    assert used["crlviz.gymnasium_env"] >= {"crlviz.envs", "crlviz.rollouts"}
+    order = list(graphlib.TopologicalSorter(used).static_order())
+    assert order.index("crlviz.networks.config") < order.index("crlviz.agent") < order.index("analyses.norms")
+
+
+@pytest.mark.parametrize(
+    "low",
+    [
+        "def late():\n    from a.high import f",
+        "def late():\n    from a import high",
+        "def late():\n    import a.high",
+        "import importlib\ndef late():\n    return importlib.import_module('a.high')",
+    ],
+)
+def test_a_circle_by_a_late_import_is_seen(low):
+    texts = {"a.low": low, "a.high": "from a.low import g"}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({name: _imported(text, texts) for name, text in texts.items()}).prepare()
+    assert not _imported("if TYPE_CHECKING:\n    from a import high", texts)
 
 
 @modules

@@ -4,17 +4,22 @@ import dataclasses
 import runpy
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse.csgraph import connected_components
+from scipy.special import logsumexp
 
 from crlviz.envs import mazes
+from crlviz.networks.config import STARTS
 from tests.helpers.toys import TOY
-from training.config import schedule
+from training.config import from_options, schedule
+from training.trainer import build
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPT = runpy.run_path(str(EXAMPLES / "where_depth_pays.py"))
+FIRST_UPDATES = runpy.run_path(str(EXAMPLES / "where_depth_pays" / "first_updates.py"))
 REPORT = runpy.run_path(str(EXAMPLES / "where_depth_pays" / "report.py"))
 
 
@@ -32,7 +37,7 @@ def test_the_runs_follow_the_protocol(tmp_path):
     """Seeds of the confirming runs are fresh, each has all arms, and all arms of a world are evaluated as often."""
     seeds: dict[str, set[int]] = {}
     epochs: dict[str, set[int]] = {}
-    for name in ("SCREEN", "CONFIRM", "LATER"):
+    for name in ("SCREEN", "CONFIRM", "LATER", "STARTS"):
         for arm in SCRIPT[name]:
             for cell in SCRIPT["cells"](arm, tmp_path):
                 seeds.setdefault(f"{name} {arm.depth} {arm.width} {arm.start}", set()).add(cell.config.seed)
@@ -45,6 +50,46 @@ def test_the_runs_follow_the_protocol(tmp_path):
     assert confirming == seeds["CONFIRM 4 32 quiet"] == seeds["CONFIRM 4 64 quiet"]
     assert all(found <= confirming for name, found in seeds.items() if name.startswith("CONFIRM"))
     assert not any(found & confirming for name, found in seeds.items() if not name.startswith("CONFIRM"))
+
+
+def test_a_command_repeats_the_runs_of_other_starts(tmp_path):
+    """The kept rows are the evaluations that its runs make, and each first update has a start to repeat it."""
+    kept = pd.read_csv(EXAMPLES / "where_depth_pays" / "starts.csv")
+    assert list(kept.columns) == list(SCRIPT["COLUMNS"])
+    arms = {arm.start: arm for arm in SCRIPT["BATCHES"]["starts"]}
+    assert set(kept.start) == arms.keys()
+    for start, rows in kept.groupby("start"):
+        arm, (cell,) = arms[start], SCRIPT["cells"](arms[start], tmp_path)
+        assert (cell.config.actor.start, cell.config.critic.start) == (start, start)
+        assert {(arm.world, arm.depth, arm.width, cell.config.seed)} == {
+            *zip(rows.world, rows.depth, rows.width, rows.seed, strict=True)
+        }
+        plan = schedule(cell.config)
+        steps = [plan.steps_per_epoch * epoch for epoch in range(arm.evaluations + 1)]
+        assert rows.env_steps.tolist() == [plan.env_steps(step) for step in steps]
+        assert rows.gradient_steps.tolist() == [plan.gradient_steps(step) for step in steps]
+    updates = pd.read_csv(EXAMPLES / "where_depth_pays" / "first_updates.csv")
+    cases = {(depth, start) for depth in FIRST_UPDATES["DEPTHS"] for start in STARTS}
+    assert {*zip(updates.depth, updates.start, strict=True)} == cases
+    assert len(updates) == len(cases) * FIRST_UPDATES["UPDATES"]
+
+
+def test_first_updates_against_the_losses_by_hand():
+    """The critic's: InfoNCE of the distances from phi to psi, with 0.1 times the squared log-sum-exp."""
+    found = FIRST_UPDATES["first_updates"]("norm_quiet_heads", 4, width=8, updates=2)
+    assert list(found.columns) == list(pd.read_csv(EXAMPLES / "where_depth_pays" / "first_updates.csv").columns)
+    settings = [f"{network}.start=norm_quiet_heads" for network in ("actor", "critic")]
+    config = from_options("swimmer", None, {"depth": 4, "width": 8}, settings)
+    algorithm = build(config).algorithm
+    batch = next(FIRST_UPDATES["batches"](algorithm, config.batch_size))
+    params = jax.jit(algorithm.init)(jax.random.key(0)).critic
+    phi = algorithm.critic.phi(params, batch.state, batch.action)
+    logits = -np.linalg.norm(phi[:, None] - algorithm.critic.psi(params, batch.goal)[None], axis=-1)
+    total = logsumexp(logits, axis=1)
+    assert found.critic_loss[0] == pytest.approx(np.mean(total - np.diag(logits) + 0.1 * total**2), rel=1e-4)
+    assert found.entropy[0] == pytest.approx(2.0, abs=0.2)
+    assert found["update"].tolist() == [1, 2]
+    assert found.critic_loss[1] != found.critic_loss[0]
 
 
 @pytest.mark.slow
@@ -145,7 +190,7 @@ def test_starts_by_hand():
     runs = curves(16, 32, 100, rising(11, 0.9), 4).assign(start="zero_quiet_heads", world="swimmer")
     runs = pd.concat([runs, runs.assign(world="swimmer_u_maze"), runs.assign(width=64)])
     row = REPORT["starts"](runs, updates).splitlines()[-1]
-    assert row == "| zero quiet heads | 3.1, 9,420.9 | 2.0 1.0 0.0 -1.0 | 0.78 |"
+    assert row == "| `zero_quiet_heads` | 3.1, 9,420.9 | 2.0 1.0 0.0 -1.0 | 0.78 |"
 
 
 def test_a_run_cut_short_is_bracketed_and_not_in_the_mean():

@@ -105,7 +105,7 @@ def _write_configs(
     devices: Devices,
     command: Sequence[str],
 ) -> None:
-    """Write the config.json of each, the collector's last: where it lies, all learners are begun."""
+    """Write the config.json of each, the collector's last: where that exists, those of all learners do."""
     *learners, collector = seed_runs
     shared = provenance.collect(devices.count) | {"command": list(command), "together": [collector.config.seed]}
     origin = {
@@ -132,7 +132,7 @@ def _go(
 
 
 def families(runs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Split runs: the collectors that feed learners; and all others, without the learners of the first.
+    """Split runs into collectors that have learners, and others; these collectors' learners are in neither part.
 
     Raises:
       CrlvizError: a config.json cannot be read, or a learner's collector is not there.
@@ -233,7 +233,7 @@ def _restored(
 def _again(
     seed_runs: Sequence[SeedRun], changes: Mapping[str, Any], command: Sequence[str], devices: Devices
 ) -> FedPrograms | None:
-    """The programs of resumed runs, which record that they were resumed; None if there are no runs."""
+    """Compile for resumed runs, and record in each that it was resumed; None if there are no runs."""
     if not seed_runs:
         return None
     contents = [seed_run.directory.read_config() for seed_run in seed_runs]

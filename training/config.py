@@ -22,7 +22,7 @@ from crlviz.algorithms.td3 import TD3Config
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.envs import mazes
 from crlviz.errors import CrlvizError, UsageError
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from crlviz.options import nearest
 from training import dataset_presets
 from training.dataset_config import DatasetConfig
@@ -84,7 +84,7 @@ class TrainConfig:
       keep_state: keep the last state of a finished run, so that it can be trained longer.
       teacher: whom it imitates (``crlviz distill``).
       collector_depth: depth of the collector from whose buffer it learns (``crlviz train --learners``); 0: it acts.
-      log: other tools that get the rows of metrics.csv, with commas between: tensorboard, wandb.
+      log: other tools that get the rows of metrics.csv, separated by commas: tensorboard, wandb.
 
     The default of a setting that is added later must reproduce the old behavior: a run on disk that lacks the setting
     resumes unchanged.
@@ -218,7 +218,7 @@ def from_options(
 
 
 def _foreign(config: TrainConfig) -> set[str]:
-    """The sections of other algorithms than the config's, and what only runs on data sets and students have."""
+    """Settings that do not apply: sections of other algorithms, those of data sets, and that of students."""
     others = set(map(registry.section, registry.NAMES)) - {registry.section(config.algorithm)}
     others |= set() if config.teacher.path else {"teacher"}
     return others if config.dataset.path else others | _OF_DATASETS

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from crlviz.algorithms.base import Rows, Shares
+from crlviz.algorithms.batches import Rows, Shares
 from crlviz.errors import UsageError
 
 

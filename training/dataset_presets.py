@@ -85,7 +85,7 @@ def settings(data: DatasetConfig, algorithm: str, preset: str) -> dict[str, Any]
         changes[f"{section}.bc_weight"] = _WEIGHTS[section][environment].get(kind, _WEIGHTS[section][environment][""])
     if section == "crl":
         changes["crl.actor_loss"] = "awr" if environment == "powderworld" else "ddpgbc"
-        # With one energy for all, OGBench's critic is a setting like others; published weights belong to it.
+        # bc_weight is tuned for OGBench's critic, so the two come together.
         ogbench = {"crl.critics": 2, "crl.loss": "binary", "crl.energy": "dot", "crl.softmax_temperature": 8.0}
         changes |= ogbench | {"crl.logsumexp_penalty": 0.0} if published else {}
     if section == "qrl" and preset == "paper":
@@ -99,7 +99,7 @@ def settings(data: DatasetConfig, algorithm: str, preset: str) -> dict[str, Any]
 
 
 def told(config: "TrainConfig", preset: str | None) -> str:
-    """What a run takes of these settings, in a sentence for the user."""
+    """A line for the user: the data set, and what these settings are in the run."""
     data = config.dataset
     names = settings(data, config.algorithm, preset_of(preset, config.env))
     listed = ", ".join(f"{name}={functools.reduce(getattr, name.split('.'), config)}" for name in names)

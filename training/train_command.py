@@ -22,8 +22,8 @@ _SEED = "{seed}"  # placeholder for the seed in --out
 @click.option(
     "--dataset",
     type=click.Path(path_type=Path),
-    help="Learn from these trajectories (.npz of OGBench, or .nc of crlviz record) instead of stepping ENV, which then "
-    "evaluates beside held-out rows.  [default: the file's, if it is known here]",
+    help="Learn from these trajectories (.npz of OGBench, or .nc of crlviz record) instead of stepping ENV. "
+    "Evaluations are on held-out rows, and in ENV.  [default ENV: the file's, if it is known here]",
 )
 @click.option("--env", "named_env", metavar="ENV", help="The same as ENV.")
 @click.option(

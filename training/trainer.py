@@ -19,7 +19,8 @@ from training import provenance
 from training.config import TrainConfig
 from training.run import compiled, fused_choice, loggers, run_places
 from training.run import saved_state as states
-from training.run.compiled import build, compile_for
+from training.run.building import build
+from training.run.compiled import compile_for
 from training.run.runner import Run, groups
 from training.run.seed_run import SeedRun
 from training.schedule import LENGTHS, extended, length_name, rounded
@@ -135,8 +136,8 @@ def resume(
 
     Args:
       run: the run directory.
-      changes: settings of ``KEEPING`` to change; and ``env_steps``, on a data set ``gradient_steps``, to train a
-        finished or unfinished run longer or less long. The result is that of a run started with this value and with
+      changes: settings of ``KEEPING`` to change; and ``env_steps``, on a data set ``gradient_steps``, to make a
+        run, finished or not, longer or shorter. The result is that of a run started with this value and with
         epochs of the same length.
       command: the command line, to record in config.json beside the first one.
       progress: as in ``train``.

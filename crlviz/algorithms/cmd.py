@@ -17,10 +17,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from crlviz.algorithms.base import Batch, HasEmbeddings, HasQ, Rows
+from crlviz.algorithms.base import HasEmbeddings, HasQ
+from crlviz.algorithms.batches import Batch, Rows
 from crlviz.algorithms.crl import Contrastive
 from crlviz.algorithms.crl_config import CRLConfig
-from crlviz.networks.residual import Critic, Params
+from crlviz.networks.residual import Critic
+from crlviz.networks.starts import Params
 
 _LACK = "of goals: its critic compares whole states, and a goal is a position"
 

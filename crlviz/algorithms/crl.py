@@ -16,23 +16,16 @@ import optax
 from flax import struct
 
 from crlviz.algorithms import crl_offline
-from crlviz.algorithms.base import (
-    Algorithm,
-    Batch,
-    HasEmbeddings,
-    HasQ,
-    Meaning,
-    Rows,
-    Shares,
-    Sizes,
-    identity,
-)
+from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ, Meaning, identity
+from crlviz.algorithms.batches import Batch, Rows, Shares, Sizes
 from crlviz.algorithms.contrastive_losses import RATIO_LOSSES, contrastive_loss
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.energies import ENERGIES, Energy
 from crlviz.algorithms.optimizer import adam, network_step, norm
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.policies import GaussianActor
-from crlviz.networks.residual import Actor, Critic, NetworkConfig, Params, apply
+from crlviz.networks.residual import Actor, Critic, apply
+from crlviz.networks.starts import Params
 
 if TYPE_CHECKING:
     from crlviz.networks.fused_trunk import FusedTrunk

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from crlviz.algorithms import actor_losses
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.optimizer import norm
 from crlviz.networks.policies import log_prob_of
-from crlviz.networks.residual import Params
+from crlviz.networks.starts import Params
 
 
 def gradients(algorithm: Any, learner: Any, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:

@@ -20,10 +20,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.algorithms.base import Algorithm, Batch, Rows, Shares, Sizes, check_positive, identity
+from crlviz.algorithms.base import Algorithm, check_positive, identity
+from crlviz.algorithms.batches import Batch, Rows, Shares, Sizes
 from crlviz.algorithms.optimizer import network_step, norm
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.policies import POLICIES, GaussianActor, log_prob, log_prob_of, raw_of
-from crlviz.networks.residual import Actor, NetworkConfig, Params
+from crlviz.networks.residual import Actor
+from crlviz.networks.starts import Params
 from crlviz.options import check_choice
 
 if TYPE_CHECKING:

@@ -19,12 +19,15 @@ import optax
 from flax import struct
 
 from crlviz.algorithms import actor_losses
-from crlviz.algorithms.base import Algorithm, Batch, HasQ, Meaning, Rows, Shares, Sizes, check_positive, identity
+from crlviz.algorithms.base import Algorithm, HasQ, Meaning, check_positive, identity
+from crlviz.algorithms.batches import Batch, Rows, Shares, Sizes
 from crlviz.algorithms.optimizer import network_step, norm
 from crlviz.algorithms.q_learning import moving_average, observations
 from crlviz.errors import UsageError
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.policies import GaussianActor, log_prob_of
-from crlviz.networks.residual import NetworkConfig, Params, ResidualNetwork, initial, quiet, shapes_of
+from crlviz.networks.residual import ResidualNetwork, shapes_of
+from crlviz.networks.starts import Params, initial
 from crlviz.networks.twin_q import TwinQ
 from crlviz.options import check_choice
 
@@ -77,8 +80,7 @@ class Value:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        params = initial(self.config, key, shapes_of(self.network, self.inputs))
-        return params if self.config.start == "paper" else quiet(self.config, params)
+        return initial(self.config, key, shapes_of(self.network, self.inputs))
 
     def of(self, params: Params, observation: jax.Array) -> jax.Array:
         """V [...] of states followed by goals [..., state + goal]."""

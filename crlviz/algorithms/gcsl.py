@@ -11,7 +11,7 @@ greedily after that; and a row is drawn first and its goal from the rest, where 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from crlviz.algorithms.base import Rows
+from crlviz.algorithms.batches import Rows
 from crlviz.algorithms.gcbc import GCBC, GCBCConfig
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.sphere import project
 
 _LARGE = 100_000  # numbers in an array that is not copied for the sake of a sum

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 
-from crlviz.algorithms.base import Algorithm, Batch, HasQ, Meaning, Rows, Sizes, check_positive, identity
+from crlviz.algorithms.base import Algorithm, HasQ, Meaning, check_positive, identity
+from crlviz.algorithms.batches import Batch, Rows, Sizes
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig, Params
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.starts import Params
 from crlviz.networks.twin_q import TwinQ
 
 if TYPE_CHECKING:

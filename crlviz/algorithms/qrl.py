@@ -20,21 +20,14 @@ import optax
 from flax import struct
 
 from crlviz.algorithms import actor_losses
-from crlviz.algorithms.base import (
-    Algorithm,
-    Batch,
-    HasEmbeddings,
-    HasQ,
-    Rows,
-    Shares,
-    Sizes,
-    check_positive,
-    identity,
-)
+from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ, check_positive, identity
+from crlviz.algorithms.batches import Batch, Rows, Shares, Sizes
 from crlviz.algorithms.optimizer import adam, network_step, norm
 from crlviz.errors import UsageError
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.policies import GaussianActor, log_prob_of
-from crlviz.networks.residual import NetworkConfig, Params, ResidualNetwork, initial, quiet, shapes_of
+from crlviz.networks.residual import ResidualNetwork, shapes_of
+from crlviz.networks.starts import Params, initial
 
 if TYPE_CHECKING:
     from crlviz.networks.fused_trunk import FusedTrunk
@@ -92,10 +85,7 @@ class Quasimetric:
     def init(self, key: jax.Array) -> Params:
         """Initial parameters; mean and max weigh the same."""
         networks = {name: shape for name, shape in self.shapes.items() if name != "weight"}
-        params = initial(self.config, key, networks)
-        if self.config.start != "paper":
-            params = {name: quiet(self.config, part) for name, part in params.items()}
-        return {**params, "weight": jnp.zeros(())}
+        return {**initial(self.config, key, networks), "weight": jnp.zeros(())}
 
     def phi(self, params: Params, state: jax.Array) -> jax.Array:
         """Embeddings [..., latent] of states [..., state]."""

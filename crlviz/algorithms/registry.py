@@ -9,9 +9,10 @@ from crlviz.errors import UsageError
 if TYPE_CHECKING:
     import jax
 
-    from crlviz.algorithms.base import Algorithm, Sizes
+    from crlviz.algorithms.base import Algorithm
+    from crlviz.algorithms.batches import Sizes
+    from crlviz.networks.config import NetworkConfig
     from crlviz.networks.fused_trunk import FusedTrunk
-    from crlviz.networks.residual import NetworkConfig
 
 # To add an algorithm, write its file in this directory and name its class here.
 _CLASSES = {

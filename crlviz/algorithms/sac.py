@@ -25,11 +25,12 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.algorithms.base import Batch, Meaning, check_positive
+from crlviz.algorithms.base import Meaning, check_positive
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.optimizer import adam, network_step, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.networks.policies import SoftplusActor
-from crlviz.networks.residual import Params
+from crlviz.networks.starts import Params
 
 
 @dataclass(frozen=True)

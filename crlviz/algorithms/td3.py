@@ -24,13 +24,14 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from crlviz.algorithms.base import Batch, Rows, check_positive, shapes
+from crlviz.algorithms.base import check_positive
+from crlviz.algorithms.batches import Batch, Rows, shapes
 from crlviz.algorithms.optimizer import network_step, norm
 from crlviz.algorithms.q_learning import QConfig, QLearning, moving_average, observations
 from crlviz.errors import UsageError
 from crlviz.networks import flops
 from crlviz.networks.policies import DeterministicActor
-from crlviz.networks.residual import Params
+from crlviz.networks.starts import Params
 
 _LEAST_RETURN = 1e-9  # a learned Q may be negative, which no number of steps gives
 

@@ -58,7 +58,7 @@ class Opaque:
     Attributes:
       reads: what it reads.
       writes: what it computes.
-      code: makes its JavaScript from a function that makes that of a Value: its first address.
+      code: returns its JavaScript, given what returns the JavaScript of a Value's first address.
     """
 
     reads: Sequence[Value]
@@ -75,7 +75,7 @@ class Control:
       regions: their code, by name; run in this order.
       reads: what is read apart from the regions.
       writes: what it computes, none of which is dropped.
-      code: makes JavaScript from a function of addresses, as for ``Opaque``, and that of the regions, by name.
+      code: returns its JavaScript, given that of addresses, as for ``Opaque``, and that of the regions, by name.
     """
 
     regions: dict[str, "Region"]
@@ -98,7 +98,7 @@ class Region:
     _by_size: dict[int, list[int]] = field(default_factory=dict)
 
     def add(self, item: Opaque | Control) -> None:
-        """Append code that stands for itself."""
+        """Append code that shares no loop."""
         for value in item.writes:
             self._record(value, len(self.items))
         self.items.append(item)
@@ -124,7 +124,7 @@ class Region:
         self._record(statement.result, number)
 
     def _place(self, size: int, latest: int, beside: bool) -> int:
-        """The number of a Block of this size after the item ``latest``, or that one if ``beside``."""
+        """Index of a Block of this size after item ``latest``, or of that item itself if ``beside``."""
         numbers = self._by_size.setdefault(size, [])
         for number in numbers if beside and latest >= 0 else reversed(numbers):
             block = self.items[number]
@@ -144,7 +144,7 @@ class Region:
         made[value.index.ravel()] = number
 
     def _latest(self, value: Value) -> int:
-        """The number of the last item that computes a part of a Value; -1: it was there before."""
+        """Index of the last item that computes a part of a Value; -1: no item of this region does."""
         made, touched = self._made[value.heap], value.touched
         known = touched[touched < len(made)]  # constants and what enclosing regions computed are not
         latest = int(made[known].max(initial=-1))

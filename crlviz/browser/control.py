@@ -8,6 +8,7 @@ import numpy as np
 
 from crlviz.browser.blocks import Control, Region
 from crlviz.browser.memory import Tensor, Value
+from crlviz.browser.running import run
 from crlviz.browser.tracing import Trace, rule
 
 _INT = jax.ShapeDtypeStruct((), np.dtype(np.int32))
@@ -25,12 +26,12 @@ def _copies(codegen: Any, targets: Sequence[Value], sources: Sequence[Value]) ->
 
 
 def _carry(trace: Trace, operands: Sequence[Tensor]) -> list[Value]:
-    """Values of a loop that its turns change, at addresses of their own, with their first values."""
+    """The Values that a loop's iterations change, at addresses of their own, with their initial values."""
     return [trace.copy(operand) for operand in operands]
 
 
 def _next(trace: Trace, carry: Sequence[Value], results: Sequence[Tensor]) -> list[Value]:
-    """The carry of the next turn, such that it can be copied to ``carry`` one after the other."""
+    """The carry of the next iteration, as Values that can be copied to ``carry`` one after the other."""
     values = []
     for place, result in zip(carry, results, strict=True):
         value = trace.value(result)
@@ -51,7 +52,7 @@ def _scan(trace: Trace, operands: list[Tensor], params: dict[str, Any], outs: An
     stacked = [trace.memory.allocate(out.shape, out.dtype) for out in outs[len(carry) :]]
     with trace.inside() as body:
         slices = [_element(trace, sequence, turn) for sequence in sequences]
-        results = trace.run(closed.jaxpr, _arrays(closed.consts), [*constants, *carry, *slices])
+        results = run(trace, closed.jaxpr, _arrays(closed.consts), [*constants, *carry, *slices])
         following = _next(trace, carry, results[: len(carry)])
         rows = [trace.value(result) for result in results[len(carry) :]]
         targets = [_element(trace, place, turn) for place in stacked] if length else []
@@ -77,7 +78,7 @@ def _split_scan(operands: list[Tensor], params: dict[str, Any]) -> tuple[list[Te
 
 
 def _element(trace: Trace, tensor: Tensor, turn: Value) -> Value:
-    """The slice of a tensor [n, ...] at a place that a loop counts."""
+    """The slice [...] of a tensor [n, ...] at the index that a loop counts."""
     value = trace.value(tensor)
     if not value.index.size:
         return value.moved(value.index[0] if len(value.index) else value.index.reshape(value.shape[1:]))
@@ -100,12 +101,12 @@ def _while(trace: Trace, operands: list[Tensor], params: dict[str, Any], outs: A
     carry = _carry(trace, operands[second:])
     with trace.inside() as test:
         closed = params["cond_jaxpr"]
-        (goes_on,) = trace.run(closed.jaxpr, _arrays(closed.consts), [*operands[:first], *carry])
+        (goes_on,) = run(trace, closed.jaxpr, _arrays(closed.consts), [*operands[:first], *carry])
         goes_on = trace.value(goes_on)
         test.results = [goes_on]
     with trace.inside() as body:
         closed = params["body_jaxpr"]
-        results = trace.run(closed.jaxpr, _arrays(closed.consts), [*operands[first:second], *carry])
+        results = run(trace, closed.jaxpr, _arrays(closed.consts), [*operands[first:second], *carry])
         following = _next(trace, carry, results)
         body.results = following
 
@@ -123,14 +124,14 @@ def _cond(trace: Trace, operands: list[Tensor], params: dict[str, Any], outs: An
     branches = params["branches"]
     if isinstance(which, np.ndarray):
         chosen = branches[int(np.clip(int(which), 0, len(branches) - 1))]
-        return trace.run(chosen.jaxpr, _arrays(chosen.consts), arguments)
+        return run(trace, chosen.jaxpr, _arrays(chosen.consts), arguments)
     number = trace.value(which)
     results = [trace.memory.allocate(out.shape, out.dtype) for out in outs]
     regions: dict[str, Region] = {}
     sources: dict[str, list[Value]] = {}
     for index, branch in enumerate(branches):
         with trace.inside() as region:
-            values = [trace.value(value) for value in trace.run(branch.jaxpr, _arrays(branch.consts), arguments)]
+            values = [trace.value(value) for value in run(trace, branch.jaxpr, _arrays(branch.consts), arguments)]
             region.results = values
         regions[str(index)], sources[str(index)] = region, values
 

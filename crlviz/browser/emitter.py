@@ -1,4 +1,4 @@
-"""JavaScript of jax programs: what trained an agent runs in a browser, without a port by hand."""
+"""Emit jax programs as JavaScript, so that environments and networks run in a browser without a port by hand."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from crlviz.browser import control, elementwise, indexing, linear, reductions, s
 from crlviz.browser.blocks import Needs, drop_unneeded
 from crlviz.browser.codegen import Codegen
 from crlviz.browser.memory import Memory, Value
+from crlviz.browser.running import run
 from crlviz.browser.tracing import Trace, UnknownOperation, stored
 from crlviz.errors import CrlvizError
 
@@ -72,9 +73,9 @@ def emit_together(name: str, functions: Mapping[str, tuple[Any, ...]], *, half: 
         trace = Trace(memory)
         inputs = [memory.allocate(aval.shape, aval.dtype) for aval in map(stored, jaxpr.in_avals)]
         try:
-            results = trace.run(needed, [np.asarray(constant) for constant in jaxpr.consts], inputs)
+            results = run(trace, needed, [np.asarray(constant) for constant in jaxpr.consts], inputs)
         except UnknownOperation as error:
-            raise CrlvizError(f"{name} uses the operation {error}, which programs of a page do not know") from None
+            raise CrlvizError(f"{name} uses the operation {error}, which cannot run in a page") from None
         outputs = [trace.copy(result) for result in results]  # apart from the inputs, which the next run overwrites
         trace.region.results = outputs
         parts[key] = trace.region, inputs, outputs, _leaves(examples), _leaves(out)

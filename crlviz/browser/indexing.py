@@ -248,7 +248,7 @@ def _scatter(trace: Trace, operands: list[Tensor], params: dict[str, Any], out: 
 
     offsets = places.offsets(strides).astype(np.int32)
     start = per_window(places.window_start(trace, out.shape, strides))
-    # Windows outside are left out, whether clamped or not: their updates go to one address too many.
+    # Windows outside are left out, whether clamped or not: their updates go to the address after the last.
     inside = places.inside(trace, out.shape)
     outside = np.int32(np.prod(out.shape))
     addresses: Tensor

@@ -122,7 +122,7 @@ def page(agents: Sequence["Agent"]) -> str:
 def page_data(
     env: GoalEnv, runs: Sequence[Sequence["Agent"]], store: _Store, emitted: Sequence["AgentPrograms"]
 ) -> dict[str, Any]:
-    """The page's data but for what moves, ready for JSON; programs are indices into the store's.
+    """The page's data without what ``_live`` or ``_recorded`` gives, ready for JSON; programs are indices in ``store``.
 
     Args:
       env: the environment.

@@ -21,7 +21,7 @@ from crlviz.rendering.replay_page import check_world, drawn_geoms
 
 Q_MAP_ROWS = 64  # observations that ``q_map`` takes at once
 _STARTS = 32
-HALF_ERROR = 1e-3  # of an action, at which parameters are still stored as float16
+HALF_ERROR = 1e-3  # largest error of an action for which parameters are stored as float16
 
 
 class Scene(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the rules of operations need: memory, the region that is being filled, and the programs inside of operations."""
+"""What the rules of operations need: memory, and the region that is being filled."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 class UnknownOperation(Exception):
-    """No rule: the operation's name, or what of it has none."""
+    """An operation without a rule; the message is its name, and what of it has no rule."""
 
 
 @dataclass
@@ -114,69 +114,11 @@ class Trace:
     def control(self, control: Control) -> None:
         self.region.add(control)
 
-    def run(self, jaxpr: Any, constants: Sequence[Tensor], arguments: Sequence[Tensor]) -> list[Tensor]:
-        """Results of a jaxpr on tensors.
-
-        Raises:
-          UnknownOperation: it has an operation without a rule.
-        """
-        known: dict[Any, Tensor] = dict(zip(jaxpr.constvars, constants, strict=True))
-        known |= zip(jaxpr.invars, arguments, strict=True)
-
-        def read(atom: Any) -> Tensor:
-            return as_array(atom.val) if hasattr(atom, "val") else known[atom]
-
-        for equation in jaxpr.eqns:
-            results = self._equation(equation, [read(atom) for atom in equation.invars])
-            known |= zip(equation.outvars, results, strict=True)
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _equation(self, equation: Any, operands: list[Tensor]) -> list[Tensor]:
-        name, params = equation.primitive.name, equation.params
-        if inner := next((params[key] for key in _INLINED.get(name, ()) if key in params), None):
-            constants = [as_array(constant) for constant in getattr(inner, "consts", ())]
-            return self.run(getattr(inner, "jaxpr", inner), constants, operands)
-        try:
-            outs = [stored(variable.aval) for variable in equation.outvars]
-        except UnknownOperation as error:
-            raise UnknownOperation(f"{name} {error}") from error
-        if name not in _NEVER_FOLDED and all(isinstance(operand, np.ndarray) for operand in operands):
-            from crlviz.browser.folding import fold  # here: it uses the rules
-
-            return fold(equation, operands)
-        if name not in RULES:
-            raise UnknownOperation(name)
-        try:
-            result = RULES[name](self, operands, params, outs if equation.primitive.multiple_results else outs[0], name)
-        except (NotImplementedError, KeyError) as error:
-            raise UnknownOperation(f"{name} ({error})") from error
-        return result if equation.primitive.multiple_results else [result]
-
 
 def _identity(value: Value) -> Any:
     """Equal for Values that read the same addresses."""
     base = None if value.base is None else _identity(value.base)
     return value.heap, value.index.shape, value.index.tobytes(), base
-
-
-# Operations that are nothing but a call, and where they keep what they call.
-_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
-_INLINED = dict.fromkeys(
-    (
-        "jit",
-        "pjit",
-        "closed_call",
-        "core_call",
-        "remat",
-        "checkpoint",
-        "custom_jvp_call",
-        "custom_vjp_call",
-        "custom_vjp_call_jaxpr",
-        "custom_vmap_call",
-    ),
-    _CALLS,
-)
-_NEVER_FOLDED = {"while", "scan", "cond", "platform_index"}
 
 
 def as_array(value: Any) -> np.ndarray:

@@ -19,7 +19,8 @@ from crlviz.algorithms.base import HasEmbeddings
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import CrlvizError, UsageError
 from crlviz.interchange import model_card
-from crlviz.networks.residual import LAYERS_PER_BLOCK, LOG_STD_MAX, LOG_STD_MIN, NetworkConfig
+from crlviz.networks.config import LAYERS_PER_BLOCK, NetworkConfig
+from crlviz.networks.residual import LOG_STD_MAX, LOG_STD_MIN
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
@@ -190,6 +191,9 @@ class _Graph:
             x = self.node("Add", x, y) if self._config.residual else y
         for layer in layers:
             x = self._layer(x, layer)
+        if self._config.norm_before_heads:
+            one, zero = (self.constant(np.full(self._config.width, value)) for value in (1, 0))
+            x = self.node("LayerNormalization", x, one, zero, axis=-1, epsilon=_EPSILON)
         heads = sorted(name for name in self._params if name.startswith("head_"))
         return [self._dense(x, self._params[name]) for name in heads]
 

@@ -16,7 +16,7 @@ from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from crlviz.interchange import paper_format
 from crlviz.interchange.paper_format import JAXGCRL, Parameters, Settings, Sizes
-from crlviz.networks.residual import LAYERS_PER_BLOCK, NetworkConfig
+from crlviz.networks.config import LAYERS_PER_BLOCK, NetworkConfig
 
 _STEP = re.compile(r"step_(\d{1,15})\.pkl")
 _FINAL = ("final.pkl", "final")

@@ -12,6 +12,7 @@ from crlviz.checkpoints.checkpoint import Checkpoint, checkpoints_at, open_check
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from crlviz.escaping import printable
+from crlviz.networks.config import STARTS
 from crlviz.trajectories import files
 
 
@@ -77,7 +78,9 @@ def describe(path: Path) -> str:
         switches += [] if network["residual"] else ["no residual"]
         switches += [f"the last {network['tail']} layers plain"] if network.get("tail") else []
         switches += ["hyperspherical"] if network.get("sphere") else []
-        switches += [] if network.get("start", "paper") == "paper" else [f"begun {network['start']}"]
+        start = network.get("start", "paper")
+        switches += ["LayerNorm before the heads"] if STARTS[start].norm else []
+        switches += [] if start == "paper" else [f"begun {start}"]
         shape = ", ".join([f"depth {network['depth']}, width {network['width']}, {network['activation']}", *switches])
         parts = {name: params} if "stem" in params else {part: params[part] for part in sorted(params)}
         log_scale = parts.pop("log_scale", None)

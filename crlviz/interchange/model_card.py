@@ -128,6 +128,7 @@ def _what(agent: "Agent") -> str:
 def _shape(shape: Any) -> str:
     kind = "an MLP" if shape.kind == "mlp" else "residual"
     lacks = "" if shape.ablation == "full network" else f", {shape.ablation}"
+    lacks += ", LayerNorm before the heads" if shape.norm_before_heads else ""
     return _code(f"{kind}, depth {shape.depth}, width {shape.width}, {shape.activation}{lacks}")
 
 
@@ -159,8 +160,8 @@ def _safetensors_snippet(agent: "Agent", name: str) -> str:
 
 import numpy as np
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Sizes
-from crlviz.networks.residual import NetworkConfig
+from crlviz.algorithms.batches import Sizes
+from crlviz.networks.config import NetworkConfig
 from flax.traverse_util import unflatten_dict
 from safetensors import safe_open
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from crlviz.errors import CrlvizError
 from crlviz.interchange import restricted_pickle
-from crlviz.networks.residual import EMBEDDING, LAYERS_PER_BLOCK
+from crlviz.networks.config import LAYERS_PER_BLOCK
+from crlviz.networks.residual import EMBEDDING
 
 PAPER, JAXGCRL = "the paper's code", "JaxGCRL"
 _MAX_SETTINGS = 1 << 20  # bytes

@@ -7,17 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from crlviz.networks.residual import (
-    QUIET_KERNELS,
-    Actor,
-    NetworkConfig,
-    Params,
-    ResidualNetwork,
-    initial,
-    quiet,
-    shapes_of,
-)
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Actor, ResidualNetwork, shapes_of
 from crlviz.networks.squashing import log_slope
+from crlviz.networks.starts import Params, initial, quiet_heads
 
 _LEAST_DEVIATION = 1e-3
 POLICIES = ("tanh", "gaussian")
@@ -75,11 +68,7 @@ class DeterministicActor:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        params = initial(self.config, key, self.shapes)
-        if self.config.start == "paper":
-            return params
-        head = {**params["head_0"], "kernel": QUIET_KERNELS * params["head_0"]["kernel"]}
-        return {**quiet(self.config, params), "head_0": head}
+        return quiet_heads(self.config, initial(self.config, key, self.shapes))
 
     def mean_action(self, params: Params, observation: jax.Array) -> jax.Array:
         """The action [..., action]."""

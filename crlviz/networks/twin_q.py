@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from crlviz.networks.residual import NetworkConfig, Params, ResidualNetwork, initial, quiet, shapes_of
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import ResidualNetwork, shapes_of
+from crlviz.networks.starts import Params, initial
 
 TWINS = 2
 
@@ -32,8 +34,7 @@ class TwinQ:
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""
-        params = initial(self.config, key, self.shapes)
-        return params if self.config.start == "paper" else quiet(self.config, params)
+        return initial(self.config, key, self.shapes)
 
     def values(self, params: Params, state: jax.Array, action: jax.Array, goal: jax.Array) -> jax.Array:
         """Both values [2, ...] of states [..., state], actions [..., action] and goals [..., goal]."""

@@ -81,7 +81,7 @@ class Trajectories:
         return replace(self, ends=self.ends[first:last] - begin, **arrays)
 
     def only(self, chosen: np.ndarray) -> "Trajectories":
-        """The trajectories of these numbers [M], in this order; all rows are read into memory."""
+        """The trajectories with these indices [M], in this order; all rows are read into memory."""
         starts, lengths = self.starts[chosen], self.lengths[chosen]
         rows = np.concatenate(
             [np.arange(start, start + length + 1) for start, length in zip(starts, lengths, strict=True)]

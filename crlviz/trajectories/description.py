@@ -125,7 +125,7 @@ def _origin(made: Mapping[str, Any]) -> Iterator[str]:
     for source in sources if isinstance(sources, list) else []:
         yield f"made by      {_words(source)}"
     for name, value in made.items():
-        if name not in ("sources", "goal_distance"):  # the line of rows at the goal tells the distance
+        if name not in ("sources", "goal_distance"):  # the distance is told with the rows at the goal
             yield f"{name:12} {_words(value)}"
 
 

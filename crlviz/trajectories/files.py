@@ -116,7 +116,7 @@ def validation(path: str | Path) -> Path | None:
 
 
 def check_split(path: str | Path, share: float, count: int | None) -> None:
-    """Check that ``split`` can be done, before the file is made. ``count`` trajectories; None: not known yet.
+    """Check that ``split`` can be done, before the file is made. ``count``: of trajectories; None: not known yet.
 
     Raises:
       UsageError: the file has a twin already; or the share leaves either file without a trajectory.
@@ -175,7 +175,7 @@ def _format(path: Path) -> ModuleType:
 
 
 def _known(path: str | Path) -> tuple[Path, Any]:
-    """A path of what is there, and the module of its format."""
+    """The path of an existing file or data set, and the module of its format."""
     path = Path(path)
     kind = _format(path)
     if kind is not minari_files:

@@ -92,7 +92,7 @@ def check_writable(path: Path) -> None:
     """Check that a data set of this name can be written.
 
     Raises:
-      UsageError: the name is none that Minari knows, or there is one of this name.
+      UsageError: the name does not have Minari's form, or there is one of this name.
     """
     minari = _library()
     try:

@@ -169,7 +169,7 @@ def _opened(path: Path) -> Iterator[tuple[dict[str, _Member], np.ndarray, dict[s
 
 
 def _open(path: Path, file: zipfile.ZipFile, name: str, stack: contextlib.ExitStack) -> _Member:
-    """Open a member and read its header; nothing of its size is believed that the file does not hold."""
+    """Open a member and read its header, whose size must be that of the bytes in the file."""
     info = file.getinfo(f"{name}.npy")
     stream = stack.enter_context(file.open(info))
     version = np.lib.format.read_magic(stream)
@@ -203,7 +203,7 @@ def _ends(path: Path, member: _Member, rows: int) -> np.ndarray:
         raise CrlvizError(f"{path}: terminals are {member.dtype.name}, not numbers")
     values = member.take(rows)
     if not np.all((values == 0) | (values == 1)):
-        raise CrlvizError(f"{path} is damaged: terminals are to be 0, or 1 on the last row of a trajectory")
+        raise CrlvizError(f"{path} is damaged: terminals must be 0, or 1 on the last row of a trajectory")
     ends = np.flatnonzero(values).astype(np.int64)
     checks.check_ends(path, ends, rows)
     return ends

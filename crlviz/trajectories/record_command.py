@@ -31,10 +31,10 @@ _STARTS = ("env", "anywhere")
 )
 @click.option("--noise", default=0.0, show_default=True, help="Standard deviation of noise on the agents' actions.")
 @click.option("--shares", metavar="S,S,...", help="Share of the episodes of each CKPT or random, such as 2,1,1.")
-@click.option("--starts", default="env", show_default=True, help="env, or anywhere free in the maze.")
+@click.option("--starts", default="env", show_default=True, help="Starts: env, or anywhere that is free in the maze.")
 @click.option("--steps", type=int, help="Most transitions of a trajectory. Default: the environment's episode.")
 @click.option("--seed", default=0, show_default=True, help="Seed of starts, goals, noise and random actions.")
-@click.option("--validation", type=float, metavar="SHARE", help="Share of the trajectories for a twin, FILE-val.")
+@click.option("--validation", type=float, metavar="SHARE", help="Share of the trajectories to hold out, in FILE-val.")
 @click.option("--from", "source_file", metavar="FILE", help="Convert this file instead of recording.")
 def command(
     sources: tuple[str, ...],
@@ -122,7 +122,7 @@ def _recorded(
 def _sources(
     words: Sequence[str], env_id: str | None, layout: Path | None, policy: str, noise: float
 ) -> "tuple[GoalEnv, dict[str, Any], list[Source]]":
-    """The environment, facts of it for the file, and who acts, each with one episode for now."""
+    """The environment, its facts for the file, and the sources, each with one episode for now."""
     from crlviz import envs
     from crlviz.agent import load
     from crlviz.envs import mazes

@@ -66,7 +66,7 @@ def record(
 ) -> Iterator[Trajectories]:
     """Record trajectories, source by source, in blocks.
 
-    A reached goal does not end an episode; a fall does. Rows from where the physics gave numbers that are not finite
+    A reached goal does not end an episode; a fall does. Rows from the first number that is not finite on
     are left out, and so is a trajectory without a transition.
 
     Args:

@@ -4,8 +4,8 @@
 
 The protocol and the runs are in ``examples/where_depth_pays.py``. With a row for each evaluation, ``screen.csv`` holds
 the candidates, ``confirm.csv`` the confirming runs, ``later.csv`` the worlds that were tried after them and
-``starts.csv`` other starts of the networks. ``first_updates.csv`` has a row for each of the first updates from each
-start. The picture and the part of the page between its two markers are made of them.
+``starts.csv`` other starts of the networks. ``first_updates.csv``, written by ``first_updates.py``, has a row for each
+of the first updates from each start. The picture and the part of the page between its two markers are made of them.
 """
 
 import math
@@ -25,6 +25,9 @@ BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 LAST = 5  # evaluations whose mean success is a run's score
 DEEP, SHALLOW, START = 16, 4, "quiet"  # what is compared
 SIDE_BY_SIDE = ("swimmer_u_maze",)  # of the worlds in later.csv
+_AGAIN = """\
+python examples/where_depth_pays.py starts --jobs 1 --seconds 3600 --out runs/starts
+python examples/where_depth_pays/first_updates.py --out runs/first_updates.csv"""
 _FIRST = ("losses", "entropy")  # of the first updates
 FILES = ("confirm.csv", "screen.csv", "later.csv", "starts.csv", "first_updates.csv")  # the arguments of ``results``
 ARM = ["world", "depth", "width", "start"]  # what the runs of an arm have in common
@@ -125,7 +128,7 @@ def starts(runs: pd.DataFrame, updates: pd.DataFrame) -> str:
     heads = ["start", *(f"depth {depth:,}, {words}" for depth in sorted(updates.depth.unique()) for words in _FIRST)]
     lines = [f"| {' | '.join(heads)} | success, each seed |", "|" + " --- |" * (len(heads) + 1)]
     for start, own in updates.groupby("start", sort=False):
-        cells = [str(start).replace("_", " ")]
+        cells = [f"`{start}`"]
         for _, first in own.sort_values("update").groupby("depth"):
             cells += [
                 f"{first.actor_loss.iloc[0]:.1f}, {first.critic_loss.iloc[0]:,.1f}",
@@ -217,7 +220,10 @@ def results(
         table(later),
         "## Other starts",
         "Losses of actor and critic at the first update of fresh networks of width 64 on normal inputs, and the "
-        "policy's entropy in nats before updates 1 to 4; then the score of depth 16, width 32 in the open plane.",
+        "policy's entropy in nats before updates 1 to 4; then the score of depth 16, width 32 in the open plane. "
+        "Each start is a value of `actor.start` and `critic.start`. The first of these commands trains the starts that "
+        "were not candidates, the second makes the first updates:",
+        f"```\n{_AGAIN}\n```",
         starts(pd.concat([screen, other_starts]), updates),
     ]
     return "\n\n".join(parts) + "\n"

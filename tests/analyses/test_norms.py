@@ -12,9 +12,10 @@ import crlviz
 from analyses import norms
 from crlviz import datasets
 from crlviz.errors import UsageError
-from crlviz.networks.residual import Critic, NetworkConfig, contributions
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Critic, contributions
 from crlviz.rollouts import rollout
-from tests.helpers.toys import Handmade, assert_described, toy_config, untrained_run
+from tests.helpers.toys import FACTS, Handmade, assert_described, toy_config, untrained_run
 
 
 def _layer(x, params, config):
@@ -169,3 +170,25 @@ def test_networks_without_a_block(tmp_path):
     norms.plot(dataset).to_dict()
     with pytest.raises(UsageError, match="has no block of four layers: its networks have depth 2 at most"):
         norms.compute([agent("none", "actor", "critic")], episodes=2)
+
+
+def test_the_title_of_blocks_that_begin_at_zero():
+    """Such a network has no ratio of its last block to its first, however many it has; another may have one block."""
+
+    def titled(norm, depth):
+        parts = xr.Dataset(
+            {"norm": (("agent", "part", "block"), np.full((1, 3, depth // 4), norm))},
+            coords={
+                "agent": ["one"],
+                "part": list(norms.NETWORKS),
+                "block": np.arange(1, depth // 4 + 1),
+                **{name: ("agent", [value]) for name, value in {**FACTS, "depth": depth}.items()},
+            },
+            attrs={"start": 1},
+        )
+        return norms.claim(parts)
+
+    assert titled(0.0, 8).endswith("adds nothing")
+    assert titled(0.0, 4).endswith("has one block in each network")
+    assert titled(1.0, 4).endswith("has one block in each network")
+    assert titled(1.0, 8).endswith("adds 1.00 (actor), 1.00 (phi), 1.00 (psi) times what the first adds")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analyses import ogbench_episodes
-from crlviz.algorithms.base import Sizes
+from crlviz.algorithms.batches import Sizes
 from crlviz.errors import UsageError
 
 NAME = "pointmaze-medium-navigate-v0"

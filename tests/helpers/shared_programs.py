@@ -11,7 +11,7 @@ import pytest
 from crlviz.checkpoints.run_directory import KEEPING
 from tests.helpers.toys import toy_config
 from training.config import TrainConfig
-from training.run import compiled
+from training.run import compiled, programs
 
 REAL = compiled.compiled
 CACHED = functools.cache(REAL)  # counts its misses
@@ -25,7 +25,7 @@ def of_program(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, **others)
 
 
-def toy_programs() -> compiled.Programs:
+def toy_programs() -> programs.Programs:
     """The programs of the toy config, compiled once in this process."""
     return CACHED(of_program(toy_config()))
 

@@ -21,7 +21,8 @@ from crlviz.algorithms.crl import CRL
 from crlviz.checkpoints import metrics_table
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.envs.point import PointMaze
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Actor, Critic
 from training import config as configs
 from training.loop.divergence import Divergence
 from training.loop.train_loop import Loop, TrainState

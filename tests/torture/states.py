@@ -25,7 +25,7 @@ from tests.helpers.toys import begun, toy_config, untrained_run
 from tests.torture import damage
 from tests.torture.bounds import Table, attempt, limit_memory
 from training.run import saved_state as states
-from training.run.compiled import build
+from training.run.building import build
 from training.run.saved_state import Counters
 
 STEP = 160

@@ -22,7 +22,7 @@ from tests.helpers.toys import TOY, toy_config
 from tests.torture.runs import differences, finish, start, wait_until_training
 from training import collectors
 from training.loop import buffer as replays
-from training.run import compiled, fed_by_collector
+from training.run import building, fed_by_collector
 from training.run.fed_by_collector import FedPrograms
 
 FAMILY = ("learner-depth4", "learner-depth8", "collector")
@@ -73,7 +73,7 @@ def test_a_learner_learns_from_the_batches_of_its_collector(fed, depth):
     """Against updates one by one, on rows gathered from the collector's buffer with the keys of its own updates."""
     collector, config = toy_programs(), toy_config()
     (fed_config,) = collectors.learner_configs(config, [depth])
-    algorithm = compiled.build(fed_config).algorithm
+    algorithm = building.build(fed_config).algorithm
     learner = algorithm.init(jax.random.fold_in(jax.random.split(jax.random.key(0))[0], depth))
     update, state = jax.jit(algorithm.update), collector.start([0], [0])
     for _ in range(config.schedule.steps):

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import crlviz as library
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from tests.helpers.command import error_of
@@ -18,7 +18,7 @@ from tests.torture.runs import differences
 from training import trainer
 from training.distill_command import student_config
 from training.loop import distilled
-from training.run import compiled
+from training.run import building
 from training.run.runner import Run
 
 
@@ -38,7 +38,7 @@ def config(toy_run):
 @pytest.fixture(scope="module")
 def pupil(config):
     """The updates of a student, and a learner."""
-    algorithm = compiled.build(config).algorithm
+    algorithm = building.build(config).algorithm
     return algorithm, jax.jit(algorithm.init)(jax.random.key(3))
 
 
@@ -57,7 +57,7 @@ def test_the_targets_are_the_teachers_q_of_all_pairs(toy_agent, batch):
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(toy_run, pupil, batch):
-    twin = compiled.build(student_config(toy_run, env_steps=280)).algorithm
+    twin = building.build(student_config(toy_run, env_steps=280)).algorithm
     learner = jax.jit(twin.init)(jax.random.key(3)).replace(params=twin.teacher.params)
     gradient, metrics = jax.jit(twin.gradients)(learner, None, batch)
     assert max(float(metrics[name]) for name in ("actor_loss", "critic_loss", "action_error")) < 1e-6
@@ -125,4 +125,4 @@ def test_mistakes(config, crlviz, tmp_path, toy_run):
     assert "depth" in error_of(crlviz(*arguments), 2)
     gone = dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, path=str(tmp_path / "gone")))
     with pytest.raises(CrlvizError, match=r"there is no .*gone"):
-        compiled.build(gone)
+        building.build(gone)

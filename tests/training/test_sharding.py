@@ -47,7 +47,7 @@ def test_any_number_of_devices_gives_the_result_of_one(four, name):
 
 
 @pytest.mark.slow
-def test_so_do_batches_with_transitions(four):
+def test_any_number_of_devices_gives_the_result_of_one_with_transitions(four):
     same(four / "sac-on4", four / "sac-on1")
 
 

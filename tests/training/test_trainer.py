@@ -22,7 +22,7 @@ from tests.helpers.shared_programs import shared
 from tests.helpers.toys import toy_config
 from training import config as configs
 from training import trainer
-from training.run import compiled, saved_state
+from training.run import building, compiled, programs, saved_state
 from training.schedule import schedule
 
 TIMES = {"wall_seconds", "train_seconds", "env_steps_per_second", "updates_per_second"}
@@ -87,7 +87,7 @@ def test_without_redrawn_goals_each_environment_returns_to_its_first_start(tmp_p
     """As in the preset ``paper``: 4 environments have 4 starts and 4 goals in the whole run."""
     config = toy_config(redraw_goals=False, episode_length=5)
     run = trainer.train(config, tmp_path / "run", progress=False)
-    example = compiled.jitted(loop := compiled.build(config), loop.env).example
+    example = compiled.jitted(loop := building.build(config), loop.env).example
     directory = RunDirectory(run)
     state = saved_state.read([saved_state.verify(directory, directory.newest_state())], example)
     first = np.asarray(state.collector.first.obs[0])
@@ -109,7 +109,7 @@ def test_evaluation_uses_the_mean_action_and_its_own_environment(tmp_path, monke
             "distance": jnp.abs(actions[0] - actions[1]).max()
         }  # recorded in metrics.csv, where the test reads it
 
-    monkeypatch.setattr(compiled, "evaluate", spy)
+    monkeypatch.setattr(programs, "evaluate", spy)
     run = trainer.train(toy_config(eval_env="point_u_maze_eval"), tmp_path / "run", progress=False)
     assert set(seen) == {("point_u_maze_eval", 6, 20)}
     assert {float(row["distance"]) for row in _metrics(run)} == {0.0}

@@ -17,7 +17,7 @@ from crlviz.options import Command
 
 _LISTS = ("depths", "widths", "batch_sizes")
 _REFERENCE_DEPTH = 64  # an unrolled program with 256 layers takes minutes to compile
-# The options that go with --compile and with --device, which need no others.
+# The options that can be given beside --compile, and those beside --device.
 _WITH_COMPILE = {"ids", "data"}
 _WITH_DEVICE = {*_LISTS, "algorithm", "device", "data", "env", "reference_depth", "remat", "precision"}
 
@@ -121,7 +121,7 @@ def command(ids: str | None, device: str | None, out: Path | None, data: Path | 
 
 def _checked(lists: dict[str, list[int]]) -> dict[str, Any]:
     """The lists, after raising a UsageError for a depth that no network has."""
-    from crlviz.networks.residual import NetworkConfig
+    from crlviz.networks.config import NetworkConfig
 
     for depth in lists["depths"]:
         NetworkConfig(depth)

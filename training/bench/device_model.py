@@ -1,4 +1,4 @@
-"""How long a GPU needs for what it was given, as a model: one bound each from launches, bytes and FLOPs.
+"""A model of how long a GPU takes for a program: one lower bound each from its launches, bytes and FLOPs.
 
 No bound is a measurement. ``model_checks.csv`` lists what was measured on a card beside what the model said of it,
 which is the largest bound. The model knows nothing of how well a kernel fills a card: a few programs that each wait for

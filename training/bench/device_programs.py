@@ -177,7 +177,8 @@ def _plan_run(request: Mapping[str, Any], compile_for: _Compile) -> dict[str, An
     from training import config as configs
     from training.bench.plan import of_programs
     from training.run import fused_choice
-    from training.run.compiled import build, evaluation_env, jitted
+    from training.run.building import build, evaluation_env
+    from training.run.compiled import jitted
 
     config = configs.load(request["config"])
     choice = fused_choice.expected(config)

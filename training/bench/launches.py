@@ -64,7 +64,7 @@ class _Instruction:
 
     @property
     def is_library_product(self) -> bool:
-        """Whether its result is a product, and a workspace of many megabytes that it hardly uses."""
+        """Whether its result is a product together with a workspace of many megabytes, which it hardly uses."""
         return "__cublas" in self.attributes
 
     def named(self, attribute: str) -> list[str]:
@@ -96,7 +96,7 @@ class Program:
         return self._count(self._entry, False)
 
     def turn(self, turns: int) -> Counts | None:
-        """What one turn launches of the largest loop that turns so often; None if no loop does."""
+        """What one iteration launches of the largest loop with so many iterations; None: there is no such loop."""
         loops = (each for body in self._computations.values() for each in body if each.opcode == "while")
         bodies = [self._count(each.named("body")[0], False) for each in loops if _turns(each) == turns]
         return max(bodies, key=lambda counts: counts.kernels, default=None)
@@ -152,7 +152,7 @@ class Program:
                     users[name].append(each)
 
         def uses(name: str) -> Iterator[tuple[_Instruction, bool]]:
-            """Instructions that use a value, and whether as their first operand; through bitcasts."""
+            """Instructions that use a value, also through bitcasts; and whether it is their first operand."""
             for user in users[name]:
                 if user.opcode == "bitcast":
                     yield from uses(user.name)
@@ -187,7 +187,7 @@ class Program:
 
 
 def _turns(loop: _Instruction) -> int | None:
-    """How often a loop turns; None if only the device knows."""
+    """The number of iterations of a loop; None: only the device knows it."""
     known = re.search(r'known_trip_count"?[:=]\{"?n"?:"?(\d+)', loop.attributes)
     return int(known[1]) if known else None
 

@@ -27,9 +27,9 @@ _JAX_SHARE = 0.75  # of a GPU's memory, which jax takes for a process unless XLA
 def device_memory() -> int:
     """Memory in bytes of the device that trains: of the accelerator, or the limit of this process."""
     from training.bench import memory_limits
-    from training.run import compiled
+    from training.run import programs
 
-    return compiled.memory() or memory_limits.memory()
+    return programs.memory() or memory_limits.memory()
 
 
 def describe(

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.crl import Learner
 from crlviz.algorithms.crl_config import CRLConfig
-from crlviz.networks.residual import EMBEDDING, LOG_STD_MAX, LOG_STD_MIN, NetworkConfig
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import EMBEDDING, LOG_STD_MAX, LOG_STD_MIN
 from training.loop.buffer import Transitions
 
 _INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.gcbc import CloningLearner
 from crlviz.algorithms.optimizer import norm
 from crlviz.algorithms.sac import SACConfig, SACLearner
 from crlviz.algorithms.td3 import ActorLoss, TD3Config, TD3Learner
-from crlviz.networks.residual import LOG_STD_MAX, LOG_STD_MIN, NetworkConfig
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import LOG_STD_MAX, LOG_STD_MIN
 from training.bench.reference import ReferenceCRL, ReferenceNetwork
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from crlviz.algorithms.base import shapes
+from crlviz.algorithms.batches import shapes
 from training.bench import roofline
 from training.bench.timing import MIN_UPDATES, Sampling, Updates, sampler_of
 from training.config import TrainConfig
 from training.loop import buffer as replays
 from training.loop.train_loop import Loop
-from training.run.compiled import build
+from training.run.building import build
 
 
 def step_parts(config: TrainConfig, seconds: float) -> dict[str, float]:

@@ -19,10 +19,11 @@ import numpy as np
 
 from crlviz import envs
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Algorithm, Batch, Rows, Sizes, shapes
+from crlviz.algorithms.base import Algorithm
+from crlviz.algorithms.batches import Batch, Rows, Sizes, shapes
 from crlviz.envs.base import GoalEnv
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.fused_trunk import FusedTrunk
-from crlviz.networks.residual import NetworkConfig
 from crlviz.precision import within
 from training.bench import roofline
 from training.bench.reference import sample as reference_sample

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from crlviz.algorithms.base import Batch, Rows, Sizes
+from crlviz.algorithms.batches import Batch, Rows, Sizes
 
 
 class Transitions(struct.PyTreeNode):

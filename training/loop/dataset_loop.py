@@ -1,23 +1,24 @@
-"""The training loop on a data set: init and learn, without an environment to step; and what held-out rows tell."""
+"""The training loop on a data set: init and learn, without an environment to step; and the scores of held-out rows."""
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from crlviz.algorithms.base import Algorithm, Batch, Rows
+from crlviz.algorithms.base import Algorithm
+from crlviz.algorithms.batches import Batch, Rows
 from crlviz.envs.base import GoalEnv
 from crlviz.precision import exact
 from training.loop import divergence, recorded
 from training.loop.recorded import Drawn, Recorded
 from training.loop.train_loop import Learning, TrainState
 
-HELD_OUT_BATCHES = 16  # of each scoring
-_DETAILS = ("accuracy",)  # of an algorithm, that are also told of held-out rows
+HELD_OUT_BATCHES = 16  # batches of held-out rows in an evaluation
+_DETAILS = ("accuracy",)  # of an algorithm's details, those that held-out rows have too
 
 
 def held_out_columns(algorithm: type[Algorithm]) -> tuple[str, ...]:
-    """The columns of metrics.csv for held-out rows; one whose value an update does not have stays empty."""
+    """The columns of metrics.csv for held-out rows; a metric that the updates do not give stays empty."""
     losses = (name for name in algorithm.losses if not name.endswith("_gradient") and name != "alpha_loss")
     told = *losses, *(name for name in _DETAILS if name in algorithm.details), "action_error"
     return tuple(f"held_out_{name}" for name in told)

@@ -19,16 +19,17 @@ import optax
 from flax import struct
 
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Algorithm, Batch, HasEmbeddings, HasQ, Rows, Sizes, identity
+from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ, identity
+from crlviz.algorithms.batches import Batch, Rows, Sizes
 from crlviz.algorithms.optimizer import network_step, norm
-from crlviz.networks.residual import Params
+from crlviz.networks.starts import Params
 from training.config import TrainConfig
 
 if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 LEARNING_RATE = 1e-3  # of Adam; there is one right answer, so it can be larger than in reinforcement learning
-_TEACHER = "teacher"  # its parameters among those that act
+_TEACHER = "teacher"  # name of the teacher's parameters in ``acting``
 
 
 class Pupil(struct.PyTreeNode):
@@ -93,7 +94,7 @@ class Distilled(Algorithm):
         if _TEACHER not in params:
             return self.student.act(params, observation, key)
         first, second = jnp.split(observation, [len(observation) // 2])
-        assert key is not None  # only who fills the buffer asks for the teacher
+        assert key is not None  # the teacher acts only to fill the buffer, with a key
         keys = jax.random.split(key)
         shown = self.teacher.algorithm.act(dict(params[_TEACHER]), first, keys[0])
         return jnp.concatenate([shown, self.student.act(params, second, keys[1])])
@@ -182,5 +183,5 @@ def of(student: Algorithm, config: TrainConfig) -> Distilled:
 
 
 def kind(config: TrainConfig) -> type[Algorithm]:
-    """The class whose losses a run with this config has."""
+    """The class that defines the losses of a run with this config."""
     return Distilled if config.teacher.path else registry.of(config.algorithm)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from crlviz.algorithms.base import Batch, Rows, Shares
+from crlviz.algorithms.batches import Batch, Rows, Shares
 
 
 class Recorded(struct.PyTreeNode):
@@ -58,7 +58,7 @@ def later(uniform: jax.Array, row: jax.Array, last: jax.Array, gamma: float) -> 
     """The row [...] of a goal later in the trajectory, from uniform numbers [...] in [0, 1)."""
     if gamma == 1:
         first, rest = jnp.minimum(row + 1, last), last
-        # Of the difference, because float32 cannot count the rows of a large data set.
+        # Scale the difference: float32 does not hold the row numbers of a large data set exactly.
         return first + jnp.round((1 - uniform) * (rest - first)).astype(int)
     offset = jnp.ceil(jnp.log1p(-uniform) / math.log(gamma))
     return row + jnp.minimum(jnp.maximum(offset, 1), last - row).astype(int)

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from crlviz.algorithms import action_choice
-from crlviz.algorithms.base import Algorithm, Batch, Rows
+from crlviz.algorithms.base import Algorithm
+from crlviz.algorithms.batches import Batch, Rows
 from crlviz.envs.base import GoalEnv
 from crlviz.precision import within
 from training.config import TrainConfig

@@ -14,8 +14,7 @@ from crlviz.errors import UsageError
 from training.loop.dataset_loop import DatasetLoop
 from training.loop.recorded import Recorded
 from training.loop.train_loop import TrainState
-from training.run import compiled as programs
-from training.run import recorded_data
+from training.run import programs, recorded_data
 from training.run.recorded_data import Source
 
 _HELD_OUT_SEED = 0  # so that all evaluations of all seeds score the same rows

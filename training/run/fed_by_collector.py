@@ -1,8 +1,8 @@
 """A collector and learners of other depths that train from its buffer alone (paper figure 8), in lockstep.
 
-The collector is an ordinary run: it acts, fills the buffer and trains. Before its own updates each learner does as many
-on the same buffer with the same key, so that all of them, the collector too, get the same rows, goals and noise to the
-bit. The first networks of a learner come from a key of its own, or one of the collector's depth would be its copy.
+The collector is an ordinary run: it acts, fills the buffer and trains. Before the collector's
+updates each learner does as many on the same buffer with the same key, so all get the same rows, goals and noise to the
+bit. A learner's initial networks come from a key of its own; else one of the collector's depth would be its copy.
 """
 
 import time
@@ -17,11 +17,11 @@ from crlviz.errors import CrlvizError, UsageError
 from crlviz.escaping import printable
 from training.config import TrainConfig
 from training.loop.divergence import DivergenceError
-from training.loop.train_loop import Loop, TrainState
-from training.run import compiled
+from training.loop.train_loop import Loop, TrainState, shardings
+from training.run import building, compiled
 from training.run import saved_state as states
-from training.run.compiled import Programs
 from training.run.fused_choice import Choice
+from training.run.programs import Programs, compile_all, evaluation_keys, keys, vmapped
 from training.run.runner import Run
 from training.run.saved_state import Saved
 from training.run.seed_run import SeedRun
@@ -75,7 +75,7 @@ class FedPrograms:
 
     def start(self, seeds: Sequence[int], rewinds: Sequence[int]) -> list[Any]:
         """The first states of runs with the collector's seed."""
-        key = compiled.keys(seeds[-1])[0]
+        key = keys(seeds[-1])[0]
         devices = self.collector.loop.devices
         firsts = [
             each.init(devices.device_put_keys(jax.random.fold_in(key, each.loop.config.critic.depth)[None]))
@@ -121,7 +121,7 @@ class FedPrograms:
         """As ``Programs.evaluate``: all get the same starts and goals."""
         scores = []
         for each, learner in zip(self.learners, state[:-1], strict=True):
-            keys = compiled.evaluation_keys(each.loop, seeds[-1:], index)
+            keys = evaluation_keys(each.loop, seeds[-1:], index)
             found = jax.device_get(each.evaluate_policy(each.loop.algorithm.networks(learner), keys))
             scores.append({name: float(values[0]) for name, values in found.items()})
         return [*scores, *self.collector.evaluate(state[-1], seeds[-1:], index)]
@@ -149,7 +149,7 @@ def programs(
       devices: those to train on.
 
     Raises:
-      UsageError: an error of ``compiled.build``, the evaluation environment has another body, or there are several
+      UsageError: an error of ``building.build``, the evaluation environment has another body, or there are several
         processes.
     """
     if jax.process_count() > 1:
@@ -164,21 +164,21 @@ def programs(
 
 def _learner_programs(config: TrainConfig, collector: TrainState, devices: Devices, choice: Choice) -> LearnerPrograms:
     """Compile for a learner of a collector with states of this shape."""
-    loop = compiled.build(config, devices, choice.trunk)
-    replicated, sharded = devices.sharding(), compiled.shardings(devices)
-    init = jax.jit(compiled.vmapped(loop.algorithm.init, 1), in_shardings=(replicated,), out_shardings=replicated)
+    loop = building.build(config, devices, choice.trunk)
+    replicated, sharded = devices.sharding(), shardings(devices)
+    init = jax.jit(vmapped(loop.algorithm.init, 1), in_shardings=(replicated,), out_shardings=replicated)
     learn = jax.jit(
-        compiled.vmapped(loop.learn_from, 1),
+        vmapped(loop.learn_from, 1),
         donate_argnums=0,
         in_shardings=(replicated, sharded.replay, replicated),
         out_shardings=replicated,
     )
-    score = compiled.scoring(loop, compiled.evaluation_env(loop))
+    score = compiled.scoring(loop, building.evaluation_env(loop))
     replay, keys = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), (collector.replay, collector.key)
     )
     learner = jax.eval_shape(init, keys)
-    made = compiled.compile_all(
+    made = compile_all(
         learn_from=(learn, learner, replay, keys),
         evaluate_policy=(score, loop.algorithm.networks(learner), keys),
         init=(init, keys),

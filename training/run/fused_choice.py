@@ -17,10 +17,11 @@ import numpy as np
 
 from crlviz.algorithms import registry
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig, apply
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import apply
 from crlviz.precision import within
 from training.config import TrainConfig
-from training.run.compiled import build
+from training.run.building import build
 from training.sharding import ONE, Devices
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def choose(config: TrainConfig, devices: Devices = ONE) -> Choice:
 
     Raises:
       UsageError: the setting asks for kernels that cannot serve this config, or do not run or agree on this device; or
-        an error of ``compiled.build``.
+        an error of ``building.build``.
     """
     on_cpu = _on_cpu()
     if config.fused == "off" or (config.fused == "auto" and on_cpu):
@@ -78,7 +79,7 @@ def again(config: TrainConfig, content: Mapping[str, Any], devices: Devices = ON
 
     Args:
       config: the run's config.
-      content: its config.json. A run of before there was a choice used the plain path.
+      content: its config.json. A run from before there was this choice used the plain path.
       devices: those that train the run.
 
     Raises:
@@ -98,7 +99,7 @@ def _on_cpu() -> bool:
 
 
 def expected(config: TrainConfig) -> Choice:
-    """What a run on a GPU will try, for a plan made without one: there it checks the kernels and may refuse them."""
+    """The choice for a plan made without a GPU; the run itself checks the kernels and may refuse them."""
     reason = "fused=off" if config.fused == "off" else unserved(config)
     if reason:
         return Choice(None, f"plain path: {reason}")

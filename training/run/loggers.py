@@ -136,7 +136,7 @@ LOGGERS: dict[str, type[Logger]] = {"tensorboard": TensorBoard, "wandb": Weights
 
 
 def read(text: str) -> tuple[str, ...]:
-    """The names in the setting ``log``: those of loggers, with commas between.
+    """The loggers that the setting ``log`` names, separated by commas.
 
     Raises:
       UsageError: a logger is unknown, or its package is not installed.

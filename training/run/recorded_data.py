@@ -1,4 +1,4 @@
-"""The data set of a run: what of it is trained on and what is held out, and what of it is on the device.
+"""The data set of a run: which rows are trained on, which are held out, and which are on the device.
 
 Held out are the trajectories of the file ``NAME-val.npz`` beside ``NAME.npz``, as OGBench has them; else every
 twentieth trajectory of the file itself.
@@ -21,8 +21,8 @@ from crlviz.trajectories.data import Trajectories
 from training.dataset_config import DatasetConfig
 from training.loop.recorded import Recorded
 
-_EACH = 20  # one of so many trajectories is held out
-_HELD_ROWS = 200_000  # at most
+_EACH = 20  # every so many trajectories one is held out
+_HELD_ROWS = 200_000  # held-out rows that are scored, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ def describe(path: str | Path) -> DatasetConfig:
 
 
 def _random(made: Mapping[str, Any]) -> bool:
-    """Whether a file tells that all who acted did so at random."""
+    """Whether a file says that all its actions are random."""
     sources = made.get("sources")
     if not isinstance(sources, list) or not sources:
         return False
@@ -145,7 +145,7 @@ def source(config: DatasetConfig) -> Source:
     path = Path(config.path)
     whole = files.read(path)
     if _digest(path, _stamp(path)) != config.sha256:
-        raise CrlvizError(f"{path} has changed since this run began: its SHA-256 is another one")
+        raise CrlvizError(f"{path} has changed since this run began: its SHA-256 differs")
     numbers = np.arange(len(whole.ends))
     if twin := files.validation(path):
         held = files.read(twin)

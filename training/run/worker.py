@@ -7,6 +7,7 @@ from crlviz import jax_config
 from training import config as configs
 from training import sharding
 from training.run import compiled, hosts, signals
+from training.run.programs import Programs
 from training.run.saved_state import Counters, Saved
 
 
@@ -17,7 +18,7 @@ def work() -> int:
     The first signal is ignored, because the coordinator decides when all stop. A second one ends this process at once.
     """
     devices = sharding.select("all")
-    programs: dict[int, compiled.Programs] = {}
+    programs: dict[int, Programs] = {}
     state: Any = None
     with hosts.worker(), signals.recorded(lambda _: None):
         while True:

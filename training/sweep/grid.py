@@ -223,7 +223,7 @@ def _flag(name: str) -> str:
 
 
 def _without(part: str) -> list[str]:
-    """Values of ``--set`` that change a part of actor and critic; none for an empty name."""
+    """Values of ``--set`` that make an ablation of actor and critic; none for an empty name."""
     if part and part not in ABLATIONS:
         raise UsageError(f"--ablate takes {', '.join(ABLATIONS)}, not {part!r}")
     return [f"{network}.{field}" for network in ("actor", "critic") if part for field in ABLATIONS[part][1:]]

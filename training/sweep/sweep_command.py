@@ -220,7 +220,8 @@ def _default_jobs() -> int:
 @click.option("--max-pair-distance", help="Train on start-goal pairs at most this many cells apart; none: all.")
 @click.option(
     "--ablate",
-    help="Also train without each of residual, layer-norm, swish (ReLU for it); hyperspherical: it for LayerNorm.",
+    help="Also train without each of these: residual, layer-norm, swish (with ReLU instead); or hyperspherical: with "
+    "weights on the unit sphere instead of LayerNorm.",
 )
 @click.option("--layout", type=click.Path(path_type=Path), help="Custom maze, for ENV point_maze.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE[,VALUE...]", help="Any other setting.")
@@ -327,7 +328,7 @@ def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: i
 
 def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
     """Table of the cells: parameters, cost, steps and the process that trains each."""
-    from training.run.compiled import algorithm  # imports brax
+    from training.run.building import algorithm  # imports brax
 
     environments: dict[str, Any] = {}
     costs: dict[Any, dict[str, int]] = {}

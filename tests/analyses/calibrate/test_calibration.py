@@ -12,12 +12,12 @@ from analyses import calibrate
 from analyses.calibrate import pairs
 from analyses.calibrate.calibration import step_edges
 from crlviz import datasets
-from crlviz.algorithms.base import Sizes
+from crlviz.algorithms.batches import Sizes
 from crlviz.algorithms.registry import build, of
 from crlviz.envs import mazes
 from crlviz.envs.point import PointMaze
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from crlviz.rollouts import rollout
 from tests.helpers.toys import FACTS, Handmade, assert_described
 

@@ -89,7 +89,8 @@ def test_an_ability_that_is_lost_again_is_none():
 def test_the_wide_network_has_as_many_parameters_as_the_deep_one():
     import jax
 
-    from crlviz.networks.residual import Actor, NetworkConfig, parameter_count
+    from crlviz.networks.config import NetworkConfig
+    from crlviz.networks.residual import Actor, parameter_count
 
     counts = [
         parameter_count(jax.eval_shape(Actor(NetworkConfig(depth, width), 6, 2).init, jax.random.key(0)))

@@ -17,7 +17,8 @@ from crlviz import cli
 from crlviz.agent import Agent
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
-from crlviz.networks.residual import Actor, Critic, NetworkConfig, parameter_count
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Actor, Critic, parameter_count
 from tests.helpers.toys import planted_runs, toy_config, untrained_run
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms import action_choice
-from crlviz.algorithms.base import HasQ, Sizes
+from crlviz.algorithms.base import HasQ
+from crlviz.algorithms.batches import Sizes
 from crlviz.errors import UsageError
 
 

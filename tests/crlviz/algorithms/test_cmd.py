@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Batch, Sizes
+from crlviz.algorithms.batches import Batch, Sizes
 from crlviz.algorithms.cmd import CMDConfig
 from crlviz.algorithms.contrastive_losses import contrastive_loss
 from crlviz.algorithms.energies import MRN_GROUPS
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 
 STATE, ACTION, GOAL, ROWS = 4, 2, 2, 5
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm as normal
 
-from crlviz.algorithms.base import Batch, Rows, Sizes
+from crlviz.algorithms.batches import Batch, Rows, Sizes
 from crlviz.algorithms.gcbc import GCBC, GCBCConfig
 from crlviz.algorithms.gcsl import GCSL, GCSLConfig
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 
 SIZES, SHAPE = Sizes(4, 2, 2), NetworkConfig(2, 16, kind="mlp", layer_norm=False)
 

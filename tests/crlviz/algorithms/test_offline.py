@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Sizes, shapes
+from crlviz.algorithms.batches import Sizes, shapes
 from crlviz.algorithms.qrl import union_lengths
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 
 SIZES, COUNT, SHAPE = Sizes(4, 2, 3), 6, NetworkConfig(1, 8, kind="mlp")
 GAUSSIAN = 0.5 * np.log(2 * np.pi)

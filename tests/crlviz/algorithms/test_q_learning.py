@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from crlviz.algorithms.base import Batch, Rows, Sizes
+from crlviz.algorithms.batches import Batch, Rows, Sizes
 from crlviz.algorithms.sac import SAC, SACHER, SACConfig
 from crlviz.algorithms.td3 import TD3, TD3HER, TD3Config
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 
 SIZES, COUNT = Sizes(4, 2, 2), 6
 SHAPE = NetworkConfig(2, 8, kind="mlp", layer_norm=False)

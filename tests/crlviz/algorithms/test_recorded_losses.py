@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from crlviz.algorithms.base import Batch, Sizes
+from crlviz.algorithms.batches import Batch, Sizes
 from crlviz.algorithms.sac import SAC, SACConfig, SACLearner
 from crlviz.algorithms.td3 import TD3, TD3Config, TD3Learner
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from crlviz.precision import exact
 
 # A goal of no numbers: the recorded observations before and after a step have nothing in common.

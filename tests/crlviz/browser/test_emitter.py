@@ -6,8 +6,10 @@ import pytest
 
 from crlviz import envs
 from crlviz.browser.emitter import emit
+from crlviz.browser.tracing import RULES
 from crlviz.errors import CrlvizError
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Actor, Critic
 from tests.helpers import node
 
 
@@ -54,12 +56,16 @@ def test_what_nothing_needs_is_not_emitted():
 
 
 @pytest.mark.parametrize(
-    ("depth", "width"),
-    [(4, 16), (16, 64), *(pytest.param(d, w, marks=pytest.mark.slow) for d, w in [(64, 256), (256, 64)])],
+    ("depth", "width", "start"),
+    [
+        (4, 16, "norm"),
+        (16, 64, "paper"),
+        *(pytest.param(d, w, "paper", marks=pytest.mark.slow) for d, w in [(64, 256), (256, 64)]),
+    ],
 )
-def test_networks_of_any_depth_agree(depth, width, tmp_path):
-    actor = Actor(NetworkConfig(depth=depth, width=width), 29, 8)
-    critic = Critic(NetworkConfig(depth=depth, width=width), 27, 8, 2)
+def test_networks_of_any_depth_agree(depth, width, start, tmp_path):
+    config = NetworkConfig(depth, width, start=start)
+    actor, critic = Actor(config, 29, 8), Critic(config, 27, 8, 2)
     params, other = jax.jit(lambda key: (actor.init(key), critic.init(key)))(jax.random.key(0))
 
     def function(x):
@@ -71,3 +77,14 @@ def test_networks_of_any_depth_agree(depth, width, tmp_path):
     for got, expected in zip(node.run(program, [x], tmp_path)[0], jax.jit(function)(x), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-4, rtol=1e-4)
     assert len(program.source) < 30_000  # whatever the depth
+
+
+def test_a_fault_in_a_rule_is_no_unknown_operation(monkeypatch):
+    """A name that a rule looks up in vain is a bug, and must not blame the body that is emitted."""
+
+    def faulty(trace, operands, params, out, name):
+        return params["no such parameter"]
+
+    monkeypatch.setitem(RULES, "sin", faulty)
+    with pytest.raises(KeyError, match="no such parameter"):
+        emit("the step of a body", jax.numpy.sin, np.zeros(4, np.float32))

@@ -14,7 +14,7 @@ from crlviz.errors import UsageError
 from tests.helpers import node
 from tests.helpers.toys import toy_config
 from training import config as configs
-from training.run.compiled import algorithm as build_algorithm
+from training.run.building import algorithm as build_algorithm
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def page(toy_agent):
     return programs.page_programs([toy_agent])
 
 
-def test_an_agent_acts_and_judges_as_in_jax(page, toy_agent, tmp_path):
+def test_actions_and_q_of_an_agent_are_those_of_jax(page, toy_agent, tmp_path):
     (agent,) = page.agents
     states = page.starts.obs[:, : toy_agent.env.state_dim]
     goals = page.starts.obs[:, toy_agent.env.state_dim :]
@@ -40,7 +40,7 @@ def test_an_agent_acts_and_judges_as_in_jax(page, toy_agent, tmp_path):
 
 # Every learner's actor, and critics of one Q, of two and of none.
 @pytest.mark.parametrize("name", ["sac", "td3", "gciql", "qrl", "gcbc", "cmd", "two critics"])
-def test_agents_of_other_learners_act_and_judge_as_in_jax(name, page, toy_agent, tmp_path):
+def test_actions_and_q_of_other_learners_are_those_of_jax(name, page, toy_agent, tmp_path):
     changes = {"crl__critics": 2, "crl__actor_loss": "awr"} if name == "two critics" else {"algorithm": name}
     config = toy_config(**changes)
     own, env = build_algorithm(config, toy_agent.env), toy_agent.env
@@ -92,7 +92,7 @@ def test_a_goal_is_set_and_a_push_changes_the_velocity(page, tmp_path):
     assert page.place_indices == (0, 1)
 
 
-def test_parameters_are_halved_where_actions_stay(toy_agent, page):
+def test_parameters_are_float16_where_actions_hardly_change(toy_agent, page):
     wide = jax.tree.map(lambda leaf: 1e5 * leaf, toy_agent.params)  # beyond float16
     kept = programs.agent_programs(dataclasses.replace(toy_agent, params=wide), page.starts.obs)
     assert not kept.half
@@ -107,7 +107,7 @@ def test_agents_of_different_worlds_share_no_page(toy_agent):
 
 
 @pytest.mark.parametrize("id", ["swimmer", "planar_arm"])
-def test_what_has_no_velocity_is_not_pushed(id):
+def test_a_body_without_velocity_cannot_be_pushed(id):
     env = envs.make(id)
     view = programs.StateView(env)
     assert programs.if_possible("a push", view.through(env.pushed), view.leaves, np.zeros(2, np.float32)) is None

@@ -13,7 +13,7 @@ import safetensors
 import crlviz
 from crlviz.errors import UsageError
 from crlviz.interchange.exporting import export
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from tests.helpers.toys import toy_config, untrained_run
 
 
@@ -33,9 +33,10 @@ def _run(path, **inputs):
         {"actor": NetworkConfig(64, 32), "critic": NetworkConfig(64, 32)},
         {"actor": NetworkConfig(4, 8, False, "relu"), "critic": NetworkConfig(8, 8, residual=False)},
         {"actor": NetworkConfig(7, 8, tail=3), "critic": NetworkConfig(2, 8, tail=2)},
+        {"actor": NetworkConfig(4, 8, start="norm_quiet"), "critic": NetworkConfig(2, 8, tail=2, start="norm")},
         {"actor": NetworkConfig(3, 8, kind="mlp"), "critic": NetworkConfig(1, 8, kind="mlp", layer_norm=False)},
     ],
-    ids=["depth 64", "ablations", "tails", "MLPs"],
+    ids=["depth 64", "ablations", "tails", "norms before the heads", "MLPs"],
 )
 def test_onnx_gives_the_same_outputs(tmp_path, changes):
     agent = _agent(tmp_path, **changes)

@@ -108,3 +108,10 @@ def test_a_readme_of_something_else_stays(crlviz, tmp_path, toy_run):
     for _ in range(2):  # its own it writes anew
         code, out, _ = crlviz("export", toy_run, "--out", tmp_path / "agent.safetensors", "--card")
         assert (code, out.splitlines()[-1]) == (0, f"wrote {readme}")
+
+
+def test_what_the_code_of_an_older_card_imports_is_still_there():
+    from crlviz.algorithms.base import Sizes
+    from crlviz.networks.residual import NetworkConfig
+
+    assert (Sizes.__module__, NetworkConfig.__module__) == ("crlviz.algorithms.batches", "crlviz.networks.config")

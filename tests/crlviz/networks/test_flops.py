@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from crlviz.algorithms.base import shapes
+from crlviz.algorithms.batches import shapes
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.networks import flops
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Actor, Critic
 
 STATE, ACTION, GOAL, EMBEDDING = 4, 2, 2, 64
 

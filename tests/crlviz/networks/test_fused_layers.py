@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.fused_layers import dense_norm_swish
-from crlviz.networks.residual import Layer, NetworkConfig
+from crlviz.networks.residual import Layer
 
 WIDTH, INPUTS, ROWS = 6, 5, 7
 

@@ -7,31 +7,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.optimizer import norm
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.fused_trunk import FusedTrunk
-from crlviz.networks.residual import Actor, Critic, NetworkConfig, ResidualNetwork, apply
+from crlviz.networks.residual import Actor, Critic, ResidualNetwork, apply
 from crlviz.precision import exact
 
 STATE, ACTION, GOAL = 5, 2, 3
 FUSED = FusedTrunk("float32", interpret=True)
 
-# Depth, width and rows: of whole tiles, and not; then deeper and wider.
+# Depth, width, rows and start: rows of whole tiles, and not; then deeper and wider.
 SHAPES = [
-    (4, 64, 16),
-    (8, 20, 7),
+    (4, 64, 16, "paper"),
+    (8, 20, 7, "norm"),
     *(
-        pytest.param(*shape, marks=pytest.mark.slow)
+        pytest.param(*shape, "paper", marks=pytest.mark.slow)
         for shape in [(8, 100, 48), (4, 256, 48), (64, 64, 512), (64, 100, 7), (256, 64, 48)]
     ),
 ]
 
 
-def networks(depth, width, rows, count=3):
+def networks(depth, width, rows, start="paper", count=3):
     """Networks of equal shape with parameters away from their initial values, and inputs."""
-    network = ResidualNetwork(NetworkConfig(depth, width), (3, 2))
+    network = ResidualNetwork(NetworkConfig(depth, width, start=start), (3, 2))
     rng = np.random.default_rng(0)
     critic = Critic(network.config, STATE, ACTION, GOAL)
     shapes = critic.shapes["psi"] | {"head_0": {"kernel": (width, 3), "bias": (3,)}}
@@ -58,9 +59,9 @@ def relative(ours, theirs):
     return max(float(jnp.max(jnp.abs(one - other)) / jnp.max(jnp.abs(other))) for one, other in pairs)
 
 
-@pytest.mark.parametrize(("depth", "width", "rows"), SHAPES)
-def test_outputs_and_gradients_agree(depth, width, rows):
-    network, cases = networks(depth, width, rows)
+@pytest.mark.parametrize(("depth", "width", "rows", "start"), SHAPES)
+def test_outputs_and_gradients_agree(depth, width, rows, start):
+    network, cases = networks(depth, width, rows, start)
     weights = [[np.random.default_rng(1).normal(size=(rows, size)) for size in (3, 2)] for _ in cases]
 
     def total(cases, trunk):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from crlviz.errors import UsageError
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.policies import DeterministicActor, SoftplusActor
-from crlviz.networks.residual import NetworkConfig, contributions
+from crlviz.networks.residual import contributions
 from crlviz.networks.twin_q import TwinQ
 
 STATE, ACTION, GOAL, ROWS = 4, 2, 3, 5

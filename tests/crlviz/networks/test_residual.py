@@ -19,15 +19,8 @@ from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.energies import pairwise_logits
 from crlviz.errors import UsageError
 from crlviz.interchange.paper_format import from_paper_layout
-from crlviz.networks.residual import (
-    EMBEDDING,
-    Actor,
-    Critic,
-    NetworkConfig,
-    ResidualNetwork,
-    distance,
-    parameter_count,
-)
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import EMBEDDING, Actor, Critic, ResidualNetwork, distance, parameter_count
 from crlviz.precision import exact
 
 info_nce = partial(contrastive_loss, "forward")

@@ -44,7 +44,7 @@ def test_numbers_are_those_counted_by_hand(crlviz, tmp_path):
     assert said["twin"].startswith("none; ")
 
 
-def test_a_maze_of_ones_own_is_told_by_the_file(crlviz, tmp_path):
+def test_a_custom_maze_comes_from_the_file(crlviz, tmp_path):
     maze = envs.check("point_maze", ROOM)
     places = maze.xy(maze.free)
     data = walk(places, places, [len(places) - 1], env="point_maze", made=MADE | {"layout": ROOM})

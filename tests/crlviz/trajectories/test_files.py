@@ -58,7 +58,7 @@ def ogbench_transitions(path) -> tuple[np.ndarray, ...]:
     return states[:-1][keep], file["actions"][:-1][keep], states[1:][keep]
 
 
-def test_ogbench_own_file_is_read_as_its_loader_reads_it(sample):
+def test_a_file_of_ogbench_is_read_as_its_loader_does(sample):
     read = files.read(sample)
     assert (read.rows, len(read.ends), set(read.lengths)) == (4000, 20, {199})
     assert (read.goal, read.goal_indices, read.env) == (None, None, "")
@@ -176,7 +176,7 @@ FAULTS = {
     "no columns": ({"actions": np.zeros((6, 0), np.float32)}, r"actions have shape \(6, 0\)"),
     "another length": ({"actions": np.zeros((5, 2), np.float32)}, "observations 6, actions 5, qpos 6"),
     "terminals of another length": ({"terminals": np.ones(5, np.float32)}, r"terminals have shape \(5,\)"),
-    "terminals between": (with_value("terminals", 0.5), "terminals are to be 0, or 1"),
+    "terminals between": (with_value("terminals", 0.5), "terminals must be 0, or 1"),
     "no end": ({"terminals": np.zeros(6, np.float32)}, "no row is marked"),
     "cut": ({"terminals": np.eye(6, dtype=np.float32)[2]}, "last row, 5, does not end a trajectory"),
     "an empty trajectory": ({"terminals": np.ones(6, np.float32)}, "ends at row 0 has no transition"),
@@ -204,7 +204,7 @@ def test_intact_members_are_read(tmp_path):
     assert read.action.dtype == np.float32
 
 
-def test_names_and_places(tmp_path, monkeypatch):
+def test_names_of_files_that_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.npz").mkdir()
     for path, sentence in {

@@ -144,7 +144,7 @@ def test_starts_anywhere_cover_the_free_cells():
     assert 0.2 < np.abs(offsets).max() <= 0.25
 
 
-def test_what_cannot_be_recorded_is_said(room):
+def test_what_cannot_be_recorded_is_refused(room):
     agent = Acting(room, _to_the_right)
     for source, sentence in {
         Source(None, 0): "0 episodes: at least one",
@@ -192,7 +192,7 @@ def test_command_mixes_and_splits_off_a_twin(crlviz, toy_run, tmp_path):
     np.testing.assert_array_equal(files.read(tmp_path / "again.nc").state, rest.state)
 
 
-def test_command_records_random_actions_in_a_maze_of_ones_own(crlviz, tmp_path):
+def test_command_records_random_actions_in_a_custom_maze(crlviz, tmp_path):
     (tmp_path / "room.txt").write_text("\n".join(ROOM))
     out = tmp_path / "a.nc"
     code, _, complaint = crlviz(

@@ -44,7 +44,7 @@ def test_the_text_says_what_dominates_and_that_it_is_a_model():
     assert "waits: loops whose turns" in "\n".join(device_model.describe(toy_config(), waiting, CARD))
 
 
-def test_measurements_are_told_beside_the_model(monkeypatch, tmp_path):
+def test_the_text_has_measurements_beside_the_model(monkeypatch, tmp_path):
     monkeypatch.setattr(device_model.resources, "files", lambda package: tmp_path)
     (tmp_path / "model_checks.csv").write_text("card,jax,what,modeled_ms,measured_ms\n")
     assert device_model.checked() == "The model was checked on no card yet."

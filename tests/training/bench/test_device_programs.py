@@ -61,7 +61,7 @@ def _child(monkeypatch, line: str) -> None:
         ('print(\'{"error": "too large", "usage": false}\')', CrlvizError, "too large"),
     ],
 )
-def test_what_happens_in_the_other_process_is_told_in_a_sentence(monkeypatch, line, error, words):
+def test_an_error_of_the_other_process_is_one_sentence(monkeypatch, line, error, words):
     _child(monkeypatch, line)
     with pytest.raises(error, match=words) as raised:
         device_programs.updates("point_u_maze", [], cards.read("h100"))

@@ -65,7 +65,7 @@ def test_a_fusion_is_one_launch_whatever_it_holds():
     assert Program(_module(entry, FUSED)).counts == Counts(kernels=1, bytes=2 * ARRAY + VECTOR)
 
 
-def test_a_loop_counts_as_often_as_it_turns():
+def test_a_loop_counts_once_an_iteration():
     program = Program(_module(START + _loop("ROOT %end", KNOWN)))
     assert program.counts == TURN * 5
     assert program.turn(5) == TURN
@@ -194,7 +194,7 @@ def test_slices_count_what_they_read_and_updates_in_place_what_they_write():
         "  ROOT %y = token[] outfeed(%a)",
     ],
 )
-def test_what_goes_to_the_host_waits(line):
+def test_transfers_to_the_host_are_waits(line):
     assert Program(_module(line, "")).counts == Counts(waits=1)
 
 

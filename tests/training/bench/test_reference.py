@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from crlviz.algorithms.base import Batch
+from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.interchange.paper_format import from_paper_layout
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.config import NetworkConfig
+from crlviz.networks.residual import Actor, Critic
 from training.bench import reference
 from training.loop.buffer import Transitions
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Batch, Sizes
+from crlviz.algorithms.batches import Batch, Sizes
 from crlviz.interchange.paper_format import from_paper_layout
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from training.bench.reference_learners import REFERENCES
 
 SIZES, COUNT = Sizes(4, 2, 3), 6

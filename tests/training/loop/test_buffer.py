@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from crlviz.algorithms.base import Rows
+from crlviz.algorithms.batches import Rows
 from training.loop import buffer as replays
 
 

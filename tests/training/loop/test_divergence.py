@@ -12,7 +12,7 @@ from crlviz.algorithms.crl import CRL
 from tests.helpers.shared_programs import toy_programs
 from tests.helpers.toys import toy_config
 from training.loop import divergence
-from training.run.compiled import build
+from training.run.building import build
 
 WATCHED = divergence.watched(CRL.losses)
 GOOD = {name: jnp.array(1.0) for name in CRL.losses}

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz.algorithms.base import shapes
+from crlviz.algorithms.batches import shapes
 from crlviz.algorithms.contrastive_losses import contrastive_loss
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.algorithms.energies import pairwise_logits
 from crlviz.envs import make
+from crlviz.networks.config import NetworkConfig
 from crlviz.networks.fused_layers import dense_norm_swish
-from crlviz.networks.residual import Actor, Critic, NetworkConfig
+from crlviz.networks.residual import Actor, Critic
 from crlviz.precision import EXACT, within
 from tests.helpers.rounded import MANTISSA, rounded
 

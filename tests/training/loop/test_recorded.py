@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz.algorithms.base import Rows, Shares, Sizes, shapes
+from crlviz.algorithms.batches import Rows, Shares, Sizes, shapes
 from crlviz.errors import UsageError
 from tests.helpers.recorded import pushed
 from training.loop import recorded

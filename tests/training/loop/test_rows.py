@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crlviz.algorithms.base import Rows, Sizes, shapes
+from crlviz.algorithms.batches import Rows, Sizes, shapes
 from crlviz.envs import mazes
 from crlviz.errors import UsageError
 from tests.helpers.toys import FallingPoint, begun, collected, toy_config
 from training.loop import buffer as replays
-from training.run.compiled import build
+from training.run.building import build
 
 # ---- what is recorded
 
@@ -46,7 +46,7 @@ def test_the_recorded_steps_fit_together():
     assert 0 < reached.mean() < 1
 
 
-def test_falls_and_time_limits_are_told_apart():
+def test_falls_and_time_limits_are_distinguished():
     rows, env = _recorded()
     seen = {"fell": 0, "limit": 0, "goes on": 0}
     for environment in range(rows.trajectory.shape[1]):

@@ -14,11 +14,12 @@ from flax.traverse_util import flatten_dict
 
 import crlviz
 from crlviz.algorithms import registry
-from crlviz.algorithms.base import Algorithm, Batch, HasEmbeddings, HasQ, Sizes, shapes
+from crlviz.algorithms.base import Algorithm, HasEmbeddings, HasQ
+from crlviz.algorithms.batches import Batch, Sizes, shapes
 from crlviz.checkpoints import metrics_table
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import UsageError
-from crlviz.networks.residual import NetworkConfig
+from crlviz.networks.config import NetworkConfig
 from tests.helpers.toys import toy_config
 from tests.torture.runs import differences
 from training import config as configs

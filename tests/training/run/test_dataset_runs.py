@@ -42,7 +42,7 @@ def run(request, data, tmp_path_factory):
     return trainer.train(config_of(data, request.param), out, progress=False)
 
 
-def test_what_was_not_measured_is_empty_and_held_out_rows_have_columns_of_their_own(run):
+def test_columns_of_held_out_rows_and_empty_ones(run):
     rows = RunDirectory(run).read_metrics()
     assert [metrics_table.number(row) for row in rows] == [0, 6, 12]
     assert {rows[-1][name] for name in SCORES} == {""}
@@ -142,7 +142,7 @@ def test_blocks_come_anew_from_the_file_and_a_resumed_run_draws_the_same(data, t
     assert differences(tmp_path / "again", first) == []
 
 
-def test_a_twin_is_held_out_and_another_file_is_refused(data, tmp_path):
+def test_the_val_file_is_held_out_and_a_changed_file_is_refused(data, tmp_path):
     path = file(tmp_path / "walk.npz")
     config = recorded_data.describe(path)
     assert len(recorded_data.source(config).trained.chosen) == 23
@@ -172,7 +172,7 @@ def test_the_command_evaluates_in_an_environment_beside_it(data, tmp_path, crlvi
     assert "has states of 4 numbers" in err
 
 
-def test_what_cannot_learn_so_says_it_in_a_sentence(data, crlviz, tmp_path):
+def test_an_algorithm_that_cannot_learn_from_data_is_refused(data, crlviz, tmp_path):
     code, _, err = crlviz("train", "--dataset", data, "--algorithm", "sac", "--out", tmp_path / "sac")
     assert (code, err) == (2, "Error: sac does not learn from a data set; take crl, gcsl, gcbc, qrl, gciql\n")
     code, _, err = crlviz("train", "point_u_maze", "--algorithm", "qrl", "--out", tmp_path / "qrl")

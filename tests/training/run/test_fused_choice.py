@@ -5,6 +5,7 @@ import pytest
 
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import UsageError
+from crlviz.networks.config import STARTS
 from crlviz.networks.fused_trunk import FusedTrunk
 from tests.helpers.toys import toy_config
 from training import config as configs
@@ -94,6 +95,12 @@ def test_what_the_kernels_do_not_serve_takes_the_plain_path(gpu, changes, reason
     assert fused_choice.choose(config) == Choice(None, f"plain path: {reason}")
 
 
+@pytest.mark.parametrize("start", STARTS)
+def test_the_kernels_serve_every_start(start):
+    """Also those with a norm before the heads, which is computed after the kernel."""
+    assert fused_choice.unserved(toy_config(actor__start=start, critic__start=start)) == ""
+
+
 def test_several_devices_take_the_plain_path(gpu, monkeypatch):
     monkeypatch.setattr(sharding.Devices, "count", 2)
     assert fused_choice.choose(toy_config()).why == "plain path: the fused path runs on one device"
@@ -108,7 +115,7 @@ def test_a_jax_without_triton_takes_the_plain_path(gpu, monkeypatch):
     assert fused_choice.again(toy_config(), record).why == why
 
 
-def test_a_resumed_run_takes_what_it_took(gpu, monkeypatch):
+def test_a_resumed_run_keeps_its_path(gpu, monkeypatch):
     """Timing may turn out otherwise, and the result would not be bit-identical."""
     monkeypatch.setattr(fused_choice, "choose", lambda *_: Choice(None, "chosen anew"))
     device = {"device": jax.devices()[0].device_kind}

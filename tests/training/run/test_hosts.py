@@ -58,7 +58,7 @@ import sys, jax
 from tests.helpers.toys import toy_config
 from training import sharding
 from training.run import hosts
-from training.run.compiled import build
+from training.run.building import build
 hosts.join(sys.argv[-1])
 loop = build(toy_config(env="ant"), sharding.select("all"))
 key = jax.eval_shape(lambda: jax.random.key(0))

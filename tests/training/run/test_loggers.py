@@ -133,7 +133,7 @@ def test_a_logger_that_fails_is_given_up_with_one_warning(tmp_path, monkeypatch,
     assert "--log recorder is given up, and the run goes on: [Errno 28] No space left on device" in warned[0]
 
 
-def test_what_cannot_be_logged_is_said_before_training(crlviz, tmp_path, monkeypatch):
+def test_what_cannot_be_logged_is_refused_before_training(crlviz, tmp_path, monkeypatch):
     out = tmp_path / "run"
     monkeypatch.setattr("training.run.compiled.compile_for", lambda *_: pytest.fail("it was compiled"))
     code, _, err = crlviz("train", "point_u_maze", "--log", "paper", "--out", out)

@@ -15,12 +15,12 @@ from tests.helpers.toys import toy_config
 from tests.torture.runs import differences
 from training import trainer
 from training.loop import divergence
-from training.run import compiled
+from training.run import building, compiled
 
 
 @functools.cache
 def _compiled(algorithm, config, *on):
-    """The programs of a config with this algorithm, which ``compiled.build`` must put in."""
+    """The programs of a config with this algorithm, which ``building.build`` must put in."""
     return REAL(config, *on)
 
 
@@ -42,7 +42,7 @@ class AlwaysPoisoned(Poisoned):
 
 @pytest.fixture
 def poison(monkeypatch):
-    real = compiled.build
+    real = building.build
 
     def arrange(algorithm):
         def build(config, *on):

@@ -13,7 +13,7 @@ from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError
 from tests.helpers.toys import begun, stepped, toy_config
 from training.run import saved_state as states
-from training.run.compiled import build
+from training.run.building import build
 from training.run.saved_state import Counters
 
 COUNTERS = Counters(step=3, train_seconds=0.1 + 0.2, rewinds=1, sums={"critic_loss": 1 / 3})

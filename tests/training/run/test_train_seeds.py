@@ -24,7 +24,7 @@ from tests.torture.runs import TIMES, differences
 from training import config as configs
 from training import trainer
 from training.run import compiled, signals
-from training.run.compiled import Programs
+from training.run.programs import Programs
 from training.run.runner import Run
 
 
