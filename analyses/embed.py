@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import click
@@ -25,11 +25,12 @@ NUMBERS = {
     "effective_rank": "effective rank of phi along the trajectory",
 }
 HOW_TO_READ = (
-    "Each point is phi(s, a) of a step of the trajectory, on the first two principal components of phi along it, to "
-    "one scale; the color is the distance to the goal, and the star is psi of the goal. Near the goal means within "
-    "half the distance at which the trajectory starts. The move in a meter is the spread of phi over the spread of the "
-    "positions in meters; above 1, the encoder separates positions near the goal more than others. Effective rank: how "
-    "many dimensions phi fills along the trajectory, from 1 (a line)."
+    "First: how far phi moves in a meter near the goal, over how far it moves elsewhere, a small mark a seed; at the "
+    "line both are equal. Below: each point is phi(s, a) of a step of the trajectory, on the first two principal "
+    "components of phi along it, to one scale; the color is the distance to the goal, and the star is psi of the goal. "
+    "Near the goal means within half the distance at which the trajectory starts. The move in a meter is the spread of "
+    "phi over the spread of the positions in meters; above 1, the encoder separates positions near the goal more than "
+    "others. Effective rank: how many dimensions phi fills along the trajectory, from 1 (a line)."
 )
 _NEAR = 0.5  # a state is near the goal within this share of the first state's distance
 
@@ -172,7 +173,7 @@ def _spread(points: np.ndarray) -> float:
 
 @charts.self_contained
 def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
-    """Draw a panel for each depth with its first seed's trajectory, and below them the two numbers of all seeds.
+    """Draw how far phi moves near the goal against elsewhere, and the first seed's trajectory at each depth.
 
     Args:
       dataset: from ``compute``, or read back from netCDF.
@@ -184,9 +185,11 @@ def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
     for (_, _, parts), title in zip(groups, titles, strict=True):
         title.subtitle, title.subtitleFontSize = _caption(parts[0]), charts.font(11)
     panels = [_panel(parts[0], title, size) for (_, _, parts), title in zip(groups, titles, strict=True)]
-    rows = [charts.row(*panels, columns=4, spacing=24)]
+    rows: list[Any] = [charts.row(*panels, columns=4, spacing=24)]
+    if any(part.spread_ratio.notnull() for _, _, parts in groups for part in parts):
+        rows.insert(0, _moves(groups, 2 * size))
     if several:
-        rows.append(seed_plots.panels(groups, NUMBERS))
+        rows.append(seed_plots.panels(groups, {"effective_rank": NUMBERS["effective_rank"]}))
     source = "the same trajectory" if dataset.attrs["trajectory"] == "shared" else "a trajectory of its own for each"
     end = "" if float(dataset.reached.min()) else ", which comes near its goal and does not reach it"
     note = f"{dataset.attrs['env']}; {source}{end}; {charts.seed_note([len(parts) for _, _, parts in groups])}"
@@ -200,6 +203,32 @@ def claim(dataset: xr.Dataset) -> str:
     what = "move of phi in a meter near the goal against elsewhere"
     moves = "moves phi {} as far in a meter near the goal as elsewhere"
     return claims.about(ratios, what, moves, unit=" times")
+
+
+def _moves(groups: Sequence[tuple[str, int, list[xr.Dataset]]], width: int) -> alt.LayerChart | alt.FacetChart:
+    """What the title says: the ratio of each group of seeds, beside a line where phi moves alike everywhere."""
+    rows = []
+    for label, depth, parts in groups:
+        ratios = [part.spread_ratio.item() for part in parts if part.spread_ratio.notnull()]
+        mean = {"value": float(np.mean(ratios)), "values": ratios} if ratios else {"value": np.nan, "values": [np.nan]}
+        rows.append({"group": label, "color": charts.depth_color(depth), **mean})
+    data = pd.DataFrame(rows)
+    order = data.group.tolist()
+    x = alt.X(
+        "value:Q",
+        title=[
+            "move of phi in a meter, near the goal over elsewhere",
+            "\u2190 more elsewhere\u2003more near it \u2192",
+        ],
+        scale=alt.Scale(domain=[0, 1.1 * max(1.0, float(data["values"].explode().max()))], nice=False),
+        axis=alt.Axis(grid=False, tickCount=5, titlePadding=8),
+    )
+    axis = alt.Axis(labelLimit=400, ticks=False, domain=False)
+    y = alt.Y("group:N", sort=order, title=None, axis=axis, scale=alt.Scale(domain=order))
+    color = alt.Color("color:N", scale=None)
+    alike = alt.Chart(pd.DataFrame({"value": [1.0]})).mark_rule(color=charts.ink(0.6)).encode(x=x)
+    marks = charts.seed_marks(data.dropna(subset="value"), x, y=y, color=color, tooltip=["group:N", "value:Q"])
+    return charts.layers(alike, *marks).properties(width=width, height=charts.font(26) * max(2, len(order)))
 
 
 def _caption(part: xr.Dataset) -> list[str]:

@@ -135,10 +135,8 @@ class Agent:
     @property
     def shapes(self) -> dict[str, NetworkConfig]:
         """The shape of each network, by the names in ``params``."""
-        return {
-            name: checked_settings.build(NetworkConfig, self.config[name], "of a network")
-            for name in _shapes(self.algorithm)
-        }
+        names = self.algorithm.network_shapes
+        return {name: checked_settings.build(NetworkConfig, self.config[name], "of a network") for name in names}
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -299,7 +297,7 @@ def _agent_and_shapes(checkpoint: Checkpoint) -> tuple[Agent, dict[str, Any]]:
     config = {"algorithm": checkpoint.config["algorithm"], **checkpoint.config["config"]}
     agent = Agent(config, {}, checkpoint.env_steps, checkpoint.manifest["gradient_steps"], checkpoint.path)
     try:
-        shapes = _shapes(agent.algorithm)
+        shapes = agent.algorithm.network_shapes
         named = agent.facts  # these appear in every table and chart
         if not named["algorithm"].isprintable() or not all(type(named[name]) is int for name in ("seed", "batch_size")):
             raise UsageError("its algorithm is not a printable name, or its seed or batch_size is not an integer")
@@ -309,12 +307,6 @@ def _agent_and_shapes(checkpoint: Checkpoint) -> tuple[Agent, dict[str, Any]]:
     except (UsageError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0][:300]
         raise CrlvizError(f"{checkpoint.run.config_file} does not describe an agent: {reason}") from None
-
-
-@cache
-def _shapes(algorithm: Algorithm) -> dict[str, Any]:
-    """Shapes of its networks' parameters; cached, because tracing takes longer than reading a checkpoint."""
-    return algorithm.network_shapes
 
 
 def _warn_of_versions(versions: Any) -> None:

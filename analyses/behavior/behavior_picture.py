@@ -13,7 +13,7 @@ from PIL import Image
 
 from analyses.behavior import critical_depth, hardest_episode
 from analyses.behavior.descriptors import DESCRIPTORS
-from analyses.behavior.naming import NAMES, RULES, find_critical_depth
+from analyses.behavior.naming import RULES, find_critical_depth, with_current_names
 from analyses.common import ground as grounds
 from analyses.common import play_links, seed_plots
 from crlviz import charts, datasets, statistics
@@ -45,7 +45,7 @@ def plot(dataset: xr.Dataset, *, still: tuple[int, int] = _STILL, play: str = ""
       still: width and height of a still in pixels.
       play: address of a page of ``crlviz play``, into which the stills link.
     """
-    dataset = datasets.with_current_names(dataset)
+    dataset = with_current_names(datasets.with_current_names(dataset))
     groups = list(datasets.groups(dataset))
     critical = find_critical_depth(dataset)
     strips = _strips(dataset, groups, still, play)
@@ -124,9 +124,11 @@ def _heading(parts: Sequence[xr.Dataset], label: str, shown: str) -> alt.TitlePa
     """What the shown agent does in the hardest episode, in words."""
     part = next(part for part in parts if str(part.source.item()) == shown)
     hardest, times = _hardest(part), part.time.values
-    words = f"{label}: {hardest.name.item()}"
+    name = hardest.name.item()
+    words = f"{label}: {name}"
     if np.isfinite(hardest.steps_to_goal.item()) and len(times) > 1:
-        words += ("" if words.endswith("reaches the goal") else ", reaches the goal") + " after "
+        told = any(rule.reached for rule in RULES if rule.name == name)
+        words += " in " if told else ", reached the goal after "
         words += f"{hardest.steps_to_goal.item() * (times[1] - times[0]):.1f} s"
     return alt.TitleParams(words, fontSize=charts.font(12), anchor="start", offset=4)
 
@@ -206,18 +208,18 @@ def _ground(dataset: xr.Dataset, parts: Sequence[xr.Dataset], shown: str, color:
 
 def _bars(groups: Groups, width: int) -> alt.LayerChart:
     """A bar for each group of seeds, split by the share of each behavior."""
-    words = {rule.name: rule.words for rule in RULES}
+    rules = sorted(RULES, key=lambda rule: not rule.reached)  # so that the episodes that reached their goal add up
     rows = []
     for label, _, parts in groups:
         start = 0.0
-        for name in NAMES:
-            share = float(np.mean([part.share.sel(behavior=name).item() for part in parts]))
-            row = {"group": label, "behavior": name, "share": share, "rule": words[name], "start": start}
+        for rule in rules:
+            share = float(np.mean([part.share.sel(behavior=rule.name).item() for part in parts]))
+            row = {"group": label, "behavior": rule.name, "share": share, "rule": rule.words, "start": start}
             rows.append(row | {"end": start + share, "middle": start + share / 2, "text": f"{100 * share:.0f} %"})
             start += share
     data = pd.DataFrame(rows)
     data = data[data.share > 0]
-    present = [rule for rule in RULES if rule.name in set(data.behavior)]
+    present = [rule for rule in rules if rule.name in set(data.behavior)]
     color = alt.Color(
         "behavior:N",
         title=None,

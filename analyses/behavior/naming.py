@@ -26,38 +26,45 @@ class Rule(NamedTuple):
       holds: the rule: a function of an episode's descriptors. A descriptor that does not apply to the body is NaN, so
         comparisons with it are false.
       color: of its bars.
+      formerly: its name in Datasets of older versions.
+      reached: whether it holds only for episodes that reached their goal.
     """
 
     name: str
     words: str
     holds: Callable[[Mapping[str, float]], bool]
     color: str
+    formerly: str
+    reached: bool = False
 
 
 # The first rule that holds names an episode. The last rule always holds.
 RULES: tuple[Rule, ...] = (
-    Rule("vaults", "is over a wall and higher than it", lambda d: d["above_wall"] >= 1, "#5b3fa0"),
+    Rule("went over a wall", "is over a wall and higher than it", lambda d: d["above_wall"] >= 1, "#5b3fa0", "vaults"),
     Rule(
-        "falls near the goal",
+        "fell near the goal",
         "fails after it has covered three quarters of the distance to the goal",
         lambda d: d["fell"] == 1 and d["progress"] >= 0.75,
         "#f2c14e",
+        "falls near the goal",
     ),
     Rule(
-        "throws itself",
+        "fell forward at speed",
         "fails while it moves towards the goal at 1 m/s or more",
         lambda d: d["fell"] == 1 and d["fall_speed"] >= 1,
         "#e98a3c",
+        "throws itself",
     ),
-    Rule("falls", "fails in any other way", lambda d: d["fell"] == 1, "#c8553d"),
+    Rule("fell", "fails in any other way", lambda d: d["fell"] == 1, "#c8553d", "falls"),
     Rule(
-        "stands still",
+        "stayed near the start",
         "stays within a tenth of the distance to the goal from its start, and never reaches the goal",
         lambda d: d["displacement_over_geodesic"] < 0.1 and not d["time_at_goal"],
         "#c9ccd1",
+        "stands still",
     ),
     Rule(
-        "stuck at a wall",
+        "got stuck at a wall",
         "is a chain that swims, touches a wall in half of its steps, moves less than a tenth of the distance to the "
         "goal in the second half of its time, and never reaches the goal",
         lambda d: (
@@ -67,29 +74,59 @@ RULES: tuple[Rule, ...] = (
             and not d["time_at_goal"]
         ),
         "#7d5a50",
+        "stuck at a wall",
     ),
     Rule(
-        "loops the corridor",
+        "roamed",
         "roams more than twice the distance to the goal, and stays there less than half of the time after reaching it",
         lambda d: d["travel_over_geodesic"] > 2 and d["staying"] < 0.5,
         "#b07aa1",
+        "loops the corridor",
     ),
     Rule(
-        "walks upright",
+        "walked to the goal",
         "reaches the goal with its torso upright (mean cosine of 0.8) and never on the ground",
         lambda d: d["time_at_goal"] > 0 and d["uprightness"] >= 0.8 and d["time_fallen"] == 0,
         "#3a8f5c",
+        "walks upright",
+        True,
     ),
     Rule(
-        "undulates",
+        "undulated to the goal",
         "reaches the goal by waves along its body: neighboring joints go round by 0.3 of a circle or more",
         lambda d: d["time_at_goal"] > 0 and d["wave"] >= 0.3,
         "#2f8f9d",
+        "undulates",
+        True,
     ),
-    Rule("reaches the goal", "reaches it in any other way", lambda d: d["time_at_goal"] > 0, "#8cc9a1"),
-    Rule("never reaches", "moves, stays up, and does not reach the goal", lambda d: True, "#8d939c"),
+    Rule(
+        "reached the goal",
+        "reaches it in any other way",
+        lambda d: d["time_at_goal"] > 0,
+        "#8cc9a1",
+        "reaches the goal",
+        True,
+    ),
+    Rule(
+        "did not reach the goal",
+        "moves, stays up, and does not reach the goal",
+        lambda d: True,
+        "#8d939c",
+        "never reaches",
+    ),
 )
 NAMES = [rule.name for rule in RULES]
+_CURRENT = {rule.formerly: rule.name for rule in RULES}
+
+
+def with_current_names(dataset: xr.Dataset) -> xr.Dataset:
+    """The Dataset from ``compute`` with its behaviors under their current names; a file may have older ones."""
+
+    names = [name for name in ("behavior", "name") if name in dataset]
+    values = {name: [_CURRENT.get(str(each), str(each)) for each in dataset[name].values.flat] for name in names}
+    return dataset.assign(
+        {name: dataset[name].copy(data=np.reshape(values[name], dataset[name].shape)) for name in names}
+    )
 
 
 def behavior(descriptors: Mapping[str, float]) -> str:
@@ -178,4 +215,4 @@ def summary(dataset: xr.Dataset) -> str:
     return "\n".join([*rows, find_critical_depth(dataset).sentence])
 
 
-__all__ = ["NAMES", "RULES", "behavior", "compute", "find_critical_depth", "summary"]
+__all__ = ["NAMES", "RULES", "behavior", "compute", "find_critical_depth", "summary", "with_current_names"]

@@ -12,6 +12,7 @@ import xarray as xr
 from analyses.common.metrics import METRICS
 from crlviz import charts, datasets
 from crlviz.charts import print_options
+from crlviz.checkpoints import atomic_files
 
 checkpoints = click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...", type=click.Path(path_type=Path))
 runs = click.argument("paths", nargs=-1, required=True, metavar="RUNS...", type=click.Path(path_type=Path))
@@ -69,9 +70,9 @@ def write(
       others: ending -> a function that writes such a file and may return a note to print. Replaces the default writer
         of that ending.
     """
-    drawn = functools.cache(lambda: print_options.draw(plot))
+    drawn = functools.cache(lambda: charts.Rendering(print_options.draw(plot)))
     writers: dict[str, Callable[[Path], str | None]] = {
-        **dict.fromkeys(charts.ENDINGS, lambda path: charts.save(drawn(), path)),
+        **dict.fromkeys(charts.ENDINGS, lambda path: atomic_files.write(path, drawn().file(path.suffix))),
         ".nc": lambda path: datasets.save(dataset, path),
         **(others or {}),
     }

@@ -1,7 +1,7 @@
 """``crlviz heatmap``: pictures, an interactive page and an animation of ``analyses.heatmap.q_map``."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import click
@@ -113,8 +113,9 @@ def command(
     if endings - others.keys() - {".nc"} or not computed:
         shown = default_places(newest[0], over, max_goals) if places is None else places
         computed.append(compute(newest, shown, resolution=resolution, show=show, **options))
-        still = cache(lambda: print_options.draw(lambda: plot(computed[-1], scale=scale, tips=False)))
-        others |= dict.fromkeys(_STATIC, lambda path: charts.save(still(), path))
+        picture = partial(plot, computed[-1], scale=scale, tips=False)
+        still = cache(lambda: charts.Rendering(print_options.draw(picture)))
+        others |= dict.fromkeys(_STATIC, lambda path: atomic_files.write(path, still().file(path.suffix)))
         maze = evaluation_maze(newest[0])
         if places is None and over == "positions" and maze and len(shown) < (count := len(goal_cells(maze))):
             click.echo(

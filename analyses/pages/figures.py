@@ -172,7 +172,7 @@ def _fed(runs: Runs) -> alt.TopLevelMixin:
 
 def _heatmap(runs: Runs) -> alt.TopLevelMixin:
     agents = runs.one_a_depth
-    return q_map.plot(q_map.compute(agents, q_map.default_goals(agents[0])[:2], coverage=True))
+    return q_map.plot(q_map.compute(agents, q_map.default_goals(agents[0])[:2], coverage=True), tips=False)
 
 
 def _heatmap_page(runs: Runs) -> bytes:

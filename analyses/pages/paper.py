@@ -127,13 +127,13 @@ def draw(all_runs: Sequence[Runs], out: Path, wanted: Sequence[Figure]) -> list[
             entry.missing = "an analysis that draws it"
             continue
         try:
-            chart = figure.draw(runs)
+            drawn = charts.Rendering(figure.draw(runs))
             files = {ending: make(runs) for ending, make in figure.others.items()}
-            files |= {ending: charts.render(chart, ending) for ending in _ENDINGS if ending not in files}
+            files |= {ending: drawn.file(ending) for ending in _ENDINGS if ending not in files}
             for ending, data in files.items():
                 atomic_files.write(out / f"{entry.name}{ending}", data)
             entry.files = tuple(f"{entry.name}{ending}" for ending in files)
-            entry.chart = charts.embed(chart, entry.name)
+            entry.chart = drawn.embed(entry.name)
         except Exception as error:  # any error of an analysis is shown in place of its figure
             entry.error = str(error) if isinstance(error, CrlvizError) else f"{type(error).__name__}: {error}"
     return entries

@@ -13,7 +13,7 @@ import xarray as xr
 from analyses.common import claims, outputs, runs
 from analyses.common.metrics import METRICS
 from analyses.common.runs import LAST, table
-from analyses.sweeps import by_algorithm, depth_vs_width
+from analyses.sweeps import by_algorithm, depth_vs_width, differences
 from analyses.sweeps.scaling_panels import styles
 from crlviz import charts
 from crlviz.options import check_choice
@@ -81,9 +81,14 @@ def plot(
     clouds = [panels(part, metric=metric, costs=known, size=size) for part in parts]
     if len(tasks) > 1:
         clouds = [cloud.properties(title=task) for cloud, task in zip(clouds, tasks, strict=True)]
-    first = [_differences(_of_widths(compared), metric, 2.1 * size)] if len(compared) else []
+    first = []
+    if len(compared):
+        words: dict[str, Any] = {"ends": ("wider is higher", "deeper is higher"), "title": "Deeper minus wider"}
+        first.append(differences.forest(_of_widths(compared), metric, **words, size=2.1 * size))
     if len(gained := _gains(dataset, metric)):
-        first.append(_differences(_of_algorithms(gained), metric, 2.1 * size))
+        words = {"ends": ("shallower is higher", "deeper is higher")}
+        words["title"] = "Deeper minus shallower, each algorithm for itself"
+        first.append(differences.forest(_of_algorithms(gained), metric, **words, size=2.1 * size))
     picture = alt.vconcat(*first, *clouds, spacing=34)
     return charts.claimed(
         picture.resolve_scale(color="independent", shape="independent", strokeDash="independent"),
@@ -181,52 +186,19 @@ def _panel(
 
 
 def _of_widths(compared: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ``depth_vs_width.compare`` for ``_differences``."""
+    """Rows of ``depth_vs_width.compare`` for ``differences.forest``."""
     several = [name for name in ("env", "algorithm") if compared[name].nunique() > 1]
-    names = ["\n".join([f"equal {row['equal']}", *(row[name] for name in several)]) for _, row in compared.iterrows()]
+    names = [", ".join([f"equal {row['equal']}", *(row[name] for name in several)]) for _, row in compared.iterrows()]
     networks = compared.deep + " against " + compared.wide
-    return compared.assign(name=names, networks=networks, ends="wider is higher", title="Deeper minus wider")
+    return compared.assign(name=names, networks=networks)
 
 
 def _of_algorithms(gained: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ``by_algorithm.gains`` for ``_differences``."""
+    """Rows of ``by_algorithm.gains`` for ``differences.forest``."""
     several = gained.env.nunique() > 1
-    names = [f"{row.algorithm}, equal {row.equal}" + f"\n{row.env}" * several for row in gained.itertuples()]
+    names = [f"{row.algorithm}, equal {row.equal}" + f", {row.env}" * several for row in gained.itertuples()]
     networks = [f"depth {row.deep} against depth {row.shallow}" for row in gained.itertuples()]
-    title = "Deeper minus shallower, each algorithm for itself"
-    return gained.assign(name=names, networks=networks, ends="shallower is higher", title=title)
-
-
-def _differences(rows: pd.DataFrame, metric: str, size: float) -> alt.LayerChart | alt.FacetChart:
-    """The score of the deeper network minus that of another, with the interval that decides the verdict."""
-    data = rows[["name", "networks", "difference", "low", "high", "words"]]
-    axis = alt.Axis(labelLimit=0, labelExpr="split(datum.value, '\\n')", ticks=False, domain=False)
-    names = data.name.tolist()
-    y = alt.Y("name:N", sort=names, title=None, axis=axis, scale=alt.Scale(domain=names))
-    measured = rows[["difference", "low", "high"]].to_numpy(float)
-    most = 1.05 * float(np.nanmax(np.abs(measured))) or 1.0
-    words = METRICS[metric].replace(" ", "\u00a0")
-    form = "datum.value == 0 ? '0' : format(datum.value, '+.3~g')"
-    x = alt.X(
-        "difference:Q",
-        title=[words, f"\u2190 {rows.ends[0]}\u2003deeper is higher \u2192"],
-        scale=alt.Scale(domain=[-most, most], nice=False),
-        axis=alt.Axis(tickCount=5, labelExpr=form, titlePadding=8),
-    )
-    zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=charts.ink(0.6)).encode(x="zero:Q")
-    known = alt.Chart(data.dropna(subset=["low"])).mark_rule(strokeWidth=3, color=charts.ink(0.85))
-    points = alt.Chart(data).mark_point(filled=True, size=110, opacity=1, color=charts.ink(0.85))
-    at_right = alt.Chart(data).encode(x=alt.value("width"), y=y)
-    bold = at_right.mark_text(align="left", baseline="bottom", dx=14, dy=-1, fontWeight="bold")
-    gray = at_right.mark_text(align="left", baseline="top", dx=14, dy=2, color=charts.ink(0.7))
-    title = rows.title[0] + ", with the 95 % interval" * bool(np.isfinite(rows.low).any())
-    return charts.layers(
-        zero,
-        known.encode(x=alt.X("low:Q"), x2="high:Q", y=y),
-        points.encode(x=x, y=y, tooltip=["networks:N", "difference:Q", "low:Q", "high:Q"]),
-        bold.encode(text="words:N"),
-        gray.encode(text="networks:N"),
-    ).properties(width=size, height=max(3, len(data)) * charts.font(48), title=charts.panel_title(title, size))
+    return gained.assign(name=names, networks=networks)
 
 
 @click.command()

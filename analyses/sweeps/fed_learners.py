@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from analyses.common import claims, runs
-from analyses.sweeps.scaling_panels import by_value, curves
+from analyses.sweeps.contrasts import by_value
+from analyses.sweeps.scaling_panels import curves
 from crlviz import charts, statistics
 from crlviz.errors import CrlvizError
 from crlviz.statistics import Comparison

@@ -8,18 +8,19 @@ from typing import Any
 
 import altair as alt
 import click
+import pandas as pd
 import xarray as xr
 
 from analyses.common import claims, outputs, runs
 from analyses.common.metrics import METRICS, check_measured
 from analyses.common.runs import LAST, vary
-from analyses.sweeps import by_algorithm, profiles, results_table
+from analyses.sweeps import by_algorithm, differences, profiles, results_table, scaling_panels
+from analyses.sweeps.contrasts import by_value
 from analyses.sweeps.scaling_panels import (
     ALGORITHMS,
     AXES,
     PANELS,
     axis_of,
-    by_value,
     curves,
     missing,
     panels,
@@ -31,6 +32,7 @@ from crlviz.checkpoints import atomic_files
 from crlviz.options import Command, check_choice
 
 _TASKS = 4  # side by side
+_FOREST = 420  # pixels of the differences
 
 
 def compute(paths: Sequence[str | Path]) -> xr.Dataset:
@@ -55,10 +57,11 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", x_axis: str = "en
     check_measured(dataset, metric)
     x_axis = axis_of(dataset, x_axis)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
+    compared = _differences(dataset, metric)
     drawn: dict[str, list[Any]] = {}
     for task in tasks:
         part = dataset.isel(run=dataset.env.values == task)
-        pictures: dict[str, Any] = dict(panels(part, metric, x_axis))
+        pictures: dict[str, Any] = dict(panels(part, metric, x_axis, claimed=not len(compared)))
         pictures = pictures or {"curves": curves(part, metric=metric, x_axis=x_axis, title="Learning curves")}
         for name, picture in pictures.items():
             if len(tasks) > 1:
@@ -72,10 +75,26 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", x_axis: str = "en
         rows[0] = rows[0].resolve_scale(color="independent", shape="independent", strokeDash="independent")
     if by_depth := profiles.scores_by_depth(dataset, metric):
         wide.append(profiles.plot(by_depth, metric))
-    picture = alt.vconcat(*rows, *wide, spacing=34) if wide else rows[0]
+    first = []
+    if len(compared):
+        words: dict[str, Any] = {"ends": ("the second is higher", "the first is higher"), "title": "Differences"}
+        first = [differences.forest(compared, metric, **words, size=_FOREST)]
+    parts = [*first, *rows, *wide]
+    picture = alt.vconcat(*parts, spacing=34) if len(parts) > 1 else parts[0]
     picture = picture.resolve_scale(color="independent", shape="independent", strokeDash="independent")
     note = f"{', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' * (len(tasks) > 3)}; {runs.seeds(dataset)}"
     return charts.claimed(picture, claim(dataset, metric), note, how_to_read(dataset))
+
+
+def _differences(dataset: xr.Dataset, metric: str) -> pd.DataFrame:
+    """The verdicts of all tasks; without rows if none has seeds enough for an interval, as points alone say little."""
+    tables = []
+    tasks = list(dict.fromkeys(dataset.env.values.tolist()))
+    for task in tasks:
+        table = scaling_panels.differences(dataset.isel(run=dataset.env.values == task), metric)
+        tables.append(table.assign(networks=table.networks + f", {task}") if len(tasks) > 1 and len(table) else table)
+    table = pd.concat(tables, ignore_index=True)
+    return table if len(table) and table.low.notna().any() else table.iloc[:0]
 
 
 def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
@@ -119,8 +138,9 @@ def how_to_read(dataset: xr.Dataset) -> str:
     """The explanation of the picture."""
     notes = [
         "Learning curves: a thin line is a seed, a thick one the mean of a group. Final scores are means of the last "
-        f"{LAST} evaluations; a small mark is a seed, a large one their mean. The title of a panel compares its first "
-        "and last group; each panel uses the runs that differ in what it shows alone."
+        f"{LAST} evaluations; a small mark is a seed, a large one their mean. Each panel uses the runs that differ in "
+        "what it shows alone, and compares its first and last group: in the differences above, where there are three "
+        "seeds, or in its title. An interval is widened for the number of panels and tasks."
     ]
     if by_algorithm.several(dataset):
         notes.append(

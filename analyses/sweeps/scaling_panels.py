@@ -1,5 +1,6 @@
 """The panels of ``analyses.sweeps.scaling``: learning curves, and final scores over one or two factors."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,11 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import claims, runs
-from analyses.common.curve_area import area
 from analyses.common.metrics import METRICS
 from analyses.common.runs import vary
-from analyses.sweeps import algorithm_panels
-from crlviz import charts, datasets
+from analyses.sweeps import algorithm_panels, contrasts
+from analyses.sweeps.contrasts import Contrast
+from crlviz import charts, datasets, statistics
 
 ALGORITHMS = "crl,sac,sac+her,td3+her,gcsl,gcbc"  # of the paper's figures 12 and 13
 AXES = {"gradient_steps": "updates", "train_seconds": "training seconds", "env_steps": "environment steps"}
@@ -100,14 +101,16 @@ class Panel:
       factors: of ``runs.FACTORS``: the factors in which its runs differ, with two values or more each.
       draw: draws it, from the Dataset of those runs of one task, a key of ``METRICS`` and a key of ``AXES``.
       options: options of the sweep that makes such runs.
+      contrasts: what its title compares, from that Dataset and metric; None: it has a title of its own.
       also: further factors in which its runs may differ.
       wide: whether it takes a row of its own.
     """
 
     title: str
     factors: tuple[str, ...]
-    draw: Callable[[xr.Dataset, str, str], alt.TopLevelMixin]
+    draw: Callable[[xr.Dataset, str, str], Any]
     options: str
+    contrasts: Callable[[xr.Dataset, str], list[Contrast]] | None = None
     also: tuple[str, ...] = ()
     wide: bool = False
 
@@ -130,25 +133,40 @@ def axis_of(dataset: xr.Dataset, x_axis: str) -> str:
 
 
 def panels(
-    dataset: xr.Dataset, metric: str = "time_at_goal", x_axis: str = "env_steps"
+    dataset: xr.Dataset, metric: str = "time_at_goal", x_axis: str = "env_steps", *, claimed: bool = True
 ) -> dict[str, alt.TopLevelMixin]:
-    """Draw the panels that the runs of one task support, by their names in ``PANELS``."""
+    """Draw the panels that the runs of one task support, by their names in ``PANELS``.
+
+    The title of a panel is its claim, or else what it shows.
+    """
     drawn = {}
     x_axis = axis_of(dataset, x_axis)
+    for name, (panel, part) in _supported(dataset).items():
+        drawn[name] = panel.draw(part, metric, x_axis)
+        if panel.contrasts:
+            compared = panel.contrasts(part, metric) if claimed else []
+            title = _said(part, compared[0], metric) if compared else claims.capital(panel.title.partition(" (")[0])
+            drawn[name].title = charts.panel_title(title, _WIDTH, _LINES if claimed else 1)
+    return drawn
+
+
+def _supported(dataset: xr.Dataset) -> dict[str, tuple[Panel, xr.Dataset]]:
+    """The panels that the runs of one task support, with the runs of each."""
+    supported = {}
     for name, panel in PANELS.items():
         part = vary(dataset, *panel.factors, *panel.also)
         values = list(zip(*(part[factor].values.tolist() for factor in panel.factors), strict=True))
         most = max(len(set(column)) for column in zip(*values, strict=True))
         # With two factors, there must be more combinations than values of either: both vary, not only jointly.
         if len(set(values)) > (most if len(panel.factors) > 1 else 1):
-            drawn[name] = panel.draw(part, metric, x_axis)
-    return drawn
+            supported[name] = panel, part
+    return supported
 
 
 def missing(dataset: xr.Dataset) -> list[Panel]:
     """The panels that the runs of no task support."""
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))
-    drawn = {name for task in tasks for name in panels(dataset.isel(run=dataset.env.values == task))}
+    drawn = {name for task in tasks for name in _supported(dataset.isel(run=dataset.env.values == task))}
     return [panel for name, panel in PANELS.items() if name not in drawn]
 
 
@@ -162,19 +180,27 @@ def _cells(part: xr.Dataset, names: Sequence[str], metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_value(part: xr.Dataset, name: str, metric: str, values: str = "") -> dict[str, list[float]]:
-    """The seeds' scores for each value of a factor, smallest first; ``values``: which variable holds them."""
-    scores: dict[Any, list[float]] = {}
-    chosen = part[values or f"score_{metric}"].values
-    for value, score in sorted(zip(part[name].values.tolist(), chosen, strict=True), key=lambda pair: pair[0]):
-        scores.setdefault(datasets.FACTS[name].format(value), []).append(float(score))
-    return scores
-
-
-def _said(part: xr.Dataset, scores: dict[str, list[float]], metric: str, where: str = "", looks: int = 1) -> str:
-    """The title of a panel: its claim, corrected for the number of panels and tasks, and of ``looks`` in the panel."""
+def _said(part: xr.Dataset, contrast: Contrast, metric: str) -> str:
+    """The title of a panel: its claim, corrected for the number of panels and tasks, and of looks in the panel."""
     algorithm = f"{part.algorithm.values[0]}: " * bool(part.attrs.get("settings"))  # one of several
-    return algorithm + claims.of_metric(scores, metric, _looks(part) * looks, where)
+    return algorithm + claims.of_metric(contrast.scores, metric, _looks(part) * contrast.looks, contrast.where)
+
+
+def differences(dataset: xr.Dataset, metric: str) -> pd.DataFrame:
+    """The verdicts of the panels that the runs of one task support, as rows for ``differences.forest``."""
+    rows = []
+    for panel, part in _supported(dataset).values():
+        for contrast in panel.contrasts(part, metric) if panel.contrasts else ():
+            (first, before), *_, (last, after) = contrast.scores.items()
+            largest = 1.0 if metric == "success" else math.inf
+            result = statistics.compare(after, before, _looks(part) * contrast.looks, largest)
+            form = ".0%" if metric == "success" else ".3g"
+            numbers = " against ".join(claims.number(float(np.mean(scores)), form) for scores in (after, before))
+            words = result.brief(f"{last} is higher", f"{first} is higher")
+            measured = {"difference": result.difference, "low": result.low, "high": result.high}
+            told = f"{numbers} {contrast.where or 'at the end'}"
+            rows.append(measured | {"name": f"{last} against {first}", "words": words, "networks": told})
+    return pd.DataFrame(rows)
 
 
 def _looks(part: xr.Dataset) -> int:
@@ -194,42 +220,19 @@ def _tasks(part: xr.Dataset) -> int:
 
 def _curves(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
     """Learning curves, a line for each depth."""
-    part = runs.relabel(part, "depth").sortby("depth")
-    areas = by_value(part.assign(area=area(part, metric)), "depth", metric, "area")
-    title = _said(part, areas, metric, "on average of all training")
-    return curves(part, metric=metric, x_axis=x_axis, size=_WIDTH, title=title, lines=_LINES)
-
-
-def _deepest(part: xr.Dataset, name: str, metric: str) -> tuple[dict[str, list[float]], str]:
-    """Scores at the largest depth that has several values of a factor, and the words "at depth 16"."""
-    for depth in sorted(set(part.depth.values.tolist()), reverse=True):
-        scores = by_value(part.isel(run=part.depth.values == depth), name, metric)
-        if len(scores) > 1:
-            return scores, f"at depth {depth}"
-    return {}, ""
+    return curves(runs.relabel(part, "depth").sortby("depth"), metric=metric, x_axis=x_axis, size=_WIDTH)
 
 
 def _depths(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
-    return _over(part, metric, "depth", "depth", _said(part, by_value(part, "depth", metric), metric, "at the end"))
+    return _over(part, metric, "depth", "depth")
 
 
 def _ablations(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
-    scores, where = _deepest(part, "network", metric)
-    # The full network against the one that differs most from it.
-    full = scores.pop("full network", [])
-    other = max(scores, key=lambda name: abs(np.mean(scores[name]) - np.mean(full)))
-    return _over(
-        part,
-        metric,
-        "depth",
-        "network",
-        _said(part, {"full network": full, other: scores[other]}, metric, where, len(scores)),
-    )
+    return _over(part, metric, "depth", "network")
 
 
 def _batches(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
-    scores, where = _deepest(part, "batch_size", metric)
-    return _over(part, metric, "batch_size", "depth", _said(part, scores, metric, where))
+    return _over(part, metric, "batch_size", "depth")
 
 
 # A picture of algorithms makes its verdicts by itself: corrected for its algorithms and tasks, not for other panels.
@@ -241,7 +244,7 @@ def _algorithm_curves(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLeve
     return algorithm_panels.curves(part, metric, x_axis, AXES[x_axis], _tasks(part))
 
 
-def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.TopLevelMixin:
+def _over(part: xr.Dataset, metric: str, x: str, by: str) -> alt.TopLevelMixin:
     """Final scores over one factor, a line for each value of another."""
     data = _cells(part, list(dict.fromkeys([x, by])), metric)
     values = list(dict.fromkeys(data[by])) if x != by else sorted(data[by])
@@ -273,9 +276,7 @@ def _over(part: xr.Dataset, metric: str, x: str, by: str, title: str) -> alt.Top
         *charts.seed_marks(data, height, x=at, color=color, shape=shape, tooltip=list(dict.fromkeys([x, by, "value"]))),
         named,
     ]
-    return charts.layers(*layers).properties(
-        width=_WIDTH, height=_HEIGHT, title=charts.panel_title(title, _WIDTH, _LINES)
-    )
+    return charts.layers(*layers).properties(width=_WIDTH, height=_HEIGHT)
 
 
 def _grid(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
@@ -291,17 +292,9 @@ def _grid(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
     ink = alt.condition(f"datum.value < {middle}", alt.value("white"), alt.value("black"))
     numbers = base.mark_text(fontSize=charts.font(15), dy=-7)
     score = numbers.encode(text=alt.Text("value:Q", format=number_format), color=ink)
-    # The deepest actor with the shallowest critic against the other way round.
-    low, high = min(part.depth.values), max(part.depth.values)
-    seeds = dict(zip(zip(data.depth, data.actor_depth, strict=True), data["values"], strict=True))
-    pair = {f"actor {low}, critic {high}": (high, low), f"actor {high}, critic {low}": (low, high)}
-    scores = {name: seeds[depths] for name, depths in pair.items() if depths in seeds}
-    title = _said(part, scores, metric) if len(scores) == 2 else "Means by actor and critic depth"
     data["seeds"] = [f"{n} seed" + "s" * (n > 1) for n in map(len, data.pop("values"))]
     count = base.mark_text(fontSize=charts.font(10), dy=charts.font(10)).encode(text="seeds:N", color=ink)
-    return alt.layer(cells, score, count).properties(
-        width=_WIDTH, height=_HEIGHT, title=charts.panel_title(title, _WIDTH, _LINES)
-    )
+    return alt.layer(cells, score, count).properties(width=_WIDTH, height=_HEIGHT)
 
 
 def _domain(metric: str) -> alt.Scale:
@@ -310,30 +303,36 @@ def _domain(metric: str) -> alt.Scale:
 
 
 PANELS = {
-    "curves": Panel("learning curves by depth (figure 1)", ("depth",), _curves, "--depth 4,8,16,32"),
+    "curves": Panel(
+        "learning curves by depth (figure 1)", ("depth",), _curves, "--depth 4,8,16,32", contrasts.training
+    ),
     "depth": Panel(
         "final score by depth (figures 1 and 5, table 1)",
         ("depth",),
         _depths,
         "--depth 4,8,16,32",
+        contrasts.depths,
     ),
     "ablation": Panel(
         "without residual, LayerNorm, Swish (figures 5 and 16)",
         ("depth", "network"),
         _ablations,
         "--depth 4,8,16,32 --ablate residual,layer-norm,swish",
+        contrasts.ablations,
     ),
     "batch": Panel(
         "batch size by depth (figure 7)",
         ("depth", "batch_size"),
         _batches,
         "--depth 4,16 --batch-size 64,256",
+        contrasts.batches,
     ),
     "grid": Panel(
         "actor depth by critic depth (figure 6)",
         ("depth", "actor_depth"),
         _grid,
         "--actor-depth 4,16 --critic-depth 4,16",
+        contrasts.actor_or_critic,
     ),
     "algorithm_curves": Panel(
         "learning curves of several algorithms (figure 12)",
@@ -353,4 +352,4 @@ PANELS = {
 }
 
 
-__all__ = ["ALGORITHMS", "AXES", "PANELS", "Panel", "by_value", "curves", "missing", "panels", "styles"]
+__all__ = ["ALGORITHMS", "AXES", "PANELS", "Panel", "curves", "differences", "missing", "panels", "styles"]

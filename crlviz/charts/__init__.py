@@ -3,6 +3,7 @@
 from crlviz.charts.files import (
     ENDINGS,
     HELP,
+    Rendering,
     check_endings,
     embed,
     embed_script,
@@ -67,6 +68,7 @@ __all__ = [
     "STYLES",
     "VIRIDIS",
     "WALL",
+    "Rendering",
     "Style",
     "blend",
     "check_endings",

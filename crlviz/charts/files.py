@@ -1,5 +1,6 @@
 """Charts as files and as parts of pages."""
 
+import functools
 import html
 import json
 import re
@@ -53,23 +54,52 @@ def save(chart: alt.TopLevelMixin, path: str | Path) -> None:
 
 def render(chart: alt.TopLevelMixin, ending: str) -> bytes:
     """Encode a chart in the format of an ending, one of ``ENDINGS``, as wide as its style says."""
-    import vl_convert
+    return Rendering(chart).file(ending)
 
-    spec, cm = _spec(chart), style_of(chart).width_cm
-    if ending == ".html":
-        head = f'<meta charset="utf-8"><title>{html.escape(_title(spec))}</title><script>{embed_script()}</script>'
-        body = embed(chart, "chart", menu=True)
-        return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
-    if ending == ".png":
-        return vl_convert.vegalite_to_png(spec, scale=cm * _PRINT / pixels_wide(chart) if cm else _SHARP)
-    if ending == ".svg":
-        return _as_wide(vl_convert.vegalite_to_svg(spec), cm, "cm").encode()
-    if ending == ".pdf" and cm is not None:
-        points = cm / 2.54 * 72  # vl_convert makes a pixel of an svg a point of a pdf
-        return vl_convert.svg_to_pdf(_as_wide(vl_convert.vegalite_to_svg(spec), points, ""))
-    if ending == ".pdf":
-        return vl_convert.vegalite_to_pdf(spec)
-    return (json.dumps(spec, indent=1) + "\n").encode()
+
+class Rendering:
+    """A chart in several formats. What they share, the specification and the svg, is computed once."""
+
+    def __init__(self, chart: alt.TopLevelMixin) -> None:
+        self._style = style_of(chart)
+        self._spec = _spec(chart)
+
+    @functools.cached_property
+    def _svg(self) -> str:
+        import vl_convert
+
+        return vl_convert.vegalite_to_svg(self._spec)
+
+    def file(self, ending: str) -> bytes:
+        """Content of a file with this ending, one of ``ENDINGS``, as wide as the chart's style says."""
+        import vl_convert
+
+        cm = self._style.width_cm
+        if ending == ".html":
+            head = f'<meta charset="utf-8"><title>{html.escape(_title(self._spec))}</title>'
+            head += f"<script>{embed_script()}</script>"
+            body = self.embed("chart", menu=True)
+            return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'.encode()
+        if ending == ".png":
+            return vl_convert.svg_to_png(self._svg, scale=cm * _PRINT / _size(self._svg)[0] if cm else _SHARP)
+        if ending == ".svg":
+            return _as_wide(self._svg, cm, "cm").encode()
+        if ending == ".pdf":
+            points = cm / 2.54 * 72 if cm else None  # vl_convert makes a pixel of an svg a point of a pdf
+            return vl_convert.svg_to_pdf(_as_wide(self._svg, points, ""))
+        return (json.dumps(self._spec, indent=1) + "\n").encode()
+
+    def embed(self, name: str, *, menu: bool = False) -> str:
+        """HTML that draws the chart, as ``embed``."""
+        name, options = html.escape(name), script_json({"actions": menu, "renderer": "svg"})
+        script = f'vegaEmbed("#{name}", {script_json(self._spec)}, {options});'
+        told = html.escape(self._spec.get("usermeta", {}).get(HELP, ""))
+        details = f"<details><summary>How to read this</summary><p>{told}</p></details>" if told else ""
+        # A picture wider than the window, as on a phone, shrinks.
+        looks = f"#{name} svg {{ max-width: 100%; height: auto; }}"
+        looks += f"#{name} svg {{ width: {self._style.width_cm * CM:.0f}px; }}" if self._style.width_cm else ""
+        looks += "body { background: #16181d; color: #f2f2f2; }" if self._style.dark else ""
+        return f'<style>{looks}</style><div id="{name}"></div>{details}<script>{script}</script>'
 
 
 def fitted(plot: Callable[[], alt.TopLevelMixin], chosen: Style) -> alt.TopLevelMixin:
@@ -146,6 +176,7 @@ def _title(spec: Mapping[str, Any]) -> str:
     return next(filter(None, map(_title, parts)), "crlviz")
 
 
+@functools.cache
 def embed_script() -> str:
     """JavaScript that defines ``vegaEmbed``, for self-contained pages with one or more charts."""
     import vl_convert
@@ -161,13 +192,4 @@ def embed(chart: alt.TopLevelMixin, name: str, *, menu: bool = False) -> str:
       name: id of its element in the page.
       menu: show Vega's menu to save the chart as a picture.
     """
-    spec, style = _spec(chart), style_of(chart)
-    name, options = html.escape(name), script_json({"actions": menu, "renderer": "svg"})
-    script = f'vegaEmbed("#{name}", {script_json(spec)}, {options});'
-    told = html.escape(spec.get("usermeta", {}).get(HELP, ""))
-    details = f"<details><summary>How to read this</summary><p>{told}</p></details>" if told else ""
-    # A picture wider than the window, as on a phone, shrinks.
-    looks = f"#{name} svg {{ max-width: 100%; height: auto; }}"
-    looks += f"#{name} svg {{ width: {style.width_cm * CM:.0f}px; }}" if style.width_cm else ""
-    looks += "body { background: #16181d; color: #f2f2f2; }" if style.dark else ""
-    return f'<style>{looks}</style><div id="{name}"></div>{details}<script>{script}</script>'
+    return Rendering(chart).embed(name, menu=menu)

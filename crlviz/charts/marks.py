@@ -97,22 +97,24 @@ def row(*panels: Any, columns: int = 0, spacing: int = 28) -> Any:
     return alt.concat(*panels, columns=columns, spacing=spacing)
 
 
-def seed_marks(table: pd.DataFrame, y: alt.Y, *, tooltip: Sequence[str] = (), **channels: Any) -> list[alt.Chart]:
+def seed_marks(
+    table: pd.DataFrame, value: alt.X | alt.Y, *, tooltip: Sequence[str] = (), **channels: Any
+) -> list[alt.Chart]:
     """Two layers: a small mark per seed and a large mark at their mean.
 
     No intervals are drawn: with few seeds and skewed scores, no interval has its nominal coverage.
 
     Args:
       table: one row per group: ``values`` (one number per seed), ``value`` (their mean), and the channels' columns.
-      y: encoding of ``value``.
+      value: encoding of ``value``, along x or y.
       tooltip: columns shown in the tooltip of the mean.
       channels: further encodings of both layers.
     """
     seeds = table.drop(columns="value").explode("values").rename(columns={"values": "value"})
     means = table.drop(columns="values")
     return [
-        alt.Chart(seeds).mark_point(size=22, opacity=0.5).encode(y=y, **channels),
-        alt.Chart(means).mark_point(size=100, filled=True, opacity=1).encode(y=y, tooltip=list(tooltip), **channels),
+        alt.Chart(seeds).mark_point(size=22, opacity=0.5).encode(value, **channels),
+        alt.Chart(means).mark_point(size=100, filled=True, opacity=1).encode(value, tooltip=list(tooltip), **channels),
     ]
 
 

@@ -7,6 +7,7 @@ layers after the last block; these count toward the depth too. The benchmark's o
 values of the setting ``start`` a LayerNorm stands before the heads.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -135,8 +136,12 @@ def _head(params: Params, y: jax.Array) -> jax.Array:
     return jnp.matmul(y, params["kernel"], precision=EXACT) + params["bias"]
 
 
+@functools.cache
 def shapes_of(network: ResidualNetwork, inputs: int) -> Any:
-    """Shapes of a network's parameters, for inputs [..., inputs]."""
+    """Shapes of a network's parameters, for inputs [..., inputs]; not to be changed, as later calls return the same.
+
+    Cached, because tracing takes longer than reading a checkpoint.
+    """
     key, x = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((inputs,), jnp.float32)
     return jax.eval_shape(network.init, key, x)["params"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from crlviz import jax_config
 from crlviz.checkpoints import atomic_files
@@ -16,6 +16,8 @@ from crlviz.rendering import video
 ENDING = ".png"
 _FRAMES = 4
 _MOST_OF_IT = 0.95  # of a path
+_NAMED = 4  # panels in a title
+_SAME = 1e-3  # meters and radians by which starts and goals differ at most
 
 
 def moments(panels: Sequence[video.Panel], count: int = _FRAMES) -> list[float]:
@@ -48,6 +50,31 @@ def stills(panels: Sequence[video.Panel], times: Sequence[float], size: tuple[in
         ]
 
 
+def title(panels: Sequence[video.Panel]) -> str:
+    """What a strip shows, in words: the environment, whether starts and goals are the same, and who arrives when."""
+    where = " and ".join(dict.fromkeys(panel.env.id for panel in panels))
+    starts = [np.append(panel.episode.pose.values[0], panel.episode.goal.values) for panel in panels]
+    same = all(start.shape == starts[0].shape and np.allclose(start, starts[0], atol=_SAME) for start in starts)
+    where += ", the same start and goal" * (same and len(panels) > 1)
+    more = f"; {len(panels) - _NAMED} more" if len(panels) > _NAMED else ""
+    return f"{where}: {'; '.join(f'{panel.caption} {_ends(panel)}' for panel in panels[:_NAMED])}{more}"
+
+
+def _ends(panel: video.Panel) -> str:
+    """How an episode ends, in words."""
+    if panel.episode.success.values.any():
+        return f"arrives after {_told(panel):.1f} s"
+    return "does not arrive" if panel.fell is None else f"falls after {panel.fell * panel.env.dt:.1f} s"
+
+
+def _title_picture(words: str, points: int, width: int) -> np.ndarray:
+    """The title [height, width, 3] in one line, made smaller until it fits."""
+    strip = Image.new("RGB", (width, 2 * points), "white")
+    font = video.fitting_font(words, points, width)
+    ImageDraw.Draw(strip).text((0.015 * width, points), words, fill="black", font=font, anchor="lm")
+    return np.asarray(strip)
+
+
 @jax_config.with_fixed_settings
 def write(
     path: Path,
@@ -57,7 +84,7 @@ def write(
     camera: str = "follow",
     count: int = _FRAMES,
 ) -> str:
-    """Write a strip of frames as a png: a row for each panel, the same ``moments`` in all.
+    """Write a strip of frames as a png: a row for each panel, the same ``moments`` in all, under a ``title``.
 
     Args:
       path: the file; written atomically.
@@ -82,6 +109,7 @@ def write(
         ]
         name = next(iter(renderers.values())).name
     file = io.BytesIO()
-    Image.fromarray(np.concatenate(rows)).save(file, "PNG", optimize=True)
+    heading = _title_picture(title(panels), max(11, round(size[0] / 16)), rows[0].shape[1])
+    Image.fromarray(np.concatenate([heading, *rows])).save(file, "PNG", optimize=True)
     atomic_files.write(path, file.getvalue())
     return name

@@ -198,12 +198,16 @@ def caption_picture(panel: Panel, step: int, width: int) -> np.ndarray:
     draw = ImageDraw.Draw(strip)
     for line, (text, fill) in enumerate(((panel.caption, "black"), (words, color))):
         draw.text(
-            (width / 2, (0.8 + 1.35 * line) * points), text, fill=fill, font=_font(text, points, width), anchor="mm"
+            (width / 2, (0.8 + 1.35 * line) * points),
+            text,
+            fill=fill,
+            font=fitting_font(text, points, width),
+            anchor="mm",
         )
     return np.asarray(strip)
 
 
-def _font(text: str, points: int, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def fitting_font(text: str, points: int, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The default font, made smaller until the text fits the width."""
     font = ImageFont.load_default(size=points)
     while font.getlength(text) > 0.97 * width and points > 6:

@@ -43,6 +43,29 @@ def test_the_ending_gives_the_format(chart, tmp_path, ending, start):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_several_formats_of_a_chart_share_what_is_slow(chart, monkeypatch):
+    """One specification and one drawing, the same bytes as each format by itself."""
+    import vl_convert
+
+    alone = {ending: charts.render(chart, ending) for ending in charts.ENDINGS}
+    counts = {"to_dict": 0, "svg": 0}
+    specify, draw = alt.Chart.to_dict, vl_convert.vegalite_to_svg
+
+    def counted(name, function):
+        def call(*args, **options):
+            counts[name] += 1
+            return function(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(alt.Chart, "to_dict", counted("to_dict", specify))
+    monkeypatch.setattr(vl_convert, "vegalite_to_svg", counted("svg", draw))
+    drawn = charts.Rendering(chart)
+    assert {ending: drawn.file(ending) for ending in charts.ENDINGS} == alone
+    assert drawn.embed("here") == charts.embed(chart, "here")
+    assert counts == {"to_dict": 2, "svg": 1}  # charts.embed(chart) specifies it once more
+
+
 def test_html_needs_no_network(chart, tmp_path):
     charts.save(chart, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()

@@ -129,7 +129,23 @@ def test_the_film_is_written_as_a_gif(no_maze, tmp_path):
     frames = imageio.imread(tmp_path / "falls.gif")
     assert frames.shape[2] == 64
     assert 15 < len(frames) < no_maze.episode_length
-    assert "depth 4: throws itself" in str(behavior.plot(dataset).to_dict()["vconcat"][0]["title"])
+    assert "depth 4: fell forward at speed" in str(behavior.plot(dataset).to_dict()["vconcat"][0]["title"])
+
+
+def test_a_dataset_with_the_names_of_older_versions_gives_the_same_picture(dataset):
+    old = {"stayed near the start": "stands still", "did not reach the goal": "never reaches"}
+    old |= {"reached the goal": "reaches the goal"}
+    assert set(np.unique(dataset.name)) == set(old)
+    before = [old.get(name, name) for name in dataset.behavior.values]
+    names = np.array([old[name] for name in dataset.name.values.ravel()], object).reshape(dataset.name.shape)
+    older = dataset.assign(name=dataset.name.copy(data=names)).assign_coords(behavior=before)
+    assert behavior.plot(older).to_dict() == behavior.plot(dataset).to_dict()
+
+
+def test_the_bars_begin_with_what_reached_the_goal(dataset):
+    bars = behavior.plot(dataset).to_dict()["vconcat"][-1]
+    scale = bars["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    assert scale == ["reached the goal", "stayed near the start", "did not reach the goal"]
 
 
 # ---- claims

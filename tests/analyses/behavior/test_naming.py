@@ -169,14 +169,14 @@ def _names(env, policy, episodes=4, **options):
 
 
 def test_names_of_known_policies(room):
-    assert _names(room, stay) == {"stands still": 1}
-    assert _names(room, steer) == {"reaches the goal": 1}
-    assert _names(room, push(0, 1)) == {"never reaches": 1}
-    assert _names(room, circle) == {"loops the corridor": 1}
+    assert _names(room, stay) == {"stayed near the start": 1}
+    assert _names(room, steer) == {"reached the goal": 1}
+    assert _names(room, push(0, 1)) == {"did not reach the goal": 1}
+    assert _names(room, circle) == {"roamed": 1}
     # It falls where y exceeds the line: on the way, close to the goal, or while it moves away from the goal.
-    assert _names(FixedGoal(1.0, (0, 2)), steer) == {"throws itself": 1}
-    assert _names(FixedGoal(1.6, (0, 2)), steer) == {"falls near the goal": 1}
-    assert _names(FixedGoal(1.0, (0, -2)), push(0, 1)) == {"falls": 1}
+    assert _names(FixedGoal(1.0, (0, 2)), steer) == {"fell forward at speed": 1}
+    assert _names(FixedGoal(1.6, (0, 2)), steer) == {"fell near the goal": 1}
+    assert _names(FixedGoal(1.0, (0, -2)), push(0, 1)) == {"fell": 1}
 
 
 def test_names_of_walkers():
@@ -190,9 +190,9 @@ def test_names_of_walkers():
         "time_fallen": 0,
     }
     upright = walker | {"uprightness": 0.95, "above_wall": 0}
-    assert naming.behavior(upright) == "walks upright"
-    assert naming.behavior(upright | {"uprightness": 0.5}) == "reaches the goal"
-    assert naming.behavior(upright | {"above_wall": 3}) == "vaults"
-    assert naming.behavior(upright | {"travel_over_geodesic": 3, "staying": 0.1}) == "loops the corridor"
-    assert naming.behavior(upright | {"fell": 1, "fall_speed": 0}) == "falls near the goal"
-    assert naming.behavior({}) == "never reaches"
+    assert naming.behavior(upright) == "walked to the goal"
+    assert naming.behavior(upright | {"uprightness": 0.5}) == "reached the goal"
+    assert naming.behavior(upright | {"above_wall": 3}) == "went over a wall"
+    assert naming.behavior(upright | {"travel_over_geodesic": 3, "staying": 0.1}) == "roamed"
+    assert naming.behavior(upright | {"fell": 1, "fall_speed": 0}) == "fell near the goal"
+    assert naming.behavior({}) == "did not reach the goal"

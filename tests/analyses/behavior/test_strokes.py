@@ -93,10 +93,16 @@ def test_names_of_swimmers():
         "late_displacement_over_geodesic": 0.5,
     }
     there = swimmer | {"time_at_goal": 50, "wave": 0.7, "wall_contact": 0.6}
-    assert naming.behavior(there) == "undulates"
-    assert naming.behavior(there | {"wave": 0.1}) == "reaches the goal"
+    assert naming.behavior(there) == "undulated to the goal"
+    assert naming.behavior(there | {"wave": 0.1}) == "reached the goal"
     away = there | {"time_at_goal": 0}
-    assert naming.behavior(away) == "never reaches"
-    assert naming.behavior(away | {"late_displacement_over_geodesic": 0.02}) == "stuck at a wall"
-    assert naming.behavior(away | {"late_displacement_over_geodesic": 0.02, "wall_contact": 0.1}) == "never reaches"
-    assert naming.behavior(away | {"late_displacement_over_geodesic": 0.02, "stroke_frequency": 0}) == "never reaches"
+    assert naming.behavior(away) == "did not reach the goal"
+    assert naming.behavior(away | {"late_displacement_over_geodesic": 0.02}) == "got stuck at a wall"
+    assert (
+        naming.behavior(away | {"late_displacement_over_geodesic": 0.02, "wall_contact": 0.1})
+        == "did not reach the goal"
+    )
+    assert (
+        naming.behavior(away | {"late_displacement_over_geodesic": 0.02, "stroke_frequency": 0})
+        == "did not reach the goal"
+    )

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from analyses.sweeps import results_table, scaling
+from crlviz import statistics
 from crlviz.charts import depth_color
 from tests.helpers.toys import planted_runs
 
@@ -37,6 +38,45 @@ def test_panels_that_runs_support(factors, expected):
     assert "2 seeds" in text
     assert "do not differ in what other panels show" in text
     assert "Not drawn" not in text
+
+
+def _forest(picture):
+    """The texts and numbers of the differences, if the picture begins with them."""
+    spec = picture.to_dict()
+    first = spec.get("vconcat", [{}])[0]
+    if "Differences" not in str(first.get("title")):
+        return None
+    return spec["datasets"][first["layer"][-1]["data"]["name"]]
+
+
+def test_the_differences_are_those_of_the_test_with_a_row_for_each_comparison():
+    scores = {"full network": (0.1, 0.2, 0.3), "no residual": (0.9, 0.8, 0.9), "relu": (0.1, 0.3, 0.3)}
+    rows = [
+        {"depth": depth, "network": name, "seed": seed, "score": score if depth == 8 else 0.2 + seed / 100}
+        for depth in (4, 8)
+        for name, each in scores.items()
+        for seed, score in enumerate(each)
+    ]
+    data = planted_runs(*rows)
+    drawn = {row["said"]: row for row in _forest(scaling.plot(data, metric="success"))}
+    looks = 5 * 2  # narrow panels, and networks beside the full one
+    for name in ("no residual", "relu"):
+        expected = statistics.compare(scores[name], scores["full network"], looks, 1.0)
+        row = drawn[f"{name} against full network: {expected.brief(name + ' is higher', '')}"]
+        assert (row["difference"], row["low"], row["high"]) == pytest.approx(
+            (expected.difference, expected.low, expected.high)
+        )
+        assert row["networks"] == f"{100 * sum(scores[name]) / 3:.0f} % against 20 % at depth 8"
+    assert len(drawn) == 3  # the panels over depth show the same numbers, on average of all training and at the end
+
+
+def test_panels_state_their_claims_where_no_difference_has_an_interval():
+    few, many = over(depth=(4, 8)), over(depth=(4, 8)) + [{"depth": d, "seed": 2, "score": 0.5} for d in (4, 8)]
+    assert _forest(scaling.plot(planted_runs(*few))) is None
+    assert "depth 8 55" in str(scaling.plot(planted_runs(*few)).to_dict()["hconcat"][1]["title"])
+    assert len(_forest(scaling.plot(planted_runs(*many)))) == 2
+    titles = str(scaling.plot(planted_runs(*many)).to_dict()["vconcat"][1])
+    assert "Final score by depth" in titles
 
 
 def test_factors_that_vary_jointly_give_no_panel():

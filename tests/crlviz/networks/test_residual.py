@@ -294,6 +294,13 @@ def test_parameter_count_in_closed_form(depth, width, layer_norm):
     assert parameter_count(actor) == network(state + goal, 2 * action)
 
 
+def test_the_shapes_of_a_network_are_traced_once(monkeypatch):
+    """A page that estimates sweeps asks for the same networks hundreds of times."""
+    first = Actor(NetworkConfig(depth=12, width=24), 5, 2).shapes
+    monkeypatch.setattr(jax, "eval_shape", lambda *_: pytest.fail("traced again"))
+    assert Actor(NetworkConfig(depth=12, width=24), 5, 2).shapes == first
+
+
 def test_programs_do_not_grow_with_depth():
     def length(depth):
         critic = Critic(NetworkConfig(depth, 8), 4, 2, 2)

@@ -49,10 +49,24 @@ def test_the_last_frame_is_where_all_is_told(env):
     assert film_strip.moments([still])[-1] == pytest.approx(10.0)
 
 
+def test_the_title_tells_what_is_seen(env):
+    arrives, stays = _panel(env, np.linspace(-1, 1, 41)), _panel(env, np.full(41, -1.0))
+    falls, elsewhere = _panel(env, np.linspace(-1, 0, 41), alive=20), _panel(env, np.full(41, 0.5))
+    assert film_strip.title([arrives, stays]) == (
+        "point_u_maze, the same start and goal: walks arrives after 4.0 s; walks does not arrive"
+    )
+    assert film_strip.title([falls]) == "point_u_maze: walks falls after 2.0 s"
+    assert film_strip.title([stays, elsewhere]).startswith("point_u_maze: ")
+    assert film_strip.title([stays] * 6).endswith("; 2 more")
+
+
 def test_a_strip_has_a_row_for_each_panel_and_a_column_for_each_moment(env, tmp_path):
     panels = [_panel(env, np.linspace(-1, 1, 41)), _panel(env, np.full(41, -1.0))]
     assert film_strip.write(tmp_path / "s.png", panels, size=(160, 120), count=3)
     picture = np.asarray(Image.open(tmp_path / "s.png")).astype(int)
+    title = 2 * 11
+    assert picture[:title].min() < 100  # its words
+    picture = picture[title:]
     height = picture.shape[0] // 2
     assert picture.shape[1] == 3 * 160
     assert height > 120  # a caption above each
