@@ -46,7 +46,8 @@ WHOLE = [QUICK, "swimmer", "ant", "arm_reach"]  # our own physics, brax's and MJ
 VARIANTS = {"pusher_hard": "pusher_easy", "arm_push_hard": "arm_push_easy", "arm_binpick_hard": "arm_binpick_easy"}
 TRACED = [id for id in envs.ids() if id not in TRAINED]
 # Tracing an ant or a humanoid in a maze takes a second, and there are about fifty: only the paper's are quick tests.
-SLOW = {id for id in TRACED if re.match(r"(ant|humanoid)_.*maze", id)} - envs.PAPER
+# An arm takes four; one is.
+SLOW = {id for id in TRACED if re.match(r"(ant|humanoid)_.*maze", id)} - envs.PAPER | {"arm_push_hard"}
 ROWS = {row["id"]: row for row in table()}
 
 
@@ -129,7 +130,10 @@ def _kind(leaf: jax.ShapeDtypeStruct) -> tuple:
     return leaf.shape, leaf.dtype
 
 
-@pytest.mark.parametrize(("id", "easier"), VARIANTS.items())
+@pytest.mark.parametrize(
+    ("id", "easier"),
+    [pytest.param(*pair, marks=[pytest.mark.slow] * pair[0].startswith("arm")) for pair in VARIANTS.items()],
+)
 def test_variants_of_a_task_have_the_same_program(id, easier):
     """Training one then shows that the other compiles: their steps differ in constants, not in operations."""
     first, second = (_traced(name)[2] for name in (id, easier))
