@@ -2,7 +2,9 @@
 
 import dataclasses
 import runpy
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -93,7 +95,7 @@ def test_first_updates_against_the_losses_by_hand():
 
 
 @pytest.mark.slow
-def test_a_failed_run_and_one_cut_short_lose_nothing(tmp_path):
+def test_a_failed_run_and_one_cut_short_lose_nothing(tmp_path, monkeypatch):
     Arm, World = SCRIPT["Arm"], SCRIPT["World"]
     toy = TOY | {"evaluations": 2}
     more = {name: value for name, value in toy.items() if not name.endswith((".width", "env_steps"))}
@@ -108,7 +110,16 @@ def test_a_failed_run_and_one_cut_short_lose_nothing(tmp_path):
         dataclasses.replace(toy_arm, world="diverging"),
         toy_arm,
     ]
-    results = pd.read_csv(SCRIPT["run"](arms, 2, 90, tmp_path))
+    write, over = SCRIPT["write_results"], []  # the seconds are over when the toy run is complete
+
+    def written(runs, path):
+        over.extend(cell for arm, cell in runs if arm == toy_arm and cell.done == cell.total)
+        return write(runs, path)
+
+    monkeypatch.setitem(SCRIPT["run"].__globals__, "write_results", written)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 300 * bool(over))
+    monkeypatch.setitem(SCRIPT["run"].__globals__, "time", clock)
+    results = pd.read_csv(SCRIPT["run"](arms, 2, 300, tmp_path))
     complete = results.groupby("world").complete.first().to_dict()
     assert complete.pop("diverging", 0) == 0  # it may have had its evaluation before the first update
     assert complete == {"toy": 1, "endless": 0}

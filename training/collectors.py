@@ -14,6 +14,7 @@ from crlviz.errors import CrlvizError, UsageError
 from training import config as configs
 from training import provenance, trainer
 from training.config import TrainConfig
+from training.loop.train_loop import cost_of
 from training.run import fed_by_collector, fused_choice, run_places
 from training.run import saved_state as states
 from training.run.fed_by_collector import FedPrograms, FedRun
@@ -79,7 +80,7 @@ def train(
     programs = fed_by_collector.programs(learners, config, choices, devices)
     collectors, example = [family[-1] for family in beside.values()], programs.collector.example
     run_places.check_disk(collectors, config, states.size(example, replay=config.save_replay))
-    costs = [each.algorithm.cost(config.batch_size) for each in programs.loops]
+    costs = [cost_of(each.algorithm, config.batch_size) for each in programs.loops]
     trained: list[SeedRun] = []
     for seed, family in beside.items():
         for run in family:

@@ -12,7 +12,6 @@ import pytest
 
 import crlviz as library
 from analyses.common import runs
-from crlviz.algorithms.crl import CRL
 from crlviz.checkpoints import atomic_files
 from crlviz.checkpoints.run_directory import RunDirectory, settings_digest
 from crlviz.errors import CrlvizError
@@ -43,7 +42,6 @@ def _cached(learners, collector, choices, devices):
 def programs():
     with shared(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(fed_by_collector, "programs", _cached)
-        patch.setattr(CRL, "cost", functools.cache(CRL.cost))
         yield
 
 

@@ -1,4 +1,7 @@
-"""Learners take a point mass in a U maze from failing to a rate that a random policy does not reach."""
+"""Learners take a point mass in a U maze from failing to a rate that a random policy does not reach.
+
+CRL is held by the quick ``tests/training/test_trainer.py::test_it_learns``.
+"""
 
 import csv
 
@@ -12,10 +15,14 @@ from crlviz.algorithms import registry
 from training import config as configs
 from training.trainer import train
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized")]  # training takes longer than compiling
 ENV = "point_u_maze"
+# Half the preset's steps; CMD needs all of them.
+HALF = ["env_steps=1152000", "evaluations=8"]
 EPISODES = 512
 # Those that do not on every seed: without hindsight and entropy, TD3 may find no goal but the nearest in this time.
 UNSURE = {"td3"}
+LEARNERS = [name for name in registry.NAMES if name not in UNSURE | {"crl"} and registry.of(name).online]
 
 
 def _of_random_actions():
@@ -41,24 +48,22 @@ def _successes(config, folder):
         return [float(row["success"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in registry.NAMES if name not in UNSURE and registry.of(name).online])
+@pytest.mark.parametrize("name", LEARNERS)
 def test_it_learns(name, tmp_path):
-    success = _successes(configs.from_options(ENV, "laptop", {"algorithm": name}), tmp_path)
+    success = _successes(configs.from_options(ENV, "laptop", {"algorithm": name}, HALF * (name != "cmd")), tmp_path)
     chance = _of_random_actions()
     assert 0.15 < chance < 0.3  # the nearest goals are met by chance
     assert success[0] < 0.1
     assert np.mean(success[-5:]) > 0.6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("depth", [4, 64])
 def test_hyperspherical_networks_learn_without_layer_norm(depth, tmp_path):
-    """A training that diverges stops with an error. Depth 64 takes a third of the steps."""
+    """A training that diverges stops with an error. Depth 64 takes a fifth of the steps."""
     settings = [
         f"{network}.{setting}" for network in ("actor", "critic") for setting in ("sphere=true", "layer_norm=false")
     ]
-    settings += ["env_steps=600000", "evaluations=4"] if depth == 64 else []
+    settings += ["env_steps=450000", "evaluations=3"] if depth == 64 else HALF
     success = _successes(configs.from_options(ENV, "laptop", {"depth": depth}, settings), tmp_path)
     assert success[0] < 0.1
     assert np.mean(success[-2:]) > 0.6

@@ -1,5 +1,6 @@
 """The training loop on a data set: init and learn, without an environment to step; and the scores of held-out rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -11,7 +12,7 @@ from crlviz.envs.base import GoalEnv
 from crlviz.precision import exact
 from training.loop import divergence, recorded
 from training.loop.recorded import Drawn, Recorded
-from training.loop.train_loop import Learning, TrainState
+from training.loop.train_loop import Learning, TrainState, cost_of
 
 HELD_OUT_BATCHES = 16  # batches of held-out rows in an evaluation
 _DETAILS = ("accuracy",)  # of an algorithm's details, those that held-out rows have too
@@ -56,8 +57,8 @@ class DatasetLoop(Learning):
     episode_length: int
 
     @property
-    def cost(self) -> dict[str, int]:
-        return self.algorithm.cost(self.config.batch_size, self.rows)
+    def cost(self) -> Mapping[str, int]:
+        return cost_of(self.algorithm, self.config.batch_size, self.rows)
 
     def init(self, key: jax.Array) -> TrainState:
         """The first TrainState: new networks."""

@@ -7,6 +7,8 @@ Only ``reset_envs`` contains the environment's reset, and only ``collect`` its s
 take longer to compile than everything else.
 """
 
+import functools
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -116,6 +118,12 @@ class Replayed:
         return replays.gather(self.replay, drawn, self.rows, self.goal_distance)
 
 
+@functools.lru_cache(maxsize=64)
+def cost_of(algorithm: Algorithm, batch_size: int, rows: Rows | None = None) -> Mapping[str, int]:
+    """``Algorithm.cost``, which traces a whole update: once for all runs of this process that differ in their seed."""
+    return algorithm.cost(batch_size, rows)
+
+
 @dataclass(frozen=True)
 class Learning:
     """The fixed parts of a run that need no environment, and how it learns from an ``Experience``."""
@@ -126,9 +134,9 @@ class Learning:
     devices: Devices
 
     @property
-    def cost(self) -> dict[str, int]:
+    def cost(self) -> Mapping[str, int]:
         """``Algorithm.cost`` of the run."""
-        return self.algorithm.cost(self.config.batch_size)
+        return cost_of(self.algorithm, self.config.batch_size)
 
     def precision(self) -> AbstractContextManager[Any]:
         """Context in which the networks' matrix products have the config's precision, except those always exact."""

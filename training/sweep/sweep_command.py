@@ -328,10 +328,10 @@ def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: i
 
 def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
     """Table of the cells: parameters, cost, steps and the process that trains each."""
+    from training.loop.train_loop import cost_of
     from training.run.building import algorithm  # imports brax
 
     environments: dict[str, Any] = {}
-    costs: dict[Any, dict[str, int]] = {}
     process = {cell.name: str(number) for number, group in enumerate(groups, 1) for cell in group.cells}
     width = max(len(cell.name) for cell in cells)
     lines = [f"{'cell':{width}}{'parameters':>13}{'FLOPs/update':>14}{'updates':>12}{'env steps':>14}{'process':>10}"]
@@ -341,9 +341,8 @@ def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
         if env_key not in environments and config.env:
             environments[env_key] = envs.make(config.env, layout=config.layout or None, **config.env_options)
         method, counts = algorithm(config, environments.get(env_key)), config.schedule
-        key = method, config.batch_size  # the cost does not depend on the seed
         rows = config.dataset.replaced(method.recorded) if config.dataset.path else None
-        costs[key] = cost = costs.get(key) or method.cost(config.batch_size, rows)
+        cost = cost_of(method, config.batch_size, rows)
         lines.append(
             f"{cell.name:{width}}{cost['parameters']:13,}{cost['flops_per_update']:14.3g}"
             f"{counts.gradient_steps(counts.steps):12,}{counts.total_env_steps:14,}"

@@ -120,7 +120,7 @@ def test_the_page_fits_any_window(tmp_path, monkeypatch, open_page):
 
 
 @pytest.mark.slow
-def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys, optimized):
+def test_demo_from_training_to_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "ENV", "point_u_maze")
     monkeypatch.setattr(demo, "ENV_STEPS", 150_000)
     monkeypatch.setattr(demo, "WIDTH", 8)

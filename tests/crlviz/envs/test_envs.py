@@ -113,8 +113,6 @@ def test_sizes(id):
     ("id", "backend"),
     [
         ("ant_u_maze", None),
-        pytest.param("humanoid", None, marks=slow),
-        pytest.param("cheetah", None, marks=slow),
         pytest.param("ant", "generalized", marks=slow),
         pytest.param("ant", "mjx", marks=slow),
         pytest.param("ant_ball", "mjx", marks=slow),

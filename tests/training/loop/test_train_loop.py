@@ -172,3 +172,10 @@ def test_physics_is_exact_whatever_the_precision():
     block = 4  # products in the block of the policy, which the scan contains once
     assert after[highest] == before.total() - block
     assert after["BF16_BF16_F32"] == block
+
+
+def test_runs_that_differ_in_their_seed_share_their_cost():
+    """Counting it traces a whole update, which takes longer than all of a toy run."""
+    first, second, wider = (build(toy_config(**changes)).cost for changes in ({}, {"seed": 7}, {"critic__width": 16}))
+    assert first is second
+    assert wider["parameters"] > first["parameters"]
