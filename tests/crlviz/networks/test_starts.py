@@ -20,7 +20,7 @@ from crlviz.algorithms.batches import Batch
 from crlviz.algorithms.crl import CRL
 from crlviz.algorithms.crl_config import CRLConfig
 from crlviz.errors import UsageError
-from crlviz.interchange import inspection
+from crlviz.interchange import inspection, model_card
 from crlviz.networks.config import STARTS, NetworkConfig
 from crlviz.networks.policies import DeterministicActor, GaussianActor, SoftplusActor
 from crlviz.networks.residual import Actor, Critic, ResidualNetwork, contributions, parameter_count, shapes_of
@@ -202,6 +202,7 @@ def test_a_checkpoint_carries_the_norm(tmp_path):
     lines = inspection.describe(run)
     assert "swish, LayerNorm before the heads, begun norm_quiet_heads" in lines
     assert "swish, LayerNorm before the heads, begun norm\n" in lines
+    assert model_card.write(agent, tmp_path / "agent.safetensors").count("LayerNorm before the heads") == 2
 
 
 def test_networks_without_a_block_begin_quiet_too():
