@@ -22,7 +22,7 @@ DATA = {
     "crlviz.trajectories.files": ("read", "blocks", "write"),
     "crlviz.trajectories.data": ("Trajectories",),
     "crlviz.trajectories.recording": ("Source", "record"),
-    "crlviz.envs": ("make",),
+    "crlviz.envs": ("make", "gymnasium"),
 }
 
 

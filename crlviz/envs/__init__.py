@@ -144,6 +144,16 @@ def make(id: str, *, layout: Layout | None = None, backend: str | None = None, *
         return env
 
 
+def gymnasium(id: str, **options: Any) -> Any:
+    """An environment as a ``gymnasium.Env``, see ``crlviz.gymnasium_env.GymnasiumEnv``.
+
+    Raises:
+      UsageError: as ``make``; or Gymnasium is not installed.
+    """
+    # By name: it stands above this package, since it draws.
+    return import_module("crlviz.gymnasium_env").GymnasiumEnv(id, **options)
+
+
 def options(id: str) -> dict[str, Any]:
     """The environment's keyword options for ``make``, with defaults. Raises as ``check`` does."""
     return _options(env_class(id))
@@ -220,6 +230,7 @@ __all__ = [
     "PAPER",
     "Body",
     "check",
+    "gymnasium",
     "ids",
     "kind",
     "laptop_settings",

@@ -21,7 +21,7 @@ ID = "crlviz/point_u_maze-v0"
 
 @pytest.fixture
 def env():
-    made = gymnasium_env.GymnasiumEnv("point_u_maze", render_mode="rgb_array", width=64, height=48)
+    made = envs.gymnasium("point_u_maze", render_mode="rgb_array", width=64, height=48)
     yield made
     made.close()
 
@@ -101,7 +101,7 @@ def test_the_time_limit_truncates():
 def test_a_fall_terminates(monkeypatch):
     falling = FallingPoint("point_maze", envs.make("point_maze", layout=ROOM).maze)
     monkeypatch.setattr(gymnasium_env, "_programs", lambda *_: (falling, jax.jit(falling.reset), jax.jit(falling.step)))
-    env = gymnasium_env.GymnasiumEnv("point_maze", layout=ROOM)
+    env = envs.gymnasium("point_maze", layout=ROOM)
     env.reset(options={"start": [0.0, 0.3]})
     env.step(np.zeros(2, np.float32))
     up = np.array([0, 1], np.float32)
@@ -164,13 +164,13 @@ def test_record_video_films_it(tmp_path):
 
 
 def test_mistakes_are_one_sentence(env):
-    fresh = gymnasium_env.GymnasiumEnv("point_u_maze")
+    fresh = envs.gymnasium("point_u_maze")
     for act, sentence in {
-        lambda: gymnasium_env.GymnasiumEnv("point_v_maze"): "no environment is called 'point_v_maze'",
-        lambda: gymnasium_env.GymnasiumEnv("point_u_maze", gravity=3): "has no option 'gravity'",
-        lambda: gymnasium_env.GymnasiumEnv("point_u_maze", render_mode="human"): "render_mode 'human' is unknown",
-        lambda: gymnasium_env.GymnasiumEnv("point_u_maze", episode_length=0): "0 steps",
-        lambda: gymnasium_env.GymnasiumEnv("point_u_maze", width=5): "a picture of 5x360",
+        lambda: envs.gymnasium("point_v_maze"): "no environment is called 'point_v_maze'",
+        lambda: envs.gymnasium("point_u_maze", gravity=3): "has no option 'gravity'",
+        lambda: envs.gymnasium("point_u_maze", render_mode="human"): "render_mode 'human' is unknown",
+        lambda: envs.gymnasium("point_u_maze", episode_length=0): "0 steps",
+        lambda: envs.gymnasium("point_u_maze", width=5): "a picture of 5x360",
         lambda: fresh.step(np.zeros(2)): "call reset before step",
         lambda: (fresh.reset(), fresh.step(np.zeros(3))): "takes 2 finite numbers as an action",
         lambda: fresh.step(np.array([np.nan, 0])): "takes 2 finite numbers as an action",
@@ -190,7 +190,7 @@ def test_crlviz_imports_it_only_when_asked():
 import sys, crlviz, crlviz.envs
 assert not {"gymnasium", "jax"} & set(sys.modules)
 sys.modules["gymnasium"] = None  # as if it were not installed
-try: import crlviz.gymnasium_env
+try: crlviz.envs.gymnasium("point_u_maze")
 except Exception as error: print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
