@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.behavior.descriptors import describe
-from analyses.behavior.naming import NAMES, RULES, behavior
+from analyses.behavior.naming import NAMES, ORDER, behavior, with_current_names
 from analyses.common import outputs
 from analyses.heatmap import heatmap_pictures, q_map
 from crlviz import charts, datasets, jax_config, statistics
@@ -211,6 +211,7 @@ def plot(dataset: xr.Dataset) -> alt.TopLevelMixin:
     Args:
       dataset: from ``compute``, or read back from netCDF.
     """
+    dataset = with_current_names(dataset)
     rows = table(dataset)
     groups = list(dict.fromkeys(rows.group))
     means = rows.groupby("group", sort=False).mean(numeric_only=True)
@@ -270,14 +271,15 @@ def _behaviors(dataset: xr.Dataset, rows: pd.DataFrame, groups: Sequence[str]) -
     ]
     data = pd.DataFrame(shares).groupby(["group", "behavior"], as_index=False).mean()
     data = data[data.share > 0]
-    seen = [rule for rule in RULES if rule.name in set(data.behavior)]
+    data["rank"] = data.behavior.map({rule.name: rank for rank, rule in enumerate(ORDER)})
+    seen = [rule for rule in ORDER if rule.name in set(data.behavior)]
     scale = alt.Scale(domain=[rule.name for rule in seen], range=[rule.color for rule in seen])
     bars = alt.Chart(data).mark_bar(size=34)
     return bars.encode(
         x=_x(groups),
         y=alt.Y("share:Q", title="episodes (share)", scale=alt.Scale(domain=[0, 1])),
         color=alt.Color("behavior:N", scale=scale, legend=charts.legend(columns=1, orient="right")),
-        order=alt.Order("behavior:N"),
+        order=alt.Order("rank:Q"),
         tooltip=["group", "behavior", alt.Tooltip("share:Q", format=".0%")],
     ).properties(width=_SIZE, height=_SIZE)
 

@@ -27,9 +27,10 @@ NUMBERS = {
 HOW_TO_READ = (
     "First: how far phi moves in a meter near the goal, over how far it moves elsewhere, a small mark a seed; at the "
     "line both are equal. Below: each point is phi(s, a) of a step of the trajectory, on the first two principal "
-    "components of phi along it, to one scale; the color is the distance to the goal, and the star is psi of the goal. "
-    "Near the goal means within half the distance at which the trajectory starts. The move in a meter is the spread of "
-    "phi over the spread of the positions in meters; above 1, the encoder separates positions near the goal more than "
+    "components of phi along it (in parentheses their shares of the variance), to one scale; the color is the distance "
+    "to the goal, and the star is psi of the goal. Near the goal means within half the distance at which the "
+    "trajectory starts. The move in a meter is the spread of phi over the spread of the positions in meters; above 1, "
+    "the encoder separates positions near the goal more than "
     "others. Effective rank: how many dimensions phi fills along the trajectory, from 1 (a line)."
 )
 _NEAR = 0.5  # a state is near the goal within this share of the first state's distance
@@ -232,9 +233,8 @@ def _moves(groups: Sequence[tuple[str, int, list[xr.Dataset]]], width: int) -> a
 
 
 def _caption(part: xr.Dataset) -> list[str]:
-    ratio = part.spread_ratio.item()
-    spread = f"near the goal {ratio:.2f} times as far a meter" if np.isfinite(ratio) else "never near its goal"
-    return [spread, f"effective rank {part.effective_rank.item():.2f}"]
+    near = "" if part.spread_ratio.notnull() else "never near its goal; "
+    return [f"{near}effective rank {part.effective_rank.item():.2f}"]
 
 
 def _panel(part: xr.Dataset, title: alt.TitleParams, size: int) -> alt.LayerChart | alt.FacetChart:
@@ -249,7 +249,7 @@ def _panel(part: xr.Dataset, title: alt.TitleParams, size: int) -> alt.LayerChar
     axes = {}
     for k, (name, kind) in enumerate((("first", alt.X), ("second", alt.Y))):
         scale = alt.Scale(domain=[float(middle[k] - half), float(middle[k] + half)], nice=False, zero=False)
-        words = f"component {k + 1} ({part.explained.values[k]:.0%} of the variance)"
+        words = f"component {k + 1} ({100 * part.explained.values[k]:.0f}\u00a0%)"
         axes["xy"[k]] = kind(f"{name}:Q", title=words, axis=alt.Axis(grid=False), scale=scale)
     color = alt.Color(
         "distance:Q", title="to the goal (m)", scale=alt.Scale(scheme="viridis", reverse=True),

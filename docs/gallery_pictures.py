@@ -137,8 +137,8 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "embed.png",
             "Embeddings along a trajectory",
             f"crlviz embed {PAIR} --out embed.png",
-            "phi(s, a) along one trajectory on its first two principal components, and psi(g) of its goal as a star. "
-            "The title says how far a meter near the goal moves phi, against a meter elsewhere.",
+            "How far a meter near the goal moves phi, against a meter elsewhere; below, phi(s, a) along one trajectory "
+            "on its first two principal components, and psi(g) of its goal as a star.",
         ),
         Picture(
             "norms.png",
@@ -161,7 +161,9 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "scaling.png",
             "Score over depth, batch size, actor and critic, ablations",
             "crlviz scaling examples/runs --metric success --out scaling.png",
-            "A claim for each panel that these runs support, two tasks side by side. Small marks are seeds.",
+            "A difference with its interval for each comparison that these runs support, then a panel for each, two "
+            "tasks side by side. Small marks are seeds.",
+            widest=900,
         ),
         Picture(
             "efficiency.png",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from analyses.behavior import critical_depth, hardest_episode
 from analyses.behavior.descriptors import DESCRIPTORS
-from analyses.behavior.naming import RULES, find_critical_depth, with_current_names
+from analyses.behavior.naming import ORDER, RULES, find_critical_depth, with_current_names
 from analyses.common import ground as grounds
 from analyses.common import play_links, seed_plots
 from crlviz import charts, datasets, statistics
@@ -208,18 +208,17 @@ def _ground(dataset: xr.Dataset, parts: Sequence[xr.Dataset], shown: str, color:
 
 def _bars(groups: Groups, width: int) -> alt.LayerChart:
     """A bar for each group of seeds, split by the share of each behavior."""
-    rules = sorted(RULES, key=lambda rule: not rule.reached)  # so that the episodes that reached their goal add up
     rows = []
     for label, _, parts in groups:
         start = 0.0
-        for rule in rules:
+        for rule in ORDER:
             share = float(np.mean([part.share.sel(behavior=rule.name).item() for part in parts]))
             row = {"group": label, "behavior": rule.name, "share": share, "rule": rule.words, "start": start}
             rows.append(row | {"end": start + share, "middle": start + share / 2, "text": f"{100 * share:.0f} %"})
             start += share
     data = pd.DataFrame(rows)
     data = data[data.share > 0]
-    present = [rule for rule in rules if rule.name in set(data.behavior)]
+    present = [rule for rule in ORDER if rule.name in set(data.behavior)]
     color = alt.Color(
         "behavior:N",
         title=None,

@@ -116,6 +116,8 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 NAMES = [rule.name for rule in RULES]
+# The order of bars: the episodes that reached their goal add up.
+ORDER = sorted(RULES, key=lambda rule: not rule.reached)
 _CURRENT = {rule.formerly: rule.name for rule in RULES}
 
 
@@ -215,4 +217,4 @@ def summary(dataset: xr.Dataset) -> str:
     return "\n".join([*rows, find_critical_depth(dataset).sentence])
 
 
-__all__ = ["NAMES", "RULES", "behavior", "compute", "find_critical_depth", "summary", "with_current_names"]
+__all__ = ["NAMES", "ORDER", "RULES", "behavior", "compute", "find_critical_depth", "summary", "with_current_names"]

@@ -112,7 +112,8 @@ def claim(dataset: xr.Dataset) -> str:
         maze, line = (float(np.mean(_correlation(parts, kind, name))) for kind in ("geodesic", "straight"))
         sides.setdefault(_nearer(maze, line), []).append(f"at {label} ({maze:.2f}, {line:.2f})")
     words = ", ".join(f"{side} {' and '.join(where)}" for side, where in sides.items())
-    return f"{over}{'Each given the other, ' * (name == 'partial_correlation')}Q follows {words}"
+    given = "each given the other, " * (name == "partial_correlation")
+    return claims.capital(f"{over}{given}Q follows {words}")
 
 
 def _correlation(parts: Sequence[xr.Dataset], kind: str, name: str = "rank_correlation") -> list[float]:
