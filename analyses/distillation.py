@@ -233,7 +233,9 @@ def plot(dataset: xr.Dataset) -> alt.TopLevelMixin:
     )
     pictures = [upper, lower]
     if "q" in dataset:
-        pictures.append(heatmap_pictures.maps(dataset, "own", _SIZE, False))
+        parts = {part.source.item(): part for _, _, part in datasets.each(dataset)}
+        own = {group: [parts[source] for source in rows[rows.group == group].source] for group in groups}
+        pictures.append(heatmap_pictures.maps(dataset, "own", _SIZE, False, own))
     picture = alt.vconcat(*pictures, spacing=34).resolve_scale(color="independent", shape="independent")
     counts = rows.groupby("group").size().tolist()
     return charts.claimed(picture, claim(dataset), f"{dataset.env}; {charts.seed_note(counts)}", HOW_TO_READ)

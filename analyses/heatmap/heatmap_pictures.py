@@ -1,7 +1,7 @@
 """The heatmaps as pictures: a still picture, and an animation through training (paper figure 9)."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -72,9 +72,19 @@ def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool
     return charts.claimed(maps(dataset, scale, size, tips), claim(dataset), _note(dataset), HOW_TO_READ)
 
 
-def maps(dataset: xr.Dataset, scale: str, size: int, tips: bool) -> alt.TopLevelMixin:
-    """The maps of ``plot``, without a title, for a larger picture; arguments as there."""
-    columns = [(label, mean(parts)) for label, _, parts in datasets.groups(dataset)]
+def maps(
+    dataset: xr.Dataset,
+    scale: str,
+    size: int,
+    tips: bool,
+    groups: Mapping[str, Sequence[xr.Dataset]] | None = None,
+) -> alt.TopLevelMixin:
+    """The maps of ``plot``, without a title, for a larger picture; arguments as there.
+
+    ``groups``: label -> the parts of which a map shows the mean; default: the groups of seeds.
+    """
+    groups = groups or {label: parts for label, _, parts in datasets.groups(dataset)}
+    columns = [(label, mean(parts)) for label, parts in groups.items()]
     return _table(dataset, columns, scale, size, tips)
 
 

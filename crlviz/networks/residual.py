@@ -7,10 +7,10 @@ layers after the last block; these count toward the depth too. The benchmark's o
 values of the setting ``start`` a LayerNorm stands before the heads.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
@@ -136,12 +136,9 @@ def _head(params: Params, y: jax.Array) -> jax.Array:
     return jnp.matmul(y, params["kernel"], precision=EXACT) + params["bias"]
 
 
-@functools.cache
+@cache
 def shapes_of(network: ResidualNetwork, inputs: int) -> Any:
-    """Shapes of a network's parameters, for inputs [..., inputs]; not to be changed, as later calls return the same.
-
-    Cached, because tracing takes longer than reading a checkpoint.
-    """
+    """Shapes of a network's parameters, for inputs [..., inputs]; cached, as tracing is slow: not to be changed."""
     key, x = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((inputs,), jnp.float32)
     return jax.eval_shape(network.init, key, x)["params"]
 
@@ -226,9 +223,8 @@ class Critic:
         """Shapes of the parameters that ``init`` returns; nothing is computed."""
         inputs = {"phi": self.state_size + self.action_size, "psi": self.goal_size}
         shapes = {name: shapes_of(self.network, size) for name, size in inputs.items()}
-        if self.critics == 1:
-            return shapes
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.critics, *leaf.shape), leaf.dtype), shapes)
+        several = () if self.critics == 1 else (self.critics,)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*several, *leaf.shape), leaf.dtype), shapes)
 
     def init(self, key: jax.Array) -> Params:
         """Initial parameters."""

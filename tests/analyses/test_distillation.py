@@ -77,6 +77,8 @@ def test_the_picture_is_drawn_from_the_file_alone(dataset, tmp_path):
         again = _texts(read.load())
     assert again == _texts(dataset)
     assert {"student 4 x 12", "goals reached (share)", "FLOPs of an action"} < set(again)
+    for group in ("teacher 4 x 8", "student 4 x 12"):
+        assert again.count(group) == 6 + 1  # on the axis of each panel, and above its map
 
 
 def _texts(dataset: xr.Dataset) -> list[str]:

@@ -192,6 +192,9 @@ def table_line(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     )
 
 
+_LOG_TICKS = [base * 10.0**power for power in range(-3, 7) for base in (1, 2, 3, 4, 5, 7)]
+
+
 def plot(results: Mapping[str, Any]) -> Any:
     """Chart of updates per second and seconds to the first update over depth: ours, reference and matrix products only.
 
@@ -224,7 +227,8 @@ def plot(results: Mapping[str, Any]) -> Any:
     x = alt.X("depth:Q", title="depth", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=depths, grid=False))
 
     def panel(column: str, title: str, network: str) -> alt.LayerChart | alt.FacetChart:
-        y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type="log"), axis=charts.number_axis(tickCount=5))
+        scale = alt.Scale(type="log", nice=False, padding=10)
+        y = alt.Y(f"{column}:Q", title=title, scale=scale, axis=charts.number_axis(values=_LOG_TICKS))
         base = alt.Chart(data[data.network == network].dropna(subset=[column])).encode(x=x, y=y, color=color)
         tooltip = ["implementation:N", "network:N", "depth:Q", alt.Tooltip(f"{column}:Q", format=".3~g")]
         points = base.mark_point(filled=True, size=50, opacity=1).encode(tooltip=tooltip)
