@@ -82,6 +82,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "A humanoid",
             "crlviz rollout examples/humanoid --goal 2.5,0 --steps 90 --seed 1 --size 320x240 --out humanoid.png",
             "Trained for 40 million steps, in eight minutes on one GPU: it strides to its goal and falls there.",
+            widest=1000,
         ),
         Picture(
             "rollout-page.png",
