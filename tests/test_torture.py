@@ -11,8 +11,8 @@ import pytest
     ("script", "count"),
     [
         ("damage", 27),
-        ("states", 16),
-        ("pickles", 70),
+        ("states", 8),
+        ("pickles", 40),
         ("trajectories", 60),
         pytest.param("interrupts", 4, marks=pytest.mark.slow),  # twelve processes that start jax
     ],

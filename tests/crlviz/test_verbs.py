@@ -256,6 +256,7 @@ def test_heatmap_of_different_mazes_is_refused(crlviz, toy_run, tmp_path):
     assert words in error_of(result, 2)
 
 
+@pytest.mark.slow
 def test_runs_with_different_training_pairs_can_be_compared(crlviz, toy_run, tmp_path):
     """The pairs trained on are a setting; the maze is the same."""
     near = untrained_run(tmp_path / "near", toy_config(env="point_u_maze_gen_1f2f"))

@@ -99,6 +99,7 @@ def test_the_wide_network_has_as_many_parameters_as_the_deep_one():
     assert counts[1] == pytest.approx(counts[0], rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_page_fits_any_window(tmp_path, monkeypatch, open_page):
     monkeypatch.setattr(demo, "ENV", "point_u_maze")
     kinds = [

@@ -66,6 +66,7 @@ def test_other_bodies_get_a_short_video(monkeypatch):
     assert watch.clip_of(agent) == {"no_clip": "there is no encoder"}
 
 
+@pytest.mark.slow
 def test_watch_ends_with_its_trainer(unfinished):
     """If the trainer is killed, the watch draws once more and ends."""
     _orphan(unfinished, "'--trainer', str(os.getpid())")

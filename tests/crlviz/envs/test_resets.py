@@ -209,6 +209,7 @@ def test_start_and_goal_can_be_given(id, start, goal):
         np.testing.assert_allclose(position, start[: len(position)], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_object_and_goal_can_be_given():
     env = envs.make("pusher_easy")
     state = jax.jit(env.reset)(jax.random.key(1), jnp.array([0.5, -0.2]), jnp.array([0.4, -0.5, -0.323]))

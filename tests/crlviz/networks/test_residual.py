@@ -20,7 +20,7 @@ from crlviz.algorithms.energies import pairwise_logits
 from crlviz.errors import UsageError
 from crlviz.interchange.paper_format import from_paper_layout
 from crlviz.networks.config import NetworkConfig
-from crlviz.networks.residual import EMBEDDING, Actor, Critic, ResidualNetwork, distance, parameter_count
+from crlviz.networks.residual import EMBEDDING, Actor, Critic, ResidualNetwork, distance, parameter_count, shapes_of
 from crlviz.precision import exact
 
 info_nce = partial(contrastive_loss, "forward")
@@ -60,7 +60,11 @@ def exact_products():
         yield
 
 
-@pytest.fixture(scope="module", params=GOLDEN)
+# One of the ants is enough to see an error; the humanoid is the deepest.
+_MARKS = {"b_ant_big_maze_d4_w32": [pytest.mark.slow]}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=_MARKS.get(name, [])) for name in GOLDEN])
 def recorded(request, data, optimized) -> Recorded:
     return Recorded(data / "networks" / request.param, *GOLDEN[request.param])
 
@@ -218,8 +222,9 @@ def test_every_ablation_changes_the_outputs():
     x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     seen = []
     for changes in ({}, {"activation": "relu"}, {"residual": False}, {"layer_norm": False}):
-        network = ResidualNetwork(NetworkConfig(4, 6, **changes), (2,))
-        seen.append(np.asarray(jax.jit(lambda key, n=network: n.init_with_output(key, x)[0][0])(jax.random.key(0))))
+        network, rng = ResidualNetwork(NetworkConfig(4, 6, **changes), (2,)), np.random.default_rng(0)
+        params = jax.tree.map(lambda leaf, rng=rng: rng.normal(size=leaf.shape), shapes_of(network, 3))
+        seen.append(np.asarray(jax.jit(network.apply)({"params": params}, x)[0]))
     for a in range(4):
         for b in range(a):
             assert np.abs(seen[a] - seen[b]).max() > 1e-3
