@@ -50,9 +50,12 @@ def page(dataset: xr.Dataset, *, scale: str = "own", play: str = "") -> str:
       UsageError: unknown scale.
     """
     fixed = dataset.geodesic.dims[0]
-    free = np.isfinite(dataset.straight.values[0])
     maze = ground.maze_of(dataset)
-    spacing, x, y = dataset.attrs["spacing"], dataset.x.values, dataset.y.values
+    spacing = dataset.attrs["spacing"]
+    if maze:  # without its outer ring of walls, as in the still pictures
+        ring = round(maze.cell_size / spacing)
+        dataset = dataset.isel(x=slice(ring, -ring), y=slice(ring, -ring))
+    x, y, free = dataset.x.values, dataset.y.values, np.isfinite(dataset.straight.values[0])
     distances = dataset.geodesic.values[:, free]
     unit = max(0.01, np.nanmax(distances) / (_UNREACHED - 1))  # meters per step of the 16-bit numbers
     places = np.stack([dataset[f"{fixed}_x"].values, dataset[f"{fixed}_y"].values], axis=1)
@@ -66,7 +69,7 @@ def page(dataset: xr.Dataset, *, scale: str = "own", play: str = "") -> str:
         "unit": unit,
         "places": places.round(4).tolist(),
         "first": _first_place(fixed, places, maze),
-        "ticks": [charts.ticks(*maze.extent[2 * axis :][:2]) if maze else [] for axis in (0, 1)],
+        "ticks": [charts.ticks(*charts.inside(maze)[2 * axis :][:2]) if maze else [] for axis in (0, 1)],
         "starts": maze.xy(maze.starts).tolist() if maze and fixed == "goal" else [],
         "colors": {"wall": charts.WALL, "start": charts.START, "goal": charts.GOAL, "scale": charts.VIRIDIS},
         "panels": _panels(dataset, free, fixed),

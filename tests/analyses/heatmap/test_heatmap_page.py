@@ -60,6 +60,8 @@ def decode(text: str, dtype: str = "u1") -> np.ndarray:
 
 def test_the_page_holds_q_to_1_255_of_its_range(dataset):
     data = content(page(dataset))
+    dataset = dataset.isel(x=slice(4, -4), y=slice(4, -4))  # without the outer ring of walls
+    assert data["corner"] == pytest.approx([float(dataset[axis][0]) - 0.125 for axis in "xy"])
     free = decode(data["free"]).reshape(data["size"]).astype(bool)
     assert np.array_equal(free, np.isfinite(dataset.straight.values[0]))
     for panel, depth in zip(data["panels"], (4, 16), strict=True):
@@ -133,7 +135,8 @@ def test_a_click_moves_the_goal_of_every_map(opened):
 def test_a_click_into_a_wall_does_nothing(opened):
     maze = envs.make(ENV).maze
     before = opened.locator("#panels").screenshot()
-    click(opened, maze.xy((0, 0)))
+    wall = np.argwhere(maze.walls[1:-1, 1:-1])[0] + 1  # the outer ring is not drawn
+    click(opened, maze.xy(tuple(wall)))
     opened.mouse.move(0, 0)
     assert opened.locator("#panels").screenshot() == before
 
