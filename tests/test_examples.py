@@ -48,6 +48,13 @@ def test_the_shipped_ant_walks_to_the_next_cell():
 
 
 @pytest.mark.slow
+def test_the_shipped_humanoid_reaches_goals_before_it_falls():
+    """At the goals of its training, 1 to 5 m away; a humanoid that cannot step falls at the start."""
+    states = crlviz.rollout(crlviz.load(EXAMPLES / "humanoid"), 64, length=120)
+    assert states.success.any("time").mean() > 0.5
+
+
+@pytest.mark.slow
 def test_the_shipped_sweep_is_whole_and_feeds_every_figure_that_crlviz_draws():
     paths = runs.find([EXAMPLES / name for name in ("runs", "learners", "offline", "collectors")])
     faults = [fault for path in paths for _, fault in inspection.check(path) if fault]
