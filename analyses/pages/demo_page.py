@@ -201,7 +201,8 @@ def curves(data: xr.Dataset) -> alt.TopLevelMixin:
         rings = marks.mark_point(size=90, strokeWidth=1.5, color="#222222", fill="white", opacity=1)
         tooltip = ["what:N", "group:N", "x:Q", "score:Q"]
         panels.append(alt.layer(lines, rings.encode(x="x:Q", y="score:Q", tooltip=tooltip)) if rows else lines)
-    return alt.hconcat(*panels)
+    # One panel may have room for its lines' names where the other needs a legend.
+    return alt.hconcat(*panels).resolve_scale(color="independent", strokeDash="independent")
 
 
 def correlations(maps: xr.Dataset, kinds: Sequence["Kind"]) -> list[tuple[str, float, float]]:

@@ -6,11 +6,12 @@ import sys
 import pandas as pd
 import pytest
 
+from analyses.common import runs as run_data
 from analyses.pages import demo, demo_page
-from crlviz import cli
+from crlviz import charts, cli
 from crlviz.checkpoints.run_directory import RunDirectory
 from crlviz.errors import CrlvizError, UsageError
-from tests.helpers.toys import plant_curve, toy_config, untrained_run
+from tests.helpers.toys import plant_curve, planted_run, toy_config, untrained_run
 
 
 def rows(scores: dict[str, list[float]]) -> pd.DataFrame:
@@ -97,6 +98,21 @@ def test_the_wide_network_has_as_many_parameters_as_the_deep_one():
         for depth, width in ((demo.DEEP, demo.WIDTH), (demo.SHALLOW, demo.WIDE))
     ]
     assert counts[1] == pytest.approx(counts[0], rel=0.05)
+
+
+def test_curves_named_at_their_ends_beside_a_legend(tmp_path, open_page):
+    """Over seconds the slow run crosses the place of the quick run's name. The browser must not complain."""
+    names = ["long and quick", "long and slow"]
+    curves = ([0, 0.1, 0.2, 0.3, 0.5], 1), ([0, 0.3, 0.5, 0.6, 0.9], 4)
+    paths = [
+        planted_run(tmp_path / name, *curve, critic__width=width)
+        for name, curve, width in zip(names, curves, (8, 16), strict=True)
+    ]
+    drawn = demo_page.curves(run_data.compute(paths).assign_coords(group=("run", names)))
+    charts.save(drawn, tmp_path / "curves.html")
+    page = open_page(tmp_path / "curves.html")
+    page.wait_for_selector(".mark-text.role-mark")
+    page.wait_for_selector(".role-legend")
 
 
 @pytest.mark.slow
