@@ -271,6 +271,7 @@ def test_runs_with_different_training_pairs_can_be_compared(crlviz, toy_run, tmp
             assert sorted(read.env.values.tolist()) == ["point_u_maze", "point_u_maze_gen_1f2f"]
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_any_setting_are_compared(crlviz, tmp_path):
     settings = [{"gamma": 0.9}, {"gamma": 0.95}, {"gamma": 0.95, "crl__learning_rate": 0.001}]
     runs = [untrained_run(tmp_path / str(n), toy_config(**changes)) for n, changes in enumerate(settings)]
@@ -314,6 +315,7 @@ def test_envs_lists_every_id(crlviz):
     assert [line.split()[0] for line in table.splitlines()[1:]] == envs.ids()
 
 
+@pytest.mark.slow
 def test_bench_measures_compile_time(crlviz, tmp_path):
     code, out, _ = crlviz("bench", "--compile", "point_u_maze,point_u4_maze", "--json", tmp_path / "times.json")
     assert code == 0

@@ -112,7 +112,7 @@ def test_sizes(id):
 @pytest.mark.parametrize(
     ("id", "backend"),
     [
-        ("ant_u_maze", None),
+        pytest.param("ant_u_maze", None, marks=slow),
         pytest.param("ant", "generalized", marks=slow),
         pytest.param("ant", "mjx", marks=slow),
         pytest.param("ant_ball", "mjx", marks=slow),
@@ -163,7 +163,7 @@ def test_options_of_the_paper_are_accepted(id):
     [
         ("point_u_maze", (1.2, 0.9), (-1.0, 1.0)),
         ("ant_u_maze", (7.5, 12.5), (4.0, 4.5)),
-        ("humanoid", (1.5, -2.5), (3.0, 0.5, 1.25)),
+        pytest.param("humanoid", (1.5, -2.5), (3.0, 0.5, 1.25), marks=slow),
         ("pusher_easy", (0.4, -0.2), (0.5, -0.4, -0.323)),
     ],
 )

@@ -85,6 +85,7 @@ def test_ball_starts_between_ant_and_goal():
     assert (env.goal_indices, env.goal_dim) == ((28, 29), 2)
 
 
+@slow
 def test_push_goals_are_behind_the_box():
     _, body, goal, _ = _resets("ant_push")
     _fills(body[:, 2:3], 0.65, 0.85)
@@ -125,6 +126,7 @@ def test_reacher():
 @pytest.mark.parametrize(
     ("id", "y", "x"), [("pusher_easy", (-0.55, -0.25), (-0.2, 0.2)), ("pusher_hard", (-0.65, 0.35), (-0.55, 0.45))]
 )
+@slow
 def test_pusher(id, y, x):
     _, body, goal, _ = _resets(id)
     center = np.array([0.45, -0.05])
@@ -146,14 +148,14 @@ def test_cheetah():
 ARM = np.array([1.571, 0.742, 0, -1.571, 0, 3.054, 1.449])
 
 
-@pytest.mark.slow
+@slow
 def test_arm_reach():
     _, body, goal, _ = _resets("arm_reach")
     np.testing.assert_allclose(body[:, :7] - ARM, 0, atol=1e-6)
     _fills(goal, np.array([0, 0.5, 0.3]) - 0.2, np.array([0, 0.5, 0.3]) + 0.2)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize(
     ("id", "cube", "cube_spread", "target", "target_spread"),
     [
@@ -174,7 +176,7 @@ def test_arm_with_a_cube(id, cube, cube_spread, target, target_spread):
     np.testing.assert_allclose(goal[:, 2], 0.03, atol=1e-6)
 
 
-@pytest.mark.slow
+@slow
 def test_arm_grasp():
     _, body, goal, _ = _resets("arm_grasp")
     _fills(body[:, :2], np.array([0, 0.6]) - 0.3, np.array([0, 0.6]) + 0.3)
@@ -209,7 +211,7 @@ def test_start_and_goal_can_be_given(id, start, goal):
         np.testing.assert_allclose(position, start[: len(position)], atol=1e-6)
 
 
-@pytest.mark.slow
+@slow
 def test_object_and_goal_can_be_given():
     env = envs.make("pusher_easy")
     state = jax.jit(env.reset)(jax.random.key(1), jnp.array([0.5, -0.2]), jnp.array([0.4, -0.5, -0.323]))

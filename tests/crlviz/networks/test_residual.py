@@ -231,6 +231,7 @@ def test_every_ablation_changes_the_outputs():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU library's workspace is larger than this network")
+@pytest.mark.slow
 def test_remat_saves_memory_and_keeps_the_gradient():
     x = np.random.default_rng(0).normal(size=(512, 6)).astype(np.float32)
     params = jax.jit(Actor(NetworkConfig(16, 16), 6, 2).init)(jax.random.key(0))
