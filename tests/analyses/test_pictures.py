@@ -128,6 +128,12 @@ def rasters(drawn, browser, folder):
     }
 
 
+@pytest.fixture
+def poppler():
+    if shutil.which("pdftoppm") is None:
+        pytest.skip("there is no poppler to draw the pdf: apt-get install poppler-utils")
+
+
 def engine_difference(one, other):
     """Mean difference over the picture and in its worst square, after averages over 4 pixels that blur edges."""
     height, width = (size // BLOCK * BLOCK for size in one.shape)
@@ -140,9 +146,7 @@ def engine_difference(one, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("style", ["notebook", "paper"])
 @pytest.mark.parametrize("name", ["heatmap", "efficiency", "embed", "norms"])
-def test_three_engines_draw_the_same_picture(name, style, browser, tmp_path):
-    if shutil.which("pdftoppm") is None:
-        pytest.skip("there is no poppler to draw the pdf: apt-get install poppler-utils")
+def test_three_engines_draw_the_same_picture(name, style, browser, poppler, tmp_path):
     drawn = charts.Rendering(draw(name, 3, False, 3, style=charts.STYLES[style]))
     shown = rasters(drawn, browser, tmp_path)
     for one, other in itertools.combinations(ENGINES, 2):
@@ -152,9 +156,7 @@ def test_three_engines_draw_the_same_picture(name, style, browser, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_font_is_a_difference_of_engines(browser, tmp_path, monkeypatch):
-    if shutil.which("pdftoppm") is None:
-        pytest.skip("there is no poppler to draw the pdf: apt-get install poppler-utils")
+def test_another_font_is_a_difference_of_engines(browser, poppler, tmp_path, monkeypatch):
     drawn = charts.Rendering(draw("efficiency", 3, False, 3))
     file = drawn.file
 
