@@ -93,7 +93,8 @@ def contrastive_loss(loss: str, logits: jax.Array, penalty: float) -> tuple[jax.
       and mean negative logit.
     """
     count = logits.shape[0]
-    positive = jnp.diagonal(logits)
+    # The gradient of jnp.diagonal is a scatter inside a conditional, for which several devices exchange indices.
+    positive = jnp.where(jnp.eye(count, dtype=bool), logits, 0).sum(axis=1)
     normalizer = jax.nn.logsumexp(logits, axis=1)
     value = LOSSES[loss](logits, positive, normalizer)
     value += penalty * jnp.mean((normalizer + 1e-6) ** 2)

@@ -39,6 +39,21 @@ def collectives(text: str) -> list[tuple[str, list[int]]]:
     return operations
 
 
+def in_conditionals(text: str) -> list[str]:
+    """Names of the collective operations in the branches of a compiled program's conditionals."""
+    bodies, name = {}, ""
+    for line in text.splitlines():
+        if begun := re.match(r"(?:ENTRY )?%(\S+) .*{$", line):
+            name = begun[1]
+        bodies[name] = bodies.get(name, "") + line + "\n"
+    branches = " ".join(re.findall(r"(?:branch_computations={|(?:true|false)_computation=)([^}\n]*)", text))
+    reached, waiting = set(), set(re.findall(r"%([\w.-]+)", branches))
+    while waiting := waiting & bodies.keys() - reached:
+        reached |= waiting
+        waiting = {name for each in waiting for name in re.findall(r"%([\w.-]+)", bodies[each])}
+    return [operation for each in sorted(reached) for operation, _ in collectives(bodies[each])]
+
+
 def stopped(folder: Path, config, count: str) -> Path:
     """Train on ``count`` devices and stop the run by a signal in its second training step."""
     real = Run.advance
@@ -72,6 +87,7 @@ def main(folder: Path) -> None:
     results = {
         "rows": config.num_envs * config.replay_steps,
         "collectives": collectives(four.collect.as_text()) + collectives(four.learn.as_text()),
+        "in_conditionals": in_conditionals(four.collect.as_text()) + in_conditionals(four.learn.as_text()),
         "flops": {
             name: [getattr(made, name).cost_analysis()["flops"] for made in (one, four)]
             for name in ("collect", "learn", "evaluate_policy")
