@@ -29,7 +29,7 @@ def test_first_look(tmp_path, capsys):
     assert (tmp_path / "look.svg").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("depth", [4, 16])
+@pytest.mark.parametrize("depth", [pytest.param(4, marks=pytest.mark.slow), 16])
 def test_shipped_agents_reach_most_goals(depth):
     agent = crlviz.load(EXAMPLES / f"depth{depth}")
     assert agent.facts["depth"] == depth

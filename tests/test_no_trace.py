@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TRACE = """
 import importlib, logging, os, pkgutil, random, signal, sys, warnings
 import altair as alt, brax, flax, jax, numpy as np  # rich, which flax imports, draws a random number then
@@ -58,6 +60,7 @@ print("the same")
 """
 
 
+@pytest.mark.slow
 def test_the_users_process_stays_as_it_was(toy_run, tmp_path):
     command = [sys.executable, "-c", TRACE, str(toy_run), str(tmp_path / "log.txt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])

@@ -11,7 +11,7 @@ import pytest
     ("script", "count"),
     [
         ("damage", 27),
-        ("states", 8),
+        ("states", 3),
         ("pickles", 40),
         ("trajectories", 60),
         pytest.param("interrupts", 4, marks=pytest.mark.slow),  # twelve processes that start jax

@@ -76,6 +76,7 @@ def test_a_command_repeats_the_runs_of_other_starts(tmp_path):
     assert len(updates) == len(cases) * FIRST_UPDATES["UPDATES"]
 
 
+@pytest.mark.slow
 def test_first_updates_against_the_losses_by_hand():
     """The critic's: InfoNCE of the distances from phi to psi, with 0.1 times the squared log-sum-exp."""
     found = FIRST_UPDATES["first_updates"]("norm_quiet_heads", 4, width=8, updates=2)

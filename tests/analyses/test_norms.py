@@ -154,6 +154,7 @@ def test_agents_without_these_networks_are_rejected():
         norms.compute([Handmade(envs.make("point_u_maze"), None, params={"actor": (), "critic": {}})])
 
 
+@pytest.mark.slow
 def test_networks_without_a_block(tmp_path):
     """Networks from JaxGCRL may have any depth from 1 on, different for actor and critic."""
 

@@ -86,6 +86,7 @@ def test_the_measure_finds_what_lies_on_another():
         check_texts(chart)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_look_as_they_were_kept(name, data):
     """The kept images are made anew by removing them, and are looked at before they are committed."""

@@ -73,6 +73,7 @@ def test_a_data_set_is_saved_where_the_locale_cannot_spell_the_path(tmp_path):
         assert (read.a.values.tolist(), read.attrs) == ([1.5, 2.5], {"who": "me"})
 
 
+@pytest.mark.slow
 def test_every_body_is_imported_whatever_mujoco_gl_says():
     """Each in an order in which no other has imported MuJoCo before: one process a body would be slow."""
     code = "import sys\nfrom crlviz import envs\nenvs.env_class(sys.argv[1])\nprint('imported')"

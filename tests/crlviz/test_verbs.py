@@ -45,6 +45,7 @@ def test_train_in_a_custom_maze(crlviz, tmp_path):
     assert "point_maze" in (tmp_path / "map.json").read_text()
 
 
+@pytest.mark.slow
 def test_actor_and_critic_can_differ_in_depth_and_the_evaluation_in_its_environment(crlviz, tmp_path):
     options = ["--critic-depth", 8, "--eval-env", "point_u_maze_eval"]
     code, *_ = crlviz("train", "point_u_maze", *options, "--out", tmp_path / "run", *QUICK)
@@ -85,6 +86,7 @@ def test_each_analysis_writes_a_picture_and_data(crlviz, toy_run, tmp_path, verb
     assert "cannot tell the format" in error_of(crlviz(verb, toy_run, "--out", tmp_path / "picture.jpg"), 2)
 
 
+@pytest.mark.slow
 def test_behavior_writes_a_video(crlviz, toy_run, tmp_path):
     video = tmp_path / "b.mp4"
     code, out, _ = crlviz("behavior", toy_run, "--episodes", 3, "--size", "96x72", "--out", video)
@@ -235,6 +237,7 @@ def test_the_same_checkpoint_twice(crlviz, toy_run, tmp_path):
     assert "do not differ" in error_of(result, 2)
 
 
+@pytest.mark.slow
 def test_heatmap_html_shows_all_checkpoints_unless_a_goal_is_given(crlviz, toy_run, tmp_path):
     page, still, moving, data = (tmp_path / name for name in ("page.html", "still.html", "q.gif", "q.nc"))
     code, out, _ = crlviz("heatmap", toy_run, "--resolution", 2, "--out", page, "--out", moving, "--out", data)

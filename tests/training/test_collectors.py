@@ -61,6 +61,7 @@ def _all_differences(folder, reference):
     return [text for name in FAMILY for text in differences(folder / name, reference / name)]
 
 
+@pytest.mark.slow
 def test_the_collector_is_the_run_that_it_would_be_alone(fed, toy_run):
     assert differences(fed / "collector", toy_run) == []
     assert differences(fed / "learner-depth4", toy_run) != []  # a learner of the same depth is no copy of it
@@ -147,6 +148,7 @@ def _diverging(monkeypatch, slot, at):
     monkeypatch.setattr(FedPrograms, "advance", advance)
 
 
+@pytest.mark.slow
 def test_a_learner_that_diverges_does_not_stop_the_others(fed, tmp_path, monkeypatch):
     folder = tmp_path / "fed"
     with monkeypatch.context() as patch:

@@ -56,6 +56,7 @@ def test_the_targets_are_the_teachers_q_of_all_pairs(toy_agent, batch):
     np.testing.assert_allclose(values, np.array(expected), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(toy_run, pupil, batch):
     twin = building.build(student_config(toy_run, env_steps=280)).algorithm
     learner = jax.jit(twin.init)(jax.random.key(3)).replace(params=twin.teacher.params)

@@ -50,6 +50,7 @@ def test_a_run_is_the_same_bit_for_bit(switched, toy_run, tmp_path):
     assert differences(tmp_path / "run", toy_run) == []
 
 
+@pytest.mark.slow
 def test_results_of_an_agent_are_the_same(switched, toy_run, tmp_path, data):
     def computed(folder):
         agent = crlviz.load(toy_run)
@@ -91,6 +92,7 @@ def test_an_environment_uses_float32(switched):
     assert {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.dtype.kind == "f"} == {np.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_the_command_ignores_the_variables(toy_run, tmp_path):
     variables = {"JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_THREEFRY_PARTITIONABLE": "0"}
     out = tmp_path / "map.json"

@@ -1,6 +1,6 @@
 """Learners take a point mass in a U maze from failing to a rate that a random policy does not reach.
 
-CRL is held by the quick ``tests/training/test_trainer.py::test_it_learns``.
+CRL is held by ``tests/training/test_trainer.py::test_it_learns``.
 """
 
 import csv

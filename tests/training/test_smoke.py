@@ -37,17 +37,17 @@ TRAINED = [
     "pusher_easy",
     "cheetah",
     "arm_reach",
-    "arm_grasp",
-    "arm_push_easy",
     "arm_binpick_easy",
 ]
 QUICK = "point_u_maze"  # it needs no physics engine; the others take up to a minute
 WHOLE = [QUICK, "swimmer", "ant", "arm_reach"]  # our own physics, brax's and MJX's
-VARIANTS = {"pusher_hard": "pusher_easy", "arm_push_hard": "arm_push_easy", "arm_binpick_hard": "arm_binpick_easy"}
+# The arms share their code; test_parity.py steps each.
+ARMS = ("arm_grasp", "arm_push_easy", "arm_push_hard", "arm_binpick_hard")
+VARIANTS = {"pusher_hard": "pusher_easy", **dict.fromkeys(ARMS, "arm_binpick_easy")}
 TRACED = [id for id in envs.ids() if id not in TRAINED]
-# Tracing an ant or a humanoid in a maze takes a second, and there are about fifty: only the paper's are quick tests.
-# An arm takes four; one is.
-SLOW = {id for id in TRACED if re.match(r"(ant|humanoid)_.*maze", id)} - envs.PAPER | {"arm_push_hard"}
+# Tracing an ant or a humanoid in a maze takes a second, and there are about fifty: only an ant is a quick test.
+# An arm takes four.
+SLOW = {id for id in TRACED if re.match(r"(ant|humanoid)_.*maze", id)} - {"ant_big_maze"} | {*ARMS}
 ROWS = {row["id"]: row for row in table()}
 
 

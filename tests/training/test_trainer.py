@@ -83,6 +83,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(toy_run, tmp_path):
     assert all((a != b).mean() > 0.9 for a, b in kernels)
 
 
+@pytest.mark.slow
 def test_without_redrawn_goals_each_environment_returns_to_its_first_start(tmp_path):
     """As in the preset ``paper``: 4 environments have 4 starts and 4 goals in the whole run."""
     config = toy_config(redraw_goals=False, episode_length=5)
@@ -153,6 +154,7 @@ def test_a_wrong_setting_leaves_no_run_behind(tmp_path, changes, word):
     assert time.perf_counter() - started < 2  # nothing was compiled
 
 
+@pytest.mark.slow
 def test_a_diverged_run_keeps_no_bad_checkpoint(tmp_path):
     """With one update in an epoch, the loss is finite once more after the parameters have already diverged."""
     config = toy_config(crl__learning_rate=1e30, updates=1, evaluations=4)
@@ -168,6 +170,7 @@ def test_a_diverged_run_keeps_no_bad_checkpoint(tmp_path):
             crlviz.load(run)
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path, optimized):
     """Success over all goals of the U maze rises from that of an untrained agent to well above that of random actions.
 

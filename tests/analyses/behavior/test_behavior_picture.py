@@ -119,6 +119,7 @@ def test_the_film_shows_the_hardest_episode_of_each_depth(agents, dataset, monke
     assert {len(pose) for pose in poses} == {min(round(steps) + 16, dataset.sizes["time"])}  # 1.5 s more
 
 
+@pytest.mark.slow
 def test_the_film_is_written_as_a_gif(no_maze, tmp_path):
     """Also of a body that falls; the video ends when the last episode shown has ended."""
     import imageio.v3 as imageio
@@ -132,6 +133,7 @@ def test_the_film_is_written_as_a_gif(no_maze, tmp_path):
     assert "depth 4: fell forward at speed" in str(behavior.plot(dataset).to_dict()["vconcat"][0]["title"])
 
 
+@pytest.mark.slow
 def test_a_dataset_with_the_names_of_older_versions_gives_the_same_picture(dataset):
     old = {"stayed near the start": "stands still", "did not reach the goal": "never reaches"}
     old |= {"reached the goal": "reaches the goal"}

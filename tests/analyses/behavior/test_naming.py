@@ -168,6 +168,7 @@ def _names(env, policy, episodes=4, **options):
     return {str(name): float(share.sel(behavior=name)) for name in dataset.behavior.values if share.sel(behavior=name)}
 
 
+@pytest.mark.slow
 def test_names_of_known_policies(room):
     assert _names(room, stay) == {"stayed near the start": 1}
     assert _names(room, steer) == {"reached the goal": 1}

@@ -56,6 +56,7 @@ def swum(env):
     return runs, describe(env, runs)
 
 
+@pytest.mark.slow
 def test_descriptors_of_a_gait(env, swum):
     runs, dataset = swum
     assert set(dataset.data_vars) == {name for name, what in DESCRIPTORS.items() if "torso" not in what.needs}
@@ -69,6 +70,7 @@ def test_descriptors_of_a_gait(env, swum):
         assert float(described.stroke_length) == pytest.approx(nearer / (steps / 8), rel=0.15, abs=0.01)
 
 
+@pytest.mark.slow
 def test_wall_contact_counts_every_link(env):
     """A body across the corridor has its middle far from the walls and its ends near them."""
     runs = rollout(Handmade(env, lambda observation, key=None: 0 * observation[..., :3]), 64, length=1)

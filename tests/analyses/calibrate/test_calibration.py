@@ -96,6 +96,7 @@ def test_a_distance_that_is_the_steps():
     )
 
 
+@pytest.mark.slow
 def test_a_distance_that_saturates_is_time_near_the_goal_alone():
     dataset = calibrate.compute([agent(saturating)], episodes=8)
     assert dataset.near.item() == pytest.approx(1, abs=0.01)
@@ -104,6 +105,7 @@ def test_a_distance_that_saturates_is_time_near_the_goal_alone():
     assert "is time near the goal but not far" in title(dataset)
 
 
+@pytest.mark.slow
 def test_noise_is_not_time():
     dataset = calibrate.compute([agent(noise)], episodes=8)
     assert abs(dataset.rank_achieved.item()) < 0.1
@@ -112,6 +114,7 @@ def test_noise_is_not_time():
     assert "is not time" in title(dataset)
 
 
+@pytest.mark.slow
 def test_a_distance_without_a_unit_is_compared_with_itself(tmp_path):
     """Handmade agents do not say what Q is in steps."""
     agents = [

@@ -200,6 +200,7 @@ def test_the_animation_has_a_frame_a_checkpoint(dataset):
     assert (np.abs(frames[0] - frames[1]).max(-1) > 40).mean() > 0.01
 
 
+@pytest.mark.slow
 def test_the_animation_labels_maps_of_other_times(dataset, monkeypatch):
     """Depth 16 was saved only at the end, depth 8 only at the start: the other time is labeled in both."""
     frames = []
@@ -220,6 +221,7 @@ def test_the_animation_labels_maps_of_other_times(dataset, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_without_a_maze_a_click_takes_the_nearest_place(open_page, tmp_path, monkeypatch):
     agent = known(4, 100)
     monkeypatch.setattr(agent.env, "maze", None)
@@ -233,6 +235,7 @@ def test_without_a_maze_a_click_takes_the_nearest_place(open_page, tmp_path, mon
     assert opened.inner_text(".line").startswith("rank correlation: straight line 1.00")
 
 
+@pytest.mark.slow
 def test_a_large_maze_has_fewer_places_and_a_click_takes_the_nearest(open_page, tmp_path):
     agent = known(4, 100)
     env = envs.make("point_maze", layout=carved(41))

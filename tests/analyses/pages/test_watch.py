@@ -49,6 +49,7 @@ def test_the_page_shows_curves_map_and_clip(unfinished, open_page):
     assert 'http-equiv="refresh"' not in index.read_text()
 
 
+@pytest.mark.slow
 def test_other_bodies_get_a_short_video(monkeypatch):
     env = FallingPoint("a_body", mazes.get("u_maze", centered=True))  # not the name of a point body
     agent = Handmade(env, lambda observation, key: 0 * observation[..., :2])
@@ -156,6 +157,7 @@ def test_watch_lowers_the_priority_of_its_own_session_only(own_session):
     assert done.stdout.strip() == ("10" if own_session else before.strip())
 
 
+@pytest.mark.slow
 def test_train_watch(tmp_path):
     run = tmp_path / "run"
     arguments = ["train", "point_u_maze", "--out", str(run), "--watch", *QUICK]
@@ -172,6 +174,7 @@ def _wait_for_the_end(run):
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_a_refused_run_gets_no_page(toy_run):
     arguments = ["train", "point_u_maze", "--out", str(toy_run), "--watch", *QUICK]
     done = subprocess.run([sys.executable, "-m", "crlviz", *arguments], capture_output=True, text=True)

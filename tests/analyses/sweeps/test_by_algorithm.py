@@ -110,6 +110,7 @@ def test_algorithms_are_never_pooled():
     assert "2 of 2 pairs of task and algorithm" in depth_vs_width.claim(compared)
 
 
+@pytest.mark.slow
 def test_at_most_one_page_in_twenty_claims_a_gain_that_is_none():
     rng, false = np.random.default_rng(0), 0
     data = grid({(name, depth): 0.5 for name in LEARNERS for depth in (4, 16)})

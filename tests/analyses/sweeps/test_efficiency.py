@@ -121,6 +121,7 @@ def with_scores(data, draw):
     return data.assign(success=data.success.copy(data=np.repeat(np.array(level)[:, None], data.sizes["evaluation"], 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_false_positive_rate_where_depth_equals_width(three_seeds, seeds):
     """Skewed scores whose spread depends on the network: all claims are false, and at most 5 % of pictures make one."""
@@ -150,6 +151,7 @@ def test_a_large_effect_is_found_in_run_directories(three_seeds, tmp_path):
     assert "At equal updates, 2 doublings of depth (4 to 16) took success from 0.2" in done.output
 
 
+@pytest.mark.slow
 def test_the_demo_finds_a_planted_effect_and_no_false_one(three_seeds):
     kinds = [
         demo.Kind("", name, d, w, 1) for name, (d, w) in zip("abcd", ((4, 8), (16, 8), (4, 16), (4, 32)), strict=True)

@@ -39,6 +39,7 @@ def _distance(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean(of_groups))
 
 
+@pytest.mark.slow
 def test_losses_are_their_definitions(cmd, batch):
     learner = jax.jit(cmd.init)(jax.random.key(0))
     assert learner.critic.keys() == {"phi"}
@@ -63,6 +64,7 @@ def test_losses_are_their_definitions(cmd, batch):
     assert float(metrics["actor_loss"]) == pytest.approx(float(np.mean(np.asarray(log_prob) + ways)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_which_future_belongs_to_which_state(cmd, batch):
     @jax.jit
     def train(learner):

@@ -198,6 +198,7 @@ def other_learner(other):
     return jax.jit(other.init)(jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_logits_are_the_energy_over_the_softmax_temperature(other, other_learner, batch):
     fixed = replace(other, config=replace(other.config, learn_softmax_temperature=False))
     rows = Batch(*batch)
@@ -211,6 +212,7 @@ def test_logits_are_the_energy_over_the_softmax_temperature(other, other_learner
         assert float(metrics["critic_loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_learned_temperature_descends_its_loss(other, other_learner, batch):
     """Its gradient against the slope of the loss by the temperature itself."""
     rows = Batch(*batch)
@@ -235,6 +237,7 @@ def test_q_is_the_energy_and_says_so(other, other_learner, batch):
     assert other.q_meaning.title == "Q(s, a, g) = -MRN(phi(s, a), psi(g))"
 
 
+@pytest.mark.slow
 def test_one_launch_for_all_networks_gives_the_same_losses(other, other_learner, batch):
     """The path of the fused kernels, here without kernels."""
     noise = jax.random.normal(jax.random.key(2), batch[1].shape)

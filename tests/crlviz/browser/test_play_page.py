@@ -49,6 +49,7 @@ def _lane(page, index=0):
     )
 
 
+@pytest.mark.slow
 def test_bodies_move_as_the_agent_moves_them(page, agents):
     env = agents[0].eval_env
     goal = env.maze.xy(env.maze.goals[3])
@@ -88,6 +89,7 @@ def test_a_click_moves_the_goal_and_the_body_goes_there(page, agents):
     assert np.abs(goal - [(low + high) / 2, (left + right) / 2]).max() < maze.cell_size
 
 
+@pytest.mark.slow
 def test_a_change_of_depth_keeps_pose_and_goal_and_takes_the_other_policy(page, agents):
     page.evaluate("for (let k = 0; k < 10; k++) crlviz.step(crlviz.lanes()[0])")
     before = _lane(page)
@@ -131,6 +133,7 @@ def test_the_map_is_q_and_its_numbers_are_rank_correlations(page, agents):
     assert f"{wanted[0]:.2f}, as the straight line {wanted[1]:.2f}" in page.locator(".sees").first.inner_text()
 
 
+@pytest.mark.slow
 def test_a_link_restores_the_view(page, agents):
     goal = agents[0].eval_env.maze.xy((6, 1))
     link = f"#agent=2&start=7&goal={goal[0]:g},{goal[1]:g}&speed=0.25&map=0&arrows=1&side=0&play=0"
@@ -217,6 +220,7 @@ def test_memory_stays_flat(page):
     assert sizes[-1] < 1.02 * sizes[1] + 200_000
 
 
+@pytest.mark.slow
 def test_a_body_that_cannot_be_translated_follows_recorded_episodes(toy_agent, tmp_path, open_page, monkeypatch):
     def unknown(agents):
         raise CrlvizError("the step of it uses the operation qr")

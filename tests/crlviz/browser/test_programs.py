@@ -39,6 +39,7 @@ def test_actions_and_q_of_an_agent_are_those_of_jax(page, toy_agent, tmp_path):
 
 
 # Every learner's actor, and critics of one Q, of two and of none.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sac", "td3", "gciql", "qrl", "gcbc", "cmd", "two critics"])
 def test_actions_and_q_of_other_learners_are_those_of_jax(name, page, toy_agent, tmp_path):
     changes = {"crl__critics": 2, "crl__actor_loss": "awr"} if name == "two critics" else {"algorithm": name}
@@ -62,6 +63,7 @@ def test_actions_and_q_of_other_learners_are_those_of_jax(name, page, toy_agent,
     assert bool(emitted.q) == isinstance(own, HasQ)
 
 
+@pytest.mark.slow
 def test_a_scene_shows_the_state_and_where_its_geoms_are(page, toy_agent, tmp_path):
     env, leaves = toy_agent.env, [leaf[3] for leaf in page.starts.leaves]
     actions = np.float32([[1, 0.5], [-1, 1], [0.3, -0.2]])

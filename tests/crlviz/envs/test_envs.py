@@ -136,6 +136,7 @@ def test_a_scan_can_carry_the_state(id, backend):
     np.testing.assert_array_equal(last.obs[env.state_dim :], first.obs[env.state_dim :])
 
 
+@pytest.mark.slow
 def test_a_fallen_body_is_done():
     env = envs.make("ant")
     step = jax.jit(env.step)

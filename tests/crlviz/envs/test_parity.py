@@ -56,7 +56,16 @@ RECORDINGS = {
 # The slowest to compile: 14 to 21 s on an idle core, over half a minute on a busy one.
 # One recording per body, and one maze, are quick enough; a maze of another size or body compiles again.
 SLOW = {"arm_reach", "arm_grasp", "arm_push_easy", "arm_push_hard", "arm_binpick_hard", "ant_push", "pusher_easy"}
-SLOW |= {"ant_ball", "ant_u_maze", "ant_big_maze", "humanoid_u_maze", "humanoid_paper_timestep"}
+SLOW |= {
+    "ant_ball",
+    "ant_u4_maze",
+    "ant_u_maze",
+    "ant_big_maze",
+    "humanoid",
+    "humanoid_u_maze",
+    "humanoid_paper_timestep",
+}
+SLOW |= {"reacher"}
 MEASURES = {
     "distance": ("metric_dist", "metric_reward_dist"),
     "success": ("metric_success",),

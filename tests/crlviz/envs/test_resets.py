@@ -47,6 +47,7 @@ def test_ant_starts_near_the_origin():
     np.testing.assert_allclose(state.metrics["distance"], np.linalg.norm(body[:, :2] - goal, axis=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ant_with_the_papers_quaternions():
     _, body, _, _ = _resets("ant", normalize_quaternion=False)
     length = np.linalg.norm(body[:, 3:7], axis=1)
@@ -71,6 +72,7 @@ def test_generated_pairs_are_centers_of_cells():
     np.testing.assert_allclose(found, weights, atol=0.04)
 
 
+@pytest.mark.slow
 def test_ball_starts_between_ant_and_goal():
     for options in ({}, {"independent_offset": False}):
         _, body, goal, _ = _resets("ant_ball", **options)
@@ -107,12 +109,14 @@ def test_humanoid_stands_at_the_origin():
     np.testing.assert_allclose(goal[:, 2], 1.25)
 
 
+@pytest.mark.slow
 def test_humanoid_in_a_maze():
     env, body, goal, _ = _resets("humanoid_u_maze")
     np.testing.assert_allclose(body[:, :3] - [2, 2, 1.4], 0, atol=1e-6)
     assert {tuple(g) for g in goal.tolist()} == {(*xy, 1.25) for xy in env.maze.xy(env.maze.goals).tolist()}
 
 
+@pytest.mark.slow
 def test_reacher():
     _, body, goal, _ = _resets("reacher")
     angles = np.arctan2(body[:, 2:4], body[:, :2])
@@ -138,6 +142,7 @@ def test_pusher(id, y, x):
     assert np.abs(body[:, 13:]).max() <= 0.005
 
 
+@pytest.mark.slow
 def test_cheetah():
     _, body, goal, _ = _resets("cheetah")
     _fills(body[:, :9], -0.1, 0.1)
@@ -197,8 +202,8 @@ def test_arm_grasp():
         ("humanoid", (1.0, 2.0), (3.0, -1.0, 1.25)),
         ("humanoid_u_maze", (6.0, 6.0), (2.0, 4.0, 1.25)),
         ("reacher", None, (0.1, -0.05, 0.01)),
-        ("cheetah", (1.0, 0.0), (3.0,)),
-        ("arm_reach", None, (0.1, 0.5, 0.2)),
+        pytest.param("cheetah", (1.0, 0.0), (3.0,), marks=pytest.mark.slow),
+        pytest.param("arm_reach", None, (0.1, 0.5, 0.2), marks=pytest.mark.slow),
     ],
 )
 def test_start_and_goal_can_be_given(id, start, goal):

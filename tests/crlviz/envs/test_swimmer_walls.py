@@ -26,7 +26,7 @@ def knots() -> Swimmer:
     return envs.make("swimmer_maze", layout=KNOTS)
 
 
-@pytest.mark.parametrize("links", [4, 7])
+@pytest.mark.parametrize("links", [4, pytest.param(7, marks=pytest.mark.slow)])
 def test_no_link_is_ever_in_a_wall_or_through_one(links, knots):
     env = knots if links == 4 else envs.make("swimmer_maze", layout=KNOTS, links=links)
     q = simulate(env, waves_and_pushes(250, links - 1), **anywhere(env, COUNT, links))

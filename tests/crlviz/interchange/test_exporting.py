@@ -30,9 +30,11 @@ def _run(path, **inputs):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"actor": NetworkConfig(64, 32), "critic": NetworkConfig(64, 32)},
+        pytest.param({"actor": NetworkConfig(64, 32), "critic": NetworkConfig(64, 32)}, marks=pytest.mark.slow),
         {"actor": NetworkConfig(4, 8, False, "relu"), "critic": NetworkConfig(8, 8, residual=False)},
-        {"actor": NetworkConfig(7, 8, tail=3), "critic": NetworkConfig(2, 8, tail=2)},
+        pytest.param(
+            {"actor": NetworkConfig(7, 8, tail=3), "critic": NetworkConfig(2, 8, tail=2)}, marks=pytest.mark.slow
+        ),
         {"actor": NetworkConfig(4, 8, start="norm_quiet"), "critic": NetworkConfig(2, 8, tail=2, start="norm")},
         {"actor": NetworkConfig(3, 8, kind="mlp"), "critic": NetworkConfig(1, 8, kind="mlp", layer_norm=False)},
     ],

@@ -31,7 +31,8 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module", params=RUNS)
+# One is enough to see an error.
+@pytest.fixture(scope="module", params=[ANT, *(pytest.param(name, marks=pytest.mark.slow) for name in (BIG, HUMANOID))])
 def imported(request, data, tmp_path_factory, optimized):
     """A recorded run, imported, and the outputs that the paper's code gave for it."""
     (run,) = import_runs([data / "runs" / RUNS[request.param]], tmp_path_factory.mktemp("imported") / "run")
@@ -232,7 +233,9 @@ def _settings(monkeypatch, **changes):
     return pickle.dumps(content)
 
 
-@pytest.mark.parametrize(("hidden", "skip"), [(2, 4), (4, 4), (5, 4), (5, 0), (11, 4), (3, 9)])
+@pytest.mark.parametrize(
+    ("hidden", "skip"), [(2, 4), (4, 4), (5, 4), (5, 0), pytest.param(11, 4, marks=pytest.mark.slow), (3, 9)]
+)
 def test_jaxgcrl_gives_the_same_outputs(monkeypatch, tmp_path, hidden, skip):
     sizes = (29, 2, 8)
     saved = _jaxgcrl(hidden, skip, sizes)

@@ -21,7 +21,7 @@ FUSED = FusedTrunk("float32", interpret=True)
 
 # Depth, width, rows and start: rows of whole tiles, and not; then deeper and wider.
 SHAPES = [
-    (8, 20, 7, "norm"),
+    (4, 20, 7, "norm"),
     *(
         pytest.param(*shape, "paper", marks=pytest.mark.slow)
         for shape in [(4, 64, 16), (8, 100, 48), (4, 256, 48), (64, 64, 512), (64, 100, 7), (256, 64, 48)]
@@ -141,6 +141,7 @@ def test_ten_updates_agree(depths):
     assert norm(apart) < 0.05 * norm(moved)
 
 
+@pytest.mark.slow
 def test_seeds_run_together():
     network, cases = networks(4, 20, 5, count=2)
     pair = jax.tree.map(lambda one, other: jnp.stack([one, other]), *cases)
@@ -157,6 +158,7 @@ def test_seeds_run_together():
             )
 
 
+@pytest.mark.slow
 def test_bfloat16_rounds_products_alone():
     """Errors are as large as those of the plain path: products of rounded numbers, everything else in float32."""
     network, cases = networks(8, 64, 16, count=1)

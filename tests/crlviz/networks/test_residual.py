@@ -60,8 +60,8 @@ def exact_products():
         yield
 
 
-# One of the ants is enough to see an error; the humanoid is the deepest.
-_MARKS = {"b_ant_big_maze_d4_w32": [pytest.mark.slow]}
+# One is enough to see an error; the humanoid is the deepest.
+_MARKS = dict.fromkeys(("a_ant_u4_maze_d8_w64", "b_ant_big_maze_d4_w32"), pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=_MARKS.get(name, [])) for name in GOLDEN])

@@ -70,6 +70,7 @@ def measured(start, depth):
     return _measured(networks(depth, "paper"), _inits(networks(depth, start), keys), keys)
 
 
+@pytest.mark.slow
 def test_the_papers_start_saturates_with_depth():
     shallow, deep = measured("paper", 4), measured("paper", 64)
     assert 0.02 < shallow["saturation"] < 0.08
@@ -103,7 +104,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("layer_norm", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_what_each_start_changes(layer_norm):
     """Quiet heads: kernels by 0.1, and the bias of the log standard deviations. No start has parameters of its own."""
     begun = {}
@@ -124,6 +125,7 @@ def test_what_each_start_changes(layer_norm):
     assert begun.keys() == CHANGES.keys()
 
 
+@pytest.mark.slow
 def test_all_policies_have_quiet_heads_and_q_networks_have_none():
     """By the largest kernel of a head, which is drawn within 1 / sqrt(8)."""
     config, key = NetworkConfig(4, 8, start="zero_quiet_heads"), jax.random.key(0)
@@ -135,6 +137,7 @@ def test_all_policies_have_quiet_heads_and_q_networks_have_none():
     assert abs(twins["head_0"]["kernel"]).max() > 0.1 / np.sqrt(8)
 
 
+@pytest.mark.slow
 def test_blocks_that_begin_at_zero_add_nothing_and_can_learn():
     """Outputs are those of stem and heads alone, whatever the depth; and the gradient moves the blocks."""
     network = ResidualNetwork(NetworkConfig(64, 8, start="zero"), (3,))
@@ -186,6 +189,7 @@ def test_what_cannot_begin_at_zero(shape, why):
     NetworkConfig(**shape, start="quiet")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_carries_the_norm(tmp_path):
     """Loaded from disk, the agent acts as its networks do with the norm, and inspection says so."""
     config = toy_config(actor__start="norm_quiet_heads", critic__start="norm")

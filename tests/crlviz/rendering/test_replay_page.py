@@ -213,7 +213,7 @@ def test_the_page_works_in_a_browser(tmp_path, point, open_page):
     assert page.locator("#slider").input_value() == str(STEPS - 1)
 
 
-@pytest.mark.parametrize("agents", [1, 2, 4])
+@pytest.mark.parametrize("agents", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 4)), 2])
 def test_pictures_and_lines_of_one_episode_fit_a_window(tmp_path, point, open_page, agents):
     path = tmp_path / "page.html"
     captions = [f"depth {depth}, seed 0, episode {k}" for k in (1, 2) for depth in (4, 8, 16, 32)[:agents]]

@@ -145,6 +145,7 @@ def test_impossible_videos(env, tmp_path, change, sentence):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_rollout_can_be_filmed(tmp_path):
     from crlviz.envs import mazes
 
@@ -156,6 +157,7 @@ def test_a_rollout_can_be_filmed(tmp_path):
     assert (tmp_path / "fall.mp4").stat().st_size > 500
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_format(toy_run, tmp_path, monkeypatch, capsys):
     outs = [tmp_path / name for name in ("v.mp4", "v.gif", "v.html", "v.nc", "v.png")]
     arguments = [part for out in outs for part in ("--out", str(out))]
@@ -176,6 +178,7 @@ def test_the_command_writes_every_format(toy_run, tmp_path, monkeypatch, capsys)
     assert json.dumps("depth 4, seed 0, episode 2")[1:-1] in outs[2].read_text()
 
 
+@pytest.mark.slow
 def test_each_goal_gets_an_episode(toy_run, tmp_path, monkeypatch):
     out = tmp_path / "v.nc"
     for more, expected in (([], [(1, 1), (-1, 1)]), (["--episodes", "3"], [(1, 1), (-1, 1), (1, 1)])):

@@ -86,7 +86,9 @@ def test_sums_of_layer_norm_are_those_of_float64(precision):
 
 
 @pytest.mark.parametrize(
-    ("precision", "shape"), [("tf32", {}), ("bfloat16", {"activation": "relu"})], ids=["by hand", "by flax"]
+    ("precision", "shape"),
+    [("tf32", {}), pytest.param("bfloat16", {"activation": "relu"}, marks=pytest.mark.slow)],
+    ids=["by hand", "by flax"],
 )
 def test_the_compiled_update_rounds_only_the_products_of_blocks(precision, shape):
     network = NetworkConfig(DEPTH, WIDTH, **shape)
@@ -106,6 +108,7 @@ def test_the_compiled_update_rounds_only_the_products_of_blocks(precision, shape
     assert len(exact) == 9 + 13 + 2
 
 
+@pytest.mark.slow
 def test_physics_and_agents_are_exact(toy_agent):
     env = make("reacher")
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -65,6 +65,7 @@ def test_goals_are_redrawn_or_kept(redraw):
         np.testing.assert_array_equal(now.goal, first.goal)
 
 
+@pytest.mark.slow
 def test_exploring_by_the_critic_takes_actions_of_higher_q():
     """Both runs take their first step in the same states with the same networks; the best of 8 wins 8 times of 9."""
     q = {}
@@ -160,6 +161,7 @@ def test_every_product_of_a_block_has_the_configured_precision(precision, expect
     assert found[expected] >= 11 * 4
 
 
+@pytest.mark.slow
 def test_physics_is_exact_whatever_the_precision():
     exact, short = (build(toy_config(env="reacher", precision=name)) for name in ("float32", "bfloat16"))
     key = jax.eval_shape(lambda: jax.random.key(0))

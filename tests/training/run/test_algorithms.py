@@ -30,6 +30,11 @@ from training.loop.train_loop import update_or_skip
 
 SIZES, COUNT = Sizes(4, 2, 2), 8
 each = pytest.mark.parametrize("name", registry.NAMES)
+# What compiles an update: of a contrastive critic and a bootstrapped one, whose parts the others share.
+QUICK = ("crl", "sac")
+each_compiled = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in registry.NAMES]
+)
 
 
 def built(name: str, depth: int = 4, width: int = 8) -> Algorithm:
@@ -65,7 +70,7 @@ def _same(before, after) -> list[bool]:
     return [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True)]
 
 
-@each
+@each_compiled
 def test_updates_are_finite_and_change_all_networks(name):
     algorithm = built(name)
     first, update = _program(name)
@@ -81,7 +86,7 @@ def test_updates_are_finite_and_change_all_networks(name):
         assert np.mean(_same(before, algorithm.networks(carry[0])[part])) < 0.1, part
 
 
-@each
+@each_compiled
 def test_from_a_bad_update_on_nothing_changes(name):
     algorithm = built(name)
     first, update = _program(name)
@@ -104,7 +109,7 @@ def test_what_is_trained_and_what_a_checkpoint_holds_are_parts_of_the_learner(na
     assert {jnp.shape(leaf) for leaf in jax.tree.leaves(algorithm.trained(learner))} <= shapes_of_all
 
 
-@each
+@each_compiled
 def test_hyperspherical_networks_stay_on_the_sphere(name):
     """Each step ends with unit weights in every hidden layer of what acts and values, and a skipped one as it began."""
     network = NetworkConfig(4, 8, layer_norm=False, sphere=True)
@@ -122,7 +127,7 @@ def test_hyperspherical_networks_stay_on_the_sphere(name):
         np.testing.assert_array_equal(old, new)
 
 
-@each
+@each_compiled
 @pytest.mark.parametrize("depth", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_depth_adds_layers_and_cost(name, depth):
     shallow, deep = (built(name, depth * times, 64).cost(COUNT) for times in (1, 2))
@@ -161,7 +166,7 @@ def test_abilities_give_one_number_or_one_vector_for_each_row(name):
 
 
 # The quick suite trains one of each kind of rows and networks; the others share its code.
-_QUICK = ("crl", "sac+her", "gcbc")
+_QUICK = ("crl", "sac+her")
 _RUNS = [
     pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow)
     for name in registry.NAMES

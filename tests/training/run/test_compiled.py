@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 # The command with a compiler that takes a minute, and Ctrl-C a second after it starts.
 STOPPED = """
 import os, signal, threading, time
@@ -21,6 +23,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_control_c_while_programs_compile(tmp_path):
     arguments = ["train", "point_u_maze", "--preset", "smoke", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(

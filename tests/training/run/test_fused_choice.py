@@ -56,6 +56,7 @@ def test_slower_kernels_are_not_taken(gpu, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_kernels_that_disagree_are_not_taken(gpu, monkeypatch):
     def wrong(self, networks):
         return [1.01 * y for *_, y in networks]

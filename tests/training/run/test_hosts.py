@@ -190,10 +190,18 @@ def test_an_error_in_the_coordinator_ends_all_processes(alone):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--distributed", "auto"], "--distributed auto finds no cluster around this process"),
+        pytest.param(
+            ["--distributed", "auto"], "--distributed auto finds no cluster around this process", marks=pytest.mark.slow
+        ),
         (["--distributed", "2/2@127.0.0.1:4321"], "2 processes are numbered 0 to 1"),
-        (["--distributed", "0/0@127.0.0.1:4321"], "takes auto, or PROCESS/PROCESSES@HOST:PORT"),
-        (["--distributed", "127.0.0.1:4321"], "takes auto, or PROCESS/PROCESSES@HOST:PORT"),
+        pytest.param(
+            ["--distributed", "0/0@127.0.0.1:4321"],
+            "takes auto, or PROCESS/PROCESSES@HOST:PORT",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--distributed", "127.0.0.1:4321"], "takes auto, or PROCESS/PROCESSES@HOST:PORT", marks=pytest.mark.slow
+        ),
         (["--distributed", "auto", "--devices", "2"], "--distributed trains on all devices of all its processes"),
     ],
 )

@@ -58,6 +58,7 @@ def _assert_mirrored(run, lines=None):
                 assert math.isclose(row[name], value, rel_tol=1e-5, abs_tol=1e-7), name
 
 
+@pytest.mark.slow
 def test_both_logs_hold_the_rows_of_metrics_csv_also_after_going_on(tmp_path, monkeypatch, toy_run):
     for name in ("tensorboard", "wandb"):
         pytest.importorskip(name)

@@ -79,6 +79,7 @@ def test_the_command(run, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{run} is finished already\n"
 
 
+@pytest.mark.slow
 def test_set_changes_every_setting_that_may_change(run, monkeypatch, capsys):
     """``--set`` parses text as the setting's type; the setting's own option has precedence."""
     values = {"loss_bound": "2e6", "keep": "1", "save_replay": "false", "on_nan": "rewind", "rewinds": "5"}

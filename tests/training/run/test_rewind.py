@@ -56,6 +56,7 @@ def poison(monkeypatch):
     return arrange
 
 
+@pytest.mark.slow
 def test_divergence_stops_the_run_and_names_the_last_good_checkpoint(toy_run, tmp_path, poison):
     poison(AlwaysPoisoned)
     run = tmp_path / "run"

@@ -108,6 +108,7 @@ def test_a_handler_of_the_caller_stays():
 LONG = ["--env-steps=64000000", "--set=evaluations=25000"]  # an evaluation every fourth training step
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_saves_the_run(tmp_path):
     """Close a real terminal while a run writes its progress bar there."""
     run = tmp_path / "run"

@@ -150,6 +150,7 @@ def invoke(*arguments):
     return CliRunner().invoke(sweep_command.command, list(map(str, arguments)))
 
 
+@pytest.mark.slow
 def test_dry_run_prints_the_cost_and_trains_nothing(tmp_path):
     out = tmp_path / "runs"
     done = invoke(
@@ -167,6 +168,7 @@ def test_dry_run_prints_the_cost_and_trains_nothing(tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_failed_cell_does_not_stop_the_others_and_is_retried(tmp_path):
     """One cell evaluates a point body on a reacher task and fails. The other finishes; the next sweep skips it."""
     out = tmp_path / "runs"
@@ -280,6 +282,7 @@ def test_splitting_never_lengthens_a_sweep():
             assert len(groups) >= min(at_once, len(cells))
 
 
+@pytest.mark.slow
 def test_a_group_with_a_finished_an_interrupted_and_a_damaged_run(tmp_path, toy_run):
     """Only the damaged run fails."""
     finished, interrupted, damaged = toy_cells(tmp_path, "0-2")
