@@ -137,9 +137,10 @@ def write_datasets(path: Path, work: Path) -> None:
         "# Data sets",
         "",
         "Each of these analyses writes its numbers with `--out NAME.nc`, and gives them from Python as an "
-        "`xarray.Dataset`. What the checkpoints differ in is a dimension (`depth` here; also `seed`, `env_steps`, `width`, ...); where "
-        "they form no full grid, the dimension is `checkpoint`. The attribute `checkpoints` names them all. "
-        "`efficiency` writes the data set of `scaling`; in a maze `kept` also writes the variables of `heatmap`.",
+        "`xarray.Dataset`. What the checkpoints differ in is a dimension (`depth` here; also `seed`, `env_steps`, "
+        "`width`, ...); where they form no full grid, the dimension is `checkpoint`. The attribute `checkpoints` names "
+        "them all. `efficiency` writes the data set of `scaling`; in a maze `kept` also writes the variables of "
+        "`heatmap`.",
         "",
     ]
     train([DISTILL], work)

@@ -144,7 +144,8 @@ def python() -> str:
 
 def words() -> str:
     """The section of README.md that defines its words."""
-    return re.split(r"^## .*\n", (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Words\n")[2], flags=re.M)[0]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text.partition("\n## Words\n")[2].partition("\n## ")[0]
 
 
 def changelog() -> str:

@@ -183,7 +183,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_retried(tmp_path):
 
     before = (out / good / "metrics.csv").stat().st_mtime_ns
     again = invoke(*arguments)
-    assert "2 cells" in again.output
+    assert "2 runs in" in again.output
     assert "1 finished" in again.output
     assert (out / good / "metrics.csv").stat().st_mtime_ns == before
     assert str(again.exception) == str(done.exception)
