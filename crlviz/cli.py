@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Verb to the location of its click command and its help line, kept here so that --help imports no module.
 VERBS: dict[str, tuple[str, str]] = {
-    "demo": ("analyses.pages.demo:command", "Train shallow and deep agents in a maze and show what they learned."),
+    "demo": ("analyses.pages.demo:command", "Train shallow and deep swimmers and show what they learned."),
     "envs": ("crlviz.rendering.envs_command:command", "List the environments."),
     "train": ("training.train_command:command", "Train an agent and write a run directory."),
     "watch": ("analyses.pages.watch:command", "Keep a page about a run while it trains."),

@@ -5,7 +5,7 @@ here; finished pictures are shrunk and put into docs/gallery, and docs/gallery.m
 docs/gallery_pictures.py. So is docs/reference/datasets.md, from what the analyses write with --out NAME.nc.
 Pages are photographed by a headless chromium, which must be installed.
 
-    python docs/gallery.py                  # everything; ten minutes on two cores at rest
+    python docs/gallery.py                  # everything; ten minutes on two idle cores
     python docs/gallery.py heatmap norms    # these pictures alone
     python docs/gallery.py datasets         # the page of data sets alone
 """
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gallery_pictures import DATA, SECTIONS, TRAIN, TUTORIAL, Picture
+from gallery_pictures import DATA, DISTILL, SECTIONS, TRAIN, TUTORIAL, Picture
 from PIL import Image, ImageSequence
 
 DOCS = Path(__file__).parent
@@ -41,11 +41,16 @@ def _places(word: str, work: Path) -> list[Path]:
 
 
 def prepare(work: Path) -> None:
-    """Make the working directory, and train what is not trained there yet."""
+    """Make the working directory, and train what every picture may need."""
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "examples").exists():
         (work / "examples").symlink_to(DOCS.parent / "examples", target_is_directory=True)
-    for command in TRAIN:
+    train(TRAIN, work)
+
+
+def train(commands: Sequence[str], work: Path) -> None:
+    """Train what is not trained in the working directory yet."""
+    for command in commands:
         out = shlex.split(command)[-1]
         if not (work / out / "config.json").exists():
             run(command, work)
@@ -113,7 +118,7 @@ def write_page(path: Path) -> None:
         "<!-- Written by docs/gallery.py; change it there. -->",
         "# Gallery",
         "",
-        "Every kind of picture that crlviz makes, with its command. `examples` is in the repository; `runs` holds the "
+        "The pictures that crlviz makes, with their commands. `examples` is in the repository; `runs` holds the "
         "two agents of the [tutorial](tutorial.md). `make gallery` makes all of them anew.",
         "",
     ]
@@ -127,30 +132,37 @@ def write_page(path: Path) -> None:
 
 def write_datasets(path: Path, work: Path) -> None:
     """What each analysis writes as netCDF, as Markdown."""
-    import xarray as xr
-
     lines = [
         "<!-- Written by docs/gallery.py; change it there. -->",
         "# Data sets",
         "",
-        "Every analysis writes its numbers with `--out NAME.nc`, and gives them from Python as an `xarray.Dataset`. "
-        "What the checkpoints differ in is a dimension (`depth` here; also `seed`, `env_steps`, `width`, ...); where "
-        "they form no full grid, the dimension is `checkpoint`. The attribute `checkpoints` names them all. "
-        "`efficiency` writes the data set of `scaling`.",
+        "Each of these analyses writes its numbers with `--out NAME.nc`, and gives them from Python as an "
+        "`xarray.Dataset`. What the checkpoints differ in is a dimension (`depth` here; also `seed`, `env_steps`, "
+        "`width`, ...); where they form no full grid, the dimension is `checkpoint`. The attribute `checkpoints` names "
+        "them all. `efficiency` writes the data set of `scaling`; in a maze `kept` also writes the variables of "
+        "`heatmap`.",
         "",
     ]
+    train([DISTILL], work)
     for verb, command in DATA.items():
         run(command, work)
-        with xr.open_dataset(work / f"{verb}.nc") as dataset:
-            lines += [f"## {verb}", "", "```", command, "```", "", "| variable | dimensions | meaning | units |"]
-            lines += ["| --- | --- | --- | --- |"]
-            for name in [*dataset.coords, *dataset.data_vars]:
-                variable = dataset[name]
-                dims = ", ".join(map(str, variable.dims)) + " (coordinate)" * (name in dataset.coords)
-                told = [variable.attrs.get(what, "").replace("|", "\\|") for what in ("long_name", "units")]
-                lines += [f"| `{name}` | {dims} | {' | '.join(told)} |"]
-            lines += [""]
+        lines += [*describe(verb, command, work), ""]
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def describe(verb: str, command: str, work: Path) -> list[str]:
+    """The section of a verb: its command, and the variables of the file that it wrote."""
+    import xarray as xr
+
+    lines = [f"## {verb}", "", "```", command, "```", "", "| variable | dimensions | meaning | units |"]
+    lines += ["| --- | --- | --- | --- |"]
+    with xr.open_dataset(work / f"{verb}.nc") as dataset:
+        for name in [*dataset.coords, *dataset.data_vars]:
+            variable = dataset[name]
+            dims = ", ".join(map(str, variable.dims)) + " (coordinate)" * (name in dataset.coords)
+            words = [variable.attrs.get(what, "").replace("|", "\\|") for what in ("long_name", "units")]
+            lines += [f"| `{name}` | {dims} | {' | '.join(words)} |"]
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

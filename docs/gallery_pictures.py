@@ -9,6 +9,11 @@ TRAIN = (
     "crlviz train point_u_maze --depth 4 --out runs/d4",
     "crlviz train point_u_maze --depth 16 --out runs/d16",
 )
+# A student for the data set of ``kept``.
+DISTILL = (
+    "crlviz distill examples/swimmers/depth16-width32-seed0 --depth 4 --width 64 --env-steps 896000 "
+    "--set evaluations=5 --out runs/student"
+)
 
 
 @dataclass(frozen=True)
@@ -252,6 +257,7 @@ DATA = {
     "stitch": f"crlviz stitch {PAIR} --out stitch.nc",
     "embed": f"crlviz embed {PAIR} --episodes 8 --out embed.nc",
     "calibrate": f"crlviz calibrate {PAIR} --episodes 8 --out calibrate.nc",
+    "kept": "crlviz kept runs/student --episodes 8 --out kept.nc",
     "norms": f"crlviz norms {PAIR} --episodes 8 --out norms.nc",
     "scaling": "crlviz scaling examples/runs --out scaling.nc",
 }

@@ -142,6 +142,12 @@ def python() -> str:
     return "\n\n".join(parts)
 
 
+def words() -> str:
+    """The section of README.md that defines its words."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text.partition("\n## Words\n")[2].partition("\n## ")[0]
+
+
 def changelog() -> str:
     """CHANGELOG.md without its heading."""
     return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n")[2]
@@ -235,5 +241,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "renamed_options": renamed_options,
     "renamed_variables": renamed_variables,
     "python": python,
+    "words": words,
     "changelog": changelog,
 }

@@ -78,6 +78,15 @@ def test_every_verb_is_told_with_its_options():
                 assert option in section[1], (verb, option)
 
 
+def test_every_marker_is_filled_and_the_front_page_has_the_words_of_the_readme():
+    marked = [name for page in PAGES for name in GENERATED["MARKER"].findall(page.read_text(encoding="utf-8"))]
+    assert [name for name in marked if name not in GENERATED["GENERATED"]] == []
+    assert set(marked) == set(GENERATED["GENERATED"])
+    words = re.findall(r"\*\*(.+?)\*\*", GENERATED["words"]())
+    assert {"phi(s, a)", "psi(g)", "Q", "InfoNCE", "Depth", "Run", "Checkpoint", "Success"} <= set(words)
+    assert "#" not in GENERATED["words"]()
+
+
 def test_every_picture_of_a_page_is_there_and_small():
     shown = [
         (page.parent / place).resolve()

@@ -168,6 +168,14 @@ def test_scores_by_hand():
     # At 2 s an evaluation, it goes on to step 2,000.
     assert found["as many parameters and seconds"][1] == pytest.approx(0.9 + offsets)
     assert "after as many updates and after as many seconds" in REPORT["headline"](runs)
+    # Costs are those of the last evaluation within the budget: step 1,000, or 40 s.
+    assert REPORT["budgets"](runs).splitlines()[2:] == [
+        "| depth 16, width 32 | 0.78 | 0.78 to 0.79 | 8 | 9 | 100 | 40 |",
+        "| depth 4, width 32: as many updates | 0.30 | 0.30 to 0.31 | 8 | 9 | 100 | 10 |",
+        "| depth 4, width 64: as many parameters | 0.78 | 0.78 to 0.79 | 8 | 9 | 100 | 20 |",
+        "| depth 4, width 32: as many seconds | 0.30 | 0.30 to 0.31 | 8 | 9 | 400 | 40 |",
+        "| depth 4, width 64: as many parameters and seconds | 0.90 | 0.90 to 0.91 | 8 | 9 | 200 | 40 |",
+    ]
 
 
 def test_worlds_that_were_tried_later_claim_nothing():
@@ -209,8 +217,8 @@ def test_a_run_cut_short_is_bracketed_and_not_in_the_mean():
     runs = pd.concat([curves(4, 32, 0, rising(11, 1), 1), curves(4, 32, 1, rising(6, 1), 1, complete=0)])
     last = REPORT["table"](runs).splitlines()[-1]
     assert "| 0.80 (0.30) | 0.80 |" in last
-    assert REPORT["scores"](runs, env_steps=1000) == pytest.approx([0.8])
-    assert REPORT["scores"](runs, env_steps=500) == pytest.approx([0.3, 0.3])
+    assert REPORT["scores"](REPORT["within"](runs, env_steps=1000)) == pytest.approx([0.8])
+    assert REPORT["scores"](REPORT["within"](runs, env_steps=500)) == pytest.approx([0.3, 0.3])
 
 
 def test_the_page_shows_the_results_that_are_kept():

@@ -66,7 +66,7 @@ class Entry:
 @click.option(
     "--out", type=click.Path(path_type=Path), default="figures", show_default=True, help="Directory to write."
 )
-@click.option("--only", metavar="NUMBERS", help="Figures to draw, such as 1,9.  [default: all]")
+@click.option("--only", metavar="NUMBERS", help="Figures to draw, such as 1,9,table5.  [default: all]")
 def command(paths: Sequence[Path], out: Path, only: str | None) -> None:
     """Draw the figures of the paper from runs, and list the sweeps that the other figures need.
 

@@ -33,19 +33,23 @@ FILES = ("confirm.csv", "screen.csv", "later.csv", "starts.csv", "first_updates.
 ARM = ["world", "depth", "width", "start"]  # what the runs of an arm have in common
 
 
-def score(run: pd.DataFrame, env_steps: float = math.inf, seconds: float = math.inf) -> float:
-    """Mean success of the last five evaluations of a run within a budget of steps and of seconds of training."""
-    within = run[(run.env_steps <= env_steps) & (run.train_seconds <= seconds)]
-    return float(within.success.tail(LAST).mean())
+def score(run: pd.DataFrame) -> float:
+    """Mean success of the last five evaluations of a run."""
+    return float(run.success.tail(LAST).mean())
 
 
-def scores(runs: pd.DataFrame, env_steps: float = math.inf, seconds: float = math.inf) -> list[float]:
-    """``score`` of the runs in the table that used the whole budget or all their own steps, one a seed."""
+def within(runs: pd.DataFrame, env_steps: float = math.inf, seconds: float = math.inf) -> list[pd.DataFrame]:
+    """The evaluations within a budget of each run that used all of it or all its own steps, one table a seed."""
     return [
-        score(run, env_steps, seconds)
+        run[(run.env_steps <= env_steps) & (run.train_seconds <= seconds)]
         for _, run in runs.groupby("seed")
         if run.complete.all() or run.env_steps.max() >= env_steps or run.train_seconds.max() >= seconds
     ]
+
+
+def scores(runs: list[pd.DataFrame]) -> list[float]:
+    """``score`` of each run."""
+    return [score(run) for run in runs]
 
 
 def arms(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -54,26 +58,30 @@ def arms(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{world}, depth {depth}, width {width}, start {start}", arm
 
 
-def controls(runs: pd.DataFrame) -> tuple[list[float], dict[str, list[float]]]:
-    """Scores of depth 16 in a world, and of depth 4 in each comparison of the protocol; none where no run is longer."""
+def controls(runs: pd.DataFrame) -> tuple[list[pd.DataFrame], dict[str, list[pd.DataFrame]]]:
+    """Runs of depth 16 in a world, and those of depth 4 within the budget of each comparison of the protocol.
+
+    A comparison whose runs of depth 4 are no longer than those of depth 16 has none.
+    """
     runs = runs[runs.start == START]
     deep, shallow = runs[runs.depth == DEEP], runs[runs.depth == SHALLOW]
     width, budget = int(deep.width.iloc[0]), int(deep.env_steps.max())
     seconds = float(deep[(deep.complete == 1) & (deep.env_steps == budget)].train_seconds.mean())
     narrow, wide = shallow[shallow.width == width], shallow[shallow.width > width]
     longer = [arm if arm.env_steps.max() > budget else arm[:0] for arm in (narrow, wide)]
-    return scores(deep), {
-        "as many updates": scores(narrow, budget),
-        "as many parameters": scores(wide, budget),
-        "as many seconds": scores(longer[0], seconds=seconds),
-        "as many parameters and seconds": scores(longer[1], seconds=seconds),
+    return within(deep), {
+        "as many updates": within(narrow, budget),
+        "as many parameters": within(wide, budget),
+        "as many seconds": within(longer[0], seconds=seconds),
+        "as many parameters and seconds": within(longer[1], seconds=seconds),
     }
 
 
 def comparisons(runs: pd.DataFrame) -> dict[str, tuple[list[float], list[float], Comparison]]:
     """Scores of depth 16 and of depth 4 in each comparison of the protocol, and the verdict."""
-    own, groups = controls(runs)
-    return {name: (own, other, compare(own, other, len(groups), largest=1)) for name, other in groups.items()}
+    deep, groups = controls(runs)
+    own, others = scores(deep), {name: scores(shallow) for name, shallow in groups.items()}
+    return {name: (own, other, compare(own, other, len(groups), largest=1)) for name, other in others.items()}
 
 
 def verdicts(runs: pd.DataFrame) -> str:
@@ -85,9 +93,24 @@ def verdicts(runs: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def budgets(runs: pd.DataFrame) -> str:
+    """A row for depth 16 and for depth 4 in each comparison: scores and the mean cost of the runs within the budget."""
+    heads = ("network", "goals reached", "lowest to highest seed", "seeds", "parameters", "updates", "seconds")
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    deep, groups = controls(runs)
+    for name, arm in {"": deep, **groups}.items():
+        found, last = scores(arm), pd.concat([run.tail(1) for run in arm])
+        depth, width, parameters = (int(last[column].iloc[0]) for column in ("depth", "width", "parameters"))
+        cells = [f"depth {depth}, width {width}{name and ': '}{name}", f"{sum(found) / len(found):.2f}"]
+        cells += [f"{min(found):.2f} to {max(found):.2f}", str(len(found)), f"{parameters:,}"]
+        cells += [f"{last.gradient_steps.mean():,.0f}", f"{last.train_seconds.mean():.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def table(runs: pd.DataFrame) -> str:
-    """A row for each arm: its settings, its cost and the score of each seed; those cut short in brackets."""
-    heads = ["world", "depth", "width", "start", "parameters", "million steps", "updates", "seconds"]
+    """A row for each arm: its settings, its cost and the score of each seed; those cut short in parentheses."""
+    heads = ["environment", "depth", "width", "start", "parameters", "million steps", "updates", "seconds"]
     lines = [f"| {' | '.join([*heads, 'success, each seed', 'mean'])} |", "|" + " --- |" * (len(heads) + 2)]
     for _, arm in arms(runs):
         last = arm.groupby("seed").last()
@@ -107,17 +130,17 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def worlds(runs: pd.DataFrame) -> str:
-    """A row for each world that was tried later: scores of depth 16, and of depth 4 in each comparison.
+    """A row for each environment that was tried later: scores of depth 16, and of depth 4 in each comparison.
 
-    Seconds are compared only in the worlds whose runs trained side by side.
+    Seconds are compared only in the environments whose runs trained side by side.
     """
-    heads = ["world", "depth 16"]
+    heads = ["environment", "depth 16"]
     lines = []
     for world, own in runs.groupby("world", sort=False):
         deep, groups = controls(own)
         heads[2:] = groups
         shown = [[] if "seconds" in name and world not in SIDE_BY_SIDE else found for name, found in groups.items()]
-        lines.append(f"| {world} | {' | '.join(_numbers(values) for values in (deep, *shown))} |")
+        lines.append(f"| {world} | {' | '.join(_numbers(scores(found)) for found in (deep, *shown))} |")
     heads[2] = f"depth 4: {heads[2]}"
     return "\n".join([f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads), *lines])
 
@@ -194,7 +217,7 @@ def headline(runs: pd.DataFrame) -> str:
     """The comparisons that depth 16 wins, as a title."""
     won = [name for name, (_, _, verdict) in comparisons(runs).items() if verdict.verdict > 0]
     if not won:
-        return "Depth 16 is not told from depth 4"
+        return "No difference was found between depth 16 and depth 4"
     return f"Depth 16 reaches more goals than depth 4 after {' and after '.join(won)}"
 
 
@@ -206,21 +229,25 @@ def results(
         f"**{headline(confirm)}.**",
         f"![Success over updates and over seconds]({PAGE.stem}.png)",
         verdicts(confirm),
+        "Within these budgets, means over the seeds. Updates and seconds are those at the last evaluation within the "
+        "budget.",
+        budgets(confirm),
         "## The confirming runs",
-        "With the score at the end of each run; in brackets those that the end of the batch cut short.",
+        "With the score at the end of each run; in parentheses: runs cut short when the batch ended.",
         table(confirm),
         "## The candidates",
         "One to three seeds each, which claim nothing.",
         table(screen),
-        "## Worlds that were tried later",
+        "## Environments that were tried later",
         "One seed each, which claim nothing.",
         worlds(later),
         "Their runs, with the score at the end of each. They trained two at a time while the machine did other work. "
         "So their seconds compare only in the U maze, where depth 16 and depth 4 at width 64 ran side by side.",
         table(later),
         "## Other starts",
-        "Losses of actor and critic at the first update of fresh networks of width 64 on normal inputs, and the "
-        "policy's entropy in nats before updates 1 to 4; then the score of depth 16, width 32 in the open plane. "
+        "Losses of actor and critic at the first update of one fresh network of width 64 for the swimmer, on normal "
+        "inputs, and the policy's entropy in nats before updates 1 to 4; then the score of depth 16, width 32 in the "
+        "open plane. "
         "Each start is a value of `actor.start` and `critic.start`. The first of these commands trains the starts that "
         "were not candidates, the second makes the first updates:",
         f"```\n{_AGAIN}\n```",

@@ -171,7 +171,7 @@ def grid(
         arguments += ["--no-keep-state"] if drop else []
         cell = Cell(kind, out, config, tuple(arguments))
         if cells.setdefault(cell.name, cell).config != config:
-            raise UsageError(f"two cells would both be called {cell.name}; run them as two sweeps with different --out")
+            raise UsageError(f"two runs would both be called {cell.name}; run them as two sweeps with different --out")
     return list(cells.values())
 
 

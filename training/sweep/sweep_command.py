@@ -168,7 +168,7 @@ def train_groups(
                         failed[cell.name] = _failure_reason(cell, job)
                     tqdm.write(f"{cell.name}: {_result(cell, failed)}")
             bar.n = ended_steps + sum(cell.done for job in running for cell in jobs[job].cells)
-            bar.set_postfix_str(f"{len(cells) - left} of {len(cells)} cells", refresh=False)
+            bar.set_postfix_str(f"{len(cells) - left} of {len(cells)} runs", refresh=False)
             bar.refresh()
     return failed
 
@@ -239,7 +239,7 @@ def _default_jobs() -> int:
 )
 @click.option("--cpus-per-cell", type=click.IntRange(1), help="Cores for each process on the cluster.  [default: 1]")
 @click.option("--retries", type=click.IntRange(0), help="Restarts of a process that the cluster lost.  [default: 3]")
-@click.option("--dry-run", is_flag=True, help="Print the cells and their cost, and do not train.")
+@click.option("--dry-run", is_flag=True, help="Print the combinations and their cost, and do not train.")
 def command(
     env: str | None,
     dataset: Path | None,
@@ -255,9 +255,9 @@ def command(
 ) -> None:
     """Train every combination of settings. ENV and each option take several values, such as 4,8,16 or 0-4.
 
-    Each combination is a cell and gets a run directory in OUT. Cells that differ only in their seed share one process,
-    as in crlviz train --seed 0-4, or several where a core would be idle. Cells that are finished in OUT are skipped:
-    the same command continues after a failure or a Ctrl-C, and a larger sweep only trains the new cells.
+    Each combination gets a run directory in OUT. Those that differ only in their seed share one process, as in crlviz
+    train --seed 0-4, or several where a core would be idle. Combinations that are finished in OUT are skipped: the same
+    command continues after a failure or a Ctrl-C, and a larger sweep only trains the new ones.
 
     With --cluster the processes run on the nodes of a Ray cluster. All nodes must see OUT and have the same Python
     environment. If a node is lost, its runs resume on another node from their last saved state.
@@ -307,7 +307,7 @@ def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: i
         click.echo(_plan(cells, groups))
         return
     click.echo(
-        f"{len(cells)} cells in {out}: {len(finished)} finished, {len(begun) - len(finished)} to resume, "
+        f"{len(cells)} runs in {out}: {len(finished)} finished, {len(begun) - len(finished)} to resume, "
         f"{len(cells) - len(begun)} new"
     )
     logs = out / process_pool.LOGS
@@ -315,13 +315,13 @@ def _sweep(cells: Sequence[Cell], out: Path, nodes: "Cluster | None", at_once: i
         failed = train_groups(cells, groups, logs, at_once, nodes)
     except KeyboardInterrupt:
         done = sum(cell.finished for cell in cells)
-        click.echo(f"\n{done} of {len(cells)} cells are finished; run the same command again to continue.", err=True)
+        click.echo(f"\n{done} of {len(cells)} runs are finished; run the same command again to continue.", err=True)
         raise
     width = max(len(cell.name) for cell in cells)
-    click.echo("\n".join([f"\n{'cell':{width}}", *(f"{cell.name:{width}}  {_result(cell, failed)}" for cell in cells)]))
+    click.echo("\n".join([f"\n{'run':{width}}", *(f"{cell.name:{width}}  {_result(cell, failed)}" for cell in cells)]))
     if failed:
         raise CrlvizError(
-            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}; their logs are in {logs}; run the same "
+            f"{len(failed)} of {len(cells)} runs failed: {', '.join(failed)}; their logs are in {logs}; run the same "
             "command again to retry"
         )
 
@@ -334,7 +334,7 @@ def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
     environments: dict[str, Any] = {}
     process = {cell.name: str(number) for number, group in enumerate(groups, 1) for cell in group.cells}
     width = max(len(cell.name) for cell in cells)
-    lines = [f"{'cell':{width}}{'parameters':>13}{'FLOPs/update':>14}{'updates':>12}{'env steps':>14}{'process':>10}"]
+    lines = [f"{'run':{width}}{'parameters':>13}{'FLOPs/update':>14}{'updates':>12}{'env steps':>14}{'process':>10}"]
     for cell in cells:
         config = cell.config
         env_key = f"{config.env} {config.layout} {config.env_options}"
@@ -350,7 +350,7 @@ def _plan(cells: Sequence[Cell], groups: Sequence[Group]) -> str:
         )
     left, unit = sum(cell.total for cell in cells if cell.name in process), cells[0].config.schedule.unit
     lines.append(
-        f"{len(cells)} cells, {len(cells) - len(process)} of them finished; {sum(cell.total for cell in cells):,} "
+        f"{len(cells)} runs, {len(cells) - len(process)} of them finished; {sum(cell.total for cell in cells):,} "
         f"{unit}s, {left:,} of them left"
     )
     return "\n".join(lines)

@@ -293,7 +293,7 @@ def test_a_sweep_that_is_stopped_and_loses_a_node_gives_the_same_runs(tmp_path, 
     stopped.send_signal(signal.SIGINT)
     output, _ = stopped.communicate(timeout=PATIENCE)
     assert stopped.returncode == 130, output
-    assert "0 of 2 cells are finished; run the same command again to continue" in output
+    assert "0 of 2 runs are finished; run the same command again to continue" in output
     for name in names:
         assert "stopped at environment step" in (out / "logs" / f"{name}.txt").read_text()
 

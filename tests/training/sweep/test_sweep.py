@@ -164,7 +164,7 @@ def test_dry_run_prints_the_cost_and_trains_nothing(tmp_path):
         assert f"{cost['flops_per_update']:.3g}" in line
     counts = toy_config(env_steps=100_000_000).schedule
     total = counts.env_steps(counts.steps)
-    assert lines[-1] == (f"4 cells, 0 of them finished; {4 * total:,} environment steps, {4 * total:,} of them left")
+    assert lines[-1] == (f"4 runs, 0 of them finished; {4 * total:,} environment steps, {4 * total:,} of them left")
     assert not out.exists()
 
 
@@ -179,13 +179,13 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_retried(tmp_path):
     bad, good = (f"depth4-width8-batch8-eval_env={env}-seed0" for env in ("reacher", "point_u_maze_eval"))
     assert f"{good}: success" in done.output
     assert f"{bad}: failed: reacher differs from point_u_maze in its observations" in done.output
-    assert f"1 of 2 cells failed: {bad}; their logs are in {out / 'logs'}" in str(done.exception)
+    assert f"1 of 2 runs failed: {bad}; their logs are in {out / 'logs'}" in str(done.exception)
     assert "reacher differs from point_u_maze in its observations" in (out / "logs" / f"{bad}.txt").read_text()
     assert json.loads((out / good / "config.json").read_text())["cost"]["flops_per_update"] > 0
 
     before = (out / good / "metrics.csv").stat().st_mtime_ns
     again = invoke(*arguments)
-    assert "2 cells" in again.output
+    assert "2 runs in" in again.output
     assert "1 finished" in again.output
     assert (out / good / "metrics.csv").stat().st_mtime_ns == before
     assert str(again.exception) == str(done.exception)
@@ -325,5 +325,5 @@ def test_ctrl_c_says_how_to_continue(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sweep_command, "train_groups", interrupted)
     done = invoke("point_u_maze", "--batch-size", 8, "--out", tmp_path / "runs", "--jobs", 1, *SMALL)
-    assert "0 of 1 cells are finished; run the same command again to continue" in done.output
+    assert "0 of 1 runs are finished; run the same command again to continue" in done.output
     assert isinstance(done.exception, (click.Abort, SystemExit, KeyboardInterrupt))
