@@ -90,7 +90,7 @@ def _teachers(students: Sequence["Agent"]) -> dict[str, "Agent"]:
     for student in students:
         path = _teacher(student)
         if not path:
-            raise UsageError(f"{student.source} is no student of crlviz distill")
+            raise UsageError(f"{student.source} is not a student of crlviz distill")
         if path not in found:
             try:
                 found[path] = load(path)

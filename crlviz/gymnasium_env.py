@@ -139,7 +139,7 @@ class GymnasiumEnv(gym.Env[Observation, np.ndarray]):
         return bool(info["fell"])
 
     def compute_truncated(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: dict[str, Any]) -> bool:
-        """Whether a step with other goals would have been cut off: no, the time limit is counted by ``step``."""
+        """Always False: ``step`` counts the time limit."""
         return False
 
     def render(self) -> np.ndarray | None:

@@ -213,7 +213,7 @@ def from_options(
     config = replace(TrainConfig(env=env, dataset=dataset or DatasetConfig()), changes)
     for name in given:
         if name.partition(".")[0] in _foreign(config):
-            raise UsageError(f"{name} is no setting of {config.algorithm}; known are {', '.join(names(config))}")
+            raise UsageError(f"{name} is not a setting of {config.algorithm}; known are {', '.join(names(config))}")
     return config
 
 

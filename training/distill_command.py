@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-_SHARE = 4  # of the teacher's environment steps one in so many
+_SHARE = 4  # by default the student trains for 1/4 of the teacher's environment steps
 
 
 @click.command()

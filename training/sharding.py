@@ -83,7 +83,7 @@ class Devices:
         """Check that the devices can share the environments and the rows of a batch evenly.
 
         Raises:
-          UsageError: one of the two is no multiple of the number of devices.
+          UsageError: one of the two is not a multiple of the number of devices.
         """
         for name, value in {"num_envs": num_envs, "batch_size": batch_size}.items():
             if value % self.count:

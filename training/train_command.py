@@ -77,8 +77,8 @@ _SEED = "{seed}"  # placeholder for the seed in --out
 @click.option(
     "--distributed",
     metavar="auto|I/N@HOST:PORT",
-    help="Train with several processes, of which this is one. auto: a cluster such as SLURM tells which; by hand: "
-    "process I of N, and the address of process 0.",
+    help="Join a run of several processes. auto: read the process number from a cluster such as SLURM. Otherwise: this "
+    "is process I of N, and process 0 listens at HOST:PORT.",
 )
 def command(
     env: str | None,

@@ -75,7 +75,7 @@ DESCRIPTORS: dict[str, Descriptor] = {
         "fraction of episodes with a fall", "1 where the body failed before the episode's last step", "1"
     ),
     "fall_speed": Descriptor(
-        "speed toward the goal before a fall", "speed towards the goal in the last half second before it failed", "m/s"
+        "speed toward the goal before a fall", "speed toward the goal in the last half second before it failed", "m/s"
     ),
     "time_fallen": Descriptor(
         "time fallen", "steps after it failed, or tilted by more than 60 degrees", "steps", ("torso",)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIZE = (320, 240)  # pixels of a still
 _MOST = 4  # groups shown
-_AFTER = 1.5  # seconds of a film after all is told
+_AFTER = 1.5  # seconds that a film shows after the last episode has ended
 
 
 def index(described: xr.Dataset) -> int:

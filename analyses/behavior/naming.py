@@ -50,7 +50,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "fell forward at speed",
-        "fails while it moves towards the goal at 1 m/s or more",
+        "fails while it moves toward the goal at 1 m/s or more",
         lambda d: d["fell"] == 1 and d["fall_speed"] >= 1,
         "#e98a3c",
         "throws itself",

@@ -37,10 +37,10 @@ HOW_TO_READ = (
     "Each agent runs episodes of its own policy. A pair is a moment of an episode and a goal that the episode comes to "
     "later; its steps are those until it first is within the success distance. Lines: the median of the learned "
     "distance over pairs of about as many steps, thick for a group, thin for a seed; the band holds the middle half. "
-    "The learned distance is minus Q. Where theory gives it a unit it is turned into steps: Q of contrastive RL is the "
-    "log of how likely the goal is, discounted by gamma, so -log(gamma) of it is one step, and Q = gamma^steps / (1 - "
-    "gamma) where Q counts the steps at the goal. Theory leaves a constant open, so the steps are shifted by their "
-    "median error. On the dashed line learned steps are needed steps. "
+    "The learned distance is -Q. It is converted to steps where theory gives it a unit. For contrastive RL, Q is the "
+    "log of the goal's likelihood discounted by gamma, so one step is -log(gamma). For critics that count steps at the "
+    "goal, Q = gamma^steps / (1 - gamma). Theory leaves a constant open, so the steps are shifted by their median "
+    "error. On the dashed line learned steps equal needed steps. "
 )
 
 

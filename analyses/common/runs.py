@@ -43,7 +43,7 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
         inside = [path] if RunDirectory(path).exists() else runs_in(path)
         found += inside
         if not inside and path.name != process_pool.LOGS:
-            rejected.append(f"{path} is no run directory (no config.json) and holds none")
+            rejected.append(f"{path} is not a run directory (no config.json) and holds none")
     if rejected and not found:
         raise CrlvizError(rejected[0])
     for reason in rejected:
@@ -287,9 +287,9 @@ def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
 def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     """Select the runs that differ in the given factors only: for each task, the largest such sweep.
 
-    Sweeps are ranked by how many of the factors vary, then by how many combinations of values they have, then by how
-    many of their runs have the full network, then by their number of runs. Of equal ones, that of the algorithm comes
-    first that is first in the registry.
+    Sweeps are ranked by the number of factors that vary. Ties are broken by the number of combinations of values, then
+    by the number of runs with the full network, then by the number of runs. Remaining ties go to the algorithm listed
+    first in the registry.
 
     Args:
       dataset: from ``compute``.

@@ -91,7 +91,7 @@ def read(text: str) -> ActionChoice:
     """
     found = _TEXT.fullmatch(text)
     if not found:
-        raise UsageError(f"{text[:100]!r} is no way to choose actions; take {FORMS}")
+        raise UsageError(f"{text[:100]!r} is not a way to choose actions; take {FORMS}")
     _, best, softmax, tau = found.groups()
     samples = int(best or softmax or 0)
     if (best or softmax) and samples < 2:

@@ -50,7 +50,7 @@ class Algorithm(abc.ABC):
       details: further metrics. Both are columns of metrics.csv.
       fused: whether the networks can run as one GPU kernel (``FusedTrunk``). They then are an ``Actor`` named ``actor``
         and a ``Critic`` named ``critic``.
-      lacks: what it has not, by ability, in words; where the ability's own words (``noun``) would mislead.
+      lacks: by ability, what a message says is missing, where the ability's default ``noun`` would mislead.
       online, offline: whether it can learn from an environment that it steps itself, and from a data set.
       config: its settings.
       replicate: replicates rows [B, ...] that are sharded over devices, so that each device has the whole batch.

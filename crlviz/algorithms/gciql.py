@@ -41,7 +41,7 @@ class GCIQLConfig:
 
     Attributes:
       learning_rate: Adam's learning rate for all networks.
-      expectile: of V; 0.5 is the mean over the data's actions, towards 1 their best.
+      expectile: of V; 0.5 is the mean over the data's actions, toward 1 their best.
       tau: share of the new parameters in an update of the target Q.
       actor_loss: a key of ``actor_losses.LOSSES``.
       bc_weight: as in ``crl.CRLConfig``.

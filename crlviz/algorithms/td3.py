@@ -118,7 +118,7 @@ class TD3(QLearning):
         )
 
     def cost(self, batch_size: int, rows: Rows | None = None) -> dict[str, int]:
-        """As of any algorithm; an update has its share of the actor's step."""
+        """As for any algorithm; the cost of an update is the average, so the actor's step counts 1 / policy_delay."""
         cost, plain = super().cost(batch_size, rows), self.plain
         learner = jax.eval_shape(lambda: plain.init(jax.random.key(0)))
         batch = shapes(rows or self.rows, self.sizes, batch_size)

@@ -251,7 +251,7 @@ def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Ar
     """
     if "blocks" not in params:  # a network of JaxGCRL with fewer than four layers
         return jnp.zeros((0, *x.shape[:-1]))
-    # No start but the paper's goes with every network; a block's outputs do not depend on it.
+    # Use start="paper": the other starts reject some networks, and a block's outputs do not depend on it.
     without_skip = replace(config, residual=False, start="paper")
 
     def block(x, params):

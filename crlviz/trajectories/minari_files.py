@@ -132,7 +132,7 @@ def _metadata(path: Path) -> dict[str, Any]:
     """The data set's metadata; both spaces must be there, or Minari would build the environment that it names."""
     file = folder(path) / "data" / "metadata.json"
     if not file.is_file():
-        raise CrlvizError(f"{path} is no data set of Minari: there is no {file}")
+        raise CrlvizError(f"{path} is not a data set of Minari: there is no {file}")
     metadata = json.loads(file.read_text(encoding="utf-8"))
     if not all(isinstance(metadata.get(name), str) for name in ("observation_space", "action_space")):
         raise CrlvizError(f"{path} does not tell its spaces; only data sets that do are read")

@@ -129,7 +129,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
     from crlviz import jax_config
 
-    # Also while shapes are traced: jax keeps what it traced.
+    # Set before shapes are traced, because jax caches traces.
     with jax_config.fixed_settings(), jax_config.made_for("gpu"):
         try:
             topology = topologies.get_topology_desc(platform="cuda", target_config=request["card"], topology="1x1x1")

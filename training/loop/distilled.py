@@ -178,7 +178,7 @@ def of(student: Algorithm, config: TrainConfig) -> Distilled:
 
     teacher = load(config.teacher.path)
     if teacher.algorithm.name != config.algorithm or teacher.algorithm.sizes != student.sizes:
-        raise UsageError(f"{config.teacher.path} is no teacher of {config.algorithm} in {config.env}")
+        raise UsageError(f"{config.teacher.path} is not a teacher of {config.algorithm} in {config.env}")
     return Distilled(student, teacher, config.gamma, student.replicate)
 
 

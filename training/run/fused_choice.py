@@ -152,7 +152,7 @@ def _tried(config: TrainConfig) -> Choice:
         lines = str(error).strip().splitlines() or [""]
         raise _Unfit(f"the fused path does not run here ({type(error).__name__}: {lines[0][:200]})") from error
     difference = max(map(_difference, ours, reference))
-    if not difference <= TOLERANCE[config.precision]:  # NaN is no agreement
+    if not difference <= TOLERANCE[config.precision]:  # NaN is a failure too
         raise _Unfit(f"the fused path's numbers differ from those of the plain path by {difference:.1g} of their norm")
     times = f"forward and backward {1e3 * fused:.2f} ms, plain {1e3 * plain:.2f} ms"
     if fused > plain and config.fused == "auto":
@@ -164,9 +164,8 @@ def _measured(config: TrainConfig, trunk: "FusedTrunk | None") -> tuple[float, A
     """Shortest seconds of a pass through all networks and back, and its results.
 
     The networks are new and their inputs random. The results are the outputs of actor and encoders, and the gradients
-    of all parameters by random weights of the outputs. Gradients of the losses would not do: that of a deep actor's
-    loss magnifies rounding, in the logarithm of 1 - a^2 of saturated actions, to a hundredth of its norm in float32,
-    whatever computes it.
+    of their randomly weighted sum with respect to all parameters. Gradients of the losses are unsuitable: for saturated
+    actions of a deep actor, log(1 - a^2) magnifies float32 rounding to 1 % of the gradient's norm on either path.
     """
     algorithm: Any = build(config, trunk=trunk).algorithm
     actor, critic = algorithm.actor, algorithm.critic

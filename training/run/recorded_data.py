@@ -187,14 +187,14 @@ def block_of(part: Part, config: DatasetConfig, limit: int | None) -> tuple[int,
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when a file does: its size and its time."""
+    """The size and modification time of a path, used to detect changes."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=8)
 def _digest(path: Path, stamp: tuple[int, int]) -> str:
-    """The SHA-256 of a file, or of those of a directory, read once while its stamp stays."""
+    """The SHA-256 of a file, or of all files of a directory. It is cached for as long as the stamp does not change."""
     if not path.is_dir():
         return checked_arrays.digest(path)
     files = sorted(each for each in path.rglob("*") if each.is_file())

@@ -102,7 +102,7 @@ def test_find(four_runs, tmp_path):
     assert [path.name for path in runs.find([tmp_path])] == ["begun", "d4", "d16"]
     with pytest.raises(CrlvizError, match="there is no "):
         runs.find([tmp_path, tmp_path / "nothing"])
-    with pytest.raises(CrlvizError, match="is no run directory"):
+    with pytest.raises(CrlvizError, match="is not a run directory"):
         runs.find([tmp_path / "d4" / "checkpoints"])
 
 

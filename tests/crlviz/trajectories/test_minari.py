@@ -106,7 +106,7 @@ def test_others_data_sets_are_read(inside):
 
 
 def test_faults_are_one_sentence(place, monkeypatch):
-    with pytest.raises(CrlvizError, match=r"minari:none-v0 is no data set of Minari"):
+    with pytest.raises(CrlvizError, match=r"minari:none-v0 is not a data set of Minari"):
         files.read("minari:none-v0")
     with pytest.raises(UsageError, match="Minari's names are"):
         files.write("minari:walk", walk())

@@ -150,7 +150,7 @@ def test_what_cannot_be_recorded_is_refused(room):
         Source(None, 0): "0 episodes: at least one",
         Source(None, 1, noise=0.1): "random actions take no noise",
         Source(agent, 1, noise=-1.0): "noise of -1",
-        Source(agent, 1, policy="nice"): "'nice' is no way to choose actions",
+        Source(agent, 1, policy="nice"): "'nice' is not a way to choose actions",
     }.items():
         with pytest.raises(UsageError, match=sentence):
             next(recording.record(room, [source]))
