@@ -40,9 +40,9 @@ _NEAR = 0.5  # a state is near the goal within this share of the first state's d
 def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: int = 32, seed: int = 0) -> xr.Dataset:
     """Embeddings phi(s, a) along a trajectory, and psi(g) of its goal.
 
-    The trajectory is chosen among episodes of the deterministic policy: of those that reach their goal, the one with
-    the farthest start, up to the step that reaches it. If none reaches its goal, it is the one that comes nearest; the
-    variable ``reached`` says which.
+    The trajectory is chosen among episodes of the deterministic policy. Of the episodes that reach their goal, it is
+    the one with the farthest start, up to the step that reaches the goal. If no episode reaches its goal, it is the
+    episode that comes nearest. The variable ``reached`` says which case applies.
 
     Args:
       agents: of any environments; of one environment if they share a trajectory.

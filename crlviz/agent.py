@@ -1,4 +1,4 @@
-"""The Agent: the interface through which analyses use a checkpoint, whatever trained it."""
+"""The Agent: the interface through which analyses use a checkpoint of any algorithm."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ class Agent:
 
     @cached_property
     def env(self) -> GoalEnv:
-        """The training environment; of a run on a data set, that of its evaluations.
+        """The training environment; for a run on a data set, the evaluation environment.
 
         Raises:
           UsageError: it was trained on a data set without one.

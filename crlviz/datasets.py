@@ -215,7 +215,7 @@ def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
 
 
 def algorithm_order(name: str) -> int:
-    """The place of an algorithm in lists and charts: that in the registry, then those of newer versions."""
+    """The position of an algorithm in lists and charts: registry order, then algorithms of newer versions."""
     return registry.NAMES.index(name) if name in registry.NAMES else len(registry.NAMES)
 
 

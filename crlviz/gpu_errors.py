@@ -1,7 +1,7 @@
 """What went wrong with a GPU, and the way out, for messages of jax, XLA and CUDA.
 
-jax also logs: a traceback where its CUDA plugin does not start, then it goes on with the CPU. ``listen`` makes that one
-warning, or none where there is no GPU to miss.
+If its CUDA plugin does not start, jax logs a traceback and continues on the CPU. ``listen`` replaces the traceback by
+one warning, or by nothing if the machine has no GPU.
 """
 
 import logging
@@ -75,14 +75,14 @@ def has_driver() -> bool:
 
 
 def listen() -> None:
-    """Let jax's log of a CUDA plugin that does not start be one warning. Imports nothing of jax."""
+    """Replace jax's log of a CUDA plugin that does not start by one warning. Does not import jax."""
     logger = logging.getLogger("jax._src.xla_bridge")
     if not any(isinstance(each, _Retold) for each in logger.filters):
         logger.addFilter(_Retold())
 
 
 class _Retold(logging.Filter):
-    """Keeps the reason, drops the traceback, and drops all where no GPU is missed or an error will follow."""
+    """Keeps the reason and drops the traceback. Drops all if the machine has no GPU or an error will follow."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()

@@ -27,10 +27,10 @@ _NO_REWIND = "--on-nan rewind would change the data of all that learn from one b
 
 
 def learner_configs(collector: TrainConfig, depths: Sequence[int]) -> list[TrainConfig]:
-    """The configs of learners of these depths: the collector's but for the depth of their networks.
+    """The configs of learners of these depths: the collector's config with another depth of the networks.
 
     Raises:
-      UsageError: a depth is given twice or is none, or the collector cannot have learners.
+      UsageError: a depth is given twice or is not a valid depth, or the collector cannot have learners.
     """
     if len(set(depths)) < len(depths):
         raise UsageError(f"--learners {','.join(map(str, depths))}: one depth is given twice")
@@ -106,7 +106,7 @@ def _write_configs(
     devices: Devices,
     command: Sequence[str],
 ) -> None:
-    """Write the config.json of each, the collector's last: where that exists, those of all learners do."""
+    """Write the config.json of each. The collector's is last, so if it exists, all learners have theirs."""
     *learners, collector = seed_runs
     shared = provenance.collect(devices.count) | {"command": list(command), "together": [collector.config.seed]}
     origin = {

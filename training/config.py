@@ -46,7 +46,7 @@ class TrainConfig:
       algorithm: name of the learning algorithm.
       actor, critic: network shapes; phi and psi share the critic's.
       crl, cmd, sac, td3, gcsl, gcbc, qrl, gciql: settings of the update. Each algorithm's file in ``crlviz/algorithms``
-        has such a section; that of the run's algorithm applies, and config.json holds no other.
+        has such a section. The section of the run's algorithm applies, and config.json holds no other.
       explore: how actions are chosen that fill the buffer, as in ``action_choice.read``: sample, or by the critic
         best-of-K or softmax-K of K samples. Evaluations during training take the mean.
       num_envs: environments stepped in parallel.
@@ -54,8 +54,8 @@ class TrainConfig:
       updates: gradient updates in a training step.
       batch_size: rows in a batch.
       gamma: discount of the hindsight goals.
-      dataset: the data set to learn from instead of stepping environments; ``env`` is then that of the evaluations, and
-        empty without one.
+      dataset: the data set to learn from instead of stepping environments. ``env`` is then the evaluation environment,
+        or empty if there is none.
       gradient_steps: on a data set, updates in total; rounded up to whole epochs.
       replay_steps: steps of each environment that the buffer keeps, at least; rounded up to whole unrolls.
       window: steps of each environment that a training step samples from; this many are collected before the first
@@ -218,7 +218,7 @@ def from_options(
 
 
 def _foreign(config: TrainConfig) -> set[str]:
-    """Settings that do not apply: sections of other algorithms, those of data sets, and that of students."""
+    """Settings that do not apply: sections of other algorithms, and the sections of data sets and students."""
     others = set(map(registry.section, registry.NAMES)) - {registry.section(config.algorithm)}
     others |= set() if config.teacher.path else {"teacher"}
     return others if config.dataset.path else others | _OF_DATASETS

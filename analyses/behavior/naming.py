@@ -153,7 +153,7 @@ def compute(
     Returns:
       Dataset over the factors in which the agents differ, ``episode`` and ``behavior``: the descriptors (defined in
       ``DESCRIPTORS``; attrs ``absent`` lists those that do not apply and why), ``name`` of each episode and ``share``
-      of each name; coordinate ``source``, the checkpoint; and what ``hardest_episode`` adds.
+      of each name; coordinate ``source``, the checkpoint; and the additions of ``hardest_episode``.
 
     Raises:
       UsageError: no episodes, or agents to which different descriptors apply.

@@ -1,4 +1,4 @@
-"""Links from an analysis's html into a page of ``crlviz play``, at the goal, start and agent of what was clicked."""
+"""Links from an analysis's html into a page of ``crlviz play``, with the goal, start and agent of the clicked mark."""
 
 import os
 from collections.abc import Sequence

@@ -69,9 +69,10 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
       fewer evaluations are padded with NaN.
 
       Over both: ``success`` (share of evaluation episodes that reach their goal), ``time_at_goal`` (steps),
-      ``held_out_accuracy`` and ``held_out_action_error`` (NaN without a data set; then the others are NaN that need an
-      environment), ``env_steps``, ``gradient_steps`` and ``train_seconds`` (collecting and updating only, without
-      stalls, see ``clock``; for seeds that a GPU trained at once, each seed's share).
+      ``held_out_accuracy`` and ``held_out_action_error`` (NaN without a data set; with one, ``env_steps`` is NaN, and
+      without an evaluation environment the scores are NaN too), ``env_steps``, ``gradient_steps`` and ``train_seconds``
+      (collecting and updating only, without stalls, see ``clock``; for seeds that a GPU trained at once, each seed's
+      share).
 
       Over ``run``: ``score_success`` and ``score_time_at_goal`` (means of the last five evaluations),
       ``stalled_seconds`` (left out of ``train_seconds``), ``parameters`` (of actor and critic) and
@@ -126,8 +127,8 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
 def _settings(agents: Sequence["Agent"]) -> str:
     """What the algorithms were trained with; empty for a single one.
 
-    That is the discounts and the learning rate, because those of the paper's baselines are not published, and every
-    own setting that is not the algorithm's default.
+    These are the discounts and the learning rate, because the paper does not publish its baselines' values, and every
+    setting of the algorithm that differs from its default.
     """
     used: dict[str, dict[str, list[str]]] = {}
     for agent in agents:
@@ -318,7 +319,7 @@ def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
 
 
 def relabel(dataset: xr.Dataset, *names: str) -> xr.Dataset:
-    """Name the groups after those of the given ``FACTORS`` in which the runs differ; after the first if they do not."""
+    """Name the groups after the given ``FACTORS`` that vary between the runs, or after the first if none does."""
     formats = datasets.FACTS | {"trained": datasets.FACTS["env_steps"], "others": "{}"}
     varying = [name for name in names if len(np.unique(dataset[name])) > 1] or list(names[:1])
     columns = [[formats[name].format(value) for value in dataset[name].values] for name in varying]

@@ -209,7 +209,7 @@ def _looks(part: xr.Dataset) -> int:
 
 
 def verdicts(tasks: int) -> int:
-    """The number of verdicts in the narrow panels of a picture of so many tasks."""
+    """The number of verdicts in the narrow panels of a picture of this many tasks."""
     return tasks * sum(not panel.wide for panel in PANELS.values())
 
 

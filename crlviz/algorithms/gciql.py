@@ -5,8 +5,8 @@
     Q' <- (1 - tau) Q' + tau Q
     actor:  ``actor_losses``; of DDPG+BC with min_k Q_k, of AWR with A = min_k Q'_k(s, a, g) - V(s, g)
 
-r is 0 and m 0 where the goal is that of the row's own state, else -1 and 1: Q is minus the discounted number of steps
-to the goal. No action that the data lack is ever evaluated in a target.
+If the goal comes from the row's own state, r and m are 0; else r is -1 and m is 1. So Q is minus the discounted number
+of steps to the goal. Targets evaluate only actions from the data.
 """
 
 from collections.abc import Callable

@@ -9,9 +9,9 @@
 The actor and both averages move in every ``policy_delay``-th update only. A time limit counts as an end like a fall, as
 in JaxGCRL: the discount is 0 at both, and no row is masked.
 
-Different from JaxGCRL's code: pi' is the average above, of the TD3 paper. JaxGCRL averages the actor's old and new
-parameters instead, so that pi' follows the actor without delay. Exploring actions are clipped to [-1, 1] before they
-are stored, as every environment does on taking them. Hindsight goals differ as those of SAC do (``sac.py``).
+Differences from JaxGCRL's code: pi' is the moving average above, as in the TD3 paper. JaxGCRL averages the actor's old
+and new parameters instead, so that pi' follows the actor without delay. Exploring actions are clipped to [-1, 1] before
+they are stored; every environment clips them too. Hindsight goals differ in the same way as in SAC (``sac.py``).
 """
 
 import math

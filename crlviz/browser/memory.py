@@ -61,8 +61,10 @@ def heap_of(dtype: Any) -> str:
 
 
 def strides_of(index: np.ndarray) -> tuple[int, ...] | None:
-    """Strides [dims] such that an element's address is the first one's plus strides times its place; None: there are
-    none. The stride of a dimension of length 1 is 0."""
+    """Strides [dims] of addresses: an element's address is the first address plus strides * indices; None: not strided.
+
+    The stride of a dimension of length 1 is 0.
+    """
     if not index.size:
         return (0,) * index.ndim
     first = index.flat[0]

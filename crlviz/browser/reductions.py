@@ -1,4 +1,4 @@
-"""Sums, extremes and products over axes; short ones are written out, and so share loops with what is around them."""
+"""Sums, extremes and products over axes. Short ones are unrolled, so they share loops with the code around them."""
 
 import re
 from typing import Any
@@ -9,8 +9,8 @@ import numpy as np
 from crlviz.browser.memory import Tensor, Value
 from crlviz.browser.tracing import Trace, rule
 
-_SHORT = 8  # a sum of at most so many terms is written out
-_SHORTEST = 4  # products of matrices of at most so many terms are written out, whatever the size of the result
+_SHORT = 8  # sums of at most this many terms are unrolled
+_SHORTEST = 4  # products of matrices of at most this many terms are unrolled, for any size of the result
 _SMALL = 1024  # elements of a result whose ``_SHORT`` sums are written out
 
 _NO_NUMBER = {"F": ("-Infinity", "Infinity"), "I": ("-2147483648", "2147483647")}

@@ -14,7 +14,7 @@ def build(kind: type[_T], values: Any, whose: str) -> _T:
     Args:
       kind: the dataclass.
       values: settings by name, as the file has them. A whole number serves as a float.
-      whose: whose settings they are, in words for messages.
+      whose: the owner of the settings, in words for messages.
 
     Raises:
       UsageError: an unknown setting, as of a newer crlviz, or a value of another type; or an error of the dataclass.

@@ -11,7 +11,7 @@ links (``drag_ratio`` 1) no gait moves it.
 moved out of each wall, along the wall's normal and without turning, by the depth of its deepest point. So a wall never
 moves the body along the wall, nor pulls it. A substep that would still leave the body in a wall is not made. As the
 body is shorter than a cell is wide, this happens only at convex corners, and the body is never stuck for good. For
-contacts the body is a row of discs, so close together that no corner of a wall fits between two of them. So no link is
+contacts the body is a row of discs, so close together that no corner of a wall fits between two discs. So no link is
 ever in a wall or passes through one.
 """
 

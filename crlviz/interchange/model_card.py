@@ -35,7 +35,7 @@ def path_beside(exported: Path) -> Path:
     """
     path = exported.parent / NAME
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
-        raise UsageError(f"{path} is not a model card of crlviz and is kept as it is; export into another directory")
+        raise UsageError(f"{path} is not a model card of crlviz and stays as it is; export into another directory")
     return path
 
 

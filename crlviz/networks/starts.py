@@ -20,10 +20,9 @@ Params = Mapping[str, Any]
 def initial(config: NetworkConfig, key: jax.Array, shapes: Any) -> Params:
     """Initial parameters of a network, or of several by name; the heads of an actor may begin quiet (``quiet_heads``).
 
-    Kernels are uniform within +-1 / sqrt(fan-in), those of an MLP within sqrt(3) times that; scales are 1, biases 0.
-    Those of a ``sphere`` are projected. Then what blocks add is changed as ``start`` says. The modules' own ``init``
-    has a random draw per kernel, which takes XLA twice as long to compile as this single draw from which all kernels
-    are cut.
+    Kernels are uniform within +-1 / sqrt(fan-in), in an MLP within sqrt(3) times that; scales are 1, biases 0. With
+    ``sphere``, kernels are projected. Then ``start`` changes the outputs of the blocks. All kernels are cut from one
+    random draw; the modules' own ``init`` draws each kernel, which takes XLA twice as long to compile.
 
     Args:
       config: of all these networks.

@@ -90,12 +90,12 @@ def _twin(path: Path) -> str:
 
 
 def _maze(trajectories: Trajectories) -> Maze | None:
-    """The maze of the environment, if the file tells which, and which numbers of the state are a place in it."""
+    """The maze of the environment; None unless the file names it and the indices of a position in the state."""
     if not trajectories.env or len(trajectories.goal_indices or ()) < 2:
         return None
     try:
         return envs.check(trajectories.env, trajectories.made.get("layout"))
-    except (UsageError, TypeError, AttributeError):  # of a newer crlviz, or not ours
+    except (UsageError, TypeError, AttributeError):  # from a newer crlviz or another program
         return None
 
 
@@ -125,7 +125,7 @@ def _origin(made: Mapping[str, Any]) -> Iterator[str]:
     for source in sources if isinstance(sources, list) else []:
         yield f"made by      {_words(source)}"
     for name, value in made.items():
-        if name not in ("sources", "goal_distance"):  # the distance is told with the rows at the goal
+        if name not in ("sources", "goal_distance"):  # the distance is printed with the rows at the goal
             yield f"{name:12} {_words(value)}"
 
 

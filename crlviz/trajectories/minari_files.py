@@ -1,4 +1,4 @@
-"""Minari's data sets: a directory each, by their name in its own folder, read and written by its library.
+"""Minari's data sets, read and written by Minari's library. Each is a directory, named in Minari's own folder.
 
 Observations are a dictionary of observation, achieved and desired goal, as in gymnasium-robotics, where goals are
 known. Only its storage is used: its ``MinariDataset`` may build an environment that the file names, which would run

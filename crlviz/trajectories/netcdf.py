@@ -1,7 +1,6 @@
-"""Our own files of trajectories: netCDF, which xarray and others read too.
+"""crlviz's own files of trajectories: netCDF, which xarray and other programs read too.
 
-A checksum at the file's end is compared first (``seal``): the netCDF library must not meet a damaged file, as it can
-crash on one.
+A checksum at the file's end is compared first (``seal``), because the netCDF library can crash on a damaged file.
 """
 
 import math

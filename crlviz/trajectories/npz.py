@@ -18,7 +18,7 @@ from crlviz.errors import CrlvizError
 from crlviz.trajectories import checks, seal
 from crlviz.trajectories.data import Trajectories, block_ends, header, read_header
 
-# Names in the file. "goals" and "crlviz", a JSON text, are ours; other readers ignore them.
+# Names in the file. "goals" and "crlviz", a JSON text, are crlviz's; other readers ignore them.
 NAMES = {"state": "observations", "action": "actions", "goal": "goals", "qpos": "qpos", "qvel": "qvel"}
 _TERMINALS, _FACTS = "terminals", "crlviz"
 _MOST_FACTS = 1 << 20  # bytes

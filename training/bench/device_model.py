@@ -1,8 +1,8 @@
-"""A model of how long a GPU takes for a program: one lower bound each from its launches, bytes and FLOPs.
+"""A model of a program's time on a GPU: three lower bounds, from its launches, its bytes and its FLOPs.
 
-No bound is a measurement. ``model_checks.csv`` lists what was measured on a card beside what the model said of it,
-which is the largest bound. The model knows nothing of how well a kernel fills a card: a few programs that each wait for
-memory take longer than their bytes and FLOPs.
+The bounds are not measurements. ``model_checks.csv`` lists times measured on a card beside the model's times. The
+model's time is the largest bound. The model ignores how well a kernel fills a card: a kernel of few programs that wait
+for memory takes longer than its bytes and FLOPs suggest.
 """
 
 import csv
@@ -38,7 +38,7 @@ class Work:
 
 
 def seconds(work: Work, card: Card, precision: str) -> dict[str, float]:
-    """Seconds of the work if nothing but one term took time: ``launches``, ``bytes`` and ``FLOPs``.
+    """Seconds of the work for each term, ``launches``, ``bytes`` and ``FLOPs``, if only this term took time.
 
     Args:
       precision: of the matrix products, as in the setting ``precision``.

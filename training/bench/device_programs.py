@@ -1,8 +1,8 @@
 """Compile programs for a GPU that is not here, and count what they launch.
 
-XLA compiles for a card from a description of it; jax's CUDA wheels bring the compiler. It happens in a process of its
-own, ``python -m training.bench.device_programs``, because jax has one platform in a process and here it must be the
-CPU. The request comes as JSON on its standard input, the answer goes as JSON to its standard output.
+XLA compiles for a card from a description of it; jax's CUDA wheels contain the compiler. The work runs in a separate
+process, ``python -m training.bench.device_programs``, because jax has one platform in a process and here it must be the
+CPU. The process reads the request as JSON from standard input and writes the answer as JSON to standard output.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ def plan(config: Any, card: Card) -> OnCard:
 
 
 def updates(env: str, cases: list[dict[str, Any]], card: Card) -> list[dict[str, Any]]:
-    """Compile the update of each case: the fused path where it serves, the plain path, and where asked the reference.
+    """Compile the update of each case: the fused path if it applies, the plain path, and the reference if asked for.
 
     Args:
       env: id of the environment, which gives the networks' inputs.

@@ -63,7 +63,7 @@ class _Instruction:
 
     @property
     def is_library_product(self) -> bool:
-        """Whether its result is a product together with a workspace of many megabytes, which it hardly uses."""
+        """Whether its result is a product together with a workspace of many megabytes, most of it unused."""
         return "__cublas" in self.attributes
 
     def named(self, attribute: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Choose between the fused path of the networks (``crlviz.networks.fused_trunk``) and the plain one.
 
-Whether a GPU runs the kernels, and how fast, shows only on that GPU. So a run checks them before it compiles its
-programs: outputs and gradients of its networks against those of the plain path, and the time of both. A resumed run
-takes what it took before, on the same kind of device.
+Only a test on the GPU shows whether it runs the kernels, and how fast. So before a run compiles its programs, it
+compares the outputs and gradients of its networks, and the time, on both paths. A resumed run takes the same path as
+before if the kind of device is the same.
 """
 
 import importlib.util
@@ -54,7 +54,7 @@ class Choice:
 
 
 def choose(config: TrainConfig, devices: Devices = ONE) -> Choice:
-    """Choose for a config, whose setting ``fused`` asks for a path or leaves the choice open.
+    """Choose for a config; its setting ``fused`` demands a path or leaves the choice open.
 
     Raises:
       UsageError: the setting asks for kernels that cannot serve this config, or do not run or agree on this device; or

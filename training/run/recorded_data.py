@@ -1,7 +1,7 @@
 """The data set of a run: which rows are trained on, which are held out, and which are on the device.
 
-Held out are the trajectories of the file ``NAME-val.npz`` beside ``NAME.npz``, as OGBench has them; else every
-twentieth trajectory of the file itself.
+The held-out trajectories are those of the file ``NAME-val.npz`` beside ``NAME.npz``, as in OGBench. If that file is
+missing, every twentieth trajectory of the file itself is held out.
 """
 
 import functools
@@ -21,7 +21,7 @@ from crlviz.trajectories.data import Trajectories
 from training.dataset_config import DatasetConfig
 from training.loop.recorded import Recorded
 
-_EACH = 20  # every so many trajectories one is held out
+_EACH = 20  # one of this many trajectories is held out
 _HELD_ROWS = 200_000  # held-out rows that are scored, at most
 
 
