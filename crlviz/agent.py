@@ -273,8 +273,8 @@ def load(path: str | Path) -> Agent:
     _warn_of_versions(checkpoint.config.get("versions"))
     if checkpoint.config["format"] == 1:
         warn_once(
-            f"{checkpoint.run.path} is of an early crlviz, without a checksum of its config.json: edits to it go "
-            "unnoticed"
+            f"{checkpoint.run.path} is of an early crlviz, without a checksum of its config.json: changes to it are "
+            "not detected"
         )
     return agent
 

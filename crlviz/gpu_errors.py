@@ -19,7 +19,7 @@ _WHEELS = (
     "'jax[cuda13]' (or 'jax[cuda12]', if nvidia-smi names CUDA 12), and unset LD_LIBRARY_PATH"
 )
 _BUSY = (
-    "the GPU is busy: another process has it for itself, or did not end (nvidia-smi shows which); wait for that one, "
+    "the GPU is busy: another process uses it exclusively, or did not end (nvidia-smi shows which); wait for that one, "
     "or take another GPU by CUDA_VISIBLE_DEVICES=1"
 )
 _HIDDEN = "CUDA_VISIBLE_DEVICES hides the GPU; unset it, or name one that nvidia-smi lists"
@@ -63,7 +63,7 @@ def why_none() -> str:
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return _HIDDEN
     if not has_driver():
-        return "no NVIDIA driver is on this machine, or none reaches this container"
+        return "no NVIDIA driver is installed on this machine or visible in this container"
     if _plugin_failures:
         return f"{meaning(_plugin_failures[-1]) or _WHEELS} ({_plugin_failures[-1]})"
     return "a GPU needs jax's CUDA wheels: pip install 'jax[cuda13]', or 'jax[cuda12]' if nvidia-smi names CUDA 12"
@@ -91,7 +91,7 @@ class _Retold(logging.Filter):
         elif not text.startswith("CUDA backend failed to initialize"):
             return True
         _plugin_failures.append(text)
-        reason = meaning(text) or "jax goes on with the CPU"
+        reason = meaning(text) or "jax continues on the CPU"
         record.msg, record.args = f"Warning: jax cannot use the GPU: {reason} ({text.splitlines()[0]})", None
         record.exc_info, record.exc_text = None, None
         return has_driver() and not os.environ.get("JAX_PLATFORMS")

@@ -143,7 +143,7 @@ def families(runs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     fed = {learner.resolve() for run in collectors for learner in members(run)[:-1]}
     for run, content in contents.items():
         if "collector" in content and not RunDirectory(origin := run.parent / COLLECTOR).exists():
-            raise CrlvizError(f"{run} learns from the buffer of {origin}, which was never begun or is gone")
+            raise CrlvizError(f"{run} learns from the buffer of {origin}, which was never started or was removed")
     return collectors, [run for run in runs if run not in collectors and run.resolve() not in fed]
 
 
@@ -157,7 +157,7 @@ def members(collector: Path) -> list[Path]:
     learners = [collector.parent / Path(name).name for name in names]
     for learner in learners:
         if not RunDirectory(learner).exists():
-            raise CrlvizError(f"{collector} feeds {learner}, which is gone; without it they cannot go on")
+            raise CrlvizError(f"{collector} feeds {learner}, which was removed; without it they cannot continue")
     return [*learners, collector]
 
 
@@ -275,5 +275,5 @@ def _align(learners: Sequence[Path], collector: SeedRun | None) -> dict[Path, Cr
             newest = directory.newest_state()
             behind = collector.saved is not None and (newest is None or int(newest.name) != step)
         if behind:
-            failed[learner] = CrlvizError("it stopped before its collector did, which went on without it")
+            failed[learner] = CrlvizError("it stopped before its collector, which continued without it")
     return failed

@@ -1,4 +1,4 @@
-"""``crlviz distill``: train a small student that does what a trained agent does."""
+"""``crlviz distill``: train a small student to imitate a trained agent."""
 
 import dataclasses
 import sys

@@ -11,7 +11,7 @@ from crlviz.browser.tracing import Trace, rule
 
 _SHORT = 8  # sums of at most this many terms are unrolled
 _SHORTEST = 4  # products of matrices of at most this many terms are unrolled, for any size of the result
-_SMALL = 1024  # elements of a result whose ``_SHORT`` sums are written out
+_SMALL = 1024  # sums of at most ``_SHORT`` terms are unrolled in results of at most this many elements
 
 _NO_NUMBER = {"F": ("-Infinity", "Infinity"), "I": ("-2147483648", "2147483647")}
 

@@ -9,7 +9,7 @@ from typing import Any
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import CrlvizError
 
-# Values that were not measured are empty: ``env_steps`` on a data set, and the scores without an evaluation environment.
+# Values that were not measured are empty: ``env_steps`` on a data set, and scores without an evaluation environment.
 #
 # The columns before and after those of the algorithm (``Algorithm.columns``). Its columns are means over the updates
 # since the previous row.

@@ -60,7 +60,7 @@ def describe(path: Path) -> str:
     arrays = ", ".join(f"{name} {array.shape[1]}" for name, array in last.per_row.items())
     lines = [
         f"trajectories {path}",
-        f"environment  {last.env or 'unknown: the file does not tell'}",
+        f"environment  {last.env or 'unknown: not recorded in the file'}",
         f"size         {_count(len(lengths), 'trajectory', 'trajectories')}, {int(lengths.sum()):,} transitions, "
         f"{files.size(path) / 1e6:.1f} MB",
         f"lengths      {_spread(lengths)}",
@@ -120,7 +120,7 @@ def _count(number: int, one: str, several: str) -> str:
 def _origin(made: Mapping[str, Any]) -> Iterator[str]:
     """Lines on what made it."""
     if not made:
-        yield "made by      unknown: the file does not tell"
+        yield "made by      unknown: not recorded in the file"
     sources = made.get("sources")
     for source in sources if isinstance(sources, list) else []:
         yield f"made by      {_words(source)}"

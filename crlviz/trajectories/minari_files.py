@@ -135,7 +135,7 @@ def _metadata(path: Path) -> dict[str, Any]:
         raise CrlvizError(f"{path} is not a data set of Minari: there is no {file}")
     metadata = json.loads(file.read_text(encoding="utf-8"))
     if not all(isinstance(metadata.get(name), str) for name in ("observation_space", "action_space")):
-        raise CrlvizError(f"{path} does not tell its spaces; only data sets that do are read")
+        raise CrlvizError(f"{path} does not record its spaces; only data sets that do are read")
     return metadata
 
 

@@ -184,7 +184,7 @@ def _open(path: Path, file: zipfile.ZipFile, name: str, stack: contextlib.ExitSt
     compressed = info.compress_type != zipfile.ZIP_STORED
     begun = stream.tell()
     if dtype.itemsize * math.prod(shape) != info.file_size - begun:
-        raise CrlvizError(f"{path} is damaged: {name} do not have the size that their header tells")
+        raise CrlvizError(f"{path} is damaged: {name} do not have the size given in their header")
     # A zip file's own header of a member: 30 bytes, then the name and extra fields whose lengths end it.
     offset = 0
     if not compressed:

@@ -201,9 +201,9 @@ def test_learners_that_are_gone_or_without_a_collector(fed, tmp_path, crlviz):
     folder = tmp_path / "fed"
     shutil.copytree(fed, folder)
     shutil.rmtree(folder / "learner-depth4")
-    assert "learner-depth4, which is gone" in error_of(crlviz("train", "--resume", folder), 1)
+    assert "learner-depth4, which was removed" in error_of(crlviz("train", "--resume", folder), 1)
     shutil.rmtree(folder / "collector")
-    assert "which was never begun or is gone" in error_of(crlviz("train", "--resume", folder), 1)
+    assert "which was never started or was removed" in error_of(crlviz("train", "--resume", folder), 1)
 
 
 @pytest.mark.slow

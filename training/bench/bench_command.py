@@ -55,7 +55,7 @@ _WITH_DEVICE = {*_LISTS, "algorithm", "device", "data", "env", "reference_depth"
     help="Also measure this many seeds in parallel; 1: only one.",
 )
 @click.option("--seconds", default=5.0, show_default=True, help="Duration of each measurement, without compiling.")
-@click.option("--remat", is_flag=True, help="Rematerialize our residual blocks in the backward pass: less memory.")
+@click.option("--remat", is_flag=True, help="Rematerialize the residual blocks in the backward pass: less memory.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "tf32", "bfloat16"]),
@@ -70,7 +70,7 @@ _WITH_DEVICE = {*_LISTS, "algorithm", "device", "data", "env", "reference_depth"
 @click.option(
     "--device",
     metavar="CARD|FILE",
-    help="Measure nothing, but count what an update launches on a GPU that is not here: a100, h100, h200, l40s, or "
+    help="Measure nothing; count what an update launches on a GPU that this machine lacks: a100, h100, h200, l40s, or "
     "XLA's description of another.",
 )
 @print_options.printed

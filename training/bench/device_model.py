@@ -55,7 +55,7 @@ def checked() -> str:
     with resources.files("training.bench").joinpath("model_checks.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        return "The model was checked on no card yet."
+        return "The model was not checked on any card yet."
     last = rows[-1]
     ratios: dict[str, list[float]] = {}
     for row in rows:
@@ -110,8 +110,8 @@ def describe(config: Any, programs: Mapping[str, Mapping[str, Any]], card: Card)
         )
     if any(programs[name]["waits"] for name in notes):
         lines.append(
-            "  waits: loops whose turns only the card counts (a physics engine's solver); one turn of each is counted, "
-            "and the host is asked after each"
+            "  waits: loops with an iteration count known only to the card (a physics engine's solver); one iteration of "
+            "each is counted, and the device waits for the host after each"
         )
     step = collect["kernels"] + learn["kernels"] + config.redraw_goals * programs["reset"]["kernels"]
     if update:

@@ -1,4 +1,4 @@
-"""Compile programs for a GPU that is not here, and count what they launch.
+"""Compile programs for a GPU that this machine lacks, and count what they launch.
 
 XLA compiles for a card from a description of it; jax's CUDA wheels contain the compiler. The work runs in a separate
 process, ``python -m training.bench.device_programs``, because jax has one platform in a process and here it must be the
@@ -27,7 +27,7 @@ from training.bench.cards import Card
 from training.bench.launches import Program
 from training.bench.plan import Memory, Plan
 
-_REMEDY = "compiling for a GPU that is not here needs jax's CUDA wheels (5 GB): pip install 'crlviz[cuda13]'"
+_REMEDY = "compiling for a GPU that this machine lacks needs jax's CUDA wheels (5 GB): pip install 'crlviz[cuda13]'"
 
 
 @dataclass(frozen=True)

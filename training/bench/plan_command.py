@@ -139,7 +139,7 @@ def results(
 @click.option(
     "--device",
     metavar="CARD|FILE",
-    help="Compile for a GPU that is not here: a100, h100, h200, l40s, or XLA's description of another.",
+    help="Compile for a GPU that this machine lacks: a100, h100, h200, l40s, or XLA's description of another.",
 )
 @click.option("--memory", type=float, metavar="GB", help="Memory of the accelerator.  [default: the device's]")
 @click.option(

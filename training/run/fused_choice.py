@@ -57,8 +57,8 @@ def choose(config: TrainConfig, devices: Devices = ONE) -> Choice:
     """Choose for a config; its setting ``fused`` demands a path or leaves the choice open.
 
     Raises:
-      UsageError: the setting asks for kernels that cannot serve this config, or do not run or agree on this device; or
-        an error of ``building.build``.
+      UsageError: the setting asks for kernels that do not support this config, do not run on this device or do not
+        agree with the plain path; or an error of ``building.build``.
     """
     on_cpu = _on_cpu()
     if config.fused == "off" or (config.fused == "auto" and on_cpu):
@@ -107,22 +107,22 @@ def expected(config: TrainConfig) -> Choice:
 
 
 def unserved(config: TrainConfig, devices: Devices = ONE) -> str:
-    """Why the kernels cannot serve a config; empty if they can."""
+    """Why the kernels do not support a config; empty if they do."""
     if importlib.util.find_spec(TRITON) is None:
         return f"jax {jax.__version__} has no {TRITON}, which the kernels are written in"
     if not registry.of(config.algorithm).fused:
-        return f"the fused path does not serve the networks of {config.algorithm}"
+        return f"the fused path does not support the networks of {config.algorithm}"
     if not config.own.fused:
-        return "the fused path serves one critic and the actor loss sac"
+        return "the fused path supports only one critic and the actor loss sac"
     if config.dataset.path or config.teacher.path:
-        return "the fused path serves runs that learn from their own buffer alone"
+        return "the fused path supports only runs that learn from their own buffer"
     if devices.count > 1:
         return "the fused path runs on one device"
     if max(config.actor.width, config.critic.width) > _WIDEST:
-        return f"the fused path serves a width of at most {_WIDEST:,}"
+        return f"the fused path supports a width of at most {_WIDEST:,}"
     for name, network in {"actor": config.actor, "critic": config.critic}.items():
         if reason := _unserved_network(network):
-            return f"the fused path does not serve {name} networks with {reason}"
+            return f"the fused path does not support {name} networks with {reason}"
     return ""
 
 

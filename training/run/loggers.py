@@ -197,4 +197,4 @@ class Logs:
 
     def _warn(self, name: str, error: Exception) -> None:
         reason = printable(one_line(error))
-        tqdm.write(f"Warning: {self._run}: --log {name} is given up, and the run goes on: {reason}", file=sys.stderr)
+        tqdm.write(f"Warning: {self._run}: --log {name} is switched off, the run continues: {reason}", file=sys.stderr)

@@ -153,7 +153,7 @@ def source(config: DatasetConfig) -> Source:
             raise CrlvizError(f"{twin} has states or actions of other lengths than {path}")
         return Source(Part(whole, numbers), Part(held, np.arange(len(held.ends))))
     if len(numbers) < 2:
-        raise UsageError(f"{path} holds one trajectory; at least two are needed, of which one is held out")
+        raise UsageError(f"{path} holds one trajectory; at least two are needed, because one is held out")
     out = numbers % _EACH == _EACH - 1 if len(numbers) >= _EACH else numbers == len(numbers) - 1
     return Source(Part(whole, numbers[~out]), Part(whole, numbers[out]))
 
@@ -180,8 +180,8 @@ def block_of(part: Part, config: DatasetConfig, limit: int | None) -> tuple[int,
     count = int(rows // lengths.max())
     if not count:
         raise UsageError(
-            f"dataset.block_rows: a trajectory has up to {lengths.max():,} rows, and {rows:,} rows are to be on the "
-            "device"
+            f"dataset.block_rows: a trajectory has up to {lengths.max():,} rows, more than the {rows:,} rows of a "
+            "block on the device"
         )
     return count, count * int(lengths.max())
 

@@ -137,7 +137,7 @@ def test_no_environment_is_built_that_a_file_names(place, tmp_path):
     content["env_spec"] = trap.to_json()
     del content["observation_space"]
     metadata.write_text(json.dumps(content))
-    with pytest.raises(CrlvizError, match="does not tell its spaces"):
+    with pytest.raises(CrlvizError, match="does not record its spaces"):
         files.read("minari:walk-v0")
     assert not (tmp_path / "trap").exists()
     with pytest.raises(Exception):  # noqa: B017, PT011

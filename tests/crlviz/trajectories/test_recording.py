@@ -213,7 +213,7 @@ def test_command_records_random_actions_in_a_custom_maze(crlviz, tmp_path):
         (["RUN", "random", "--shares", "0,0"], "give a number for each of the 2 that act"),
         (["RUN", "--starts", "here"], "--starts 'here' is unknown; take env or anywhere"),
         (["RUN", "--policy", "random", "--noise", "1"], "leave out --noise"),
-        (["RUN", "random", "--policy", "random"], "--policy random asks no agent"),
+        (["RUN", "random", "--policy", "random"], "--policy random uses no agent"),
         (["RUN", "--episodes", "2", "--validation", "0.1"], "leaves one of the two files without any"),
         (["--from", "missing.npz", "--env", "x"], "--from converts a file"),
         (["--from", "missing.npz"], "missing.npz cannot be read"),
