@@ -158,9 +158,9 @@ def test_a_learner_that_diverges_does_not_stop_the_others(fed, tmp_path, monkeyp
     stopped = RunDirectory(folder / "learner-depth4")
     assert stopped.checkpoint_steps() == [200]
     assert not stopped.finished()
-    with pytest.raises(CrlvizError, match="learner-depth4: it stopped before its collector did"):
+    with pytest.raises(CrlvizError, match="learner-depth4: it stopped before its collector"):
         collectors.resume([folder / "collector"], progress=False)
-    with pytest.raises(CrlvizError, match="learner-depth4: it stopped before its collector did"):
+    with pytest.raises(CrlvizError, match="learner-depth4: it stopped before its collector"):
         collectors.resume([folder / "collector"], {"env_steps": 360}, progress=False)
     assert [RunDirectory(folder / name).finished(360) for name in FAMILY] == [False, True, True]
 

@@ -110,8 +110,8 @@ def describe(config: Any, programs: Mapping[str, Mapping[str, Any]], card: Card)
         )
     if any(programs[name]["waits"] for name in notes):
         lines.append(
-            "  waits: loops with an iteration count known only to the card (a physics engine's solver); one iteration of "
-            "each is counted, and the device waits for the host after each"
+            "  waits: loops with an iteration count known only to the card (a physics engine's solver); one iteration "
+            "of each is counted, and the device waits for the host after each"
         )
     step = collect["kernels"] + learn["kernels"] + config.redraw_goals * programs["reset"]["kernels"]
     if update:
