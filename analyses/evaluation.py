@@ -255,7 +255,7 @@ def plot(dataset: xr.Dataset, *, maze: "Maze | None" = None, size: int = 220) ->
 def _map(
     parts: Sequence[xr.Dataset], title: alt.TitleParams, maze: "Maze", size: int
 ) -> alt.LayerChart | alt.FacetChart:
-    """A maze whose goal cells are colored by success, the mean over one group of seeds."""
+    """A maze with its goal cells colored by success, the mean over one group of seeds."""
     ground = charts.in_meters(maze, charts.inside(maze), size)
     goals = np.concatenate([part.goal.values[:, :2] for part in parts])
     success = np.concatenate([part.success.values for part in parts])

@@ -82,8 +82,9 @@ class TrainConfig:
       save_replay: save the buffer with the state. Without it a resumed run fills a new buffer with a window of each
         environment, so its results differ from those of an uninterrupted run.
       keep_state: keep the last state of a finished run, so that it can be trained longer.
-      teacher: whom it imitates (``crlviz distill``).
-      collector_depth: depth of the collector from whose buffer it learns (``crlviz train --learners``); 0: it acts.
+      teacher: the agent that a student imitates (``crlviz distill``).
+      collector_depth: depth of the collector that fills the buffer (``crlviz train --learners``); 0: the run acts
+        itself.
       log: other tools that get the rows of metrics.csv, separated by commas: tensorboard, wandb.
 
     The default of a setting that is added later must reproduce the old behavior: a run on disk that lacks the setting
@@ -189,7 +190,7 @@ def from_options(
       options: values by option name (``depth``, ``seed``, ...); later ones override earlier ones. None: not given.
       settings: any other field, as text ``NAME=VALUE``.
       layout: file of a custom maze.
-      dataset: the data set to learn from, whose settings follow the preset's.
+      dataset: the data set to learn from; its settings override the preset's.
 
     Raises:
       UsageError: unknown preset, environment, algorithm or field, a value of the wrong type, or a setting of another

@@ -40,7 +40,7 @@ def link(page: str, *, goal: Sequence[float] | np.ndarray, start: Sequence[float
       page: from ``address``.
       goal: x, y, and what else the goal has.
       start: x, y; empty: the page's first.
-      agent: its label, such as "depth 16"; the page takes the first agent whose label begins so.
+      agent: its label, such as "depth 16"; the page takes the first agent with a label that begins with this.
     """
     parts = [f"goal={_meters(goal)}", *([f"from={_meters(start)}"] if len(start) else []), f"agent={quote(agent)}"]
     return f"{page}#{'&'.join(parts)}"

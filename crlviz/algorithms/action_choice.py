@@ -55,7 +55,7 @@ class ActionChoice:
         return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0]
 
     def check(self, kind: "type[Algorithm]", where: str) -> None:
-        """Check that a class of algorithms has what the rule needs. ``where`` says whose it is, for the message.
+        """Check that a class of algorithms has what the rule needs. ``where`` names its owner in the message.
 
         Raises:
           UsageError: the rule asks a critic, and the algorithm has none.

@@ -32,10 +32,10 @@ class Batch(struct.PyTreeNode):
         environment's ``goal_distance`` of ``goal``, else 0; of another row the environment's own.
       discount: [B], 0 where the episode ended with this step, by a failure or the time limit; else 1.
       truncation: [B], 1 where only the time limit ended it; else 0.
-      goal_state, goal_action: [B, state] and [B, action] of the row whose step achieved ``goal``. It is this row
-        itself if ``goal`` is what its own action achieved. Of a data set: of the row whose state has the goal.
+      goal_state, goal_action: [B, state] and [B, action] of the row that achieved ``goal``; this row itself if its own
+        action achieved it. On a data set: of the row that the goal comes from.
       actor_goal: [B, goal], for the actor's loss; None: ``goal``.
-      actor_goal_state: [B, state], of the row whose state has ``actor_goal``.
+      actor_goal_state: [B, state], of the row that ``actor_goal`` comes from.
 
     On a data set, ``reward`` and ``discount`` are 0 if the goal comes from the row's own state; else ``reward`` is -1
     and ``discount`` 1, as in OGBench.

@@ -1,4 +1,4 @@
-"""The update of contrastive RL whose actor stays near the actions of a data set (``actor_losses``)."""
+"""The update of contrastive RL with an actor that stays near the actions of a data set (``actor_losses``)."""
 
 from typing import Any
 

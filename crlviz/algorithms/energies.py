@@ -107,7 +107,7 @@ def _cosine(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    """Rows of length 1. The small number is only for rows of zeros, whose gradient must be finite."""
+    """Rows of length 1. The small number keeps the gradient finite for rows of zeros."""
     return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)
 
 
@@ -136,7 +136,7 @@ def _iqe(x: jax.Array, y: jax.Array) -> jax.Array:
 def _by_columns(of_rows: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """The energy of all pairs from that of rows, a few columns at a time, so that no array [B, B, d] is kept.
 
-    Columns, because sharded batches are sharded by rows.
+    It loops over columns, because sharded batches are sharded by rows.
     """
 
     def of_pairs(phi: jax.Array, psi: jax.Array) -> jax.Array:

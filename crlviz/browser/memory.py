@@ -88,7 +88,7 @@ class Memory:
     _known: dict[tuple[str, bytes], int] = field(default_factory=dict)
 
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> Value:
-        """A new Value, whose elements lie in order in the workspace."""
+        """A new Value with its elements in order in the workspace."""
         dtype = np.dtype(dtype)
         size = int(np.prod(shape))
         start = self.sizes[heap_of(dtype)]

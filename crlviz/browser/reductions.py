@@ -70,7 +70,7 @@ def _reduce(trace: Trace, operands: list[Tensor], params: dict[str, Any], out: A
 
 
 def _inner_stride(trace: Trace, rows: Value) -> tuple[Value, int]:
-    """Rows [results, terms] whose terms lie evenly spaced, copied if need be, and the step between them."""
+    """Rows [results, terms] with evenly spaced terms, copied if necessary, and the step between terms."""
     steps = np.diff(rows.index, axis=1)
     if not (steps == steps.flat[0]).all():
         rows = trace.copy(rows)

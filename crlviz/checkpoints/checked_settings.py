@@ -9,7 +9,7 @@ _T = TypeVar("_T")
 
 
 def build(kind: type[_T], values: Any, whose: str) -> _T:
-    """Build a dataclass of settings, all of which have defaults; check names and types.
+    """Build a dataclass of settings that all have defaults; check names and types.
 
     Args:
       kind: the dataclass.

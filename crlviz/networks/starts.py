@@ -68,7 +68,7 @@ def quiet_heads(config: NetworkConfig, params: Params) -> Params:
     """An actor's parameters with small kernels of its heads and a wide standard deviation, if it begins so.
 
     Args:
-      params: of a network whose ``head_0`` gives means and whose ``head_1``, if it has one, log standard deviations.
+      params: of a network. ``head_0`` gives means; ``head_1``, if there is one, gives log standard deviations.
     """
     if not STARTS[config.start].quiet_heads:
         return params

@@ -30,7 +30,7 @@ class _Summary:
         self.at_goal = self.reached = 0
 
     def add(self, block: Trajectories) -> None:
-        """Count a block, whose rows are in memory."""
+        """Count a block with its rows in memory."""
         achieved = block.state[:, self.indices]
         self.lengths.append(block.lengths)
         self.low, self.high = np.minimum(self.low, achieved.min(0)), np.maximum(self.high, achieved.max(0))

@@ -169,7 +169,7 @@ def _opened(path: Path) -> Iterator[tuple[dict[str, _Member], np.ndarray, dict[s
 
 
 def _open(path: Path, file: zipfile.ZipFile, name: str, stack: contextlib.ExitStack) -> _Member:
-    """Open a member and read its header, whose size must be that of the bytes in the file."""
+    """Open a member and read its header. The size in the header must equal the number of bytes in the file."""
     info = file.getinfo(f"{name}.npy")
     stream = stack.enter_context(file.open(info))
     version = np.lib.format.read_magic(stream)

@@ -63,7 +63,7 @@ def _all_differences(folder, reference):
 
 def test_the_collector_is_the_run_that_it_would_be_alone(fed, toy_run):
     assert differences(fed / "collector", toy_run) == []
-    assert differences(fed / "learner-depth4", toy_run) != []  # a learner of the same depth is no copy of it
+    assert differences(fed / "learner-depth4", toy_run) != []  # a learner of the same depth is not a copy of it
 
 
 @pytest.mark.parametrize("depth", [pytest.param(4, marks=pytest.mark.slow), 8])

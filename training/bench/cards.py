@@ -34,7 +34,7 @@ class Card:
 
 
 def names() -> list[str]:
-    """Cards whose description comes with crlviz."""
+    """Cards with a description in crlviz."""
     return sorted(file.name.removesuffix(".txtpb") for file in _FOLDER.iterdir() if file.name.endswith(".txtpb"))
 
 

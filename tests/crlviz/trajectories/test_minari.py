@@ -1,4 +1,4 @@
-"""Minari's data sets, by its own library: what it reads of ours, and what we read of others'."""
+"""Minari's data sets: its own library reads crlviz's files, and crlviz reads the files of others."""
 
 import json
 

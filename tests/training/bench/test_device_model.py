@@ -41,7 +41,7 @@ def test_the_text_says_what_dominates_and_that_it_is_a_model():
     assert "physics 5, policy and buffer 5" in text
     assert "waits:" not in text
     waiting = PROGRAMS | {"collect": PROGRAMS["collect"] | {"waits": 3}}
-    assert "waits: loops whose turns" in "\n".join(device_model.describe(toy_config(), waiting, CARD))
+    assert "waits: loops with an iteration count" in "\n".join(device_model.describe(toy_config(), waiting, CARD))
 
 
 def test_the_text_has_measurements_beside_the_model(monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ from training.run.fused_choice import Choice
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A device that is no CPU, whose kernels are interpreted."""
+    """A device that is not a CPU; its kernels are interpreted."""
     monkeypatch.setattr(fused_choice, "_on_cpu", lambda: False)
     monkeypatch.setattr(fused_choice, "_kernels", lambda config: FusedTrunk(config.precision, interpret=True))
     monkeypatch.setattr(fused_choice, "_SECONDS", 0.01)
