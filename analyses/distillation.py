@@ -55,17 +55,17 @@ def compute(students: Sequence["Agent"], *, episodes: int = 128, seed: int = 0) 
     """Run new episodes of students and of their teachers, from the same starts and goals, and measure their cost.
 
     Args:
-      students: of ``crlviz distill``, in one environment; their teachers must be where they were.
+      students: of ``crlviz distill``, in one environment; their teachers must not have been moved.
       episodes: number of episodes of each agent.
       seed: of starts and goals.
 
     Returns:
       Dataset over the factors in which the agents differ: ``MEASURES``, and the ``share`` of episodes of each
-      ``behavior``; ``teacher``, the path of a student's teacher, empty for a teacher; ``source``, its own path. In a
-      maze also what ``q_map.compute`` gives for one goal.
+        ``behavior``. ``teacher`` is the path of a student's teacher, empty for a teacher; ``source`` is the agent's own
+        path. In a maze the Dataset also has the variables of ``q_map.compute`` for one goal.
 
     Raises:
-      UsageError: no episodes, an agent that is no student, or students of several environments.
+      UsageError: no episodes, an agent that is not a student, or students of several environments.
       CrlvizError: a teacher cannot be read.
     """
     check_count(episodes, "episodes")
@@ -90,7 +90,7 @@ def _teachers(students: Sequence["Agent"]) -> dict[str, "Agent"]:
     for student in students:
         path = _teacher(student)
         if not path:
-            raise UsageError(f"{student.source} is no student of crlviz distill")
+            raise UsageError(f"{student.source} is not a student of crlviz distill")
         if path not in found:
             try:
                 found[path] = load(path)
@@ -304,7 +304,7 @@ def _costs(means: pd.DataFrame, name: str, title: str, groups: Sequence[str]) ->
 def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, seed: int) -> None:
     """Show what students of crlviz distill kept of their teachers: success, behaviors, Q, and what they cost.
 
-    Give several seeds of teachers and students for a claim. The teachers are read from where they were.
+    Give several seeds of teachers and students for a claim. Teachers are read from the paths in the students' configs.
 
     \b
     Example: crlviz kept runs/students --out kept.html --out kept.nc

@@ -40,9 +40,9 @@ _NEAR = 0.5  # a state is near the goal within this share of the first state's d
 def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: int = 32, seed: int = 0) -> xr.Dataset:
     """Embeddings phi(s, a) along a trajectory, and psi(g) of its goal.
 
-    The trajectory is chosen among episodes of the deterministic policy: of those that reach their goal, the one with
-    the farthest start, up to the step that reaches it. If none reaches its goal, it is the one that comes nearest; the
-    variable ``reached`` says which.
+    The trajectory is chosen among episodes of the deterministic policy. Of the episodes that reach their goal, it is
+    the one with the farthest start, up to the step that reaches the goal. If no episode reaches its goal, it is the
+    episode that comes nearest. The variable ``reached`` says which case applies.
 
     Args:
       agents: of any environments; of one environment if they share a trajectory.
@@ -57,10 +57,10 @@ def compute(agents: Sequence["Agent"], *, trajectory: str = "shared", episodes: 
       components' shares of the variance), ``distance`` (to the goal in meters; through the maze, if there is one),
       ``reached`` and two numbers.
 
-      ``spread_ratio``: the spread of a set of states is the root mean square distance of their phi [64] from its mean,
-      divided by the same for their achieved goals in meters, so that a longer path does not count as a larger spread.
-      The ratio is the spread of the states near the goal (within half the first state's distance) divided by that of
-      the other states. Above 1, the encoder separates positions near the goal more than others.
+      ``spread_ratio``: the spread of the states near the goal (within half the first state's distance), divided by the
+      spread of the other states. Above 1, the encoder separates positions near the goal more than others. The spread of
+      a set of states is the RMS distance of their phi [64] from its mean, divided by the same for their achieved goals
+      in meters. The division removes the effect of path length.
 
       ``effective_rank``: exp of the entropy of the shares of variance of all components, from 1 (a line) to 64. As in
       Roy & Vetterli (2007), with squared singular values in place of singular values.

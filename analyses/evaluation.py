@@ -46,10 +46,10 @@ def compute(
     length: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Run new episodes in each agent's evaluation environment, from the starts and goals that it draws.
+    """Run new episodes in each agent's evaluation environment, which draws the starts and goals.
 
-    Agents that were trained on a data set of OGBench without an environment run in OGBench's (``ogbench_episodes``),
-    where the numbers of the tasks stand for goals. Agents of the same environment get the same starts and goals.
+    Agents trained on a data set of OGBench without an environment run in OGBench's environment (``ogbench_episodes``).
+    There, task numbers stand for goals. Agents of the same environment get the same starts and goals.
 
     Args:
       agents: from ``crlviz.load``.
@@ -125,7 +125,7 @@ def _run(
 def interval(reached: int, episodes: int) -> tuple[float, float]:
     """The exact 95 % interval of a share of episodes (Clopper and Pearson): it covers at least what it says.
 
-    It is about one agent and the episodes that were drawn, and says nothing about other seeds of training.
+    It covers one agent and its random episodes, not other training seeds.
     """
     from scipy.stats import binomtest
 
@@ -255,7 +255,7 @@ def plot(dataset: xr.Dataset, *, maze: "Maze | None" = None, size: int = 220) ->
 def _map(
     parts: Sequence[xr.Dataset], title: alt.TitleParams, maze: "Maze", size: int
 ) -> alt.LayerChart | alt.FacetChart:
-    """A maze whose goal cells are colored by success, the mean over one group of seeds."""
+    """A maze with its goal cells colored by success, the mean over one group of seeds."""
     ground = charts.in_meters(maze, charts.inside(maze), size)
     goals = np.concatenate([part.goal.values[:, :2] for part in parts])
     success = np.concatenate([part.success.values for part in parts])

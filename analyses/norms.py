@@ -1,4 +1,4 @@
-"""How much does each residual block add (paper figure 17), and what comes out: how wide the policy and phi spread."""
+"""How much does each residual block add (paper figure 17), and how wide do the outputs of policy and phi spread?"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ OUTPUTS = {
 
 @jax_config.with_fixed_settings
 def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0, start: bool = False) -> xr.Dataset:
-    """Norms of the outputs of residual blocks, before the skip connection is added; and measures of what comes out.
+    """Norms of the outputs of residual blocks before the skip connection, and measures of the networks' outputs.
 
     The inputs come from episodes of the deterministic policy in its own environment; at most 4,096 of their steps are
     drawn. The actor's input is the state and the commanded goal, phi's the state and the action, psi's the achieved
@@ -67,7 +67,7 @@ def compute(agents: Sequence["Agent"], *, episodes: int = 32, seed: int = 0, sta
       the commanded goal; ``spread``, of phi from its mean.
 
     Raises:
-      UsageError: no episodes, or an agent without these networks, or one whose networks have no residual block.
+      UsageError: no episodes, or an agent without these networks or without residual blocks.
     """
     for agent in agents:
         agent.having(HasEmbeddings)
@@ -254,7 +254,7 @@ def _norms_drawn(
         seeds["seed"] = seeds.groupby(["group", "block"]).cumcount()
         thin = alt.Chart(seeds).mark_line(strokeWidth=0.8, opacity=0.5)
         marks = [thin.encode(x=x, y=y, color=channels["color"], strokeDash=dash, detail="seed:N")]
-        single = part.groupby("group").filter(lambda group: len(group) == 1)  # one block is no line
+        single = part.groupby("group").filter(lambda group: len(group) == 1)  # one block does not make a line
         marks += charts.seed_marks(single, y, x=x, **channels)
     else:
         marks = charts.seed_marks(part, y, x=x, tooltip=["group", "block", "value"], **channels)

@@ -1,4 +1,4 @@
-"""Episodes in OGBench's own environments, for agents that were trained on its data sets without one of crlviz."""
+"""Episodes in OGBench's own environments, for agents trained on its data sets without an environment of crlviz."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ def run(agent: "Agent", episodes: int, length: int | None, seed: int) -> tuple[n
     """Run the deterministic policy, episode after episode; OGBench's tasks take turns, and success ends an episode.
 
     Args:
-      agent: whose config names a data set of OGBench.
+      agent: its config names a data set of OGBench.
       episodes: their number.
       length: most steps of an episode; None: the environment's.
       seed: of the first reset; each episode has the next one.

@@ -43,8 +43,9 @@ def compute(
 
     Args:
       agents: in mazes with the same walls; they may have been trained on different pairs of start and goal.
-      episodes: number of episodes for each pair. Episodes start at the center of a cell, so those of a point mass or a
-        humanoid are identical with its mean actions; those of an ant differ, as its reset adds noise.
+      episodes: number of episodes for each pair. Episodes start at the center of a cell. With mean actions, the
+        episodes of a point mass or a humanoid are therefore identical; those of an ant differ, because its reset adds
+        noise.
       max_cells: largest number of cells. In a larger maze, its start and the cells that lie farthest apart are used.
       policy: how actions are chosen, as in ``action_choice.read``: mean, sample, best-of-K or softmax-K.
       length: steps of an episode; default: the environment's.
@@ -92,7 +93,7 @@ def _shared_maze(agents: Sequence["Agent"]) -> Maze:
 def _choose_cells(maze: Maze, max_cells: int) -> tuple[np.ndarray, int]:
     """The cells [N, 2] that can be reached, by distance from the maze's start, and how many there were.
 
-    Of more than ``max_cells``, the start and those that lie farthest from it and from each other.
+    If there are more than ``max_cells``: the start and the cells farthest from it and from each other.
     """
     start, cells = maze.starts[0], np.array(maze.free)
     from_start = maze.geodesic(maze.xy(cells), maze.xy(start))

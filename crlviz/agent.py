@@ -1,4 +1,4 @@
-"""The Agent: the interface through which analyses use a checkpoint, whatever trained it."""
+"""The Agent: the interface through which analyses use a checkpoint of any algorithm."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ class Agent:
 
     @cached_property
     def env(self) -> GoalEnv:
-        """The training environment; of a run on a data set, that of its evaluations.
+        """The training environment; for a run on a data set, the evaluation environment.
 
         Raises:
           UsageError: it was trained on a data set without one.
@@ -273,8 +273,8 @@ def load(path: str | Path) -> Agent:
     _warn_of_versions(checkpoint.config.get("versions"))
     if checkpoint.config["format"] == 1:
         warn_once(
-            f"{checkpoint.run.path} is of an early crlviz, without a checksum of its config.json: edits to it go "
-            "unnoticed"
+            f"{checkpoint.run.path} is of an early crlviz, without a checksum of its config.json: changes to it are "
+            "not detected"
         )
     return agent
 

@@ -1,7 +1,7 @@
 """``python -m crlviz.child ...`` runs ``crlviz ...`` and exits as soon as its standard input closes.
 
 The parent process holds the other end of that pipe, so the child never outlives its parent, however the parent ended.
-An orphaned run would keep its lock, and nobody could resume it.
+An orphaned run would keep its lock, so it could not be resumed.
 """
 
 import os

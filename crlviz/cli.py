@@ -30,7 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("training.train_command:command", "Train an agent and write a run directory."),
     "watch": ("analyses.pages.watch:command", "Keep a page about a run while it trains."),
     "sweep": ("training.sweep.sweep_command:command", "Train every combination of settings."),
-    "distill": ("training.distill_command:command", "Train a small student that does what a trained agent does."),
+    "distill": ("training.distill_command:command", "Train a small student to imitate a trained agent."),
     "ls": ("crlviz.checkpoints.ls_command:command", "List runs: network, seed, steps, success, state."),
     "inspect": ("crlviz.interchange.inspection:command", "Print what is in a checkpoint or a file of trajectories."),
     "import": ("crlviz.interchange.importing:command", "Make run directories from runs of the paper's code."),
@@ -43,7 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "embed": ("analyses.embed:command", "Draw the embeddings along a trajectory."),
     "calibrate": (
         "analyses.calibrate.calibrate_command:command",
-        "Compare the learned distance with the steps that it takes.",
+        "Compare the learned distance with the steps to the goal.",
     ),
     "norms": ("analyses.norms:command", "Measure what each residual block adds."),
     "stitch": ("analyses.stitch:command", "Run every start to every goal of a maze."),

@@ -215,7 +215,7 @@ def groups(dataset: xr.Dataset) -> Iterator[tuple[str, int, list[xr.Dataset]]]:
 
 
 def algorithm_order(name: str) -> int:
-    """The place of an algorithm in lists and charts: that in the registry, then those of newer versions."""
+    """The position of an algorithm in lists and charts: registry order, then algorithms of newer versions."""
     return registry.NAMES.index(name) if name in registry.NAMES else len(registry.NAMES)
 
 
@@ -263,7 +263,7 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
     """
     import netCDF4
 
-    # In memory: the library takes no path that the locale cannot spell, as one with an umlaut in the C locale.
+    # Encode in memory: the library rejects paths that the locale cannot encode, such as non-ASCII ones in the C locale.
     file = netCDF4.Dataset("memory.nc", "w", memory=1024)
     dataset.dump_to_store(xr.backends.NetCDF4DataStore(file))
     atomic_files.write(Path(path), bytes(file.close()))

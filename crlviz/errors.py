@@ -28,7 +28,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
         return (
             f"out of memory ({text or 'of this machine'}); a smaller --batch-size, fewer --set num_envs or "
-            "replay_steps, or fewer seeds at once take less, and crlviz plan tells how much"
+            "replay_steps, or fewer seeds at once need less; crlviz plan predicts how much"
             + (f"; or {gpu_errors.SHARE}" if gpu_errors.has_driver() else "")
         )
     wanted = os.environ.get("JAX_PLATFORMS")
@@ -37,7 +37,7 @@ def one_line(error: BaseException) -> str:
             text = gpu_errors.why_none()
         return (
             f"jax finds no device of JAX_PLATFORMS={wanted} ({text or 'no further message'}); without that variable "
-            "jax uses what there is"
+            "jax uses any available device"
         )
     return f"{type(error).__name__}: {text or 'no message'} (crlviz --debug VERB ... shows where)"
 

@@ -52,7 +52,7 @@ def _settings(agent: "Agent") -> dict[str, Any]:
     config["env_options"] = (envs.options(config["env"]) if config["env"] else {}) | config.get("env_options", {})
     config["dataset"] = "none"
     if data := agent.config.get("dataset"):
-        # Two files of one environment are two tasks; their paths are no settings.
+        # Two files of one environment are two tasks; their paths are not settings.
         told = {"dataset": f"{data['name']}-{data['sha256'][:6]}"}
         told |= {f"dataset.{name}": data[name] for name in ("value_goals", "actor_goals", "block_rows")}
         config |= told

@@ -1,7 +1,7 @@
 """What went wrong with a GPU, and the way out, for messages of jax, XLA and CUDA.
 
-jax also logs: a traceback where its CUDA plugin does not start, then it goes on with the CPU. ``listen`` makes that one
-warning, or none where there is no GPU to miss.
+If its CUDA plugin does not start, jax logs a traceback and continues on the CPU. ``listen`` replaces the traceback by
+one warning, or by nothing if the machine has no GPU.
 """
 
 import logging
@@ -19,7 +19,7 @@ _WHEELS = (
     "'jax[cuda13]' (or 'jax[cuda12]', if nvidia-smi names CUDA 12), and unset LD_LIBRARY_PATH"
 )
 _BUSY = (
-    "the GPU is busy: another process has it for itself, or did not end (nvidia-smi shows which); wait for that one, "
+    "the GPU is busy: another process uses it exclusively, or did not end (nvidia-smi shows which); wait for that one, "
     "or take another GPU by CUDA_VISIBLE_DEVICES=1"
 )
 _HIDDEN = "CUDA_VISIBLE_DEVICES hides the GPU; unset it, or name one that nvidia-smi lists"
@@ -63,7 +63,7 @@ def why_none() -> str:
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return _HIDDEN
     if not has_driver():
-        return "no NVIDIA driver is on this machine, or none reaches this container"
+        return "no NVIDIA driver is installed on this machine or visible in this container"
     if _plugin_failures:
         return f"{meaning(_plugin_failures[-1]) or _WHEELS} ({_plugin_failures[-1]})"
     return "a GPU needs jax's CUDA wheels: pip install 'jax[cuda13]', or 'jax[cuda12]' if nvidia-smi names CUDA 12"
@@ -75,14 +75,14 @@ def has_driver() -> bool:
 
 
 def listen() -> None:
-    """Let jax's log of a CUDA plugin that does not start be one warning. Imports nothing of jax."""
+    """Replace jax's log of a CUDA plugin that does not start by one warning. Does not import jax."""
     logger = logging.getLogger("jax._src.xla_bridge")
     if not any(isinstance(each, _Retold) for each in logger.filters):
         logger.addFilter(_Retold())
 
 
 class _Retold(logging.Filter):
-    """Keeps the reason, drops the traceback, and drops all where no GPU is missed or an error will follow."""
+    """Keeps the reason and drops the traceback. Drops all if the machine has no GPU or an error will follow."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -91,7 +91,7 @@ class _Retold(logging.Filter):
         elif not text.startswith("CUDA backend failed to initialize"):
             return True
         _plugin_failures.append(text)
-        reason = meaning(text) or "jax goes on with the CPU"
+        reason = meaning(text) or "jax continues on the CPU"
         record.msg, record.args = f"Warning: jax cannot use the GPU: {reason} ({text.splitlines()[0]})", None
         record.exc_info, record.exc_text = None, None
         return has_driver() and not os.environ.get("JAX_PLATFORMS")

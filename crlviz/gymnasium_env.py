@@ -1,4 +1,4 @@
-"""Our environments with the interface of Gymnasium. Importing this module registers them as ``crlviz/<id>-v0``.
+"""crlviz's environments with the interface of Gymnasium. Importing this module registers them as ``crlviz/<id>-v0``.
 
 ``gymnasium.make("crlviz.gymnasium_env:crlviz/point_u_maze-v0")`` imports it too.
 """
@@ -28,7 +28,7 @@ Observation = dict[str, np.ndarray]
 
 
 class GymnasiumEnv(gym.Env[Observation, np.ndarray]):
-    """An environment of ours, as gymnasium-robotics' ``GoalEnv`` is.
+    """An environment of crlviz with the interface of gymnasium-robotics' ``GoalEnv``.
 
     Observations have ``observation`` (the state), ``achieved_goal`` and ``desired_goal``, all float32. The reward is
     1 within the success distance of the goal and else 0, as ``compute_reward`` gives it. A fall terminates an episode;
@@ -91,7 +91,7 @@ class GymnasiumEnv(gym.Env[Observation, np.ndarray]):
         """Begin an episode. The same seed begins the same episode, and the same episodes after it.
 
         Args:
-          seed: of the starts and goals from now on; None: go on with those of the last seed.
+          seed: of the starts and goals from now on; None: continue the sequence of the last seed.
           options: ``start`` [2] and ``goal`` [goal] in meters replace the drawn ones.
 
         Raises:
@@ -139,7 +139,7 @@ class GymnasiumEnv(gym.Env[Observation, np.ndarray]):
         return bool(info["fell"])
 
     def compute_truncated(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: dict[str, Any]) -> bool:
-        """Whether a step with other goals would have been cut off: no, the time limit is counted by ``step``."""
+        """Always False: ``step`` counts the time limit."""
         return False
 
     def render(self) -> np.ndarray | None:

@@ -1,6 +1,6 @@
 """Fixed jax settings, so that numbers do not depend on the user's: float32, and one random number generator.
 
-And the platform that programs are made for, which is not always the one that makes them.
+Also sets the target platform of programs, which may differ from the platform that compiles them.
 """
 
 import contextlib
@@ -49,13 +49,13 @@ def with_fixed_settings(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def platform() -> str:
-    """The platform that programs traced now will run on: jax's default one (cpu, gpu), or that of ``made_for``."""
+    """The platform that programs traced now will run on: jax's default (cpu, gpu) or the target set by ``made_for``."""
     return _platform.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
 def made_for(platform: str) -> Iterator[None]:
-    """Context in which programs are traced for a platform that may not be here, in this thread."""
+    """Context that sets the target platform of programs traced in this thread. This machine may lack the platform."""
     before = _platform.set(platform)
     try:
         yield

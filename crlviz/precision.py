@@ -3,12 +3,11 @@
 The setting ``precision`` of a training applies to the matrix products with the kernels of a network's blocks and tail,
 and to the two products in the gradient of each. They take nearly all of the time.
 
-All other matrix products are exact in float32, whatever the setting:
+All other matrix products are exact in float32 for every value of the setting:
 
 - the stem: its inputs are positions in meters, and bfloat16 rounds 20.06 to 20;
 - the heads: an error in an embedding is an error in all logits of a batch;
-- logits, their logsumexp, and their gradient, in which two products nearly cancel: the difference is a hundredth of
-  either;
+- logits, their logsumexp, and their gradient: two products nearly cancel there, and their difference is 1 % of either;
 - LayerNorm and the sums in its gradient;
 - physics, and all functions of an Agent.
 

@@ -116,9 +116,9 @@ def rollout(
       UsageError: fewer than one episode or step; goals or starts of the wrong shape, not finite, or in a wall.
 
     Returns:
-      Dataset with dimensions ``episode`` and ``time``: ``state`` and ``pose`` before the step (renderers draw the
-      pose), ``action``, their ``q`` if the algorithm has a critic, ``achieved``, ``distance`` and ``success`` after the
-      step, ``alive`` (false after the step in which the body failed; the physics goes on), and ``goal`` per episode.
+      Dataset with dimensions ``episode`` and ``time``. Before each step: ``state``, ``pose`` (drawn by renderers),
+        ``action``, and their ``q`` if the algorithm has a critic. After it: ``achieved``, ``distance`` and ``success``.
+        ``alive`` is false after the step in which the body failed; the physics continues. ``goal`` is per episode.
     """
     from crlviz import datasets
 

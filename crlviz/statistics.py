@@ -81,12 +81,12 @@ def compare(
     difference, because seeds that agree to the last digit seldom vary that little. Scores that differ only by rounding
     count as equal.
 
-    The false-positive rate is at most 5 % for normal scores of any spreads and sizes; for skewed scores, all-or-nothing
-    ones included, if both groups have the same distribution; and for skewed scores in [0, 1] whose spreads differ by a
-    factor of three, such as Beta of mean 0.8. No test of few seeds holds for every distribution. If one group has a
-    long tail that its seeds seldom show (Beta of mean 0.9, concentration 3 against 30), the rate is 4 to 8 %. If each
-    seed succeeds or fails like the toss of a coin, two groups of three seeds differ by chance once in 32 times, for any
-    number of comparisons.
+    The false-positive rate is at most 5 % in three cases: for normal scores of any spreads and sizes; for skewed
+    scores, including all-or-nothing scores, if both groups have the same distribution; and for skewed scores in [0, 1],
+    such as Beta of mean 0.8, if the spreads differ by a factor of three. No test of few seeds holds for every
+    distribution. If one group has a long tail that its seeds seldom show (Beta of mean 0.9, concentration 3 against
+    30), the rate is 4 to 8 %. If each seed succeeds or fails like the toss of a coin, two groups of three seeds differ
+    by chance once in 32 times, for any number of comparisons.
 
     Args:
       a: scores of one group, one per seed [N].

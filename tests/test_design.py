@@ -54,7 +54,7 @@ def test_imports_go_one_way(path):
 
 
 def _running(text: str) -> ast.AST:
-    """The tree of a module without what only a type checker reads, which is no arrow."""
+    """The tree of a module without imports for type checkers, which do not count as dependencies."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -114,7 +114,7 @@ def _imported(text: str, names: Container[str]) -> set[str]:
 
 
 def test_no_circle_among_modules():
-    """No two modules import each other, directly or by others. A late import of a lower module is no circle."""
+    """No two modules import each other, directly or indirectly. A late import of a lower module is not a cycle."""
     texts = {_name(path): path.read_text(encoding="utf-8") for path in MODULES}
     used = {name: _imported(text, texts) - {name} for name, text in texts.items()}
     assert used["crlviz.gymnasium_env"] >= {"crlviz.envs", "crlviz.rollouts"}

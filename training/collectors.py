@@ -27,10 +27,10 @@ _NO_REWIND = "--on-nan rewind would change the data of all that learn from one b
 
 
 def learner_configs(collector: TrainConfig, depths: Sequence[int]) -> list[TrainConfig]:
-    """The configs of learners of these depths: the collector's but for the depth of their networks.
+    """The configs of learners of these depths: the collector's config with another depth of the networks.
 
     Raises:
-      UsageError: a depth is given twice or is none, or the collector cannot have learners.
+      UsageError: a depth is given twice or is not a valid depth, or the collector cannot have learners.
     """
     if len(set(depths)) < len(depths):
         raise UsageError(f"--learners {','.join(map(str, depths))}: one depth is given twice")
@@ -106,7 +106,7 @@ def _write_configs(
     devices: Devices,
     command: Sequence[str],
 ) -> None:
-    """Write the config.json of each, the collector's last: where that exists, those of all learners do."""
+    """Write the config.json of each. The collector's is last, so if it exists, all learners have theirs."""
     *learners, collector = seed_runs
     shared = provenance.collect(devices.count) | {"command": list(command), "together": [collector.config.seed]}
     origin = {
@@ -143,7 +143,7 @@ def families(runs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     fed = {learner.resolve() for run in collectors for learner in members(run)[:-1]}
     for run, content in contents.items():
         if "collector" in content and not RunDirectory(origin := run.parent / COLLECTOR).exists():
-            raise CrlvizError(f"{run} learns from the buffer of {origin}, which was never begun or is gone")
+            raise CrlvizError(f"{run} learns from the buffer of {origin}, which was never started or was removed")
     return collectors, [run for run in runs if run not in collectors and run.resolve() not in fed]
 
 
@@ -157,7 +157,7 @@ def members(collector: Path) -> list[Path]:
     learners = [collector.parent / Path(name).name for name in names]
     for learner in learners:
         if not RunDirectory(learner).exists():
-            raise CrlvizError(f"{collector} feeds {learner}, which is gone; without it they cannot go on")
+            raise CrlvizError(f"{collector} feeds {learner}, which was removed; without it they cannot continue")
     return [*learners, collector]
 
 
@@ -275,5 +275,5 @@ def _align(learners: Sequence[Path], collector: SeedRun | None) -> dict[Path, Cr
             newest = directory.newest_state()
             behind = collector.saved is not None and (newest is None or int(newest.name) != step)
         if behind:
-            failed[learner] = CrlvizError("it stopped before its collector did, which went on without it")
+            failed[learner] = CrlvizError("it stopped before its collector, which continued without it")
     return failed

@@ -46,7 +46,7 @@ class TrainConfig:
       algorithm: name of the learning algorithm.
       actor, critic: network shapes; phi and psi share the critic's.
       crl, cmd, sac, td3, gcsl, gcbc, qrl, gciql: settings of the update. Each algorithm's file in ``crlviz/algorithms``
-        has such a section; that of the run's algorithm applies, and config.json holds no other.
+        has such a section. The section of the run's algorithm applies, and config.json holds no other.
       explore: how actions are chosen that fill the buffer, as in ``action_choice.read``: sample, or by the critic
         best-of-K or softmax-K of K samples. Evaluations during training take the mean.
       num_envs: environments stepped in parallel.
@@ -54,8 +54,8 @@ class TrainConfig:
       updates: gradient updates in a training step.
       batch_size: rows in a batch.
       gamma: discount of the hindsight goals.
-      dataset: the data set to learn from instead of stepping environments; ``env`` is then that of the evaluations, and
-        empty without one.
+      dataset: the data set to learn from instead of stepping environments. ``env`` is then the evaluation environment,
+        or empty if there is none.
       gradient_steps: on a data set, updates in total; rounded up to whole epochs.
       replay_steps: steps of each environment that the buffer keeps, at least; rounded up to whole unrolls.
       window: steps of each environment that a training step samples from; this many are collected before the first
@@ -82,8 +82,9 @@ class TrainConfig:
       save_replay: save the buffer with the state. Without it a resumed run fills a new buffer with a window of each
         environment, so its results differ from those of an uninterrupted run.
       keep_state: keep the last state of a finished run, so that it can be trained longer.
-      teacher: whom it imitates (``crlviz distill``).
-      collector_depth: depth of the collector from whose buffer it learns (``crlviz train --learners``); 0: it acts.
+      teacher: the agent that a student imitates (``crlviz distill``).
+      collector_depth: depth of the collector that fills the buffer (``crlviz train --learners``); 0: the run acts
+        itself.
       log: other tools that get the rows of metrics.csv, separated by commas: tensorboard, wandb.
 
     The default of a setting that is added later must reproduce the old behavior: a run on disk that lacks the setting
@@ -189,7 +190,7 @@ def from_options(
       options: values by option name (``depth``, ``seed``, ...); later ones override earlier ones. None: not given.
       settings: any other field, as text ``NAME=VALUE``.
       layout: file of a custom maze.
-      dataset: the data set to learn from, whose settings follow the preset's.
+      dataset: the data set to learn from; its settings override the preset's.
 
     Raises:
       UsageError: unknown preset, environment, algorithm or field, a value of the wrong type, or a setting of another
@@ -213,12 +214,12 @@ def from_options(
     config = replace(TrainConfig(env=env, dataset=dataset or DatasetConfig()), changes)
     for name in given:
         if name.partition(".")[0] in _foreign(config):
-            raise UsageError(f"{name} is no setting of {config.algorithm}; known are {', '.join(names(config))}")
+            raise UsageError(f"{name} is not a setting of {config.algorithm}; known are {', '.join(names(config))}")
     return config
 
 
 def _foreign(config: TrainConfig) -> set[str]:
-    """Settings that do not apply: sections of other algorithms, those of data sets, and that of students."""
+    """Settings that do not apply: sections of other algorithms, and the sections of data sets and students."""
     others = set(map(registry.section, registry.NAMES)) - {registry.section(config.algorithm)}
     others |= set() if config.teacher.path else {"teacher"}
     return others if config.dataset.path else others | _OF_DATASETS

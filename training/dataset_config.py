@@ -21,8 +21,8 @@ class DatasetConfig:
       value_goals: shares of current/trajectory/random goals for the critic's loss, such as ``0.2/0.5/0.3``; empty:
         the algorithm's own. Those of gcbc are its policy's.
       actor_goals: the same for the actor's loss.
-      block_rows: rows on the device. Each training step draws as many trajectories anew from the file as fit in them.
-        0: all rows where they fit half of the device's memory, else a quarter of it.
+      block_rows: rows on the device. Each training step draws new trajectories from the file, as many as fit. 0: all
+        rows where they fit half of the device's memory, else a quarter of it.
 
     Raises:
       UsageError: a value is out of range.

@@ -1,6 +1,6 @@
 """The settings of runs on data sets, by the kind of their environment, as OGBench publishes them.
 
-``bc_weight`` is OGBench's alpha. Data sets of the environments here take those of the nearest kind.
+``bc_weight`` is OGBench's alpha. Data sets of crlviz's environments use the settings of the nearest kind.
 """
 
 import functools
@@ -67,7 +67,7 @@ def kind_of(data: DatasetConfig) -> tuple[str, str]:
 
 
 def settings(data: DatasetConfig, algorithm: str, preset: str) -> dict[str, Any]:
-    """What a data set changes of a preset, by dotted name.
+    """The settings of a preset that a data set changes, by dotted name.
 
     Args:
       data: the data set.

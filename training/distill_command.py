@@ -1,4 +1,4 @@
-"""``crlviz distill``: train a small student that does what a trained agent does."""
+"""``crlviz distill``: train a small student to imitate a trained agent."""
 
 import dataclasses
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-_SHARE = 4  # of the teacher's environment steps one in so many
+_SHARE = 4  # by default the student trains for 1/4 of the teacher's environment steps
 
 
 @click.command()
@@ -22,9 +22,9 @@ _SHARE = 4  # of the teacher's environment steps one in so many
 def command(teacher: Path, out: Path, settings: Sequence[str], **options: Any) -> None:
     """Train a student that imitates the policy and the critic of a TEACHER, a run directory or a checkpoint in it.
 
-    Teacher and student act in half of the environments each, and the student learns from the states of both. It is an
-    ordinary run of the teacher's algorithm, for every analysis and export, and resumes with train --resume while the
-    teacher is where it was. What it kept of its teacher: crlviz kept RUN.
+    Teacher and student act in half of the environments each, and the student learns from the states of both. The
+    student is an ordinary run of the teacher's algorithm: every analysis and export accepts it. train --resume resumes
+    it if the teacher was not moved. To compare it with its teacher: crlviz kept RUN.
 
     \b
     Example: crlviz distill examples/swimmers/depth16-width32-seed0 --depth 4 --width 64 --out runs/student
@@ -59,7 +59,7 @@ def student_config(
     env_steps: int | None = None,
     seed: int | None = None,
 ) -> Any:
-    """The ``TrainConfig`` of a student: that of its teacher but for the networks and the length.
+    """The ``TrainConfig`` of a student: its teacher's, with other networks and another length.
 
     Args:
       teacher: its run directory, or a checkpoint in it.

@@ -1,4 +1,4 @@
-"""What JaxGCRL, brax and the paper's code call a setting, where crlviz has another name for it."""
+"""Names of settings in JaxGCRL, brax and the paper's code, if they differ from crlviz's names."""
 
 NAMES_ELSEWHERE = {
     "discounting": "gamma",

@@ -3,9 +3,9 @@
 Environments, their part of the buffer and the rows of every batch are sharded evenly; networks, optimizers and random
 keys are replicated. The training functions do not change: they declare the shardings of their arrays, and jax's
 partitioner splits the programs and inserts the collectives. So InfoNCE uses the goals of the whole batch as negatives,
-and each gradient is that of the whole batch. Results equal those of one device up to the order of summation.
+and each gradient covers the whole batch. Results equal the results on one device up to the order of summation.
 
-The number of devices belongs to the machine and is no setting of the run: a run resumes on any number of them.
+The number of devices is not a setting of the run: a run resumes on any number of devices.
 """
 
 import os
@@ -57,7 +57,7 @@ class Devices:
     def per_device(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Inside jit: have each device apply a row-wise function of arrays [rows, ...] to its own rows.
 
-        The partitioner would do most of this by itself, but it inserts communication inside some physics steps.
+        The partitioner could do most of this, but it inserts communication inside some physics steps.
         """
         if self.mesh is None:
             return function
@@ -83,7 +83,7 @@ class Devices:
         """Check that the devices can share the environments and the rows of a batch evenly.
 
         Raises:
-          UsageError: one of the two is no multiple of the number of devices.
+          UsageError: one of the two is not a multiple of the number of devices.
         """
         for name, value in {"num_envs": num_envs, "batch_size": batch_size}.items():
             if value % self.count:

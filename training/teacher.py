@@ -1,14 +1,14 @@
-"""The setting of a run that says whom it imitates."""
+"""The setting of a run that names its teacher."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Whom a student imitates (``crlviz distill``).
+    """The agent that a student imitates (``crlviz distill``).
 
     Attributes:
-      path: its run directory or checkpoint; empty: nobody.
+      path: its run directory or checkpoint; empty: no teacher.
       depth: of its critic.
     """
 

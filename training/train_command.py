@@ -77,8 +77,8 @@ _SEED = "{seed}"  # placeholder for the seed in --out
 @click.option(
     "--distributed",
     metavar="auto|I/N@HOST:PORT",
-    help="Train with several processes, of which this is one. auto: a cluster such as SLURM tells which; by hand: "
-    "process I of N, and the address of process 0.",
+    help="Join a run of several processes. auto: read the process number from a cluster such as SLURM. Otherwise: this "
+    "is process I of N, and process 0 listens at HOST:PORT.",
 )
 def command(
     env: str | None,
@@ -99,12 +99,12 @@ def command(
     Several seeds start and compile once. A GPU trains as many at once as fit its memory; a CPU trains them one after
     the other. If one fails, the others continue. OUT may contain {seed}: runs/d16-seed{seed}.
 
-    With --devices the results are those of one device up to rounding, and a run resumes on any number of devices. With
-    --distributed give every process the same command, and OUT on a disk that all of them share.
+    With --devices the results equal the results on one device up to rounding, and a run resumes on any number of
+    devices. With --distributed give every process the same command, and put OUT on a disk that all processes share.
 
     With --learners the run, in OUT/collector, feeds learners of other depths, in OUT/learner-depth4 and so on (paper
-    figure 8). All do their updates on the same batches; --resume OUT goes on with all of them.
-    With --dataset nothing is explored: crl, gcbc, qrl and gciql learn from the file, with OGBench's goals and weights.
+    figure 8). All do their updates on the same batches; --resume OUT resumes all of them. With --dataset no environment
+    is explored: crl, gcbc, qrl and gciql learn from the file, with OGBench's goals and weights.
 
     \b
     Example: crlviz train point_big_maze --depth 16 --seed 1 --out runs/d16
@@ -324,7 +324,7 @@ def _runs(place: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _watching(run: Path) -> Iterator[None]:
-    """Run ``crlviz watch`` in a process of its own; it ends when the run or this process does."""
+    """Run ``crlviz watch`` in a separate process; it ends when the run or this process does."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115
     watcher = subprocess.Popen(
         [sys.executable, "-P", "-m", "crlviz", "watch", str(run), "--trainer", str(os.getpid())],

@@ -136,9 +136,9 @@ def resume(
 
     Args:
       run: the run directory.
-      changes: settings of ``KEEPING`` to change; and ``env_steps``, on a data set ``gradient_steps``, to make a
-        run, finished or not, longer or shorter. The result is that of a run started with this value and with
-        epochs of the same length.
+      changes: settings of ``KEEPING`` to change; and ``env_steps``, on a data set ``gradient_steps``, to make a run,
+        finished or not, longer or shorter. The result equals a run started with this value and with epochs of the same
+        length.
       command: the command line, to record in config.json beside the first one.
       progress: as in ``train``.
       devices: the devices to continue on; their number may differ from before.

@@ -90,8 +90,8 @@ def _reached(parts: Sequence[xr.Dataset]) -> float:
 def differing(groups: Groups, critical: critical_depth.Critical) -> list[str]:
     """The descriptors that differ, beyond chance, between the depths before and after a critical depth.
 
-    They are compared only where time at goal jumps, so that a page of agents that do not differ makes a claim in one of
-    twenty cases; and corrected for their number. A descriptor that some seed lacks is left out.
+    They are compared only where time at goal jumps, and corrected for their number. So a page of agents that do not
+    differ makes a false claim in one of twenty cases. A descriptor that some seed lacks is left out.
     """
     if critical.depth is None:
         return []
@@ -175,7 +175,7 @@ def _png(picture: np.ndarray) -> str:
 
 
 def _ground(dataset: xr.Dataset, parts: Sequence[xr.Dataset], shown: str, color: str, height: int) -> Any:
-    """The hardest episode's paths from above, that of the agent shown thick, of others thin; None on a line."""
+    """The hardest episode's paths from above: thick for the agent shown, thin for others; None on a line."""
     if dataset.sizes["axis"] < 2:
         return None
     maze = grounds.maze_of(dataset)

@@ -19,8 +19,8 @@ class Critical:
       before: the last depth before the jump.
       jump: increase in time at goal across the jump, in steps; mean over seeds and episodes.
       low, high: 95 % interval of ``jump``, corrected for the number of pairs of depths compared.
-      detectable: without a critical depth, the jump in steps that these seeds would have found anywhere; None if there
-        were too few seeds or depths to look, or if no seed differs from another.
+      detectable: without a critical depth, the jump in steps that these seeds would have detected at any depth; None if
+        there were too few seeds or depths to test, or if all seeds are equal.
     """
 
     sentence: str
@@ -37,7 +37,7 @@ def find(scores: Mapping[int, Sequence[np.ndarray]]) -> Critical:
 
     A seed's score is the mean over its episodes; a jump is the difference between the mean scores of two neighboring
     depths. It is significant if ``statistics.compare`` says so, corrected for the number of pairs of depths. The
-    largest significant jump is not tested against the other significant ones; the sentence names those.
+    largest significant jump is not tested against the other significant jumps; the sentence names them.
 
     Args:
       scores: for each depth, an array of times at goal [episodes], in steps, for each seed.

@@ -29,7 +29,7 @@ class Descriptor(NamedTuple):
       title: its plain name.
       meaning: the definition in words.
       units: its unit.
-      needs: what body and environment must have for it: a ``torso``, a ``chain`` of links, a ``maze``.
+      needs: what body and environment must have: a ``torso``, a ``chain`` of links, a ``maze``.
     """
 
     title: str
@@ -75,7 +75,7 @@ DESCRIPTORS: dict[str, Descriptor] = {
         "fraction of episodes with a fall", "1 where the body failed before the episode's last step", "1"
     ),
     "fall_speed": Descriptor(
-        "speed toward the goal before a fall", "speed towards the goal in the last half second before it failed", "m/s"
+        "speed toward the goal before a fall", "speed toward the goal in the last half second before it failed", "m/s"
     ),
     "time_fallen": Descriptor(
         "time fallen", "steps after it failed, or tilted by more than 60 degrees", "steps", ("torso",)
@@ -229,7 +229,7 @@ class _Skeleton:
 
     Attributes:
       root: name of the root body: ``torso``, or ``link_0`` for a chain.
-      radii: of the spheres whose centers ``place`` returns, [parts], in meters. A capsule is covered by spheres at its
+      radii: [parts], in meters, of the spheres; ``place`` returns their centers. A capsule is covered by spheres at its
         two ends, any other shape by its bounding sphere.
     """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIZE = (320, 240)  # pixels of a still
 _MOST = 4  # groups shown
-_AFTER = 1.5  # seconds of a film after all is told
+_AFTER = 1.5  # seconds that a film shows after the last episode has ended
 
 
 def index(described: xr.Dataset) -> int:
@@ -34,7 +34,7 @@ def index(described: xr.Dataset) -> int:
 
 
 def path(env: GoalEnv, episode: xr.Dataset) -> xr.Dataset:
-    """Where the part that must reach the goal was before each step of an episode, seen from above.
+    """Position of the part that must reach the goal before each step of an episode, seen from above.
 
     Returns:
       ``path`` (time, axis) and ``goal`` (axis), in meters; the path is NaN after the body has failed.
@@ -68,9 +68,9 @@ def add(dataset: xr.Dataset, agents: Sequence["Agent"], episodes: Sequence[xr.Da
       stills: render frames of the agents that ``typical`` chooses.
 
     Returns:
-      The Dataset with attrs ``maze``, ``cell_size`` and ``origin``, if there is a maze; and with ``still`` (shown,
-      moment, row, column, channel), colors 0 to 255, ``moment_time`` (moment) in seconds, and coordinates ``shown``,
-      the groups of seeds, and ``shown_source``, whose agent is shown.
+      The Dataset with attrs ``maze``, ``cell_size`` and ``origin``, if there is a maze. With stills, it also has
+      ``still`` (shown, moment, row, column, channel), colors 0 to 255, and ``moment_time`` (moment) in seconds.
+      Coordinates are ``shown``, the groups of seeds, and ``shown_source``, the checkpoint of the agent shown.
     """
     dataset = dataset.assign_attrs(ground.attrs(agents[0].eval_env.maze))
     if not stills:

@@ -50,7 +50,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "fell forward at speed",
-        "fails while it moves towards the goal at 1 m/s or more",
+        "fails while it moves toward the goal at 1 m/s or more",
         lambda d: d["fell"] == 1 and d["fall_speed"] >= 1,
         "#e98a3c",
         "throws itself",
@@ -153,7 +153,7 @@ def compute(
     Returns:
       Dataset over the factors in which the agents differ, ``episode`` and ``behavior``: the descriptors (defined in
       ``DESCRIPTORS``; attrs ``absent`` lists those that do not apply and why), ``name`` of each episode and ``share``
-      of each name; coordinate ``source``, the checkpoint; and what ``hardest_episode`` adds.
+      of each name; coordinate ``source``, the checkpoint; and the additions of ``hardest_episode``.
 
     Raises:
       UsageError: no episodes, or agents to which different descriptors apply.

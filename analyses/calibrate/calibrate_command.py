@@ -27,8 +27,8 @@ from crlviz.options import check_count
 def command(checkpoints: Sequence[Path], out: Sequence[Path], episodes: int, policy: str, seed: int) -> None:
     """Is the distance that a critic learned the time that its policy needs?
 
-    Draws the learned distance over the steps that episodes needed, to goals that they achieved and to the commanded
-    ones, and over the shortest path in a maze; with rank correlations, and learned steps for a step near and far.
+    Draws the learned distance over the steps that episodes needed, to achieved and to commanded goals. In a maze, it
+    also draws it over the shortest path. Shows rank correlations, and learned steps per needed step, near and far.
 
     \b
     Example: crlviz calibrate runs/d4 runs/d16 --out calibrate.html

@@ -37,10 +37,10 @@ HOW_TO_READ = (
     "Each agent runs episodes of its own policy. A pair is a moment of an episode and a goal that the episode comes to "
     "later; its steps are those until it first is within the success distance. Lines: the median of the learned "
     "distance over pairs of about as many steps, thick for a group, thin for a seed; the band holds the middle half. "
-    "The learned distance is minus Q. Where theory gives it a unit it is turned into steps: Q of contrastive RL is the "
-    "log of how likely the goal is, discounted by gamma, so -log(gamma) of it is one step, and Q = gamma^steps / (1 - "
-    "gamma) where Q counts the steps at the goal. Theory leaves a constant open, so the steps are shifted by their "
-    "median error. On the dashed line learned steps are needed steps. "
+    "The learned distance is -Q. It is converted to steps where theory gives it a unit. For contrastive RL, Q is the "
+    "log of the goal's likelihood discounted by gamma, so one step is -log(gamma). For critics that count steps at the "
+    "goal, Q = gamma^steps / (1 - gamma). Theory leaves a constant open, so the steps are shifted by their median "
+    "error. On the dashed line learned steps equal needed steps. "
 )
 
 
@@ -50,8 +50,8 @@ def compute(
 ) -> xr.Dataset:
     """Measure learned distances, -Q(s, a, g), on episodes of each agent in its training environment.
 
-    Achieved goals are drawn evenly over bins of steps. Commanded goals come from the episodes that reach theirs, each
-    moment before. Both count the steps until the episode is first within the success distance.
+    Achieved goals are drawn evenly over bins of steps. Commanded goals come from episodes that reach them, at each
+    moment before. For both, the steps are counted until the episode is first within the success distance.
 
     Args:
       agents: with a critic.
@@ -64,8 +64,9 @@ def compute(
       ``needed_steps`` (median), ``pairs`` (their number) and, over ``quantile`` too, ``learned_distance`` and
       ``learned_steps`` (NaN if Q has no such meaning, see ``HasQ.steps_of``), shifted by ``shift``. In mazes, over
       ``meters`` (bins of shortest paths) and ``quantile``: ``geodesic_distance`` and ``geodesic_steps``, the same along
-      the maze. And ``NUMBERS``: rank correlations; learned steps for one step, ``near`` and ``far`` (the nearer and the
-      farther half of the bins' range), and the bias there. Bins of fewer than 16 pairs are NaN.
+      the maze. The Dataset also has ``NUMBERS``: rank correlations, learned steps for one step, and the bias. The last
+      two are given ``near`` and ``far``, in the nearer and the farther half of the bins' range. Bins of fewer than 16
+      pairs are NaN.
 
     Raises:
       UsageError: no episodes, or an agent without a critic.
@@ -200,7 +201,7 @@ def _binned(bins: np.ndarray, count: int, *values: np.ndarray) -> list[np.ndarra
 def _gains(needed: np.ndarray, steps: np.ndarray, distance: np.ndarray) -> dict[str, float]:
     """Slopes and biases of the bins' medians [bins], in the nearer and the farther half of the steps that occur.
 
-    Without learned steps the slopes are those of the distance, as shares of the near one.
+    Without learned steps, the slopes are slopes of the distance, divided by the near one.
     """
     known = np.isfinite(needed)
     in_steps = bool(np.isfinite(steps[known]).any())

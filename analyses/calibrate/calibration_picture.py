@@ -13,7 +13,7 @@ from analyses.common import claims, seed_plots
 from analyses.sweeps.scaling_panels import styles
 from crlviz import charts, datasets
 
-# A critic's distance is time where a step adds so many learned ones, for every seed.
+# A critic's distance counts as time if, for every seed, a step adds this many learned steps.
 TIME = (2 / 3, 3 / 2)
 _LINES = {"achieved": "to goals that they achieved", "commanded": "to the commanded goal"}
 _HEIGHT = 240

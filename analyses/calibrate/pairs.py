@@ -1,7 +1,7 @@
-"""Pairs of a moment and a later goal of the same episode, and the steps that the episode needed from one to the other.
+"""Pairs of a moment and a later goal of the same episode, and the steps that the episode needed between them.
 
-A goal counts as reached where the environment says so: within its success distance. The steps of a pair are those to
-the first such moment, however long the episode stayed there. A pair whose moment is there already is no pair.
+A goal counts as reached where the environment says so: within its success distance. The steps of a pair are counted to
+the first such moment, however long the episode stayed there. Moments already within the success distance are left out.
 """
 
 from typing import NamedTuple

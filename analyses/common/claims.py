@@ -21,8 +21,8 @@ def about(
 ) -> str:
     """What the seeds of groups say about a score: "Depth 16 reaches 61 % of its goals, depth 4 48 %".
 
-    The first and the last group are compared, by ``statistics.compare``. Without a significant difference, and below
-    three seeds, the sentence gives the numbers and no claim.
+    The first and the last group are compared, by ``statistics.compare``. Without a significant difference, or with
+    fewer than three seeds, the sentence gives only the numbers.
 
     Args:
       scores: name of a group -> a score of each seed; shallow first.

@@ -1,4 +1,4 @@
-"""The area under learning curves: how well a run did over all of its training, and not at its end alone."""
+"""The area under learning curves: the score of a run over all of its training, not only at its end."""
 
 import numpy as np
 import xarray as xr
@@ -7,7 +7,7 @@ import xarray as xr
 def area(dataset: xr.Dataset, metric: str) -> xr.DataArray:
     """The area under each run's curve over environment steps, by the trapezoidal rule, divided by their number.
 
-    That is the mean score over training, in the score's units; of one evaluation, that score.
+    That is the mean score over training, in the score's units. With one evaluation it is the score.
 
     Args:
       dataset: from ``analyses.common.runs.compute``.

@@ -43,7 +43,7 @@ def check_measured(dataset: xr.Dataset, metric: str) -> None:
     """Check that some run has a score.
 
     Raises:
-      UsageError: none has; the message names those that they have.
+      UsageError: no run has it; the message names the available scores.
     """
     if f"score_{metric}" not in dataset or np.isfinite(dataset[f"score_{metric}"]).any():
         return

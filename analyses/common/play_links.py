@@ -1,4 +1,4 @@
-"""Links from an analysis's html into a page of ``crlviz play``, at the goal, start and agent of what was clicked."""
+"""Links from an analysis's html into a page of ``crlviz play``, with the goal, start and agent of the clicked mark."""
 
 import os
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def link(page: str, *, goal: Sequence[float] | np.ndarray, start: Sequence[float
       page: from ``address``.
       goal: x, y, and what else the goal has.
       start: x, y; empty: the page's first.
-      agent: its label, such as "depth 16"; the page takes the first agent whose label begins so.
+      agent: its label, such as "depth 16"; the page takes the first agent with a label that begins with this.
     """
     parts = [f"goal={_meters(goal)}", *([f"from={_meters(start)}"] if len(start) else []), f"agent={quote(agent)}"]
     return f"{page}#{'&'.join(parts)}"

@@ -43,7 +43,7 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
         inside = [path] if RunDirectory(path).exists() else runs_in(path)
         found += inside
         if not inside and path.name != process_pool.LOGS:
-            rejected.append(f"{path} is no run directory (no config.json) and holds none")
+            rejected.append(f"{path} is not a run directory (no config.json) and holds none")
     if rejected and not found:
         raise CrlvizError(rejected[0])
     for reason in rejected:
@@ -69,9 +69,10 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
       fewer evaluations are padded with NaN.
 
       Over both: ``success`` (share of evaluation episodes that reach their goal), ``time_at_goal`` (steps),
-      ``held_out_accuracy`` and ``held_out_action_error`` (NaN without a data set; then the others are NaN that need an
-      environment), ``env_steps``, ``gradient_steps`` and ``train_seconds`` (collecting and updating only, without
-      stalls, see ``clock``; for seeds that a GPU trained at once, each seed's share).
+      ``held_out_accuracy`` and ``held_out_action_error`` (NaN without a data set; with one, ``env_steps`` is NaN, and
+      without an evaluation environment the scores are NaN too), ``env_steps``, ``gradient_steps`` and ``train_seconds``
+      (collecting and updating only, without stalls, see ``clock``; for seeds that a GPU trained at once, each seed's
+      share).
 
       Over ``run``: ``score_success`` and ``score_time_at_goal`` (means of the last five evaluations),
       ``stalled_seconds`` (left out of ``train_seconds``), ``parameters`` (of actor and critic) and
@@ -126,8 +127,8 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
 def _settings(agents: Sequence["Agent"]) -> str:
     """What the algorithms were trained with; empty for a single one.
 
-    That is the discounts and the learning rate, because those of the paper's baselines are not published, and every
-    own setting that is not the algorithm's default.
+    These are the discounts and the learning rate, because the paper does not publish its baselines' values, and every
+    setting of the algorithm that differs from its default.
     """
     used: dict[str, dict[str, list[str]]] = {}
     for agent in agents:
@@ -287,9 +288,9 @@ def table(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
 def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     """Select the runs that differ in the given factors only: for each task, the largest such sweep.
 
-    Sweeps are ranked by how many of the factors vary, then by how many combinations of values they have, then by how
-    many of their runs have the full network, then by their number of runs. Of equal ones, that of the algorithm comes
-    first that is first in the registry.
+    Sweeps are ranked by the number of factors that vary. Ties are broken by the number of combinations of values, then
+    by the number of runs with the full network, then by the number of runs. Remaining ties go to the algorithm listed
+    first in the registry.
 
     Args:
       dataset: from ``compute``.
@@ -318,7 +319,7 @@ def vary(dataset: xr.Dataset, *names: str) -> xr.Dataset:
 
 
 def relabel(dataset: xr.Dataset, *names: str) -> xr.Dataset:
-    """Name the groups after those of the given ``FACTORS`` in which the runs differ; after the first if they do not."""
+    """Name the groups after the given ``FACTORS`` that vary between the runs, or after the first if none does."""
     formats = datasets.FACTS | {"trained": datasets.FACTS["env_steps"], "others": "{}"}
     varying = [name for name in names if len(np.unique(dataset[name])) > 1] or list(names[:1])
     columns = [[formats[name].format(value) for value in dataset[name].values] for name in varying]

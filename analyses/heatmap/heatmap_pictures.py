@@ -81,7 +81,7 @@ def maps(
 ) -> alt.TopLevelMixin:
     """The maps of ``plot``, without a title, for a larger picture; arguments as there.
 
-    ``groups``: label -> the parts of which a map shows the mean; default: the groups of seeds.
+    ``groups``: label -> parts; a map shows their mean. Default: the groups of seeds.
     """
     groups = groups or {label: parts for label, _, parts in datasets.groups(dataset)}
     columns = [(label, mean(parts)) for label, parts in groups.items()]
@@ -132,7 +132,7 @@ def _correlation(parts: Sequence[xr.Dataset], kind: str, name: str = "rank_corre
 
 
 def _alike(dataset: xr.Dataset) -> bool:
-    """Whether maze and line order the positions of some map nearly alike, so that only each given the other tells."""
+    """Whether maze and line order the positions of some map nearly alike, so that only partial correlations tell."""
     return "distance_correlation" in dataset and float(dataset.distance_correlation.max()) > _NEARLY_ALIKE
 
 

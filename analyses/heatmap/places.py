@@ -21,8 +21,9 @@ _MAX_POINTS = 256  # default limit along a map's longer side: a picture cannot s
 def default_goals(agent: "Agent", max_count: int = MAX_PLACES) -> np.ndarray:
     """Goal positions [G, 2] in meters of the agent's evaluation, sorted by geodesic distance, farthest first.
 
-    They are those of the evaluation environment. If it is the training environment and the maze has an evaluation
-    layout, they are those of that layout. Of more than ``max_count``, the ones farthest from the start and each other.
+    They are the goals of the evaluation environment. If that is the training environment and the maze has an evaluation
+    layout, they are the goals of that layout. If there are more than ``max_count``, only the goals farthest from the
+    start and from each other are returned.
     """
     maze = evaluation_maze(agent)
     if maze is None:
@@ -66,7 +67,7 @@ def position(env: GoalEnv, state: Any) -> np.ndarray:
 def all_places(env: GoalEnv) -> np.ndarray:
     """Places [P, 2] in meters to choose from on a page: the center of every free cell; without a maze, a 10 x 10 grid.
 
-    Of more than ``MAX_ON_A_PAGE`` cells, the start and those that lie farthest from it and from each other.
+    If there are more than ``MAX_ON_A_PAGE`` cells: the start and the cells farthest from it and from each other.
     """
     maze = env.maze
     if maze is not None and len(maze.free) > MAX_ON_A_PAGE:

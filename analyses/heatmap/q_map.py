@@ -1,7 +1,7 @@
 """Does Q follow the maze or the straight line? (paper figure 9)
 
 Maps of Q(s, a, g) over all free positions for a goal, with the rank correlation of Q with the geodesic and with the
-straight-line distance. Q means little where the policy never goes, so a map can outline the policy's coverage.
+straight-line distance. Q is unreliable where the policy never goes, so a map can outline the policy's coverage.
 """
 
 from collections.abc import Sequence

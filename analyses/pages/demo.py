@@ -181,7 +181,7 @@ def command(out: Path | None, quick: bool) -> None:
 
 
 def _longer(first: Sequence[Run], shallow: Kind, deep: Kind) -> list[Run]:
-    """Runs of the shallow network that go on for as many seconds as the deep one took, a run for each seed."""
+    """Runs of the shallow network for as many seconds as the deep network took, one run for each seed."""
     ratio = _seconds(first, deep) / _seconds(first, shallow)
     steps = 1000 * round(ENV_STEPS * ratio / 1000)
     longer = Kind("depth4-long", f"depth {SHALLOW}, as many seconds", SHALLOW, WIDTH, steps)

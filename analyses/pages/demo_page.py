@@ -163,7 +163,7 @@ def price(comparisons: Mapping[str, statistics.Comparison]) -> str:
 
 
 def take_off(success: np.ndarray) -> int | None:
-    """The first evaluation that reaches a quarter of the goals, if those from it on do so on average; else None."""
+    """The first evaluation with success of 1/4 or more whose mean from there on is 1/4 or more too; else None."""
     success = np.asarray(success, float)
     success = success[np.isfinite(success)]
     for index in np.flatnonzero(success >= _ABILITY):
@@ -173,7 +173,7 @@ def take_off(success: np.ndarray) -> int | None:
 
 
 def able(data: xr.Dataset, kinds: Sequence["Kind"]) -> list[tuple[str, int, int, str]]:
-    """For each kind: its title, how many of its runs acquire the ability, of how many, and after which updates."""
+    """For each kind: its title, how many runs acquire the ability, how many runs it has, and after which updates."""
     result = []
     for kind in kinds:
         part = data.isel(run=np.flatnonzero(data.group.values == kind.title))

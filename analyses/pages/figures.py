@@ -67,9 +67,10 @@ class Figure:
         return self.title.lower().replace(", ", "-").replace(" ", "")
 
     def chosen(self, runs: Runs) -> Runs:
-        """The runs to draw: all if it compares algorithms; else those of one, the first that suffices.
+        """The runs to draw: all if the figure compares algorithms or is about data sets, else those of one algorithm.
 
-        If none suffices, those of the first that the figure can be about; if there are none, all.
+        That is the first algorithm that has what the figure needs, or else the first that the figure applies to. If
+        it applies to none, all runs.
         """
         stepped, on_data = runs.on_data
         runs = (on_data if self.offline else stepped) or runs
@@ -79,7 +80,7 @@ class Figure:
         return next((of for of in own.values() if not self.missing(of)), next(iter(own.values()), runs))
 
     def _unfit(self, name: str, runs: Runs) -> str:
-        """Why the figure cannot be about runs of an algorithm; empty if it can."""
+        """Why the figure does not apply to the runs of an algorithm; empty if it does."""
         if self.algorithm and name != self.algorithm:
             return f"runs of {self.algorithm}"
         if self.ability and not isinstance(runs.agents[0].algorithm, self.ability):

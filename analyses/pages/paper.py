@@ -29,7 +29,8 @@ class Entry:
     Attributes:
       figure: figure of the paper.
       env: environment id.
-      algorithm: that of its runs, if there are runs of several and it does not compare them; else empty.
+      algorithm: the algorithm of its runs, if there are runs of several and the figure does not compare them; else
+        empty.
       missing: what the runs lack; empty if they have everything.
       command: sweep that would train the missing runs; empty if none would.
       hours: estimated duration of that sweep; None if no run recorded its training time.

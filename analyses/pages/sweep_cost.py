@@ -67,9 +67,9 @@ def _collector(figure: Figure, env: str, kept: Sequence[str], depth: str) -> str
 def hours(figure: Figure, runs: Runs, seconds: Sequence[float]) -> float:
     """Estimate the hours of a figure's sweep, with one cell after another.
 
-    Model: the seconds of a run are proportional to its environment steps, and linear in parameters times batch size,
-    for each algorithm by itself. The constant term covers collecting and calls. An algorithm that none of the runs has
-    is taken for as fast, at equal parameters, as that of the first run. This is only a rough estimate.
+    Model: for each algorithm, the seconds of a run are proportional to its environment steps, and linear in parameters
+      times batch size. The constant term covers collecting and calls. An algorithm that no run has is assumed to be as
+      fast as the first run's algorithm, at equal parameters. This is only a rough estimate.
 
     Args:
       figure: a figure; its ``sweep`` gives the cells.
@@ -120,7 +120,7 @@ def _values(sweep: Mapping[str, str], agent: "Agent") -> dict[str, list]:
 
 
 def _size(agent: "Agent", cell: Mapping[str, Any]) -> float:
-    """Parameters times batch size of a cell; settings that the cell lacks are those of the agent."""
+    """Parameters times batch size of a cell; settings that the cell lacks are taken from the agent."""
     import dataclasses
 
     from crlviz.networks.residual import parameter_count

@@ -166,7 +166,7 @@ def x_axis(table: "pd.DataFrame") -> tuple[str, str]:
 
 
 def _without_env(agent: "Agent") -> dict[str, str]:
-    """The reason why there is neither map nor clip of a run on a data set without an environment."""
+    """Why a run on a data set without an environment has no map and no clip."""
     reason = f"a data set of {agent.facts['env']} without an environment of crlviz"
     return {"no_map": reason, "no_clip": reason}
 

@@ -17,7 +17,7 @@ _COLUMNS = 6  # panels side by side
 
 
 def over_depth(part: xr.Dataset, metric: str, looks: int = 1) -> Any:
-    """Final scores over depth, a panel for each algorithm, whose title says what depth gained it (figure 13).
+    """Final scores over depth, a panel for each algorithm; its title says what depth gained (figure 13).
 
     Args:
       part: from ``analyses.common.runs.collect``, of one task.

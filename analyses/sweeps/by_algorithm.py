@@ -57,9 +57,9 @@ def gains(
 
     Returns:
       One row for each task (``env``), ``algorithm`` and quantity held ``equal`` (updates or seconds): ``shallow`` and
-      ``deep`` (depths), the mean scores ``before`` and ``after``, their ``difference`` with its ``low``, ``high`` and
-      ``verdict`` from ``statistics.compare``, corrected for the number of rows, the ``seconds`` of the cut (NaN at
-      equal updates), the verdict in few ``words`` and in a ``sentence``. Empty if no algorithm has several depths.
+      ``deep`` (depths); the mean scores ``before`` and ``after``; their ``difference`` with its ``low``, ``high`` and
+      ``verdict`` from ``statistics.compare``, corrected for the number of rows; the ``seconds`` of the cut (NaN at
+      equal updates); and the verdict in few ``words`` and in a ``sentence``. Empty if no algorithm has several depths.
     """
     rows: list[dict[str, Any]] = []
     by_task = {task: parts(part) for task, part in tasks(dataset).items()}

@@ -12,7 +12,7 @@ from crlviz import datasets
 
 
 class Contrast(NamedTuple):
-    """Scores of groups, whose first and last are compared.
+    """Scores of groups; the first and the last group are compared.
 
     Attributes:
       scores: name of a group -> a score of each seed.

@@ -23,7 +23,7 @@ _TOLERANCE = 0.1  # two networks count as equal if their parameters differ by le
 
 
 def by_kind(dataset: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
-    """The runs of each task and algorithm, which are compared among each other alone."""
+    """The runs of each task and algorithm; only runs of the same task and algorithm are compared."""
     kinds = list(zip(dataset.env.values.tolist(), dataset.algorithm.values.tolist(), strict=True))
     return {kind: dataset.isel(run=[own == kind for own in kinds]) for kind in dict.fromkeys(kinds)}
 

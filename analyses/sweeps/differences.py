@@ -16,7 +16,7 @@ def forest(
     Args:
       rows: one for each comparison: ``difference``, ``low`` and ``high`` (NaN: no interval), and at its right ``name``,
         ``words`` (the verdict) and below them ``networks`` (what was compared).
-      metric: a key of ``METRICS``, whose scores were subtracted.
+      metric: a key of ``METRICS``; its scores were subtracted.
       ends: the words for differences below and above zero.
       title: of the panel; if there are intervals it says so.
       size: width of the panel in pixels.

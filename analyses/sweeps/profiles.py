@@ -17,7 +17,7 @@ from analyses.common.metrics import METRICS
 from analyses.common.runs import vary
 from crlviz import charts, datasets
 
-FEWEST = 10  # scores of a group; a distribution of fewer is no picture
+FEWEST = 10  # least number of scores for the distribution of a group
 _RESAMPLES = 2000
 _CONFIDENCE = 0.95
 _POINTS = 101

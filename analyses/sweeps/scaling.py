@@ -98,7 +98,7 @@ def _differences(dataset: xr.Dataset, metric: str) -> pd.DataFrame:
 
 
 def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
-    """What depth did to the final score, in words; for several tasks, in how many of them."""
+    """The effect of depth on the final score, in words; for several tasks, the number of tasks with this effect."""
     if by_algorithm.several(dataset) and len(rows := by_algorithm.gains(dataset, metric, ("updates",))):
         return by_algorithm.gains_claim(rows)
     tasks = list(dict.fromkeys(dataset.env.values.tolist()))

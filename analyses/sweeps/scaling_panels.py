@@ -209,7 +209,7 @@ def _looks(part: xr.Dataset) -> int:
 
 
 def verdicts(tasks: int) -> int:
-    """The number of verdicts in the narrow panels of a picture of so many tasks."""
+    """The number of verdicts in the narrow panels of a picture of this many tasks."""
     return tasks * sum(not panel.wide for panel in PANELS.values())
 
 
@@ -235,7 +235,7 @@ def _batches(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
     return _over(part, metric, "batch_size", "depth")
 
 
-# A picture of algorithms makes its verdicts by itself: corrected for its algorithms and tasks, not for other panels.
+# Algorithm panels correct only for their own algorithms and tasks, not for the other panels.
 def _algorithms(part: xr.Dataset, metric: str, x_axis: str) -> alt.TopLevelMixin:
     return algorithm_panels.over_depth(part, metric, _tasks(part))
 

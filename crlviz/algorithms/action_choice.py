@@ -55,7 +55,7 @@ class ActionChoice:
         return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0]
 
     def check(self, kind: "type[Algorithm]", where: str) -> None:
-        """Check that a class of algorithms has what the rule needs. ``where`` says whose it is, for the message.
+        """Check that a class of algorithms has what the rule needs. ``where`` names its owner in the message.
 
         Raises:
           UsageError: the rule asks a critic, and the algorithm has none.
@@ -91,7 +91,7 @@ def read(text: str) -> ActionChoice:
     """
     found = _TEXT.fullmatch(text)
     if not found:
-        raise UsageError(f"{text[:100]!r} is no way to choose actions; take {FORMS}")
+        raise UsageError(f"{text[:100]!r} is not a way to choose actions; take {FORMS}")
     _, best, softmax, tau = found.groups()
     samples = int(best or softmax or 0)
     if (best or softmax) and samples < 2:

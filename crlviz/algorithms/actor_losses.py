@@ -1,4 +1,4 @@
-"""Losses of an actor that learns from a data set, whose actions it must not leave too far (OGBench).
+"""Losses of an actor that learns from a data set and must stay near the data's actions (OGBench).
 
     DDPG+BC   -mean of Q(s, pi(s, g), g) / mean of |Q|  -  weight * mean of log pi(a | s, g)
     AWR       -mean of min(exp(weight * A), 100) * log pi(a | s, g)

@@ -1,7 +1,7 @@
 """The interface of all learning algorithms: pure functions of arrays, the rows that they need, their networks.
 
 An algorithm is one file: a subclass of ``Algorithm`` and a frozen dataclass of its settings; ``registry.py`` names it.
-The trainer and the ``Agent`` ask it for everything else: batches, metrics, checkpoints, actions, costs.
+It provides everything else that the trainer and the ``Agent`` use: batches, metrics, checkpoints, actions, costs.
 """
 
 import abc
@@ -50,7 +50,7 @@ class Algorithm(abc.ABC):
       details: further metrics. Both are columns of metrics.csv.
       fused: whether the networks can run as one GPU kernel (``FusedTrunk``). They then are an ``Actor`` named ``actor``
         and a ``Critic`` named ``critic``.
-      lacks: what it has not, by ability, in words; where the ability's own words (``noun``) would mislead.
+      lacks: by ability, what a message says is missing, where the ability's default ``noun`` would mislead.
       online, offline: whether it can learn from an environment that it steps itself, and from a data set.
       config: its settings.
       replicate: replicates rows [B, ...] that are sharded over devices, so that each device has the whole batch.
@@ -148,7 +148,7 @@ class Algorithm(abc.ABC):
     def networks(self, learner: Any) -> dict[str, Params]:
         """What a checkpoint holds: parameters by network, such as ``{"actor": ..., "critic": ...}``.
 
-        A selection of the learner's arrays, whatever leading axes they have.
+        A selection of the learner's arrays; they may have any leading axes.
         """
 
     def acting(self, learner: Any) -> dict[str, Params]:
@@ -199,7 +199,7 @@ class Algorithm(abc.ABC):
 
     @property
     def plain(self) -> Self:
-        """The same algorithm without recomputation and without kernels, whose matrix products can be counted."""
+        """The same algorithm without recomputation and kernels, so that its matrix products can be counted."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         networks = {name: _plain(part) for name, part in parts.items() if hasattr(part, "config")}
         return replace(self, **networks)  # type: ignore[type-var]

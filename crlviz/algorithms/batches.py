@@ -32,13 +32,13 @@ class Batch(struct.PyTreeNode):
         environment's ``goal_distance`` of ``goal``, else 0; of another row the environment's own.
       discount: [B], 0 where the episode ended with this step, by a failure or the time limit; else 1.
       truncation: [B], 1 where only the time limit ended it; else 0.
-      goal_state, goal_action: [B, state] and [B, action] of the row whose step achieved ``goal``. It is this row
-        itself if ``goal`` is what its own action achieved. Of a data set: of the row whose state has the goal.
+      goal_state, goal_action: [B, state] and [B, action] of the row that achieved ``goal``; this row itself if its own
+        action achieved it. On a data set: of the row that the goal comes from.
       actor_goal: [B, goal], for the actor's loss; None: ``goal``.
-      actor_goal_state: [B, state], of the row whose state has ``actor_goal``.
+      actor_goal_state: [B, state], of the row that ``actor_goal`` comes from.
 
-    Of a data set, ``reward`` is 0 and ``discount`` 0 where the goal is that of the row's own state; else they are -1
-    and 1, as in OGBench.
+    On a data set, ``reward`` and ``discount`` are 0 if the goal comes from the row's own state; else ``reward`` is -1
+    and ``discount`` 1, as in OGBench.
     """
 
     state: jax.Array
@@ -59,9 +59,9 @@ class Shares:
     """Where the goals of a data set's rows come from, as in OGBench.
 
     Attributes:
-      current: share of rows whose goal is that of their own state.
-      trajectory: share whose goal is that of a later state of their trajectory.
-      random: share whose goal is that of a random row.
+      current: share of rows whose goal comes from their own state.
+      trajectory: share whose goal comes from a later state of their trajectory.
+      random: share whose goal comes from a random row.
       gamma: a later state is k >= 1 steps ahead with probability (1 - gamma) gamma^(k - 1), but never beyond the
         trajectory's last row, which gets the rest; 1: uniform over the later states.
 

@@ -1,13 +1,13 @@
 """CMD-1: a contrastive critic whose distance is a quasimetric between state-actions (paper figure 15).
 
 After Myers et al. 2024, "Learning temporal distances: contrastive successor features can provide a metric structure for
-decision making", in the form that the paper used: the MRN distance with backward InfoNCE. One encoder embeds both ends
-of a way: a state with the action taken there, and the whole future state with an action. That action is not the one
-taken there but that of the batch's next row, so that the distance is to the state, whatever is done in it. Backward
-InfoNCE compares the state-actions of a batch for one goal, so the potential c(goal) of the original's forward loss
-would cancel. The policy is that of CRL: it sees the goal's position alone, and climbs -distance to the future state.
+decision making", in the form that the paper used: the MRN distance with backward InfoNCE. One encoder embeds both the
+state with its action and the whole future state with an action. The action at the future state is taken from the
+batch's next row, so that the learned distance depends on the future state and not on the action there. Backward InfoNCE
+compares the state-actions of a batch for one goal, so the potential c(goal) of the original's forward loss would
+cancel. The policy is CRL's: it sees only the goal's position, and maximizes -distance to the future state.
 
-A commanded goal is a position, and no state that could be embedded. So this critic has no Q of commanded goals.
+A commanded goal is a position, not a whole state, so it cannot be embedded. So this critic has no Q of commanded goals.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Contrastive RL: an InfoNCE critic, a tanh-Gaussian actor and a learned temperature (paper section 3).
 
-From a data set a loss of ``actor_losses.py`` may keep the actor near its actions. OGBench's CRL is
+On a data set, a loss of ``actor_losses.py`` can keep the actor near the data's actions. OGBench's CRL is
 ``actor_loss=ddpgbc policy=gaussian critics=2 loss=binary energy=dot softmax_temperature=8``, with embeddings of 512.
 """
 
@@ -256,7 +256,7 @@ class Contrastive(Algorithm):
         return (critic_loss, actor_loss), (critic_grad, actor_grad), log_prob, detail
 
     def of_actor(self, learner: Learner, batch: Batch, psi: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The goals [B, goal] of the actor's loss, and psi of them; ``psi`` is that of the critic's."""
+        """The goals [B, goal] of the actor's loss and their psi; ``psi`` belongs to the goals of the critic's loss."""
         if batch.actor_goal is None:
             return batch.goal, psi
         return batch.actor_goal, self.critic.psi(learner.critic, batch.actor_goal)

@@ -23,13 +23,13 @@ class CRLConfig:
       initial_temperature: alpha before the first update.
       entropy_per_dimension: target entropy per action dimension.
       logsumexp_penalty: weight of mean(logsumexp^2) in the critic's loss.
-      energy: f(phi, psi), whose values for all pairs of a batch are the logits, and which is Q: a key of
-        ``energies.ENERGIES``.
+      energy: a key of ``energies.ENERGIES``: f(phi, psi), which is Q. Its values for all pairs of a batch are the
+        logits.
       loss: of the logits: a key of ``contrastive_losses.LOSSES``.
       softmax_temperature: tau; the logits are f / tau. Q stays f.
       learn_softmax_temperature: train tau with the critic, from that value on.
-      log_prob: the log-probability of actions near -1 and 1 (``squashing.log_slope``): ``paper``, whose float32
-        gradient is off by 1 % where a deep actor starts saturated, or ``stable``.
+      log_prob: the log-probability of actions near -1 and 1 (``squashing.log_slope``): ``paper`` or ``stable``. With
+        ``paper``, the float32 gradient is off by 1 % if a deep actor starts saturated.
       actor_loss: ``sac``: the paper's; or ``ddpgbc`` or ``awr`` of ``actor_losses``.
       bc_weight: of the log probabilities in ``ddpgbc``, and of the advantage in ``awr``; OGBench's alpha.
       policy: ``tanh``: the paper's tanh-Gaussian; ``gaussian``: OGBench's, with a fixed deviation, not for ``sac``.

@@ -1,4 +1,4 @@
-"""The update of contrastive RL whose actor stays near the actions of a data set (``actor_losses``)."""
+"""The update of contrastive RL with an actor that stays near the actions of a data set (``actor_losses``)."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ def gradients(algorithm: Any, learner: Any, batch: Batch) -> tuple[Any, dict[str
     """``Algorithm.gradients`` of a ``Contrastive`` with such a loss; deterministic, so without a key.
 
     Returns:
-      Gradients of actor, critic, temperature (None, because there is none) and of AWR's value (else None); and the
-      metrics, of which ``critic_loss`` includes that of AWR's value.
+      Gradients of actor, critic, temperature (None, because there is none) and AWR's value (None for other losses); and
+      the metrics. ``critic_loss`` includes the loss of AWR's value.
     """
     (critic_loss, (psi, detail)), critic_grad = jax.value_and_grad(algorithm.critic_loss, has_aux=True)(
         learner.critic, batch.state, batch.action, algorithm.contrasted(batch)

@@ -1,8 +1,8 @@
 """Energies f(phi, psi) of a contrastive critic: how near an embedding of a state-action is to that of a goal.
 
-Higher is nearer. Each energy has two forms: of rows, [..., d] and [..., d] -> [...], which is Q and the actor's
-objective; and of all pairs, [B, d] and [B, d] -> [B, B] with state-actions as rows and goals as columns, which are the
-logits of the critic's loss. With x = phi and y = psi:
+Higher is nearer. Each energy has two forms. Of rows, [..., d] and [..., d] -> [...], it is Q and the actor's objective.
+Of all pairs, [B, d] and [B, d] -> [B, B] with state-actions as rows and goals as columns, it gives the logits of the
+critic's loss. With x = phi and y = psi:
 
     norm      -||x - y||                                       of the paper
     l2        -||x - y||^2
@@ -13,8 +13,8 @@ logits of the critic's loss. With x = phi and y = psi:
     iqe       -(mean + max over groups of the length of the union of the intervals [x_k, max(x_k, y_k)]) / 2
 
 The first four and cosine are the choices of JaxGCRL, the benchmark that the paper builds on (l1 of an older version).
-Its code divides cosine by the norms of the whole arrays of a batch, and writes norm and mrn with a small number under
-the root; here cosine is that of each pair, and norm has no such number. -mrn and -iqe are quasimetrics: they obey the
+JaxGCRL divides cosine by the norms of the whole arrays of a batch, and adds a small number under the root in norm and
+mrn. Here cosine is computed for each pair, and norm adds no such number. -mrn and -iqe are quasimetrics: they obey the
 triangle inequality and need not be symmetric (Liu et al. 2023, "Metric residual networks"; Wang and Isola 2022,
 "Improved representation of asymmetrical distances with interval quasimetric embeddings"). The original iqe learns the
 weights of mean and max, which are a half each here.
@@ -107,7 +107,7 @@ def _cosine(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    """Rows of length 1. The small number is only for rows of zeros, whose gradient must be finite."""
+    """Rows of length 1. The small number keeps the gradient finite for rows of zeros."""
     return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)
 
 
@@ -136,7 +136,7 @@ def _iqe(x: jax.Array, y: jax.Array) -> jax.Array:
 def _by_columns(of_rows: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """The energy of all pairs from that of rows, a few columns at a time, so that no array [B, B, d] is kept.
 
-    Columns, because sharded batches are sharded by rows.
+    It loops over columns, because sharded batches are sharded by rows.
     """
 
     def of_pairs(phi: jax.Array, psi: jax.Array) -> jax.Array:

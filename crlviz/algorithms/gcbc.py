@@ -2,12 +2,13 @@
 
     actor:  -mean of log pi(a|s, g),  g: a goal that the row's episode achieves k >= 1 steps later, with weight gamma^k
 
-There is no critic and no reward. The policy is contrastive RL's tanh-Gaussian, and the stored action's place before the
-tanh is atanh of the action clipped 1e-6 inside [-1, 1].
+It uses no critic and no reward. The policy is contrastive RL's tanh-Gaussian. A stored action is first clipped to 1e-6
+inside [-1, 1]; its value before the tanh is then its atanh.
 
-The paper names GCBC without a recipe. This is the loop of contrastive RL with its goals, in which the policy collects
-and is cloned from its own actions, also those of many updates ago. From a data set it is OGBench's: goals are uniform
-over the rest of the trajectory, and ``policy=gaussian``, which is the default there, has a fixed deviation of 1.
+The paper names GCBC but does not specify it. Here it uses the training loop and the goals of contrastive RL: the policy
+collects data and imitates its own actions, including actions from many updates ago. On a data set it is OGBench's GCBC:
+goals are uniform over the rest of the trajectory, and ``policy=gaussian``, the default there, has a fixed deviation of
+1.
 """
 
 import math

@@ -5,8 +5,8 @@
     Q' <- (1 - tau) Q' + tau Q
     actor:  ``actor_losses``; of DDPG+BC with min_k Q_k, of AWR with A = min_k Q'_k(s, a, g) - V(s, g)
 
-r is 0 and m 0 where the goal is that of the row's own state, else -1 and 1: Q is minus the discounted number of steps
-to the goal. No action that the data lack is ever evaluated in a target.
+If the goal comes from the row's own state, r and m are 0; else r is -1 and m is 1. So Q is minus the discounted number
+of steps to the goal. Targets evaluate only actions from the data.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class GCIQLConfig:
 
     Attributes:
       learning_rate: Adam's learning rate for all networks.
-      expectile: of V; 0.5 is the mean over the data's actions, towards 1 their best.
+      expectile: of V; 0.5 is the mean over the data's actions, toward 1 their best.
       tau: share of the new parameters in an update of the target Q.
       actor_loss: a key of ``actor_losses.LOSSES``.
       bc_weight: as in ``crl.CRLConfig``.

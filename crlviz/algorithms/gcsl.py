@@ -1,11 +1,14 @@
 """Goal-conditioned supervised learning (GCSL): collect, relabel with what was achieved, imitate.
 
-The loss is that of ``gcbc.py``. The goal of a row is uniform over what its episode achieves later in the window, as in
-GCSL's code; ``gamma`` has no part in it.
+The loss is defined in ``gcbc.py``. The goal of a row is uniform over what its episode achieves later in the window, as
+in GCSL's code; ``gamma`` is not used.
 
-Different from GCSL's code: actions are continuous, where it takes one of three values on each axis; the first steps are
-the initial policy's, where it draws 10,000 uniformly; the policy explores by its own standard deviation, where it acts
-greedily after that; and a row is drawn first and its goal from the rest, where it draws two steps of an episode.
+Differences from GCSL's code:
+
+- Actions are continuous; GCSL's code uses three values on each axis.
+- The initial policy takes the first steps; GCSL's code draws the actions of 10,000 steps uniformly.
+- The policy explores with its own standard deviation; GCSL's code acts greedily after those steps.
+- The row is drawn first, then its goal from the later steps; GCSL's code draws two steps of an episode.
 """
 
 from dataclasses import dataclass

@@ -42,7 +42,7 @@ def check(name: str) -> None:
 
 
 def section(name: str) -> str:
-    """The name of an algorithm's settings in a config: that of its file, so that variants share one.
+    """The name of an algorithm's settings in a config: the name of its file, so that variants share one section.
 
     Raises:
       UsageError: no algorithm is called so.

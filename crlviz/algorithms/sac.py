@@ -7,13 +7,13 @@
     temperature:  mean of alpha (-log pi(a|s, g) - H)
     Q' <- (1 - tau) Q' + tau Q
 
-All gradients are taken at the parameters from before the update. Rows that the time limit ended have no loss of the
-critic, because what would have followed is unknown; after a fall nothing follows, and the discount is 0.
+All gradients are taken at the parameters from before the update. Rows that the time limit ended are left out of the
+critic's loss, because their next steps are unknown. After a fall the discount is 0.
 
-Different from JaxGCRL's code: actor and temperature share one sample of actions, where brax draws one for each. The
-reward of a hindsight goal is paid for the state after the step, where JaxGCRL looks at the one before. A hindsight goal
-of ``final`` is found for each row, also in episodes that a fall or the window ends; JaxGCRL takes those of episodes
-that reach the time limit, from a list that a fall in the window shifts.
+Differences from JaxGCRL's code: Actor and temperature share one sample of actions; brax draws one for each. The reward
+of a hindsight goal depends on the state after the step; JaxGCRL uses the state before. A hindsight goal of ``final`` is
+found for each row, also in episodes that a fall or the window ends. JaxGCRL uses only episodes that reach the time
+limit, from a list that a fall in the window shifts.
 """
 
 from collections.abc import Callable

@@ -9,9 +9,9 @@
 The actor and both averages move in every ``policy_delay``-th update only. A time limit counts as an end like a fall, as
 in JaxGCRL: the discount is 0 at both, and no row is masked.
 
-Different from JaxGCRL's code: pi' is the average above, of the TD3 paper. JaxGCRL averages the actor's old and new
-parameters instead, so that pi' follows the actor without delay. Exploring actions are clipped to [-1, 1] before they
-are stored, as every environment does on taking them. Hindsight goals differ as those of SAC do (``sac.py``).
+Differences from JaxGCRL's code: pi' is the moving average above, as in the TD3 paper. JaxGCRL averages the actor's old
+and new parameters instead, so that pi' follows the actor without delay. Exploring actions are clipped to [-1, 1] before
+they are stored; every environment clips them too. Hindsight goals differ in the same way as in SAC (``sac.py``).
 """
 
 import math
@@ -118,7 +118,7 @@ class TD3(QLearning):
         )
 
     def cost(self, batch_size: int, rows: Rows | None = None) -> dict[str, int]:
-        """As of any algorithm; an update has its share of the actor's step."""
+        """As for any algorithm; the cost of an update is the average, so the actor's step counts 1 / policy_delay."""
         cost, plain = super().cost(batch_size, rows), self.plain
         learner = jax.eval_shape(lambda: plain.init(jax.random.key(0)))
         batch = shapes(rows or self.rows, self.sizes, batch_size)

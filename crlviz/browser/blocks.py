@@ -1,4 +1,4 @@
-"""A program as a list of loops: elementwise operations on tensors of equal size share a loop, where order permits."""
+"""A program as a list of loops: elementwise operations on tensors of equal size share a loop if the order allows it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class Block:
 
 @dataclass(eq=False)
 class Opaque:
-    """Code of its own: products of matrices, sums, sorting.
+    """An operation with separate code: products of matrices, sums, sorting.
 
     Attributes:
       reads: what it reads.
@@ -74,8 +74,8 @@ class Control:
     Attributes:
       regions: their code, by name; run in this order.
       reads: what is read apart from the regions.
-      writes: what it computes, none of which is dropped.
-      code: returns its JavaScript, given that of addresses, as for ``Opaque``, and that of the regions, by name.
+      writes: what it computes; all of it is kept.
+      code: returns its JavaScript, given the JavaScript of addresses, as for ``Opaque``, and of the regions, by name.
     """
 
     regions: dict[str, "Region"]

@@ -7,7 +7,7 @@ import numpy as np
 from crlviz.browser.blocks import Block, Control, Region, Statement
 from crlviz.browser.memory import Memory, Value
 
-_UNROLLED = 3  # a loop of at most so many elements is written out
+_UNROLLED = 3  # loops of at most this many elements are unrolled
 _FUNCTION = 12_000  # characters of a function; browsers do not optimize functions much longer than this
 
 

@@ -150,7 +150,7 @@ def _cond(trace: Trace, operands: list[Tensor], params: dict[str, Any], outs: An
 
 @rule("platform_index")
 def _platform(trace: Trace, operands: list[Tensor], params: dict[str, Any], out: Any, name: str) -> Tensor:
-    """Which branch is meant for this platform: that of a CPU, else the last one, which serves all."""
+    """Index of the branch for a CPU, or of the last (default) branch."""
     platforms = [names or () for names in params["platforms"]]
     chosen = next((index for index, names in enumerate(platforms) if "cpu" in names), len(platforms) - 1)
     return np.asarray(chosen, np.int32)

@@ -18,7 +18,7 @@ from crlviz.browser.running import run
 from crlviz.browser.tracing import Trace, UnknownOperation, stored
 from crlviz.errors import CrlvizError
 
-_HALVED = 1024  # constants of at least so many numbers are stored as float16 where ``half`` asks for it
+_HALVED = 1024  # constants of at least this many numbers are stored as float16 if ``half`` is set
 
 Leaf = tuple[str, tuple[int, ...], str]
 

@@ -61,8 +61,10 @@ def heap_of(dtype: Any) -> str:
 
 
 def strides_of(index: np.ndarray) -> tuple[int, ...] | None:
-    """Strides [dims] such that an element's address is the first one's plus strides times its place; None: there are
-    none. The stride of a dimension of length 1 is 0."""
+    """Strides [dims] of addresses: an element's address is the first address plus strides * indices; None: not strided.
+
+    The stride of a dimension of length 1 is 0.
+    """
     if not index.size:
         return (0,) * index.ndim
     first = index.flat[0]
@@ -86,7 +88,7 @@ class Memory:
     _known: dict[tuple[str, bytes], int] = field(default_factory=dict)
 
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> Value:
-        """A new Value, whose elements lie in order in the workspace."""
+        """A new Value with its elements in order in the workspace."""
         dtype = np.dtype(dtype)
         size = int(np.prod(shape))
         start = self.sizes[heap_of(dtype)]

@@ -227,7 +227,7 @@ def _packed(values: np.ndarray) -> dict[str, Any]:
 
 
 def _labels(runs: Sequence[Sequence["Agent"]]) -> list[str]:
-    """What the runs differ in, and always depth; the newest checkpoint of each stands for it."""
+    """The settings in which the runs differ, and always depth, from the newest checkpoint of each run."""
     newest = [run[-1] for run in runs]
     differing = [name for name in datasets.differing(newest) if name != "env_steps"] if len(newest) > 1 else []
     names = ["depth"] * ("depth" not in differing) + differing

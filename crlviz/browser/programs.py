@@ -25,7 +25,7 @@ HALF_ERROR = 1e-3  # largest error of an action for which parameters are stored 
 
 
 class Scene(NamedTuple):
-    """What a program says of a state, in this order; ``geoms`` are ordered as ``replay_page.drawn_geoms`` has them.
+    """What a program returns for a state, in this order; ``geoms`` are in the order of ``replay_page.drawn_geoms``.
 
     Attributes:
       leaves: the arrays of the state that change or differ between episodes.
@@ -185,7 +185,7 @@ class StateView:
         self.leaves = [leaves[number] for number in self._kept]
 
     def _needed(self, example: State) -> list[int]:
-        """Numbers of the leaves on which what a page shows depends, now or after any number of steps."""
+        """Indices of the leaves that affect what a page shows, now or after any number of steps."""
         env = self._env
         action = jax.ShapeDtypeStruct((env.action_size,), np.float32)
 

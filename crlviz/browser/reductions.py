@@ -1,4 +1,4 @@
-"""Sums, extremes and products over axes; short ones are written out, and so share loops with what is around them."""
+"""Sums, extremes and products over axes. Short ones are unrolled, so they share loops with the code around them."""
 
 import re
 from typing import Any
@@ -9,9 +9,9 @@ import numpy as np
 from crlviz.browser.memory import Tensor, Value
 from crlviz.browser.tracing import Trace, rule
 
-_SHORT = 8  # a sum of at most so many terms is written out
-_SHORTEST = 4  # products of matrices of at most so many terms are written out, whatever the size of the result
-_SMALL = 1024  # elements of a result whose ``_SHORT`` sums are written out
+_SHORT = 8  # sums of at most this many terms are unrolled
+_SHORTEST = 4  # products of matrices of at most this many terms are unrolled, for any size of the result
+_SMALL = 1024  # sums of at most ``_SHORT`` terms are unrolled in results of at most this many elements
 
 _NO_NUMBER = {"F": ("-Infinity", "Infinity"), "I": ("-2147483648", "2147483647")}
 
@@ -70,7 +70,7 @@ def _reduce(trace: Trace, operands: list[Tensor], params: dict[str, Any], out: A
 
 
 def _inner_stride(trace: Trace, rows: Value) -> tuple[Value, int]:
-    """Rows [results, terms] whose terms lie evenly spaced, copied if need be, and the step between them."""
+    """Rows [results, terms] with evenly spaced terms, copied if necessary, and the step between terms."""
     steps = np.diff(rows.index, axis=1)
     if not (steps == steps.flat[0]).all():
         rows = trace.copy(rows)

@@ -93,7 +93,7 @@ def _key(trace: Trace, operands: list[Tensor], params: dict[str, Any], out: Any,
 
 
 def join(trace: Trace, operands: list[Tensor], function: Any) -> Value:
-    """A tensor of the elements of several, of which none has a base: ``function`` puts arrays together."""
+    """Combine several tensors into one without a base; ``function`` combines the arrays of their addresses."""
     values = [trace.value(operand) for operand in operands]
     values = [value if value.base is None else trace.copy(value) for value in values]
     return Value(values[0].dtype, function([value.index for value in values]))

@@ -44,7 +44,7 @@ class Trace:
         return self.copy(tensor) if tensor.scattered else tensor
 
     def move(self, function: Callable[[np.ndarray], np.ndarray], tensor: Tensor) -> Tensor:
-        """A tensor whose elements are moved, left out or repeated, as ``function`` does with an array."""
+        """A tensor with its elements moved, left out or repeated, as ``function`` does with an array."""
         if not isinstance(tensor, Value):
             return function(tensor)
         moved = tensor.moved(function(tensor.index))
@@ -85,7 +85,7 @@ class Trace:
         return self._add("{0}", [value], jax.ShapeDtypeStruct(value.shape, value.dtype), False)
 
     def strided(self, tensor: Tensor) -> tuple[Value, tuple[int, ...]]:
-        """A tensor whose addresses have strides, copied if need be, and those strides [dims]."""
+        """A tensor with strided addresses, copied if necessary, and the strides [dims]."""
         value = self.value(tensor)
         strides = strides_of(value.index)
         if strides is None:

@@ -41,7 +41,7 @@ def claimed(chart: Any, claim: str, note: str = "", how_to_read: str = "") -> An
 
 
 def _width(chart: Any) -> float:
-    """About how many pixels wide a chart of ours is."""
+    """Approximate width in pixels of a chart that crlviz made."""
     spacing = chart.spacing if isinstance(getattr(chart, "spacing", None), (int, float)) else 20
     for name in ("hconcat", "vconcat", "concat"):
         if isinstance(parts := getattr(chart, name, None), list):

@@ -117,7 +117,7 @@ def _theme() -> alt.theme.ThemeConfig:
 
 @contextlib.contextmanager
 def our_settings(chosen: Style) -> Iterator[None]:
-    """Context in which Altair uses our theme and accepts tables of any length. The user's settings are restored."""
+    """Context in which Altair uses crlviz's theme and accepts tables of any length; restores the user's settings."""
     # A map has one row per point, and Altair refuses more than 5,000 rows.
     with styled(chosen), alt.theme.enable("crlviz"), alt.data_transformers.enable("default", max_rows=None):
         yield
@@ -127,10 +127,10 @@ P = ParamSpec("P")
 
 
 def self_contained(plot: Callable[P, alt.TopLevelMixin]) -> Callable[P, alt.TopLevelMixin]:
-    """Decorator: the function's charts look the same in any session, whatever its theme and limit of rows.
+    """Decorator: the function's charts look the same in any session; its theme and row limit do not apply.
 
-    A chart and its copies (``chart.properties(...)``) bring our settings, and the style in which they were drawn, when
-    they are shown or saved. Chart plus chart is Altair's own and has the session's settings.
+    A chart and its copies (``chart.properties(...)``) keep crlviz's settings and their style when they are shown or
+    saved. The sum of two charts is a plain Altair chart and has the session's settings.
     """
 
     @functools.wraps(plot)

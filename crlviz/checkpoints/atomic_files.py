@@ -1,6 +1,6 @@
 """Atomic writes: a file or directory appears complete or not at all.
 
-Data are written to a hidden name that ends in ``.part`` and renamed. A process that is killed leaves at most that.
+Data are written to a hidden name that ends in ``.part`` and renamed. A killed process leaves at most such a file.
 """
 
 import contextlib
@@ -186,7 +186,7 @@ def _beside(path: Path) -> Path:
 def _set_default_permissions(folder: Path) -> None:
     """Give files in a directory the permissions of a new file there. Some libraries write files only their owner reads.
 
-    The umask would tell them too, but it can only be read by setting it, which affects all threads.
+    The umask gives the same permissions, but reading it means setting it, which affects all threads.
     """
     probe = folder / f".{secrets.token_hex(4)}{PART}"
     probe.touch(exist_ok=False)

@@ -9,12 +9,12 @@ _T = TypeVar("_T")
 
 
 def build(kind: type[_T], values: Any, whose: str) -> _T:
-    """Build a dataclass of settings, all of which have defaults; check names and types.
+    """Build a dataclass of settings that all have defaults; check names and types.
 
     Args:
       kind: the dataclass.
       values: settings by name, as the file has them. A whole number serves as a float.
-      whose: whose settings they are, in words for messages.
+      whose: the owner of the settings, in words for messages.
 
     Raises:
       UsageError: an unknown setting, as of a newer crlviz, or a value of another type; or an error of the dataclass.

@@ -9,7 +9,7 @@ from typing import Any
 from crlviz.checkpoints import atomic_files
 from crlviz.errors import CrlvizError
 
-# A value that was not measured is empty: on a data set ``env_steps``, and without an environment the scores of one.
+# Values that were not measured are empty: ``env_steps`` on a data set, and scores without an evaluation environment.
 #
 # The columns before and after those of the algorithm (``Algorithm.columns``). Its columns are means over the updates
 # since the previous row.
@@ -36,12 +36,12 @@ Row = Mapping[str, Any]
 
 
 def columns(own: Sequence[str]) -> tuple[str, ...]:
-    """All columns of a table, of which ``own`` are the algorithm's."""
+    """All columns of a table; ``own`` are the columns of the algorithm."""
     return *_BEFORE, *own, *_AFTER
 
 
 def number(row: Row) -> int:
-    """What a row's checkpoint is named by: its environment steps, or on a data set its updates.
+    """The number that names a row's checkpoint: its environment steps, or on a data set its updates.
 
     Raises:
       KeyError, ValueError: it has neither.

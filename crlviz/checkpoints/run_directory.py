@@ -181,7 +181,7 @@ class RunDirectory:
 
     @staticmethod
     def wanted(content: Mapping[str, Any]) -> Any:
-        """The length in a config.json: environment steps, or on a data set updates; None: it tells none."""
+        """The length in a config.json: environment steps, or on a data set updates; None if it has none."""
         config = content["config"]
         return config.get("gradient_steps" if "dataset" in config else "env_steps")
 

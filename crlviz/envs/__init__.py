@@ -150,7 +150,7 @@ def gymnasium(id: str, **options: Any) -> Any:
     Raises:
       UsageError: as ``make``; or Gymnasium is not installed.
     """
-    # By name: it stands above this package, since it draws.
+    # Imported by name because gymnasium_env depends on rendering, which imports this package.
     return import_module("crlviz.gymnasium_env").GymnasiumEnv(id, **options)
 
 

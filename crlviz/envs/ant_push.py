@@ -1,4 +1,4 @@
-"""The ant in a room of boxes, one of which it must push out of its way."""
+"""The ant in a room of boxes; it must push one box out of its way."""
 
 from xml.etree import ElementTree
 

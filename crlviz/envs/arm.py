@@ -300,10 +300,10 @@ def _spread(rng: jax.Array, reach: float) -> jax.Array:
 def _arm(fingers: bool, impratio: float) -> ElementTree.Element:
     """The MuJoCo model of the arm, without the table.
 
-    Joints 1 to 7 have neither damping nor armature, though the paper's compiled models show both. Both come from a
-    default class that the first link names, and brax fuses that link into the world before it compiles, so they are
-    lost; recorded trajectories of the paper's code confirm it. Likewise the hand has no mass, because brax fuses it
-    into link 7, whose mass is given.
+    Joints 1 to 7 have no damping and no armature, though the paper's compiled models show both. Both come from a
+    default class that the first link names. brax fuses that link into the world before it compiles, so they are lost;
+    recorded trajectories of the paper's code confirm it. The hand has no mass, because brax fuses it into link 7, and
+    the model sets the mass of link 7.
     """
     parameters = json.loads((resources.files("crlviz.envs") / "data" / "panda.json").read_text())
     tree = ElementTree.Element("mujoco", model="panda")

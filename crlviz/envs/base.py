@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class State(struct.PyTreeNode):
     """State of an environment, with the fields of brax's ``State``.
 
-    A class of our own, because importing brax takes longer than drawing a point mass, which needs no physics.
+    Not brax's class, because importing brax takes longer than drawing a point mass, which needs no physics.
     """
 
     pipeline_state: Any

@@ -25,10 +25,10 @@ class DistractedState(struct.PyTreeNode):
 
 
 class Distracted(GoalEnv):
-    """An environment whose state goes on with ``count`` more numbers; all else is as before.
+    """The same environment with ``count`` uninformative features appended to the state.
 
-    The first half (rounded up) are fixed random projections of the state, so redundant; the others are noise, each of
-    them normal, and correlated from step to step, so useless.
+    The first half (rounded up) are fixed random projections of the state, so they are redundant. The others are normal
+    noise, independent of the state and correlated from step to step.
     """
 
     def __init__(self, env: GoalEnv, count: int):

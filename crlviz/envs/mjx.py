@@ -20,8 +20,8 @@ from crlviz import jax_config
 class MjxState:
     """q [nq], qd [nv], the solver's warm start [nv], and poses and velocities of the links [bodies - 1].
 
-    After a step, poses and velocities are those of q and qd before the last physics step, as MuJoCo computes them; the
-    paper's environments observe these.
+    After a step, poses and velocities belong to q and qd before the last physics step, because MuJoCo computes them at
+    that point. The paper's environments observe these values.
     """
 
     q: jax.Array

@@ -271,7 +271,8 @@ def add_target(
 ) -> None:
     """Add the goal as a body without contacts; its coordinates are the last of q.
 
-    Its joints have no limits. The paper's stop at 20 m, short of the far cells of the larger mazes.
+    Its joints have no limits. The limits of the paper's code are 20 m, less than the distance to the far cells of the
+    larger mazes.
     """
     look = {"size": radius, "mass": mass, "contype": 0, "conaffinity": 0, "rgba": looks.GOAL}
     add_slider(tree, "target", height=height, axes=axes, geom=look)

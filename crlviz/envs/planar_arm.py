@@ -1,11 +1,10 @@
 """A kinematic arm of many joints in a plane, which brings its tip to goals among obstacles. Plain jax.
 
-The joints turn as told; nothing has mass, and links may lie over one another. The obstacles are the walls of a fixed
-room with pillars. A step has ``_SUBSTEPS`` substeps. In each the joints turn, and where that brings the arm into a
-wall, the wall pushes back: all joints give way by the smallest turns (in the sense of least squares) that bring the
-deepest point out of the wall along its normal. A substep that would still leave the arm in a wall is not made. For
-contacts the arm is a row of discs, so close together that no corner fits between two of them. So no link is ever in a
-wall or passes through one.
+Actions set the turns of the joints directly: nothing has mass, and links may overlap. The obstacles are the walls of a
+fixed room with pillars. A step has ``_SUBSTEPS`` substeps. Each substep turns the joints. If that puts the arm in a
+wall, all joints turn by the least-squares minimum that moves the deepest point out along the wall's normal. A substep
+that would still leave the arm in a wall is not made. For contacts the arm is a row of discs, so close together that no
+corner fits between two discs. So no link is ever in a wall or passes through one.
 """
 
 from functools import cached_property

@@ -35,8 +35,7 @@ class PointMaze(GoalEnv):
 
     Within a step the point moves straight. At a wall it loses the velocity into the wall and slides along it, so its
     path never enters a wall. (It moves less than a cell per step, so it meets at most one wall face on each axis.)
-    Cells are 1 m and the maze is centered on the origin, so inputs are of order one, from which a network learns
-    fastest.
+    Cells are 1 m and the maze is centered on the origin. So inputs are of order one, which makes learning fastest.
     """
 
     goal_indices = (0, 1)

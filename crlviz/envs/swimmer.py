@@ -1,17 +1,17 @@
 """A chain of links that swims in a viscous plane without inertia; it learns a gait on a laptop. Plain jax.
 
-**In the open** the model is resistive force theory. A link of length l, whose middle moves at v_t along the link and at
-v_n across it, and which turns at w, feels the drag forces l c_t v_t and l c_n v_n and the drag torque c_n l^3 / 12 w.
-There is no inertia, so the total force and torque on the body are zero. This determines how the body translates and
-turns while its joints turn. Only the path of its shape matters, not the speed: a body that bends and unbends along the
-same path returns to where it was (Purcell's scallop theorem). With equal drag along and across the links
-(``drag_ratio`` 1) no gait moves it.
+**In the open** the model is resistive force theory. The center of a link of length l moves at v_t along the link and at
+v_n across it, and the link rotates at w. It feels the drag forces l c_t v_t and l c_n v_n and the drag torque
+c_n l^3 w / 12. There is no inertia, so the total force and torque on the body are zero. This determines how the body
+translates and turns while its joints turn. Only the path of its shape matters, not the speed: a body that bends and
+unbends along the same path returns to where it was (Purcell's scallop theorem). With equal drag along and across the
+links (``drag_ratio`` 1) no gait moves it.
 
 **Walls** push along their normal, without friction. A step has ``_SUBSTEPS`` substeps. After each, the rigid body is
 moved out of each wall, along the wall's normal and without turning, by the depth of its deepest point. So a wall never
 moves the body along the wall, nor pulls it. A substep that would still leave the body in a wall is not made. As the
 body is shorter than a cell is wide, this happens only at convex corners, and the body is never stuck for good. For
-contacts the body is a row of discs, so close together that no corner of a wall fits between two of them. So no link is
+contacts the body is a row of discs, so close together that no corner of a wall fits between two discs. So no link is
 ever in a wall or passes through one.
 """
 

@@ -1,6 +1,6 @@
 """Contacts of chains of links with the walls of a maze, for bodies in plain jax.
 
-For contacts a chain is a row of discs, so close together that no corner of a wall fits between two of them.
+For contacts a chain is a row of discs, so close together that no corner of a wall fits between two discs.
 """
 
 import math
@@ -17,7 +17,7 @@ _SPACING = 1 / 12  # meters, largest distance between neighboring centers: below
 
 
 class Walls:
-    """The walls of a maze, as what keeps discs out of them."""
+    """The walls of a maze, as contacts for discs."""
 
     def __init__(self, maze: Maze):
         self._size, self._origin = maze.cell_size, maze.origin

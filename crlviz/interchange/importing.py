@@ -21,7 +21,7 @@ from crlviz.networks.config import LAYERS_PER_BLOCK, NetworkConfig
 _STEP = re.compile(r"step_(\d{1,15})\.pkl")
 _FINAL = ("final.pkl", "final")
 _NAMED = re.compile(r"(?P<env>\w+)_(?P<seed>\d{1,9})_\d{8}-\d{6}")  # how the paper's code names its runs
-# Environments with another id here: JaxGCRL's evaluation maze has one more goal than ours, and the paper's code
+# Environments with another id here: JaxGCRL's evaluation maze has one more goal than crlviz's, and the paper's code
 # may spell out a default.
 _RENAMED = {
     (JAXGCRL, "ant_big_maze_eval"): "ant_big_maze_eval_humanoid",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crlviz.agent import Agent
 
 NAME = "README.md"
-_MARK = "library_name: crlviz"  # by which a card is known as one that may be written anew
+_MARK = "library_name: crlviz"  # identifies a card that may be overwritten
 _SETTINGS = ("gamma", "num_envs", "unroll", "updates", "replay_steps", "window", "explore", "precision")
 Scores = tuple[float, float]  # success (share of episodes) and time at goal (steps)
 
@@ -35,7 +35,7 @@ def path_beside(exported: Path) -> Path:
     """
     path = exported.parent / NAME
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
-        raise UsageError(f"{path} is no model card of crlviz and stays as it is; export into a directory of its own")
+        raise UsageError(f"{path} is not a model card of crlviz and stays as it is; export into another directory")
     return path
 
 
@@ -44,7 +44,7 @@ def write(agent: "Agent", exported: Path) -> str:
 
     Args:
       agent: that was exported.
-      exported: the .safetensors or .onnx file; one of the other kind beside it, with the same name, is told too.
+      exported: the .safetensors or .onnx file. A file of the other kind with the same name beside it is listed too.
     """
     scores = seeds_scores(agent)
     parts = [_front_matter(agent, scores), _what(agent), _scores(agent, scores), *_loading(agent, exported)]
@@ -52,7 +52,7 @@ def write(agent: "Agent", exported: Path) -> str:
 
 
 def seeds_scores(agent: "Agent") -> dict[int, Scores]:
-    """Seed -> scores at the agent's environment steps, of its run and of those beside it that differ in the seed alone.
+    """Seed -> scores at the agent's environment steps, of its run and of sibling runs that differ in the seed alone.
 
     A score is the mean of the last five evaluations up to there. Empty without a metrics.csv, as of an imported run.
     """
@@ -196,9 +196,9 @@ def _limits(scores: Mapping[int, Scores]) -> str:
         [
             "## Limits",
             "",
-            "- It knows the simulated environment above, with its starts and goals, and nothing else. It was never "
-            "tried on hardware.",
-            "- Goals outside those of its training it may miss without a sign.",
+            "- It was trained only in the simulated environment above, with its starts and goals. It was never tested "
+            "on hardware.",
+            "- It may silently miss goals outside its training range.",
             f"- {seeds.get(len(scores), 'Seeds differ: the table shows by how much.')}",
             "- Its action is the policy's mean; in training actions were drawn around it.",
         ]

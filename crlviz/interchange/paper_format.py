@@ -89,7 +89,7 @@ class Settings:
         return prefill + remaining // (epochs * per_step) * epochs * per_step
 
     def gradient_steps(self, env_steps: int) -> int | None:
-        """Updates after so many environment steps; None if the settings do not determine them."""
+        """Updates after this many environment steps; None if the settings do not determine them."""
         training_steps, remainder = divmod(env_steps - self._prefill(), self._steps_per_unroll())
         if self.code != PAPER or remainder or training_steps < 0:
             return None

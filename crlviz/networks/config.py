@@ -54,10 +54,10 @@ class NetworkConfig:
         ``quiet``: what each block adds is divided by the number of blocks, and an actor has *quiet heads*: it begins
         with means near 0 and a wide standard deviation. ``zero``: each block begins by adding nothing. ``norm``: a
         LayerNorm without parameters stands before the heads, in the whole training. ``zero_quiet_heads`` and
-        ``norm_quiet_heads``: the same, and quiet heads. ``norm_quiet``: ``norm`` and ``quiet`` together. All
-        parameters are trained, whatever they begin with.
-      kind: ``residual``, or ``mlp``: a plain chain of layers, whose kernels begin uniform within sqrt(3 / fan-in), as
-        in JaxGCRL's SAC and TD3. Theirs have depth 2, width 256, relu and no LayerNorm.
+        ``norm_quiet_heads``: the same, and quiet heads. ``norm_quiet``: ``norm`` and ``quiet`` together. All parameters
+          are trained, for every start.
+      kind: ``residual``, or ``mlp``: a plain chain of layers. Its kernels begin uniform within sqrt(3 / fan-in), as in
+        JaxGCRL's SAC and TD3, which use depth 2, width 256, relu and no LayerNorm.
       sphere: keep the kernels on the unit sphere (``crlviz.networks.sphere``), for paper table 2 with ``layer_norm``
         off. A quiet start then leaves kernels in blocks as they are, and they cannot begin at zero.
 

@@ -1,7 +1,7 @@
 """Count the floating-point operations of a function's matrix products.
 
-XLA's cost analysis counts the body of a loop once, whatever its length, and the networks scan over their blocks. So
-products are counted in the jaxpr, each multiplied by the lengths of the scans around it.
+XLA's cost analysis counts the body of a loop only once, and the networks scan over their blocks. So products are
+counted in the jaxpr, each multiplied by the lengths of the scans around it.
 """
 
 import math
@@ -22,7 +22,7 @@ def count(function: Callable[..., Any], *arguments: Any) -> int:
       arguments: its arguments, as arrays or ``jax.ShapeDtypeStruct``.
 
     Raises:
-      ValueError: a matrix product is inside a while loop, whose number of iterations is unknown.
+      ValueError: a matrix product is inside a while loop, so the number of iterations is unknown.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 

@@ -1,7 +1,7 @@
 """A stack of Dense -> LayerNorm -> Swish layers, where training spends most of its time, with a hand-written gradient.
 
-Automatic differentiation stores seven arrays of a layer's size for the backward pass, and reads each of them. This
-stores one, the normalized output of LayerNorm, and recomputes the rest from it at little cost.
+Automatic differentiation stores seven arrays of a layer's size for the backward pass and reads them all. This stores
+one, the normalized output of LayerNorm, and recomputes the rest from it at little cost.
 """
 
 from collections.abc import Mapping, Sequence

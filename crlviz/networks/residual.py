@@ -32,7 +32,7 @@ _ACTIVATIONS = {"swish": nn.swish, "relu": nn.relu}
 
 
 class Layer(nn.Module):
-    """Dense -> LayerNorm -> activation. ``precision`` is that of the Dense layer; None: the current default."""
+    """Dense -> LayerNorm -> activation. ``precision`` applies to the Dense layer; None: the current default."""
 
     config: NetworkConfig
     precision: Precision = None
@@ -147,7 +147,7 @@ def shapes_of(network: ResidualNetwork, inputs: int) -> Any:
 class Actor:
     """A tanh-Gaussian policy that maps observations [..., state + goal] to actions [..., action] in (-1, 1).
 
-    ``trunk`` is that of ``apply``, ``log_prob`` the form of ``squashing.log_slope``.
+    ``trunk`` is as in ``apply``; ``log_prob`` is the form of ``squashing.log_slope``.
     """
 
     config: NetworkConfig
@@ -202,7 +202,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Critic:
-    """The encoders phi(s, a) and psi(g) of a contrastive critic. ``trunk`` is that of ``apply``.
+    """The encoders phi(s, a) and psi(g) of a contrastive critic. ``trunk`` is as in ``apply``.
 
     Of two critics, parameters and embeddings have a leading axis [2]; ``trunk`` is then None.
     """
@@ -251,7 +251,7 @@ def contributions(config: NetworkConfig, params: Params, x: jax.Array) -> jax.Ar
     """
     if "blocks" not in params:  # a network of JaxGCRL with fewer than four layers
         return jnp.zeros((0, *x.shape[:-1]))
-    # No start but the paper's goes with every network; a block's outputs do not depend on it.
+    # Use start="paper": the other starts reject some networks, and a block's outputs do not depend on it.
     without_skip = replace(config, residual=False, start="paper")
 
     def block(x, params):

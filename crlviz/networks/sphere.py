@@ -4,7 +4,7 @@ After each step of the optimizer every column of a kernel [inputs, units], the w
 Euclidean length. This is SimBa-v2's (Lee et al. 2025, "Hyperspherical normalization for scalable deep reinforcement
 learning") and all that the paper says of its ablation. The rest of SimBa-v2 (learned scalers, inputs and residual
 stream of length 1, learned interpolation for the skip connection) is not part of it here. Biases and the heads stay
-free: heads must reach outputs of any size. With LayerNorm the same projection is that of "normalize and project" (Lyle
+free: heads must reach outputs of any size. With LayerNorm the same projection is called "normalize and project" (Lyle
 et al. 2024).
 """
 

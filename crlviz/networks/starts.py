@@ -20,10 +20,9 @@ Params = Mapping[str, Any]
 def initial(config: NetworkConfig, key: jax.Array, shapes: Any) -> Params:
     """Initial parameters of a network, or of several by name; the heads of an actor may begin quiet (``quiet_heads``).
 
-    Kernels are uniform within +-1 / sqrt(fan-in), those of an MLP within sqrt(3) times that; scales are 1, biases 0.
-    Those of a ``sphere`` are projected. Then what blocks add is changed as ``start`` says. The modules' own ``init``
-    has a random draw per kernel, which takes XLA twice as long to compile as this single draw from which all kernels
-    are cut.
+    Kernels are uniform within +-1 / sqrt(fan-in), in an MLP within sqrt(3) times that; scales are 1, biases 0. With
+    ``sphere``, kernels are projected. Then ``start`` changes the outputs of the blocks. All kernels are cut from one
+    random draw; the modules' own ``init`` draws each kernel, which takes XLA twice as long to compile.
 
     Args:
       config: of all these networks.
@@ -69,7 +68,7 @@ def quiet_heads(config: NetworkConfig, params: Params) -> Params:
     """An actor's parameters with small kernels of its heads and a wide standard deviation, if it begins so.
 
     Args:
-      params: of a network whose ``head_0`` gives means and whose ``head_1``, if it has one, log standard deviations.
+      params: of a network. ``head_0`` gives means; ``head_1``, if there is one, gives log standard deviations.
     """
     if not STARTS[config.start].quiet_heads:
         return params

@@ -1,4 +1,4 @@
-"""Two independent Q networks, whose smaller value bounds the overestimation of a maximum."""
+"""Two independent Q networks; their smaller value bounds the overestimation of a maximum."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -64,7 +64,7 @@ def blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def exit_at_once() -> Iterator[None]:
-    """Context in which a handled signal ends the process at once, because there is nothing to save yet."""
+    """Context in which a handled signal ends the process at once; there is nothing to save yet."""
     global _exit_at_once
     before, _exit_at_once = _exit_at_once, True
     try:

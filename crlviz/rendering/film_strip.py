@@ -21,18 +21,18 @@ _SAME = 1e-3  # meters and radians by which starts and goals differ at most
 
 
 def moments(panels: Sequence[video.Panel], count: int = _FRAMES) -> list[float]:
-    """The times in seconds of a strip's frames, the same for all panels: evenly from the start until all is told.
+    """Times in seconds of a strip's frames, the same for all panels: evenly spaced until every episode has ended.
 
-    All is told of a panel when it reaches its goal, shortly after it fell, or else when it has gone 95 % of its path.
+    Here an episode ends when it reaches its goal, shortly after it falls, or else when it has covered 95 % of its path.
     """
     return np.linspace(0, max(map(_told, panels)), count).tolist()
 
 
 def _told(panel: video.Panel) -> float:
-    """Seconds until all is told of a panel."""
+    """Seconds until the episode of a panel ends, as ``moments`` defines it."""
     success, dt = panel.episode.success.values, panel.env.dt
     if success.any():
-        # A pose is that before its step, so the first one at the goal is one later.
+        # Poses are recorded before each step, so the first pose at the goal is one later.
         return min(int(success.argmax()) + 1, len(success) - 1) * dt
     if panel.fell is not None:
         return panel.seconds

@@ -243,7 +243,7 @@ class RayRenderer:
         floor = self._floor[geom]
         squares = np.floor(at[floor, :2] / self._square[geom[floor], None]).astype(int).sum(axis=1) % 2
         paint[floor] = np.array(looks.FLOOR, np.float32)[squares]
-        # Shadows: a ray from far away towards the sun to each point; a hit before the point means shadow.
+        # Shadows: a ray from far away toward the sun to each point; a hit before the point means shadow.
         sun = camera.lookat - 1000 * _sun()
         light = at + 1e-3 * normal - sun
         length = np.linalg.norm(light, axis=1)

@@ -1,4 +1,4 @@
-"""What a file of trajectories must hold, whatever its format."""
+"""What a file of trajectories must hold, in any format."""
 
 import contextlib
 import os
@@ -118,5 +118,5 @@ def free_memory() -> int:
 
 
 def fits(size: int) -> bool:
-    """Whether arrays of so many bytes may be loaded: they take at most half of the free memory."""
+    """Whether arrays of this size in bytes may be loaded: they take at most half of the free memory."""
     return size <= free_memory() // 2

@@ -30,7 +30,7 @@ class _Summary:
         self.at_goal = self.reached = 0
 
     def add(self, block: Trajectories) -> None:
-        """Count a block, whose rows are in memory."""
+        """Count a block with its rows in memory."""
         achieved = block.state[:, self.indices]
         self.lengths.append(block.lengths)
         self.low, self.high = np.minimum(self.low, achieved.min(0)), np.maximum(self.high, achieved.max(0))
@@ -60,7 +60,7 @@ def describe(path: Path) -> str:
     arrays = ", ".join(f"{name} {array.shape[1]}" for name, array in last.per_row.items())
     lines = [
         f"trajectories {path}",
-        f"environment  {last.env or 'unknown: the file does not tell'}",
+        f"environment  {last.env or 'unknown: not recorded in the file'}",
         f"size         {_count(len(lengths), 'trajectory', 'trajectories')}, {int(lengths.sum()):,} transitions, "
         f"{files.size(path) / 1e6:.1f} MB",
         f"lengths      {_spread(lengths)}",
@@ -90,12 +90,12 @@ def _twin(path: Path) -> str:
 
 
 def _maze(trajectories: Trajectories) -> Maze | None:
-    """The maze of the environment, if the file tells which, and which numbers of the state are a place in it."""
+    """The maze of the environment; None unless the file names it and the indices of a position in the state."""
     if not trajectories.env or len(trajectories.goal_indices or ()) < 2:
         return None
     try:
         return envs.check(trajectories.env, trajectories.made.get("layout"))
-    except (UsageError, TypeError, AttributeError):  # of a newer crlviz, or not ours
+    except (UsageError, TypeError, AttributeError):  # from a newer crlviz or another program
         return None
 
 
@@ -120,12 +120,12 @@ def _count(number: int, one: str, several: str) -> str:
 def _origin(made: Mapping[str, Any]) -> Iterator[str]:
     """Lines on what made it."""
     if not made:
-        yield "made by      unknown: the file does not tell"
+        yield "made by      unknown: not recorded in the file"
     sources = made.get("sources")
     for source in sources if isinstance(sources, list) else []:
         yield f"made by      {_words(source)}"
     for name, value in made.items():
-        if name not in ("sources", "goal_distance"):  # the distance is told with the rows at the goal
+        if name not in ("sources", "goal_distance"):  # the distance is printed with the rows at the goal
             yield f"{name:12} {_words(value)}"
 
 

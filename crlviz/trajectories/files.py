@@ -1,4 +1,4 @@
-"""Reading and writing of trajectories, by the ending of the file's name; and Minari's data sets, by theirs."""
+"""Read and write trajectories. The format follows from the file extension, the ``minari:`` prefix or the directory."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,9 +20,9 @@ _ROWS = 1 << 16  # of a block
 
 
 def read(path: str | Path) -> Trajectories:
-    """Read trajectories: ``.npz`` of OGBench, ``.nc`` of ours, ``minari:NAME-v0`` or a directory of Minari.
+    """Read trajectories: OGBench's ``.npz``, crlviz's ``.nc``, ``minari:NAME-v0`` or a directory of Minari.
 
-    Nothing that the file holds is run.
+    No code from the file is executed.
 
     The rows are in memory if they take at most half of what is free. Otherwise they are mapped from an ``.npz`` that is
     not compressed, or are netCDF variables. Every number is checked, so a file is read through once.
@@ -38,7 +38,7 @@ def read(path: str | Path) -> Trajectories:
 def blocks(path: str | Path, rows: int = _ROWS) -> Iterator[Trajectories]:
     """Read whole trajectories in order, about ``rows`` rows at a time, in memory.
 
-    Of files of any size, also of those that ``read`` refuses: compressed and larger than memory.
+    Files may have any size. Compressed files larger than memory, which ``read`` refuses, are read too.
 
     Raises:
       UsageError, CrlvizError: as ``read``; also later than at the first block.

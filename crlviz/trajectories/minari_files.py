@@ -1,4 +1,4 @@
-"""Minari's data sets: a directory each, by their name in its own folder, read and written by its library.
+"""Minari's data sets, read and written by Minari's library. Each is a directory, named in Minari's own folder.
 
 Observations are a dictionary of observation, achieved and desired goal, as in gymnasium-robotics, where goals are
 known. Only its storage is used: its ``MinariDataset`` may build an environment that the file names, which would run
@@ -132,10 +132,10 @@ def _metadata(path: Path) -> dict[str, Any]:
     """The data set's metadata; both spaces must be there, or Minari would build the environment that it names."""
     file = folder(path) / "data" / "metadata.json"
     if not file.is_file():
-        raise CrlvizError(f"{path} is no data set of Minari: there is no {file}")
+        raise CrlvizError(f"{path} is not a data set of Minari: there is no {file}")
     metadata = json.loads(file.read_text(encoding="utf-8"))
     if not all(isinstance(metadata.get(name), str) for name in ("observation_space", "action_space")):
-        raise CrlvizError(f"{path} does not tell its spaces; only data sets that do are read")
+        raise CrlvizError(f"{path} does not record its spaces; only data sets that do are read")
     return metadata
 
 

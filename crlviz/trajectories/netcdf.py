@@ -1,7 +1,6 @@
-"""Our own files of trajectories: netCDF, which xarray and others read too.
+"""crlviz's own files of trajectories: netCDF, which xarray and other programs read too.
 
-A checksum at the file's end is compared first (``seal``): the netCDF library must not meet a damaged file, as it can
-crash on one.
+A checksum at the file's end is compared first (``seal``), because the netCDF library can crash on a damaged file.
 """
 
 import math
@@ -40,8 +39,8 @@ def read(path: Path) -> Trajectories:
     with checks.one_sentence(path):
         if not seal.check(path):
             raise CrlvizError(
-                f"{path} is no file of trajectories that crlviz wrote, or was changed since: it does not end in their "
-                "checksum"
+                f"{path} is not a file of trajectories that crlviz wrote, or was changed since: it does not end in "
+                "their checksum"
             )
         file = netCDF4.Dataset(path, "r")
         try:
@@ -59,7 +58,7 @@ def _read(path: Path, file: "netCDF4.Dataset") -> Trajectories:
     file.set_auto_maskandscale(False)
     missing = {"state", "action", "ends"} - set(file.variables)
     if missing or "trajectories" not in file.ncattrs():
-        raise CrlvizError(f"{path} is no file of trajectories: it has no {min(missing, default='header')}")
+        raise CrlvizError(f"{path} is not a file of trajectories: it has no {min(missing, default='header')}")
     arrays: dict[str, Any] = {name: file.variables[name] for name in PER_ROW if name in file.variables}
     checks.check_shapes(path, arrays, _NAMES)
     ends = np.asarray(file.variables["ends"][:], np.int64)

@@ -18,7 +18,7 @@ from crlviz.errors import CrlvizError
 from crlviz.trajectories import checks, seal
 from crlviz.trajectories.data import Trajectories, block_ends, header, read_header
 
-# Names in the file. "goals" and "crlviz", a JSON text, are ours; other readers ignore them.
+# Names in the file. "goals" and "crlviz", a JSON text, are crlviz's; other readers ignore them.
 NAMES = {"state": "observations", "action": "actions", "goal": "goals", "qpos": "qpos", "qvel": "qvel"}
 _TERMINALS, _FACTS = "terminals", "crlviz"
 _MOST_FACTS = 1 << 20  # bytes
@@ -169,7 +169,7 @@ def _opened(path: Path) -> Iterator[tuple[dict[str, _Member], np.ndarray, dict[s
 
 
 def _open(path: Path, file: zipfile.ZipFile, name: str, stack: contextlib.ExitStack) -> _Member:
-    """Open a member and read its header, whose size must be that of the bytes in the file."""
+    """Open a member and read its header. The size in the header must equal the number of bytes in the file."""
     info = file.getinfo(f"{name}.npy")
     stream = stack.enter_context(file.open(info))
     version = np.lib.format.read_magic(stream)
@@ -184,7 +184,7 @@ def _open(path: Path, file: zipfile.ZipFile, name: str, stack: contextlib.ExitSt
     compressed = info.compress_type != zipfile.ZIP_STORED
     begun = stream.tell()
     if dtype.itemsize * math.prod(shape) != info.file_size - begun:
-        raise CrlvizError(f"{path} is damaged: {name} do not have the size that their header tells")
+        raise CrlvizError(f"{path} is damaged: {name} do not have the size given in their header")
     # A zip file's own header of a member: 30 bytes, then the name and extra fields whose lengths end it.
     offset = 0
     if not compressed:

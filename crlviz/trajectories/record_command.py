@@ -27,7 +27,7 @@ _STARTS = ("env", "anywhere")
     "--policy",
     default="mean",
     show_default=True,
-    help="The agents' actions: mean, sample, best-of-K, softmax-K, or random, which asks no agent.",
+    help="The agents' actions: mean, sample, best-of-K, softmax-K, or random, which uses no agent.",
 )
 @click.option("--noise", default=0.0, show_default=True, help="Standard deviation of noise on the agents' actions.")
 @click.option("--shares", metavar="S,S,...", help="Share of the episodes of each CKPT or random, such as 2,1,1.")
@@ -152,7 +152,7 @@ def _sources(
         if noise:
             raise UsageError("random actions take no noise: leave out --noise")
         if len(words) > 1:
-            raise UsageError("--policy random asks no agent: name one checkpoint, or write random beside checkpoints")
+            raise UsageError("--policy random uses no agent: name one checkpoint, or write random beside checkpoints")
         return env, made, at_random
     acting = iter(agents)
     return env, made, [Source(None, 1) if w == RANDOM else Source(next(acting), 1, policy, noise) for w in words]

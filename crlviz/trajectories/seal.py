@@ -1,6 +1,6 @@
-"""A checksum at the end of our own files of trajectories, after all that their format needs.
+"""A checksum at the end of crlviz's own files of trajectories, after the contents that the format defines.
 
-It is checked before a library parses the file, so no damage reaches code that was not written for it. Libraries that
+It is checked before a library parses the file, because such libraries are not written for damaged files. Libraries that
 read netCDF or zip ignore bytes after the end.
 """
 

@@ -14,7 +14,7 @@ from tests.helpers.toys import toy_config, untrained_run
 
 @pytest.fixture(scope="module")
 def agents(tmp_path_factory):
-    """An agent of a policy alone, and one with a critic of another kind than ours."""
+    """An agent with only a policy, and an agent with a critic of another kind than crlviz's."""
     folder = tmp_path_factory.mktemp("abilities")
     return {
         name: crlviz.load(untrained_run(folder / name, toy_config(algorithm=name, actor__depth=8)))

@@ -87,5 +87,5 @@ def _texts(dataset: xr.Dataset) -> list[str]:
 
 
 def test_an_agent_without_a_teacher(toy_agent):
-    with pytest.raises(UsageError, match="is no student of crlviz distill"):
+    with pytest.raises(UsageError, match="is not a student of crlviz distill"):
         distillation.compute([toy_agent])

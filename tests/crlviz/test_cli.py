@@ -102,7 +102,7 @@ def test_debug_shows_the_traceback(crlviz, tmp_path):
         (["scaling", "runs", "--metric", "sucess"], "'success'"),
         (
             ["train", "point_u_maze", "--set", "explore=best", "--out", "run"],
-            "'best' is no way to choose actions; take",
+            "'best' is not a way to choose actions; take",
         ),
         (["heatmap"], "Missing argument 'CKPT...'; see crlviz heatmap --help"),
     ],

@@ -123,8 +123,8 @@ def _plan(**environment: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"JAX_PLATFORMS": "cuda"}, "no NVIDIA driver is on this machine"),
-        ({"JAX_PLATFORMS": "gpu"}, "no NVIDIA driver is on this machine"),
+        ({"JAX_PLATFORMS": "cuda"}, "no NVIDIA driver is installed on this machine"),
+        ({"JAX_PLATFORMS": "gpu"}, "no NVIDIA driver is installed on this machine"),
         ({"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES hides the GPU; unset it"),
         ({"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": "-1"}, "CUDA_VISIBLE_DEVICES hides the GPU; unset it"),
     ],
@@ -133,7 +133,7 @@ def test_a_platform_that_is_not_here_is_one_sentence(environment, words):
     ran = _plan(**environment)
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
     assert words in ran.stderr
-    assert ran.stderr.rstrip().endswith("; without that variable jax uses what there is")
+    assert ran.stderr.rstrip().endswith("; without that variable jax uses any available device")
 
 
 def _has_wheels() -> bool:

@@ -1,4 +1,4 @@
-"""Environments behind Gymnasium's interface: its own checker, wrappers and vector environments, and ours beneath."""
+"""crlviz's environments behind Gymnasium's interface, with its checker, wrappers and vector environments."""
 
 import contextlib
 import subprocess

@@ -18,7 +18,7 @@ CACHED = functools.cache(REAL)  # counts its misses
 
 
 def of_program(config: TrainConfig) -> TrainConfig:
-    """The config with the defaults of what is no part of a program: seed, length, settings of saving and rewinding."""
+    """The config with defaults for settings outside programs: seed, length, settings of saving and rewinding."""
     default = toy_config()
     names = {"seed", "env_steps", "evaluations", *KEEPING} - {"loss_bound"}
     others: dict[str, Any] = {name: getattr(default, name) for name in names}

@@ -64,7 +64,7 @@ def _all_differences(folder, reference):
 @pytest.mark.slow
 def test_the_collector_is_the_run_that_it_would_be_alone(fed, toy_run):
     assert differences(fed / "collector", toy_run) == []
-    assert differences(fed / "learner-depth4", toy_run) != []  # a learner of the same depth is no copy of it
+    assert differences(fed / "learner-depth4", toy_run) != []  # a learner of the same depth is not a copy of it
 
 
 @pytest.mark.parametrize("depth", [pytest.param(4, marks=pytest.mark.slow), 8])
@@ -160,9 +160,9 @@ def test_a_learner_that_diverges_does_not_stop_the_others(fed, tmp_path, monkeyp
     stopped = RunDirectory(folder / "learner-depth4")
     assert stopped.checkpoint_steps() == [200]
     assert not stopped.finished()
-    with pytest.raises(CrlvizError, match="learner-depth4: it stopped before its collector did"):
+    with pytest.raises(CrlvizError, match="learner-depth4: it stopped before its collector"):
         collectors.resume([folder / "collector"], progress=False)
-    with pytest.raises(CrlvizError, match="learner-depth4: it stopped before its collector did"):
+    with pytest.raises(CrlvizError, match="learner-depth4: it stopped before its collector"):
         collectors.resume([folder / "collector"], {"env_steps": 360}, progress=False)
     assert [RunDirectory(folder / name).finished(360) for name in FAMILY] == [False, True, True]
 
@@ -203,9 +203,9 @@ def test_learners_that_are_gone_or_without_a_collector(fed, tmp_path, crlviz):
     folder = tmp_path / "fed"
     shutil.copytree(fed, folder)
     shutil.rmtree(folder / "learner-depth4")
-    assert "learner-depth4, which is gone" in error_of(crlviz("train", "--resume", folder), 1)
+    assert "learner-depth4, which was removed" in error_of(crlviz("train", "--resume", folder), 1)
     shutil.rmtree(folder / "collector")
-    assert "which was never begun or is gone" in error_of(crlviz("train", "--resume", folder), 1)
+    assert "which was never started or was removed" in error_of(crlviz("train", "--resume", folder), 1)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def test_defaults_of_the_other_learners_are_the_benchmarks():
 
 
 def test_networks_of_the_benchmark_can_be_asked_for():
-    """Two hidden layers are no depth of a residual network; the kind is set with the depth."""
+    """A residual network cannot have two hidden layers; the kind is set with the depth."""
     settings = [f"{name}.kind=mlp" for name in ("actor", "critic")]
     config = from_options("point_u_maze", None, {"depth": 2, "algorithm": "td3"}, settings)
     assert (config.actor.depth, config.critic.kind) == (2, "mlp")

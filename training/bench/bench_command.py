@@ -55,7 +55,7 @@ _WITH_DEVICE = {*_LISTS, "algorithm", "device", "data", "env", "reference_depth"
     help="Also measure this many seeds in parallel; 1: only one.",
 )
 @click.option("--seconds", default=5.0, show_default=True, help="Duration of each measurement, without compiling.")
-@click.option("--remat", is_flag=True, help="Rematerialize our residual blocks in the backward pass: less memory.")
+@click.option("--remat", is_flag=True, help="Rematerialize the residual blocks in the backward pass: less memory.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "tf32", "bfloat16"]),
@@ -70,22 +70,22 @@ _WITH_DEVICE = {*_LISTS, "algorithm", "device", "data", "env", "reference_depth"
 @click.option(
     "--device",
     metavar="CARD|FILE",
-    help="Measure nothing, but count what an update launches on a GPU that is not here: a100, h100, h200, l40s, or "
+    help="Measure nothing; count what an update launches on a GPU that this machine lacks: a100, h100, h200, l40s, or "
     "XLA's description of another.",
 )
 @print_options.printed
 def command(ids: str | None, device: str | None, out: Path | None, data: Path | None, **options: Any) -> None:
     """Measure updates, environment steps and sampling for each depth, width and batch size, or compile times.
 
-    Updates and sampling are compared with a reference implementation, where the algorithm has one. That of crl is
+    Updates and sampling are compared with a reference implementation, if the algorithm has one. The reference of crl is
     written as in the paper's code: one module per layer, unrolled, and hindsight goals from a [steps, steps] matrix.
     They are also compared with the roofline: the machine's rate of matrix products of these shapes, and of memory
-    copies. For several seeds in parallel the updates
-    of all are added, which shows what train --seed 0-4 can gain. Memory and the time to the first update are measured
-    in a new process and include compiling; the time of one update is listed next to them.
+    copies. For several seeds in parallel the updates of all seeds are added, which shows what train --seed 0-4 can
+    gain. Memory and the time to the first update are measured in a new process and include compiling; the time of one
+    update is listed next to them.
 
-    With --device the updates are compiled for a card that is not here (that needs jax's CUDA wheels: pip install
-    'crlviz[cuda13]'), and the table tells what one launches, its memory and a bound on its time.
+    With --device the updates are compiled for a card that this machine lacks (needs jax's CUDA wheels: pip install
+    'crlviz[cuda13]'). The table then shows an update's launches, its memory and a bound on its time.
 
     \b
     Example: crlviz bench --depth 4,64 --out speed.html --json speed.json

@@ -1,4 +1,4 @@
-"""GPUs that programs can be compiled for without having one: XLA's description of each, and its rates."""
+"""GPUs that programs can be compiled for on a machine without them: XLA's description of each, and its rates."""
 
 import re
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Card:
 
 
 def names() -> list[str]:
-    """Cards whose description comes with crlviz."""
+    """Cards with a description in crlviz."""
     return sorted(file.name.removesuffix(".txtpb") for file in _FOLDER.iterdir() if file.name.endswith(".txtpb"))
 
 
@@ -42,7 +42,7 @@ def read(device: str) -> Card:
     """The card that ``--device`` names: one of ``names()``, or a file with XLA's description of another.
 
     Raises:
-      UsageError: there is no such card or file, or the file describes no card.
+      UsageError: there is no such card or file, or the file does not describe a card.
     """
     if device in names():
         return parse((_FOLDER / f"{device}.txtpb").read_text(encoding="utf-8"), device)
@@ -59,7 +59,7 @@ def read(device: str) -> Card:
 
 
 def parse(text: str, source: str) -> Card:
-    """Read a description. Without the rates of tensor cores, their precisions have that of float32.
+    """Read a description. If it has no rates of tensor cores, their precisions get the rate of float32.
 
     Raises:
       UsageError: it lacks what a plan needs; ``source`` names it.

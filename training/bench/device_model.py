@@ -1,8 +1,8 @@
-"""A model of how long a GPU takes for a program: one lower bound each from its launches, bytes and FLOPs.
+"""A model of a program's time on a GPU: three lower bounds, from its launches, its bytes and its FLOPs.
 
-No bound is a measurement. ``model_checks.csv`` lists what was measured on a card beside what the model said of it,
-which is the largest bound. The model knows nothing of how well a kernel fills a card: a few programs that each wait for
-memory take longer than their bytes and FLOPs.
+The bounds are not measurements. ``model_checks.csv`` lists times measured on a card beside the model's times. The
+model's time is the largest bound. The model ignores how well a kernel fills a card: a kernel of few programs that wait
+for memory takes longer than its bytes and FLOPs suggest.
 """
 
 import csv
@@ -38,7 +38,7 @@ class Work:
 
 
 def seconds(work: Work, card: Card, precision: str) -> dict[str, float]:
-    """Seconds of the work if nothing but one term took time: ``launches``, ``bytes`` and ``FLOPs``.
+    """Seconds of the work for each term, ``launches``, ``bytes`` and ``FLOPs``, if only this term took time.
 
     Args:
       precision: of the matrix products, as in the setting ``precision``.
@@ -55,7 +55,7 @@ def checked() -> str:
     with resources.files("training.bench").joinpath("model_checks.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        return "The model was checked on no card yet."
+        return "The model was not checked on any card yet."
     last = rows[-1]
     ratios: dict[str, list[float]] = {}
     for row in rows:
@@ -110,8 +110,8 @@ def describe(config: Any, programs: Mapping[str, Mapping[str, Any]], card: Card)
         )
     if any(programs[name]["waits"] for name in notes):
         lines.append(
-            "  waits: loops whose turns only the card counts (a physics engine's solver); one turn of each is counted, "
-            "and the host is asked after each"
+            "  waits: loops with an iteration count known only to the card (a physics engine's solver); one iteration "
+            "of each is counted, and the device waits for the host after each"
         )
     step = collect["kernels"] + learn["kernels"] + config.redraw_goals * programs["reset"]["kernels"]
     if update:

@@ -1,8 +1,8 @@
-"""Compile programs for a GPU that is not here, and count what they launch.
+"""Compile programs for a GPU that this machine lacks, and count what they launch.
 
-XLA compiles for a card from a description of it; jax's CUDA wheels bring the compiler. It happens in a process of its
-own, ``python -m training.bench.device_programs``, because jax has one platform in a process and here it must be the
-CPU. The request comes as JSON on its standard input, the answer goes as JSON to its standard output.
+XLA compiles for a card from a description of it; jax's CUDA wheels contain the compiler. The work runs in a separate
+process, ``python -m training.bench.device_programs``, because jax has one platform in a process and here it must be the
+CPU. The process reads the request as JSON from standard input and writes the answer as JSON to standard output.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from training.bench.cards import Card
 from training.bench.launches import Program
 from training.bench.plan import Memory, Plan
 
-_REMEDY = "compiling for a GPU that is not here needs jax's CUDA wheels (5 GB): pip install 'crlviz[cuda13]'"
+_REMEDY = "compiling for a GPU that this machine lacks needs jax's CUDA wheels (5 GB): pip install 'crlviz[cuda13]'"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def plan(config: Any, card: Card) -> OnCard:
 
 
 def updates(env: str, cases: list[dict[str, Any]], card: Card) -> list[dict[str, Any]]:
-    """Compile the update of each case: the fused path where it serves, the plain path, and where asked the reference.
+    """Compile the update of each case: the fused path if it applies, the plain path, and the reference if asked for.
 
     Args:
       env: id of the environment, which gives the networks' inputs.
@@ -129,7 +129,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
     from crlviz import jax_config
 
-    # Also while shapes are traced: jax keeps what it traced.
+    # Set before shapes are traced, because jax caches traces.
     with jax_config.fixed_settings(), jax_config.made_for("gpu"):
         try:
             topology = topologies.get_topology_desc(platform="cuda", target_config=request["card"], topology="1x1x1")

@@ -1,8 +1,8 @@
 """Count what a program compiled for a GPU launches, from the text of the compiled program.
 
-The text is HLO after all of XLA's passes. Each of its instructions that computes or moves anything is one launch: a
-fusion whatever it holds, a product, a copy, a call of a library or of a Triton kernel. Loops count as often as they
-turn; where XLA does not know how often that is, once.
+The text is HLO after all of XLA's passes. Each instruction that computes or moves data is one launch: a fusion of any
+size, a product, a copy, or a call of a library or of a Triton kernel. The body of a loop is counted once for each
+iteration; it is counted once if XLA does not know the number of iterations.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Instructions that launch nothing. So does the end of an asynchronous one, whose beginning is counted.
+# Instructions that launch nothing. The end of an asynchronous instruction is skipped too; its start is counted.
 _NO_LAUNCH = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "add-dependency", "opt-barrier"),
     *("partition-id", "replica-id", "domain", "async-done", "async-update"),
@@ -30,10 +30,9 @@ class Counts:
 
     Attributes:
       kernels: launches.
-      physics: those of them that step the environments' physics (scope ``physics``).
+      physics: number of these launches that step the environments' physics (scope ``physics``).
       bytes: read and written by all kernels; slices count as what they read, and updates in place as what they write.
-      waits: how often the device waits for the host: loops and branches that it must ask the host about, callbacks,
-        transfers.
+      waits: how often the device waits for the host: loops and branches that the host decides, callbacks, transfers.
     """
 
     kernels: int = 0
@@ -64,7 +63,7 @@ class _Instruction:
 
     @property
     def is_library_product(self) -> bool:
-        """Whether its result is a product together with a workspace of many megabytes, which it hardly uses."""
+        """Whether its result is a product together with a workspace of many megabytes, most of it unused."""
         return "__cublas" in self.attributes
 
     def named(self, attribute: str) -> list[str]:
@@ -96,7 +95,7 @@ class Program:
         return self._count(self._entry, False)
 
     def turn(self, turns: int) -> Counts | None:
-        """What one iteration launches of the largest loop with so many iterations; None: there is no such loop."""
+        """Launches per iteration of the largest loop with this iteration count; None if there is no such loop."""
         loops = (each for body in self._computations.values() for each in body if each.opcode == "while")
         bodies = [self._count(each.named("body")[0], False) for each in loops if _turns(each) == turns]
         return max(bodies, key=lambda counts: counts.kernels, default=None)

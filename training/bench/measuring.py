@@ -36,10 +36,11 @@ def measure(
     The arguments are the options of the command.
 
     Returns:
-      ``machine``; ``env_steps_per_second``; ``copy_bytes_per_second``; ``sampling``: rows per second, and bytes without
-      the buffer, of ours and the reference (None if its windows do not fill a batch); ``updates``: for each size,
-      seconds of the first and the second update, peak bytes, and updates per second of ours, the reference, several
-      seeds in total, and the roofline; ``steps``: with ``step``, for each size the seconds of each part.
+      A dict. ``machine``; ``env_steps_per_second``; ``copy_bytes_per_second``. ``sampling``: rows per second, and bytes
+      without the buffer, of crlviz (``ours``) and the reference (None if its windows do not fill a batch). ``updates``:
+      for each size, seconds of the first and the second update, peak bytes, and updates per second of crlviz, the
+      reference, several seeds in total, and the roofline. ``steps``, with ``step``: for each size the seconds of each
+      part.
 
     Raises:
       UsageError: with ``step``, a size that a training step cannot have. Raised before any measurement.
@@ -98,7 +99,7 @@ def _step_config(env: str, shape: tuple[int, int, int], changes: dict[str, Any],
 
 
 def _measure_sampling(case: Any, copy_rate: float, seconds: float) -> dict[str, Any]:
-    """Measure sampling and relabeling, ours and the reference's, and print it."""
+    """Measure and print sampling and relabeling, of crlviz and of the reference."""
     from training.bench import timing
 
     rates = timing.sampling_rates(case, seconds)
@@ -196,7 +197,7 @@ _LOG_TICKS = [base * 10.0**power for power in range(-3, 7) for base in (1, 2, 3,
 
 
 def plot(results: Mapping[str, Any]) -> Any:
-    """Chart of updates per second and seconds to the first update over depth: ours, reference and matrix products only.
+    """Chart of updates per second and seconds to the first update over depth: crlviz, reference, products only.
 
     Args:
       results: from ``measure``, or its JSON.
@@ -246,7 +247,7 @@ def plot(results: Mapping[str, Any]) -> Any:
 
 
 def _claim(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What was measured in a sentence: the rate against the reference, at the sizes that it was measured at too."""
+    """The result in a sentence: the rate against the reference, at the sizes that both were measured at."""
 
     from training.bench.throughput import updates_per_second as rate
 

@@ -1,7 +1,7 @@
 """``crlviz plan``: predict the memory and hours of a run before training it.
 
 Hours are the run's number of updates and steps divided by throughput, measured now for a few seconds or by ``crlviz
-bench --json`` on another machine. For a card that is not here (``--device``) they are a model's.
+bench --json`` on another machine. For a card that this machine lacks (``--device``), a model predicts them.
 """
 
 import dataclasses
@@ -139,7 +139,7 @@ def results(
 @click.option(
     "--device",
     metavar="CARD|FILE",
-    help="Compile for a GPU that is not here: a100, h100, h200, l40s, or XLA's description of another.",
+    help="Compile for a GPU that this machine lacks: a100, h100, h200, l40s, or XLA's description of another.",
 )
 @click.option("--memory", type=float, metavar="GB", help="Memory of the accelerator.  [default: the device's]")
 @click.option(
@@ -173,8 +173,8 @@ def command(
 
     Memory is taken from the compiled programs, which are not executed. Compiling a humanoid takes a minute or two.
 
-    With --device they are compiled for a card that is not here; that needs jax's CUDA wheels, pip install
-    'crlviz[cuda13]'. Then the plan also counts what the card would launch, read and compute, and models hours from it.
+    With --device they are compiled for a card that this machine lacks; this needs jax's CUDA wheels, pip install
+    'crlviz[cuda13]'. Then the plan also counts launches, bytes and FLOPs on the card, and models hours from them.
 
     \b
     Example: crlviz plan humanoid_u_maze --depth 256 --device h100

@@ -1,7 +1,7 @@
 """Reference implementation of the CRL update and of relabeling, written as in the paper's code.
 
-``crlviz bench`` compares our implementation with it. The network has one module per layer, unrolled. The logits come
-from one array of all differences. The hindsight goals come from a [T, T] matrix over the steps of a window. Both
+``crlviz bench`` compares crlviz's implementation with it. The network has one module per layer, unrolled. The logits
+come from one array of all differences. The hindsight goals come from a [T, T] matrix over the steps of a window. Both
 implementations compute the same. Only the benchmark and its tests use this module.
 """
 

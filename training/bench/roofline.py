@@ -18,7 +18,7 @@ _COPY_LENGTH = 2**25  # floats: larger than every cache
 
 
 def alternate(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Time calls in turn, so that other load on the machine slows all of them alike.
+    """Time calls in turn, so that other load on the machine slows all calls equally.
 
     Args:
       calls: compiled functions by name; each call waits for the arrays that are returned.

@@ -78,7 +78,7 @@ def read(path: Path, env: str, algorithm: str = "crl") -> dict[str, Any]:
 
 
 def updates_per_second(row: Mapping[str, Any]) -> float:
-    """Of the faster of our paths, which a run takes; ``row`` is one of ``updates`` of a benchmark."""
+    """The rate of crlviz's faster path, which a run takes; ``row`` is one of ``updates`` of a benchmark."""
     return max(row["ours_updates_per_second"], row.get("fused_updates_per_second") or 0.0)
 
 

@@ -89,7 +89,7 @@ def insert(replay: Replay, steps: Transitions) -> Replay:
     """
     count = steps.trajectory.shape[0]
     if replay.capacity % count:
-        raise ValueError(f"a ring buffer of {replay.capacity} steps is no multiple of the {count} steps to insert")
+        raise ValueError(f"a ring buffer of {replay.capacity} steps is not a multiple of the {count} steps to insert")
     rows = jax.tree.map(
         lambda ring, new: jax.lax.dynamic_update_slice_in_dim(ring, new, replay.head, axis=0), replay.rows, steps
     )

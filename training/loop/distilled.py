@@ -4,9 +4,9 @@
     critic:  mean of (Q_student - Q_teacher)^2, over all pairs of rows and goals of the batch, over the variance of
              Q_teacher; without embeddings phi and psi over each row's goal and another row's
 
-The teacher acts in half of the environments and the student, as in DAgger, in the others (Ross et al. 2011). Half of
-the goals are those that the policy was given, the others those that the episode achieves later. The student is an
-ordinary agent of the teacher's algorithm; only its updates are these.
+The teacher acts in half of the environments and the student in the others, as in DAgger (Ross et al. 2011). Half of the
+goals are the policy's commanded goals; the others are goals that the episode achieves later. The student is an ordinary
+agent of the teacher's algorithm; only its updates differ.
 """
 
 from collections.abc import Callable
@@ -167,18 +167,18 @@ def values_of(
 
 
 def of(student: Algorithm, config: TrainConfig) -> Distilled:
-    """The updates of a student whose config names its teacher.
+    """The updates of a student. Its config names the teacher.
 
     Raises:
       CrlvizError: the teacher cannot be read.
-      UsageError: it has not the algorithm of the student.
+      UsageError: the teacher's algorithm, or its sizes of states, actions and goals, differ from the student's.
     """
     from crlviz.agent import load
     from crlviz.errors import UsageError
 
     teacher = load(config.teacher.path)
     if teacher.algorithm.name != config.algorithm or teacher.algorithm.sizes != student.sizes:
-        raise UsageError(f"{config.teacher.path} is no teacher of {config.algorithm} in {config.env}")
+        raise UsageError(f"{config.teacher.path} is not a teacher of {config.algorithm} in {config.env}")
     return Distilled(student, teacher, config.gamma, student.replicate)
 
 

@@ -90,6 +90,6 @@ def divergence_error(
     if name.startswith("actor") and actor_depth > ACTOR_LIMIT:
         sentence += (
             f" (the actor has depth {actor_depth:,}; the paper saw this too and kept the actor shallower than the "
-            f"encoders: --actor-depth {ACTOR_LIMIT}; or begin quiet: --set actor.start=quiet --set critic.start=quiet)"
+            f"encoders: --actor-depth {ACTOR_LIMIT}; or start quiet: --set actor.start=quiet --set critic.start=quiet)"
         )
     return DivergenceError(sentence)

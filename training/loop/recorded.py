@@ -1,7 +1,7 @@
 """Batches of a data set, with the goals of OGBench: pure functions of arrays on the device.
 
-A trajectory of L transitions has L + 1 rows, of which the last one has no transition and is only a goal. With t a row
-that has a transition, last the last row of its trajectory and x uniform in [0, 1), the row of a goal is
+A trajectory of L transitions has L + 1 rows. The last row has no transition and serves only as a goal. Let t be a row
+that has a transition, last the last row of its trajectory, and x uniform in [0, 1). The row of a goal is
 
     geometric     min(t + k, last),  k >= 1 with probability (1 - gamma) gamma^(k - 1)
     uniform       round(x min(t + 1, last) + (1 - x) last)
@@ -25,7 +25,7 @@ class Recorded(struct.PyTreeNode):
 
     Attributes:
       state: [N, state]; rows beyond the last trajectory's end are padding.
-      action: [N, action]; those of a trajectory's last row have no meaning.
+      action: [N, action]; the action of a trajectory's last row has no meaning.
       ends: [K], int32, index of the last row of each trajectory, ascending.
     """
 
@@ -65,7 +65,7 @@ def later(uniform: jax.Array, row: jax.Array, last: jax.Array, gamma: float) -> 
 
 
 def goal_rows(data: Recorded, key: jax.Array, row: jax.Array, last: jax.Array, shares: Shares) -> jax.Array:
-    """Rows [...] of goals for rows [...], of whose trajectories ``last`` are the last rows."""
+    """Rows [...] of goals for rows [...]; ``last`` are the last rows of their trajectories."""
     later_key, random_key, choice_key, current_key = jax.random.split(key, 4)
     goal = later(jax.random.uniform(later_key, row.shape), row, last, shares.gamma)
     if shares.random:
@@ -87,7 +87,7 @@ def sample(data: Recorded, key: jax.Array, count: int, rows: Rows) -> Drawn:
 
 
 def gather(data: Recorded, drawn: Drawn, rows: Rows, goal_indices: tuple[int, ...]) -> Batch:
-    """The batch [..., feature] of drawn rows [...]; a goal is these numbers of its row's state."""
+    """The batch [..., feature] of drawn rows [...]; a goal is its row's state at ``goal_indices``."""
     place = jnp.array(goal_indices)
     of_goal = data.state[drawn.goal]
     of_actor = None if drawn.actor_goal is None else data.state[drawn.actor_goal]

@@ -1,7 +1,7 @@
 """The training loop as pure functions: init, reset_envs, collect, learn. Each is compiled as a separate program.
 
-What batches are drawn from is an ``Experience``: the buffer, which ``Loop`` fills by stepping environments, or a data
-set (``dataset_loop.py``).
+Batches are drawn from an ``Experience``: a data set (``dataset_loop.py``), or the buffer that ``Loop`` fills by
+stepping environments.
 
 Only ``reset_envs`` contains the environment's reset, and only ``collect`` its step: with a physics engine these two
 take longer to compile than everything else.
@@ -245,7 +245,7 @@ class Loop(Learning):
     ) -> tuple[Any, dict[str, jax.Array], divergence.Divergence]:
         """The updates of ``learn`` for a learner that does not act, on the buffer of a collector.
 
-        With the key of the collector's state the rows, goals and noise are those of its own updates.
+        With the key of the collector's state, the rows, goals and noise are the same as in the collector's updates.
 
         Returns:
           The learner after the updates; mean metrics and first divergence as in ``learn``.

@@ -1,8 +1,9 @@
 """A collector and learners of other depths that train from its buffer alone (paper figure 8), in lockstep.
 
-The collector is an ordinary run: it acts, fills the buffer and trains. Before the collector's
-updates each learner does as many on the same buffer with the same key, so all get the same rows, goals and noise to the
-bit. A learner's initial networks come from a key of its own; else one of the collector's depth would be its copy.
+The collector is an ordinary run: it acts, fills the buffer and trains. Before the collector's updates, each learner
+does the same number of updates on the same buffer with the same key, so all get bit-identical rows, goals and noise.
+Each learner has its own key for the initial networks; otherwise a learner of the collector's depth would be a copy of
+the collector.
 """
 
 import time

@@ -1,8 +1,8 @@
 """Choose between the fused path of the networks (``crlviz.networks.fused_trunk``) and the plain one.
 
-Whether a GPU runs the kernels, and how fast, shows only on that GPU. So a run checks them before it compiles its
-programs: outputs and gradients of its networks against those of the plain path, and the time of both. A resumed run
-takes what it took before, on the same kind of device.
+Only a test on the GPU shows whether it runs the kernels, and how fast. So before a run compiles its programs, it
+compares the outputs and gradients of its networks, and the time, on both paths. A resumed run takes the same path as
+before if the kind of device is the same.
 """
 
 import importlib.util
@@ -54,11 +54,11 @@ class Choice:
 
 
 def choose(config: TrainConfig, devices: Devices = ONE) -> Choice:
-    """Choose for a config, whose setting ``fused`` asks for a path or leaves the choice open.
+    """Choose for a config; its setting ``fused`` demands a path or leaves the choice open.
 
     Raises:
-      UsageError: the setting asks for kernels that cannot serve this config, or do not run or agree on this device; or
-        an error of ``building.build``.
+      UsageError: the setting asks for kernels that do not support this config, do not run on this device or do not
+        agree with the plain path; or an error of ``building.build``.
     """
     on_cpu = _on_cpu()
     if config.fused == "off" or (config.fused == "auto" and on_cpu):
@@ -107,22 +107,22 @@ def expected(config: TrainConfig) -> Choice:
 
 
 def unserved(config: TrainConfig, devices: Devices = ONE) -> str:
-    """Why the kernels cannot serve a config; empty if they can."""
+    """Why the kernels do not support a config; empty if they do."""
     if importlib.util.find_spec(TRITON) is None:
         return f"jax {jax.__version__} has no {TRITON}, which the kernels are written in"
     if not registry.of(config.algorithm).fused:
-        return f"the fused path does not serve the networks of {config.algorithm}"
+        return f"the fused path does not support the networks of {config.algorithm}"
     if not config.own.fused:
-        return "the fused path serves one critic and the actor loss sac"
+        return "the fused path supports only one critic and the actor loss sac"
     if config.dataset.path or config.teacher.path:
-        return "the fused path serves runs that learn from their own buffer alone"
+        return "the fused path supports only runs that learn from their own buffer"
     if devices.count > 1:
         return "the fused path runs on one device"
     if max(config.actor.width, config.critic.width) > _WIDEST:
-        return f"the fused path serves a width of at most {_WIDEST:,}"
+        return f"the fused path supports a width of at most {_WIDEST:,}"
     for name, network in {"actor": config.actor, "critic": config.critic}.items():
         if reason := _unserved_network(network):
-            return f"the fused path does not serve {name} networks with {reason}"
+            return f"the fused path does not support {name} networks with {reason}"
     return ""
 
 
@@ -152,7 +152,7 @@ def _tried(config: TrainConfig) -> Choice:
         lines = str(error).strip().splitlines() or [""]
         raise _Unfit(f"the fused path does not run here ({type(error).__name__}: {lines[0][:200]})") from error
     difference = max(map(_difference, ours, reference))
-    if not difference <= TOLERANCE[config.precision]:  # NaN is no agreement
+    if not difference <= TOLERANCE[config.precision]:  # NaN is a failure too
         raise _Unfit(f"the fused path's numbers differ from those of the plain path by {difference:.1g} of their norm")
     times = f"forward and backward {1e3 * fused:.2f} ms, plain {1e3 * plain:.2f} ms"
     if fused > plain and config.fused == "auto":
@@ -164,9 +164,8 @@ def _measured(config: TrainConfig, trunk: "FusedTrunk | None") -> tuple[float, A
     """Shortest seconds of a pass through all networks and back, and its results.
 
     The networks are new and their inputs random. The results are the outputs of actor and encoders, and the gradients
-    of all parameters by random weights of the outputs. Gradients of the losses would not do: that of a deep actor's
-    loss magnifies rounding, in the logarithm of 1 - a^2 of saturated actions, to a hundredth of its norm in float32,
-    whatever computes it.
+    of their randomly weighted sum with respect to all parameters. Gradients of the losses are unsuitable: for saturated
+    actions of a deep actor, log(1 - a^2) magnifies float32 rounding to 1 % of the gradient's norm on either path.
     """
     algorithm: Any = build(config, trunk=trunk).algorithm
     actor, critic = algorithm.actor, algorithm.critic

@@ -1,8 +1,8 @@
-"""Loggers of other tools, ``--log tensorboard`` and ``--log wandb``: they get the rows of metrics.csv as they come.
+"""Loggers of other tools, ``--log tensorboard`` and ``--log wandb``: they get each new row of metrics.csv.
 
-A log is a mirror of metrics.csv, which stays the record. So when a run goes on, after a stop, a kill or a rewind, its
-log is written anew from the rows that count, and no row is there twice. A logger that fails is given up with one
-warning; no logger stops a run.
+A log mirrors metrics.csv, which remains the record. When a run continues after a stop, a kill or a rewind, its log is
+rewritten from the valid rows, so no row appears twice. If a logger fails, the run continues without it and prints one
+warning.
 """
 
 import abc
@@ -197,4 +197,4 @@ class Logs:
 
     def _warn(self, name: str, error: Exception) -> None:
         reason = printable(one_line(error))
-        tqdm.write(f"Warning: {self._run}: --log {name} is given up, and the run goes on: {reason}", file=sys.stderr)
+        tqdm.write(f"Warning: {self._run}: --log {name} is switched off, the run continues: {reason}", file=sys.stderr)

@@ -124,7 +124,7 @@ class Programs:
         return own, self.loop.algorithm.networks(own.learner)
 
     def share(self, slot: int, training: int) -> float:
-        """The share of a training step's time that counts for a slot, of as many as are ``training``: an equal one."""
+        """A slot's share of the step's time: 1 / ``training``, the number of slots that train."""
         return 1 / training
 
 

@@ -1,7 +1,7 @@
 """The data set of a run: which rows are trained on, which are held out, and which are on the device.
 
-Held out are the trajectories of the file ``NAME-val.npz`` beside ``NAME.npz``, as OGBench has them; else every
-twentieth trajectory of the file itself.
+The held-out trajectories are those of the file ``NAME-val.npz`` beside ``NAME.npz``, as in OGBench. If that file is
+missing, every twentieth trajectory of the file itself is held out.
 """
 
 import functools
@@ -21,7 +21,7 @@ from crlviz.trajectories.data import Trajectories
 from training.dataset_config import DatasetConfig
 from training.loop.recorded import Recorded
 
-_EACH = 20  # every so many trajectories one is held out
+_EACH = 20  # one of this many trajectories is held out
 _HELD_ROWS = 200_000  # held-out rows that are scored, at most
 
 
@@ -153,7 +153,7 @@ def source(config: DatasetConfig) -> Source:
             raise CrlvizError(f"{twin} has states or actions of other lengths than {path}")
         return Source(Part(whole, numbers), Part(held, np.arange(len(held.ends))))
     if len(numbers) < 2:
-        raise UsageError(f"{path} holds one trajectory; at least two are needed, of which one is held out")
+        raise UsageError(f"{path} holds one trajectory; at least two are needed, because one is held out")
     out = numbers % _EACH == _EACH - 1 if len(numbers) >= _EACH else numbers == len(numbers) - 1
     return Source(Part(whole, numbers[~out]), Part(whole, numbers[out]))
 
@@ -180,21 +180,21 @@ def block_of(part: Part, config: DatasetConfig, limit: int | None) -> tuple[int,
     count = int(rows // lengths.max())
     if not count:
         raise UsageError(
-            f"dataset.block_rows: a trajectory has up to {lengths.max():,} rows, and {rows:,} rows are to be on the "
-            "device"
+            f"dataset.block_rows: a trajectory has up to {lengths.max():,} rows, more than the {rows:,} rows of a "
+            "block on the device"
         )
     return count, count * int(lengths.max())
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when a file does: its size and its time."""
+    """The size and modification time of a path, used to detect changes."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=8)
 def _digest(path: Path, stamp: tuple[int, int]) -> str:
-    """The SHA-256 of a file, or of those of a directory, read once while its stamp stays."""
+    """The SHA-256 of a file, or of all files of a directory. It is cached for as long as the stamp does not change."""
     if not path.is_dir():
         return checked_arrays.digest(path)
     files = sorted(each for each in path.rglob("*") if each.is_file())

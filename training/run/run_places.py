@@ -40,7 +40,7 @@ def locked(*runs: Path) -> Iterator[None]:
 
 
 def check_disk(runs: Sequence[Path], config: TrainConfig, size: int) -> None:
-    """Refuse runs whose states do not fit on the disk; report the size of large states. ``size`` is in bytes."""
+    """Refuse runs if their states do not fit on the disk; report the size of large states. ``size`` is in bytes."""
     folder = next(p for p in (runs[0], *runs[0].absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
     which = "this run" if len(runs) == 1 else f"each of these {len(runs)} runs"

@@ -21,7 +21,7 @@ from training.run.seed_run import SeedRun
 
 
 class Steps(Protocol):
-    """What a group of runs trains with, such as ``Programs``, whose docstrings say more. A slot holds a run."""
+    """The interface of what a group of runs trains with. See ``Programs`` for details. A slot holds a run."""
 
     @property
     def slots(self) -> int: ...

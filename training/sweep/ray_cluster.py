@@ -1,8 +1,8 @@
 """Run the processes of ``crlviz sweep --cluster`` on the nodes of a Ray cluster.
 
 A Ray task starts the same command on its node that a local sweep would start, so runs, logs and resuming are the same.
-The run directories are on storage that all nodes share. Ray carries only the command and its exit code. A run whose
-node is lost resumes from its last saved state on another node.
+The run directories are on storage that all nodes share. Ray carries only the command and its exit code. If a node is
+lost, its run resumes from the last saved state on another node.
 
 No file that crlviz reads can execute code. Ray is different: its processes send each other code as pickles and trust
 every peer that can connect. Keep the cluster on a network that others cannot reach.
@@ -252,7 +252,7 @@ def train_jobs(jobs: Sequence[Job], marker: Path, environment: Mapping[str, str]
     Args:
       jobs: jobs that share one log.
       marker: a file that exists while the sweep runs.
-      environment: variables for the processes; those already set on this node win.
+      environment: variables for the processes; variables already set on this node take precedence.
       cores: number of cores to pin to; 0: use all.
       restart: whether the jobs ran before; appends to the log.
 

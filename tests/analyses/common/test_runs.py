@@ -102,12 +102,12 @@ def test_find(four_runs, tmp_path):
     assert [path.name for path in runs.find([tmp_path])] == ["begun", "d4", "d16"]
     with pytest.raises(CrlvizError, match="there is no "):
         runs.find([tmp_path, tmp_path / "nothing"])
-    with pytest.raises(CrlvizError, match="is no run directory"):
+    with pytest.raises(CrlvizError, match="is not a run directory"):
         runs.find([tmp_path / "d4" / "checkpoints"])
 
 
 def test_a_bad_run_among_many_is_left_out(four_runs, tmp_path):
-    """A run without checkpoints, an imported one without a learning curve, a damaged one, and a file that is no run."""
+    """A run without checkpoints, an imported one without a learning curve, a damaged one, and a file that is not one."""
     begun = untrained_run(tmp_path / "begun", toy_config(), steps=())
     imported = untrained_run(tmp_path / "imported", toy_config())
     damaged = untrained_run(tmp_path / "damaged", toy_config())
@@ -177,7 +177,7 @@ def test_stalled_seconds_are_not_counted(tmp_path):
     table.to_csv(run / "metrics.csv", index=False)
     data = runs.compute([run, slow])
     assert data.train_seconds.values[0] == pytest.approx(np.arange(11))
-    assert data.train_seconds.values[1] == pytest.approx(2.0 * np.arange(11))  # constant slow speed is no stall
+    assert data.train_seconds.values[1] == pytest.approx(2.0 * np.arange(11))  # constant slow speed is not a stall
     assert data.stalled_seconds.values.tolist() == pytest.approx([99, 0])
     assert runs.stalls(data).startswith("One run stalled, for 99 s in all, which are not counted")
     assert runs.stalls(runs.compute([slow])) == ""

@@ -234,7 +234,7 @@ def test_the_cost_is_extrapolated_linearly(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["{empty}"], 1, "is no run directory"),
+        (["{empty}"], 1, "is not a run directory"),
         (["{runs}", "--only", "2"], 2, "--only 2: the figures to choose from are 1, 3"),
         (["{runs}", "--only", "8"], 1, "support no figure"),
     ],

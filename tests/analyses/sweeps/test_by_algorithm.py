@@ -88,7 +88,7 @@ def test_equal_seconds_cut_the_slower_network():
 
 
 def test_algorithms_are_never_pooled():
-    """Depth 4 of one algorithm and depth 16 of another are no sweep over depth, nor are their widths one line."""
+    """Depth 4 of one algorithm and depth 16 of another do not form a sweep over depth, and their widths no line."""
     apart = grid({("crl", 4): 0.1, ("sac", 16): 0.9})
     assert not len(by_algorithm.gains(apart))
     assert "better" not in scaling.claim(apart)

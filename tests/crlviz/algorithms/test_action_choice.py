@@ -75,12 +75,12 @@ def test_softmax_draws_by_q_over_tau():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("best", "'best' is no way to choose actions; take mean, sample, best-of-K"),
+        ("best", "'best' is not a way to choose actions; take mean, sample, best-of-K"),
         ("best-of-1", "best-of-1: a choice needs at least 2 samples"),
         ("softmax-0", "softmax-0: a choice needs at least 2 samples"),
         ("softmax-4:0", "softmax-4:0: the temperature must be positive and finite"),
         ("softmax-4:e", "softmax-4:e: e is not a number"),
-        ("best-of-4:2", "'best-of-4:2' is no way to choose actions"),
+        ("best-of-4:2", "'best-of-4:2' is not a way to choose actions"),
     ],
 )
 def test_a_wrong_rule_is_refused(text, message):

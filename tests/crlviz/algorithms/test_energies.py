@@ -55,7 +55,7 @@ def _embeddings(rows: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", ENERGIES)
 def test_an_energy_of_pairs_and_rows_against_its_definition(name):
-    """20 goals are no multiple of the columns that are computed at once."""
+    """20 goals are not a multiple of the columns that are computed at once."""
     x, y = _embeddings()
     expected = np.array([[DEFINITIONS[name](a, b) for b in y.astype(float)] for a in x.astype(float)])
     size = np.abs(expected).max()

@@ -99,7 +99,7 @@ def test_a_readme_of_something_else_stays(crlviz, tmp_path, toy_run):
     readme.write_text("# My project\n")
     code, _, err = crlviz("export", toy_run, "--out", tmp_path / "agent.safetensors", "--card")
     assert code == 2
-    assert "README.md is no model card of crlviz and stays as it is; export into a directory of its own" in err
+    assert "README.md is not a model card of crlviz and stays as it is; export into another directory" in err
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert readme.read_text() == "# My project\n"
     with pytest.raises(UsageError, match="stays as it is"):

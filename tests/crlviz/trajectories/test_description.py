@@ -61,7 +61,7 @@ def test_without_a_maze_the_box_of_achieved_goals(crlviz, tmp_path):
 def test_a_file_of_ogbench_and_its_twin(crlviz, data):
     path = data / "trajectories" / "pointmaze-medium-random-v0.npz"
     said = lines(crlviz("inspect", path)[1])
-    assert said["environment"] == said["made by"] == "unknown: the file does not tell"
+    assert said["environment"] == said["made by"] == "unknown: not recorded in the file"
     assert said["size"].startswith("20 trajectories, 3,980 transitions, 0.1 MB")
     assert said["lengths"] == "199 each"
     low, high = np.load(path)["observations"].min(0), np.load(path)["observations"].max(0)

@@ -1,4 +1,4 @@
-"""Minari's data sets, by its own library: what it reads of ours, and what we read of others'."""
+"""Minari's data sets: its own library reads crlviz's files, and crlviz reads the files of others."""
 
 import json
 
@@ -106,7 +106,7 @@ def test_others_data_sets_are_read(inside):
 
 
 def test_faults_are_one_sentence(place, monkeypatch):
-    with pytest.raises(CrlvizError, match=r"minari:none-v0 is no data set of Minari"):
+    with pytest.raises(CrlvizError, match=r"minari:none-v0 is not a data set of Minari"):
         files.read("minari:none-v0")
     with pytest.raises(UsageError, match="Minari's names are"):
         files.write("minari:walk", walk())
@@ -137,7 +137,7 @@ def test_no_environment_is_built_that_a_file_names(place, tmp_path):
     content["env_spec"] = trap.to_json()
     del content["observation_space"]
     metadata.write_text(json.dumps(content))
-    with pytest.raises(CrlvizError, match="does not tell its spaces"):
+    with pytest.raises(CrlvizError, match="does not record its spaces"):
         files.read("minari:walk-v0")
     assert not (tmp_path / "trap").exists()
     with pytest.raises(Exception):  # noqa: B017, PT011

@@ -150,7 +150,7 @@ def test_what_cannot_be_recorded_is_refused(room):
         Source(None, 0): "0 episodes: at least one",
         Source(None, 1, noise=0.1): "random actions take no noise",
         Source(agent, 1, noise=-1.0): "noise of -1",
-        Source(agent, 1, policy="nice"): "'nice' is no way to choose actions",
+        Source(agent, 1, policy="nice"): "'nice' is not a way to choose actions",
     }.items():
         with pytest.raises(UsageError, match=sentence):
             next(recording.record(room, [source]))
@@ -213,7 +213,7 @@ def test_command_records_random_actions_in_a_custom_maze(crlviz, tmp_path):
         (["RUN", "random", "--shares", "0,0"], "give a number for each of the 2 that act"),
         (["RUN", "--starts", "here"], "--starts 'here' is unknown; take env or anywhere"),
         (["RUN", "--policy", "random", "--noise", "1"], "leave out --noise"),
-        (["RUN", "random", "--policy", "random"], "--policy random asks no agent"),
+        (["RUN", "random", "--policy", "random"], "--policy random uses no agent"),
         (["RUN", "--episodes", "2", "--validation", "0.1"], "leaves one of the two files without any"),
         (["--from", "missing.npz", "--env", "x"], "--from converts a file"),
         (["--from", "missing.npz"], "missing.npz cannot be read"),

@@ -41,13 +41,13 @@ def test_the_text_says_what_dominates_and_that_it_is_a_model():
     assert "physics 5, policy and buffer 5" in text
     assert "waits:" not in text
     waiting = PROGRAMS | {"collect": PROGRAMS["collect"] | {"waits": 3}}
-    assert "waits: loops whose turns" in "\n".join(device_model.describe(toy_config(), waiting, CARD))
+    assert "waits: loops with an iteration count" in "\n".join(device_model.describe(toy_config(), waiting, CARD))
 
 
 def test_the_text_has_measurements_beside_the_model(monkeypatch, tmp_path):
     monkeypatch.setattr(device_model.resources, "files", lambda package: tmp_path)
     (tmp_path / "model_checks.csv").write_text("card,jax,what,modeled_ms,measured_ms\n")
-    assert device_model.checked() == "The model was checked on no card yet."
+    assert device_model.checked() == "The model was not checked on any card yet."
     with (tmp_path / "model_checks.csv").open("a") as file:
         file.write("Toy 1,0.11.1,an update,2.0,20.0\nToy 2,0.11.2,an update,2.0,1.0\n")
         file.write("Toy 2,0.11.2,an update,2.0,3.0\nToy 2,0.11.2,a step,4.0,8.0\n")

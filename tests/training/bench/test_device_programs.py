@@ -1,4 +1,4 @@
-"""Plans for a GPU that is not here: what the real compiler makes of real programs, where it is installed."""
+"""Plans for a GPU that this machine lacks: what the real compiler makes of real programs, where it is installed."""
 
 import json
 import subprocess

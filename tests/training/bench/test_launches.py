@@ -129,7 +129,7 @@ def test_calls_of_libraries_and_triton_kernels_are_one_launch_each():
         'custom_call_target="__cublas$gemm"\n'
         "  ROOT %y = f32[4,8]{1,0} get-tuple-element(%g), index=0"
     )
-    # The workspace of a library's product is no traffic.
+    # The workspace of a library's product does not count as memory traffic.
     assert Program(_module(entry, "")).counts == Counts(kernels=2, bytes=2 * ARRAY + 3 * ARRAY)
 
 

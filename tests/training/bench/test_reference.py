@@ -1,4 +1,4 @@
-"""The reference implementation computes the same updates and samples as ours."""
+"""The reference implementation computes the same updates and samples as crlviz."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_losses_and_updates_equal_those_of_crl():
     reference_crl = reference.ReferenceCRL(CRLConfig(), shape, SIZES)
 
     def convert(actor, critic):
-        """Convert the parameters of the reference, which has the paper's layout, to ours."""
+        """Convert the parameters of the reference, which has the paper's layout, to crlviz's layout."""
         encoders = {name: from_paper_layout(tree, 1) for name, tree in critic.items()}
         return from_paper_layout(actor, 2), encoders
 

@@ -1,4 +1,4 @@
-"""The plain implementations of SAC, TD3 and cloning compute the same updates as ours."""
+"""The plain implementations of SAC, TD3 and cloning compute the same updates as crlviz."""
 
 import jax
 import numpy as np

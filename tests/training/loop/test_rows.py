@@ -57,7 +57,7 @@ def test_falls_and_time_limits_are_distinguished():
             fell = ended and steps < LENGTH
             seen["fell" if fell else "limit" if ended else "goes on"] += 1
             assert rows.discount[time, environment] == (not ended)
-            # An episode may also fall in its last step, which is no truncation.
+            # An episode may also fall in its last step, which does not count as truncation.
             if steps < LENGTH:
                 assert rows.truncation[time, environment] == 0
             else:

@@ -253,7 +253,9 @@ def test_settings_are_those_of_the_algorithm(name):
     with pytest.raises(UsageError, match=f"{section}.learning_rate is -1.0; it must be positive and finite"):
         configs.from_options("point_u_maze", "smoke", {"algorithm": name}, [f"{section}.learning_rate=-1"])
     other = next(other for other in map(registry.section, registry.NAMES) if other != section)
-    with pytest.raises(UsageError, match=f"{other}.learning_rate is no setting of {re.escape(name)}; known are env,"):
+    with pytest.raises(
+        UsageError, match=f"{other}.learning_rate is not a setting of {re.escape(name)}; known are env,"
+    ):
         configs.from_options("point_u_maze", "smoke", {"algorithm": name}, [f"{other}.learning_rate=1"])
 
 

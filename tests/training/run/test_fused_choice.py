@@ -16,7 +16,7 @@ from training.run.fused_choice import Choice
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A device that is no CPU, whose kernels are interpreted."""
+    """A device that is not a CPU; its kernels are interpreted."""
     monkeypatch.setattr(fused_choice, "_on_cpu", lambda: False)
     monkeypatch.setattr(fused_choice, "_kernels", lambda config: FusedTrunk(config.precision, interpret=True))
     monkeypatch.setattr(fused_choice, "_SECONDS", 0.01)
@@ -80,15 +80,15 @@ def test_kernels_that_do_not_compile_are_not_taken(gpu, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"actor.layer_norm": False}, "the fused path does not serve actor networks with no LayerNorm"),
-        ({"critic.activation": "relu"}, "the fused path does not serve critic networks with relu"),
-        ({"critic.residual": False}, "the fused path does not serve critic networks with no residual"),
-        ({"crl.critics": 2}, "the fused path serves one critic and the actor loss sac"),
-        ({"crl.actor_loss": "ddpgbc"}, "the fused path serves one critic and the actor loss sac"),
-        ({"dataset.path": "walks.nc"}, "the fused path serves runs that learn from their own buffer alone"),
-        ({"critic.remat": True}, "the fused path does not serve critic networks with remat"),
-        ({"critic.depth": 5, "critic.tail": 1}, "the fused path does not serve critic networks with a tail"),
-        ({"actor.width": 2048}, "the fused path serves a width of at most 1,024"),
+        ({"actor.layer_norm": False}, "the fused path does not support actor networks with no LayerNorm"),
+        ({"critic.activation": "relu"}, "the fused path does not support critic networks with relu"),
+        ({"critic.residual": False}, "the fused path does not support critic networks with no residual"),
+        ({"crl.critics": 2}, "the fused path supports only one critic and the actor loss sac"),
+        ({"crl.actor_loss": "ddpgbc"}, "the fused path supports only one critic and the actor loss sac"),
+        ({"dataset.path": "walks.nc"}, "the fused path supports only runs that learn from their own buffer"),
+        ({"critic.remat": True}, "the fused path does not support critic networks with remat"),
+        ({"critic.depth": 5, "critic.tail": 1}, "the fused path does not support critic networks with a tail"),
+        ({"actor.width": 2048}, "the fused path supports a width of at most 1,024"),
     ],
 )
 def test_what_the_kernels_do_not_serve_takes_the_plain_path(gpu, changes, reason):

@@ -131,7 +131,7 @@ def test_a_logger_that_fails_is_given_up_with_one_warning(tmp_path, monkeypatch,
     assert len(_rows(run)) == 3
     warned = [line for line in capsys.readouterr().err.splitlines() if "recorder" in line]
     assert len(warned) == 1
-    assert "--log recorder is given up, and the run goes on: [Errno 28] No space left on device" in warned[0]
+    assert "--log recorder is switched off, the run continues: [Errno 28] No space left on device" in warned[0]
 
 
 def test_what_cannot_be_logged_is_refused_before_training(crlviz, tmp_path, monkeypatch):

@@ -67,9 +67,9 @@ def test_a_setting_of_one_algorithm_applies_to_its_cells():
     assert all(cell.config.gamma == 0.9 for cell in cells)
     assert not any("sac.tau" in argument for argument in cells[0].arguments)
     assert ("--algorithm", "sac+her") in itertools.pairwise(cells[-1].arguments)
-    with pytest.raises(UsageError, match=r"sac.tau is no setting of crl"):
+    with pytest.raises(UsageError, match=r"sac.tau is not a setting of crl"):
         names(settings=["sac.tau=0.1"])
-    with pytest.raises(UsageError, match=r"td3.tau is no setting of crl"):
+    with pytest.raises(UsageError, match=r"td3.tau is not a setting of crl"):
         names(algorithm="crl,sac", settings=["td3.tau=0.1"])
     with pytest.raises(UsageError, match="no algorithm is called 'sca'"):
         names(algorithm="crl,sca")
