@@ -34,6 +34,20 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+# Each takes more than a minute. They begin first, so that no worker waits at the end while another is amid one of them.
+LONGEST = (
+    "test_ray_cluster.py",
+    "test_a_training_step[arm_binpick_easy]",
+    "test_a_process_killed_while_it_trains",
+    "test_it_learns[cmd]",
+    "test_demo_from_training_to_page",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
+
+
 @pytest.fixture(scope="module")
 def optimized() -> Iterator[None]:
     """Compile with all optimizations, as in use, here and in processes that a test starts.

@@ -57,13 +57,12 @@ def test_it_learns(name, tmp_path):
     assert np.mean(success[-5:]) > 0.6
 
 
-@pytest.mark.parametrize("depth", [4, 64])
-def test_hyperspherical_networks_learn_without_layer_norm(depth, tmp_path):
-    """A training that diverges stops with an error. Depth 64 takes a fifth of the steps."""
+def test_deep_hyperspherical_networks_learn_without_layer_norm(tmp_path):
+    """A training that diverges stops with an error. Depth 64 takes a fifth of the steps that depth 4 does."""
     settings = [
         f"{network}.{setting}" for network in ("actor", "critic") for setting in ("sphere=true", "layer_norm=false")
     ]
-    settings += ["env_steps=450000", "evaluations=3"] if depth == 64 else HALF
-    success = _successes(configs.from_options(ENV, "laptop", {"depth": depth}, settings), tmp_path)
+    settings += ["env_steps=450000", "evaluations=3"]
+    success = _successes(configs.from_options(ENV, "laptop", {"depth": 64}, settings), tmp_path)
     assert success[0] < 0.1
     assert np.mean(success[-2:]) > 0.6
