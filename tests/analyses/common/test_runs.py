@@ -107,7 +107,7 @@ def test_find(four_runs, tmp_path):
 
 
 def test_a_bad_run_among_many_is_left_out(four_runs, tmp_path):
-    """A run without checkpoints, an imported one without a learning curve, a damaged one, and an ordinary file."""
+    """A run without checkpoints, an imported run without learning curve, a damaged run, and a file instead of a run."""
     begun = untrained_run(tmp_path / "begun", toy_config(), steps=())
     imported = untrained_run(tmp_path / "imported", toy_config())
     damaged = untrained_run(tmp_path / "damaged", toy_config())
