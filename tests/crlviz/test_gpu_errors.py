@@ -124,9 +124,13 @@ def _plan(**environment: str) -> subprocess.CompletedProcess:
     ("environment", "words"),
     [
         ({"JAX_PLATFORMS": "cuda"}, "no NVIDIA driver is installed on this machine"),
-        ({"JAX_PLATFORMS": "gpu"}, "no NVIDIA driver is installed on this machine"),
+        pytest.param({"JAX_PLATFORMS": "gpu"}, "no NVIDIA driver is installed on this machine", marks=pytest.mark.slow),
         ({"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES hides the GPU; unset it"),
-        ({"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": "-1"}, "CUDA_VISIBLE_DEVICES hides the GPU; unset it"),
+        pytest.param(
+            {"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": "-1"},
+            "CUDA_VISIBLE_DEVICES hides the GPU; unset it",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_platform_that_is_not_here_is_one_sentence(environment, words):

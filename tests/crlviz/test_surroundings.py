@@ -12,7 +12,7 @@ import xarray as xr
 from crlviz.processes import process_pool
 
 
-@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+@pytest.mark.parametrize("platform", ["cuda", pytest.param("nonsense", marks=pytest.mark.slow)])
 def test_a_missing_device_is_one_sentence(toy_run, tmp_path, platform):
     if platform == "cuda" and jax.default_backend() != "cpu":
         pytest.skip("this machine has a GPU")

@@ -33,6 +33,7 @@ def test_train_inspect_heatmap(crlviz, tmp_path):
     assert "1,0" in out
 
 
+@pytest.mark.slow
 def test_train_in_a_custom_maze(crlviz, tmp_path):
     layout = tmp_path / "room.txt"
     layout.write_text("\n".join(ROOM))

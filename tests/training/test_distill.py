@@ -72,6 +72,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(toy_run, pupil, batc
         assert float(metrics[name]) < share * float(before[name])
 
 
+@pytest.mark.slow
 def test_the_teacher_acts_in_the_first_half(pupil, toy_agent):
     algorithm, learner = pupil
     observation, keys = jax.random.normal(jax.random.key(5), (5, 6)), jax.random.split(jax.random.key(7))

@@ -155,6 +155,7 @@ def test_a_link_restores_the_view(page, agents):
     assert page.evaluate("crlviz.chosen.start") == 20
 
 
+@pytest.mark.slow
 def test_the_clock_the_push_and_the_picture(page):
     still = _lane(page)
     page.locator("#push").click()

@@ -165,7 +165,7 @@ def test_options_of_the_paper_are_accepted(id):
         ("point_u_maze", (1.2, 0.9), (-1.0, 1.0)),
         ("ant_u_maze", (7.5, 12.5), (4.0, 4.5)),
         pytest.param("humanoid", (1.5, -2.5), (3.0, 0.5, 1.25), marks=slow),
-        ("pusher_easy", (0.4, -0.2), (0.5, -0.4, -0.323)),
+        pytest.param("pusher_easy", (0.4, -0.2), (0.5, -0.4, -0.323), marks=slow),
     ],
 )
 def test_placed_equals_a_reset_with_that_start(id, place, goal):

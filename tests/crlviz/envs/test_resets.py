@@ -97,6 +97,7 @@ def test_push_goals_are_behind_the_box():
     _fills(np.where(first[:, None], goal, goal[:, ::-1]), [16, 8], [18, 10])
 
 
+@pytest.mark.slow
 def test_humanoid_stands_at_the_origin():
     _, body, goal, _ = _resets("humanoid")
     first = np.zeros(26)

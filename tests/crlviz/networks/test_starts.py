@@ -104,7 +104,8 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("layer_norm", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("layer_norm", [True, False])
 def test_what_each_start_changes(layer_norm):
     """Quiet heads: kernels by 0.1, and the bias of the log standard deviations. No start has parameters of its own."""
     begun = {}

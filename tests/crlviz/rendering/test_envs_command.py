@@ -8,6 +8,7 @@ from crlviz.envs.point import PointMaze
 from crlviz.rendering.envs_command import table
 
 
+@pytest.mark.slow
 def test_rows_agree_with_what_is_built():
     rows = table()
     assert [row["id"] for row in rows] == envs.ids()

@@ -128,6 +128,7 @@ def test_an_episode_that_ends_early_starts_again():
     np.testing.assert_array_equal(np.diff(rows.trajectory, axis=0)[changed], 1)
 
 
+@pytest.mark.slow
 def test_the_buffer_is_never_copied():
     """A training step takes no more temporary memory with a long buffer than with a short one."""
 

@@ -109,6 +109,7 @@ def test_what_is_trained_and_what_a_checkpoint_holds_are_parts_of_the_learner(na
     assert {jnp.shape(leaf) for leaf in jax.tree.leaves(algorithm.trained(learner))} <= shapes_of_all
 
 
+@pytest.mark.slow
 @each_compiled
 def test_hyperspherical_networks_stay_on_the_sphere(name):
     """Each step ends with unit weights in every hidden layer of what acts and values, and a skipped one as it began."""

@@ -82,6 +82,7 @@ def test_a_killed_run_resumes_bit_for_bit(run, data, tmp_path, at_step):
     assert differences(again, run) == []
 
 
+@pytest.mark.slow
 def test_it_trains_longer(run, tmp_path, crlviz):
     import shutil
 

@@ -70,6 +70,7 @@ def test_divergence_stops_the_run_and_names_the_last_good_checkpoint(toy_run, tm
         assert good.stat().st_size == mine.stat().st_size
 
 
+@pytest.mark.slow
 def test_rewinding_tries_other_keys_and_stops_after_the_last_rewind(tmp_path, poison, capsys):
     poison(AlwaysPoisoned)
     with pytest.raises(divergence.DivergenceError, match="stops after 2 rewinds"):
