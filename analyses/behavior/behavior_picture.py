@@ -13,7 +13,7 @@ from PIL import Image
 
 from analyses.behavior import critical_depth, hardest_episode
 from analyses.behavior.descriptors import DESCRIPTORS
-from analyses.behavior.naming import ORDER, RULES, find_critical_depth, with_current_names
+from analyses.behavior.naming import ORDER, RULES, find_critical_depth, longest, with_current_names
 from analyses.common import ground as grounds
 from analyses.common import play_links, seed_plots
 from crlviz import charts, datasets, statistics
@@ -72,19 +72,27 @@ def claim(dataset: xr.Dataset, groups: Groups, critical: critical_depth.Critical
             f"Depth {critical.depth} stays {critical.jump:.3g} steps longer at its goals than depth {critical.before}",
             f"{interval}; {seeds}, {episodes}",
         )
-    shares = ", ".join(f"{label} {_reached(parts):.0%}".replace("%", " %") for label, _, parts in groups[:4])
     more = f" and {len(groups) - 4} more" if len(groups) > 4 else ""
     if critical.detectable is not None:
-        return (
-            f"Goals reached: {shares}{more}; {seeds} tell no difference",
-            f"{seeds} would tell a difference of {critical.detectable:.0f} steps at the goal; {episodes}",
-        )
+        # In steps, as the test is.
+        times = ", ".join(f"{label} {_time(parts):.3g}" for label, _, parts in groups[:4])
+        told = f"Steps at the goal: {times}{more}; {seeds}"
+        of = f" of {longest(dataset):.0f}" if np.isfinite(longest(dataset)) else ""
+        if np.isinf(critical.detectable):
+            return f"{told} are too few to tell", f"the seeds vary too much, in {episodes}"
+        needed = f"{seeds} would tell a difference of {critical.detectable:.0f}{of} steps at the goal"
+        return f"{told} cannot tell them apart", f"{needed}; {episodes}"
+    shares = ", ".join(f"{label} {_reached(parts):.0%}".replace("%", " %") for label, _, parts in groups[:4])
     none = ", so no claim" if len(groups) > 1 else ""
     return f"Goals reached: {shares}{more}", f"{seeds}{none}; {episodes}"
 
 
 def _reached(parts: Sequence[xr.Dataset]) -> float:
     return float(np.mean([(part.time_at_goal > 0).mean() for part in parts]))
+
+
+def _time(parts: Sequence[xr.Dataset]) -> float:
+    return float(np.mean([part.time_at_goal.mean() for part in parts]))
 
 
 def differing(groups: Groups, critical: critical_depth.Critical) -> list[str]:

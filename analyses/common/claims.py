@@ -22,7 +22,7 @@ def about(
     """What the seeds of groups say about a score: "Depth 16 reaches 61 % of its goals, depth 4 48 %".
 
     The first and the last group are compared, by ``statistics.compare``. Without a significant difference, and below
-    three seeds, the sentence gives the numbers and no claim.
+    three seeds, the sentence gives the numbers and no claim. It names the groups of which a seed has no score.
 
     Args:
       scores: name of a group -> a score of each seed; shallow first.
@@ -37,6 +37,7 @@ def about(
     known = {name: values for name, values in known.items() if values}
     if not known:
         return f"{capital(what)}: none was measured"
+    lacking = f"; {left_out}" if (left_out := unmeasured(scores)) else ""
     means = {name: number(float(np.mean(values)), form) + unit for name, values in known.items()}
     order = sorted(known, key=lambda name: -np.mean(known[name]))
     if len(known) > 1:
@@ -44,12 +45,20 @@ def about(
         result = statistics.compare(known[last], known[first], comparisons, largest)
         high, low = (last, first) if result.difference > 0 else (first, last)
         if result.verdict:
-            return f"{capital(high)} {reaches.format(means[high])}, {low} {means[low]}"
+            return f"{capital(high)} {reaches.format(means[high])}, {low} {means[low]}{lacking}"
         if result.seeds >= statistics.FEWEST:
-            return f"{capital(what)}: {high} {means[high]}, {low} {means[low]}; {result.seeds} seeds tell no difference"
+            verdict = "are too few to tell" if math.isinf(result.detectable) else "cannot tell them apart"
+            return f"{capital(what)}: {high} {means[high]}, {low} {means[low]}; {result.seeds} seeds {verdict}{lacking}"
     shown = ", ".join(f"{name} {means[name]}" for name in order[:_LISTED])
     more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
-    return f"{capital(what)}: {shown}{more}"
+    few = ", too few seeds to compare" if lacking and len(known) > 1 else ""
+    return f"{capital(what)}: {shown}{more}{lacking}{few}"
+
+
+def unmeasured(scores: Mapping[str, Sequence[float]]) -> str:
+    """Which groups have seeds without a score: "depth 4: 2 of 3 seeds"; empty if none has."""
+    counts = {name: (int(np.isfinite(values).sum()), len(values)) for name, values in scores.items()}
+    return ", ".join(f"{name}: {found} of {count} seeds" for name, (found, count) in counts.items() if found < count)
 
 
 def of_metric(scores: Mapping[str, Sequence[float]], metric: str, comparisons: int = 1, where: str = "") -> str:

@@ -1,6 +1,5 @@
 """The panels of ``analyses.sweeps.scaling``: learning curves, and final scores over one or two factors."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import claims, runs
+from analyses.common import claims, metrics, runs
 from analyses.common.metrics import METRICS
 from analyses.common.runs import vary
 from analyses.sweeps import algorithm_panels, contrasts
@@ -192,8 +191,7 @@ def differences(dataset: xr.Dataset, metric: str) -> pd.DataFrame:
     for panel, part in _supported(dataset).values():
         for contrast in panel.contrasts(part, metric) if panel.contrasts else ():
             (first, before), *_, (last, after) = contrast.scores.items()
-            largest = 1.0 if metric == "success" else math.inf
-            result = statistics.compare(after, before, _looks(part) * contrast.looks, largest)
+            result = statistics.compare(after, before, _looks(part) * contrast.looks, metrics.largest(dataset, metric))
             form = ".0%" if metric == "success" else ".3g"
             numbers = " against ".join(claims.number(float(np.mean(scores)), form) for scores in (after, before))
             words = result.brief(f"{last} is higher", f"{first} is higher")
