@@ -40,7 +40,8 @@ HOW_TO_READ = (
     "The learned distance is minus Q. Where theory gives it a unit it is turned into steps: Q of contrastive RL is the "
     "log of how likely the goal is, discounted by gamma, so -log(gamma) of it is one step, and Q = gamma^steps / (1 - "
     "gamma) where Q counts the steps at the goal. Theory leaves a constant open, so the steps are shifted by their "
-    "median error. On the dashed line learned steps are needed steps. "
+    "median error. On the dashed line learned steps are needed steps. A thick line is drawn where most "
+    "seeds have pairs. "
 )
 
 
