@@ -15,7 +15,6 @@ def about(
     what: str,
     reaches: str,
     form: str = ".2f",
-    unit: str = "",
     largest: float = math.inf,
     comparisons: int = 1,
 ) -> str:
@@ -29,7 +28,6 @@ def about(
       what: the score in words: "goals reached".
       reaches: what a group with a higher score does, with {} for its score: "reaches {} of its goals".
       form: format specification of a score.
-      unit: follows each score.
       largest: the largest possible difference of two scores.
       comparisons: number of verdicts in the picture.
     """
@@ -38,7 +36,7 @@ def about(
     if not known:
         return f"{capital(what)}: none was measured"
     lacking = f"; {left_out}" if (left_out := unmeasured(scores)) else ""
-    means = {name: number(float(np.mean(values)), form) + unit for name, values in known.items()}
+    means = {name: number(float(np.mean(values)), form) for name, values in known.items()}
     order = sorted(known, key=lambda name: -np.mean(known[name]))
     if len(known) > 1:
         first, *_, last = known
@@ -46,13 +44,21 @@ def about(
         high, low = (last, first) if result.difference > 0 else (first, last)
         if result.verdict:
             return f"{capital(high)} {reaches.format(means[high])}, {low} {means[low]}{lacking}"
-        if result.seeds >= statistics.FEWEST:
-            verdict = "are too few to tell" if math.isinf(result.detectable) else "cannot tell them apart"
-            return f"{capital(what)}: {high} {means[high]}, {low} {means[low]}; {result.seeds} seeds {verdict}{lacking}"
+        if verdict := undecided(result):
+            return f"{capital(what)}: {high} {means[high]}, {low} {means[low]}; {verdict}{lacking}"
     shown = ", ".join(f"{name} {means[name]}" for name in order[:_LISTED])
     more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
     few = ", too few seeds to compare" if lacking and len(known) > 1 else ""
     return f"{capital(what)}: {shown}{more}{lacking}{few}"
+
+
+def undecided(result: statistics.Comparison) -> str:
+    """That seeds do not decide, in words: "3 seeds cannot tell them apart"; empty if they do, or are below three."""
+    if result.verdict or math.isnan(result.low):
+        return ""
+    return (
+        f"{result.seeds} seeds {'are too few to tell' if math.isinf(result.detectable) else 'cannot tell them apart'}"
+    )
 
 
 def unmeasured(scores: Mapping[str, Sequence[float]]) -> str:

@@ -132,6 +132,17 @@ def test_outline_is_the_regions_border():
     assert len(data) == 6
 
 
+def test_a_veil_makes_pale_what_is_free_and_not_inside():
+    free, inside = np.array([[1, 1, 0], [1, 1, 1]], bool), np.array([[1, 0, 0], [0, 0, 0]], bool)
+    url = charts.veil(free, inside, charts.in_meters(None, (0, 2, 0, 3), 90)).data.url[0]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+    side = len(pixels) // 2
+    seen = pixels[side // 2 :: side, side // 2 :: side]
+    assert (seen[..., :3] == 255).all()
+    np.testing.assert_array_equal(seen[..., 3] > 0, [[False, True, False], [True, True, True]])
+    assert 60 < seen[0, 1, 3] < 200  # what lies below stays visible
+
+
 def test_json_is_the_specification(chart, tmp_path):
     charts.save(chart, tmp_path / "picture.json")
     saved, own = json.loads((tmp_path / "picture.json").read_text()), chart.to_dict()
