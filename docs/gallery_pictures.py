@@ -40,7 +40,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "heatmap.png",
             "Positions, for a goal",
             f"crlviz heatmap {PAIR} --goal 0.5,-2.5 --scale shared --out heatmap.png",
-            "Q(s, a, g) of every position for the goal at the star; the white outline is where the policy goes. "
+            "Q(s, a, g) of every position for the goal at the star; it is pale where the policy does not go. "
             "`--scale shared` gives both maps one color scale, `--show policy` arrows where the policy heads.",
         ),
         Picture(

@@ -79,7 +79,7 @@ def curves(
 
 
 def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
-    """Color, dash and shape of each group: one color for each depth; dash and shape separate groups of one depth."""
+    """Color, dash and shape of each group: one color for each depth; dashes separate groups of one depth."""
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     depths = [int(dataset.depth.values[dataset.group.values == group][0]) for group in order]
     nth = [depths[:index].count(depth) for index, depth in enumerate(depths)]
@@ -87,7 +87,7 @@ def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
     return {
         "color": alt.Scale(domain=order, range=[charts.depth_color(depth) for depth in depths]),
         "dash": alt.Scale(domain=order, range=[dashes[n % len(dashes)] for n in nth]),
-        "shape": alt.Scale(domain=order, range=[_SHAPES[n % len(_SHAPES)] for n in nth]),
+        "shape": alt.Scale(domain=order, range=[_SHAPES[n % len(_SHAPES)] for n in range(len(order))]),
     }
 
 

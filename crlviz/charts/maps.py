@@ -27,7 +27,7 @@ _VIRIDIS = (
 VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
 _RASTER = 600  # minimum pixels of a raster's longer side, so that values stay sharp squares in every viewer
 _TICKS = 6  # most on an axis
-_HATCH = 3  # lines of a wall cell from its middle to a corner
+_HATCH = 4  # lines of a wall cell from its middle to a corner
 _VEIL, _BORDER = 0.5, "#1a1a1a"  # opacity of what is not visited, and its border
 _DOT: dict[str, Any] = {"shape": "circle", "size": 24, "filled": True, "opacity": 1}
 _KEY_SPACING = 18  # pixels between the entries of a key
@@ -144,7 +144,7 @@ def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.LayerChart | alt.FacetCh
     corners = np.tile(centers, 2)[:, None] + maze.cell_size * np.concatenate([starts, ends], axis=-1)
     x, y, x2, y2 = corners.reshape(-1, 4).T
     lines = alt.Chart(pd.DataFrame({"x": x, "y": y, "x2": x2, "y2": y2}).round(3))
-    hatching = lines.mark_rule(color=ink(0.3), strokeWidth=0.7, clip=True)
+    hatching = lines.mark_rule(color=ink(0.5), strokeWidth=0.9, clip=True)
     return alt.layer(
         *(marks.encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q") for marks in (filled, hatching))
     )
@@ -181,7 +181,7 @@ def key(entries: Mapping[str, str]) -> Any:
     """A line that says what the marks of maps mean.
 
     Args:
-      entries: kind of mark -> its words: start, goal, dot (in a tile), path, veil, line or arrow (on a map).
+      entries: kind of mark -> its words: start, goal, ring, path, dot (in a tile), veil, line or arrow (on a map).
     """
     place, middle, layers = 8.0, font(8), []
     for kind, words in entries.items():
@@ -189,6 +189,8 @@ def key(entries: Mapping[str, str]) -> Any:
         at = base.encode(x=alt.value(place))
         if kind in ("start", "goal"):
             layers.append(at.mark_point(**_looks(kind)))
+        elif kind == "ring":
+            layers.append(at.mark_point(size=200, color=ink(0.9), strokeWidth=1.2, opacity=1))
         elif kind == "path":
             rule = at.mark_rule(color=ink(0.25), x2Offset=0)
             layers.append(rule.encode(x=alt.value(place - 8), x2=alt.value(place + 8)))
