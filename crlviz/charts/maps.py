@@ -181,7 +181,8 @@ def key(entries: Mapping[str, str]) -> Any:
     """A line that says what the marks of maps mean.
 
     Args:
-      entries: kind of mark -> its words: start, goal, ring, path, dot (in a tile), veil, line or arrow (on a map).
+      entries: kind of mark -> its words: start, goal, ring, path, thick or thin
+        (lines), dot (in a tile), veil, line or arrow (on a map).
     """
     place, middle, layers = 8.0, font(8), []
     for kind, words in entries.items():
@@ -191,6 +192,9 @@ def key(entries: Mapping[str, str]) -> Any:
             layers.append(at.mark_point(**_looks(kind)))
         elif kind == "ring":
             layers.append(at.mark_point(size=200, color=ink(0.9), strokeWidth=1.2, opacity=1))
+        elif kind in ("thick", "thin"):
+            rule = at.mark_rule(color=ink(0.7), strokeWidth=2.5 if kind == "thick" else 1, x2Offset=0)
+            layers.append(rule.encode(x=alt.value(place - 8), x2=alt.value(place + 8)))
         elif kind == "path":
             rule = at.mark_rule(color=ink(0.25), x2Offset=0)
             layers.append(rule.encode(x=alt.value(place - 8), x2=alt.value(place + 8)))

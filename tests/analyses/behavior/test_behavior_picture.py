@@ -150,6 +150,15 @@ def test_the_bars_begin_with_what_reached_the_goal(dataset):
     assert scale == ["reached the goal", "stayed near the start", "did not reach the goal"]
 
 
+def test_the_map_is_turned_as_the_camera_is():
+    """Ahead of the camera is above on the map, and what it has at its right is at the right."""
+    right_of = {0: [0, -1], 90: [1, 0], 180: [0, 1], -90: [-1, 0]}  # looking along x, y, -x and -y
+    for azimuth, right in right_of.items():
+        ahead = [np.cos(np.radians(azimuth)), np.sin(np.radians(azimuth))]
+        down, across = behavior_picture._turned(np.array([ahead, right]), azimuth).T
+        np.testing.assert_allclose([down, across], [[-1, 0], [0, 1]], atol=1e-9)
+
+
 # ---- claims
 
 
@@ -181,7 +190,7 @@ def test_the_title_says_what_was_found():
     assert "95 % interval" in note
     assert "3 seeds" in note
     title, note = _claim(_planted({4: far, 16: far + 1}))
-    assert title == "Steps at the goal: depth 4 12, depth 16 13; 3 seeds cannot tell them apart"
+    assert title == "Steps at the goal: 12 at depth 4, 13 at depth 16; 3 seeds cannot tell them apart"
     assert re.search(r"3 seeds would tell a difference of \d+ steps at the goal", note)
     title, note = _claim(_planted({4: far[:1], 16: 0 * near[:1]}))
     assert title == "Goals reached: depth 4 100 %, depth 16 0 %"
@@ -195,7 +204,7 @@ def test_no_difference_is_named_that_no_episode_has_room_for():
     for steps, words in ((800, "cannot tell them apart"), (300, "are too few to tell")):
         path = (*planted.source.dims, "time", "axis"), np.zeros((2, 3, steps, 2))
         title, note = _claim(planted.assign(path=path))
-        assert title == f"Steps at the goal: depth 4 140, depth 16 150; 3 seeds {words}"
+        assert title == f"Steps at the goal: 140 at depth 4, 150 at depth 16; 3 seeds {words}"
         assert (f"of {steps} steps" in note) == (steps == 800)
         told = [float(number) for number in re.findall(r"difference of (\d+)", note)]
         assert all(number <= steps for number in told)
