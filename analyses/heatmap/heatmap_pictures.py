@@ -347,7 +347,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
     frames = []
     for image in images:
         canvas = Image.new("RGB", (width, height), "white")
-        canvas.paste(image)
+        canvas.paste(image, (0, height - image.height))  # the maps stay where they are under titles of any height
         # FASTOCTREE keeps the few orange pixels of the goal; the other methods merge them with their neighbors.
         frames.append(canvas.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
     file = io.BytesIO()
