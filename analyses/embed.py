@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import claims, outputs, seed_plots
-from crlviz import charts, datasets, jax_config
+from crlviz import charts, datasets, jax_config, statistics
 from crlviz.algorithms.base import HasEmbeddings
 from crlviz.errors import UsageError
 from crlviz.options import check_choice, check_count
@@ -186,7 +186,8 @@ def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
     for (_, _, parts), title in zip(groups, titles, strict=True):
         title.subtitle, title.subtitleFontSize = _caption(parts[0]), charts.font(11)
     panels = [_panel(parts[0], title, size) for (_, _, parts), title in zip(groups, titles, strict=True)]
-    rows: list[Any] = [charts.row(*panels, columns=4, spacing=24)]
+    marks = {"path": "phi(s, a), step after step", "goal": "psi(g) of the goal"}
+    rows: list[Any] = [alt.vconcat(charts.row(*panels, columns=4, spacing=24), charts.key(marks), spacing=18)]
     if any(part.spread_ratio.notnull() for _, _, parts in groups for part in parts):
         rows.insert(0, _moves(groups, 2 * size))
     if several:
@@ -201,9 +202,18 @@ def plot(dataset: xr.Dataset, *, size: int = 240) -> alt.TopLevelMixin:
 def claim(dataset: xr.Dataset) -> str:
     """How much phi stretches space near the goal, in words."""
     ratios = {label: [part.spread_ratio.item() for part in parts] for label, _, parts in datasets.groups(dataset)}
-    what = "move of phi in a meter near the goal against elsewhere"
-    moves = "moves phi {} as far in a meter near the goal as elsewhere"
-    return claims.about(ratios, what, moves, unit=" times")
+    known = {label: [value for value in values if np.isfinite(value)] for label, values in ratios.items()}
+    known = {label: values for label, values in known.items() if values}
+    if not known:
+        return "No state of these trajectories lies near the goal"
+    means = {label: f"{np.mean(values):.2f}" for label, values in known.items()}
+    first, last = next(iter(known)), list(known)[-1]
+    other = f" ({first}: {means[first]})" if len(known) > 1 else ""
+    told = (
+        f"Per meter, the state embedding moves {means[last]} times as far near the goal as elsewhere at {last}{other}"
+    )
+    verdict = claims.undecided(statistics.compare(known[last], known[first])) if len(known) > 1 else ""
+    return "; ".join(filter(None, [told, verdict, claims.unmeasured(ratios)]))
 
 
 def _moves(groups: Sequence[tuple[str, int, list[xr.Dataset]]], width: int) -> alt.LayerChart | alt.FacetChart:
@@ -227,9 +237,13 @@ def _moves(groups: Sequence[tuple[str, int, list[xr.Dataset]]], width: int) -> a
     axis = alt.Axis(labelLimit=400, ticks=False, domain=False)
     y = alt.Y("group:N", sort=order, title=None, axis=axis, scale=alt.Scale(domain=order))
     color = alt.Color("color:N", scale=None)
-    alike = alt.Chart(pd.DataFrame({"value": [1.0]})).mark_rule(color=charts.ink(0.6)).encode(x=x)
+    at_one = alt.Chart(pd.DataFrame({"value": [1.0], "words": ["alike everywhere"]}))
+    alike = at_one.mark_rule(color=charts.ink(0.6)).encode(x=x)
+    named = at_one.mark_text(baseline="bottom", dy=-4, color=charts.ink(0.7)).encode(
+        x=x, y=alt.value(0), text="words:N"
+    )
     marks = charts.seed_marks(data.dropna(subset="value"), x, y=y, color=color, tooltip=["group:N", "value:Q"])
-    return charts.layers(alike, *marks).properties(width=width, height=charts.font(26) * max(2, len(order)))
+    return charts.layers(alike, named, *marks).properties(width=width, height=charts.font(26) * max(2, len(order)))
 
 
 def _caption(part: xr.Dataset) -> list[str]:

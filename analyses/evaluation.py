@@ -190,13 +190,14 @@ def summary(dataset: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
+_STARTS = 4  # cells marked on a map at most
 _MEANS = ("success", "time_at_goal")
 
 
 def title(dataset: xr.Dataset) -> str:
     """What the scores say, in words.
 
-    "Depth 16 reaches 61 % of its goals, depth 4 48 %", or that the seeds tell no difference (``claims.about``). Of
+    "Depth 16 reaches 61 % of its goals, depth 4 48 %", or that the seeds cannot tell them apart (``claims.about``). Of
     several algorithms at several depths: which of them gain from depth.
     """
     if gains := claims.gains(_by_algorithm(dataset), largest=1.0):
@@ -246,7 +247,10 @@ def plot(dataset: xr.Dataset, *, maze: "Maze | None" = None, size: int = 220) ->
     if maze is not None and (table(dataset).goal != "all").any():
         titles = charts.panel_titles(order, size)
         maps = [_map(parts, name, maze, size) for (_, _, parts), name in zip(groups, titles, strict=True)]
-        figure = charts.row(strip, charts.row(*maps, columns=3, spacing=24), spacing=24)
+        beside = charts.row(*maps, columns=3, spacing=24)
+        if any(len(_starts(parts, maze)) for _, _, parts in groups):
+            beside = alt.vconcat(beside, charts.key({"start": "start"}), spacing=12)
+        figure = charts.row(strip, beside, spacing=24)
     seeds = charts.seed_note([len(parts) for _, _, parts in groups])
     note = f"{dataset.attrs['env']}; {dataset.sizes['episode']} episodes an agent; {seeds}"
     return charts.claimed(figure, title(dataset), note, HOW_TO_READ)
@@ -277,10 +281,16 @@ def _map(
         # Strokes have the tiles' colors, so that no background shows between tiles.
         .encode(color=color, stroke=alt.Stroke("success:Q", scale=color["scale"], legend=None))
     )
-    starts = np.unique(np.concatenate([maze.xy(maze.cell(part.start.values[:, :2])) for part in parts]), axis=0)
+    starts = _starts(parts, maze)
     return alt.layer(
-        charts.walls(maze, ground), tiles, *([charts.marker(starts, ground, "start")] if len(starts) <= 4 else [])
+        charts.walls(maze, ground), tiles, *([charts.marker(starts, ground, "start")] if len(starts) else [])
     ).properties(width=ground["width"], height=ground["height"], view=ground["view"], title=title)
+
+
+def _starts(parts: Sequence[xr.Dataset], maze: "Maze") -> np.ndarray:
+    """Centers [N, 2] of the cells in which episodes started; none if they are too many to mark."""
+    starts = np.unique(np.concatenate([maze.xy(maze.cell(part.start.values[:, :2])) for part in parts]), axis=0)
+    return starts[: len(starts) if len(starts) <= _STARTS else 0]
 
 
 @click.command(cls=Command, old_options=OLD_POLICIES)

@@ -99,12 +99,14 @@ def plot(
     rows = [_distances_drawn(dataset, metric, x_axis, top, size)]
     if (maze := ground.maze_of(dataset)) is not None:
         maps = [_map(parts, maze, metric, top, size, title) for parts, title in zip(seeds, titles, strict=True)]
-        rows += [_titled(charts.row(*maps, columns=4), "Goals from the maze's start")]
+        keyed = alt.vconcat(charts.row(*maps, columns=4), charts.key({"start": "the maze's start"}), spacing=12)
+        rows += [_titled(keyed, "Goals from the maze's start")]
     matrices = [
         _matrix(parts, metric, top, size, title, play, label)
         for (label, _, parts), title in zip(groups, titles, strict=True)
     ]
-    rows += [_titled(charts.row(*matrices, columns=4), "Every start to every goal")]
+    keyed = alt.vconcat(charts.row(*matrices, columns=4), charts.key({"dot": "pair drawn in training"}), spacing=12)
+    rows += [_titled(keyed, "Every start to every goal")]
     count, free = dataset.sizes["start"], dataset.attrs.get("free_cells", dataset.sizes["start"])
     cells = f"{count} cells" if count == free else f"{count} of {free} cells, far apart"
     note = f"{dataset.attrs['env']}, {cells}; {charts.seed_note(list(map(len, seeds)))}"

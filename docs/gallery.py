@@ -18,13 +18,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from gallery_pictures import DATA, DISTILL, SECTIONS, TRAIN, TUTORIAL, Picture
-from PIL import Image, ImageSequence
+from PIL import Image, ImageColor, ImageSequence
+
+from crlviz import charts
 
 DOCS = Path(__file__).parent
 WIDEST_GIF = 480  # pixels
 MOST_FRAMES, COLORS_GIF = 30, 48
 COLORS = 256
+DEPTHS = tuple(4 * 2**k for k in range(7))  # whose colors pictures keep
+_SAME_COLOR = 2  # of 255, in each channel
 
 
 def run(command: str, work: Path) -> None:
@@ -83,6 +88,9 @@ def photograph(page: Path, out: Path, picture: Picture) -> None:
         tab = browser.new_context(offline=True, viewport=size).new_page()  # type: ignore[arg-type]
         tab.goto(page.absolute().as_uri())
         tab.wait_for_timeout(3000)  # charts draw themselves
+        if picture.script:
+            tab.evaluate(picture.script)
+            tab.wait_for_timeout(1000)
         tab.screenshot(path=str(out))
         browser.close()
 
@@ -94,7 +102,26 @@ def shrink(made: Path, out: Path, widest: int) -> None:
     flat = Image.alpha_composite(white, image).convert("RGB")
     if flat.width > widest:
         flat = flat.resize((widest, round(flat.height * widest / flat.width)), Image.Resampling.LANCZOS)
-    flat.quantize(COLORS, kmeans=4, dither=Image.Dither.NONE).save(out, optimize=True)
+    with_palette(flat).save(out, optimize=True)
+
+
+def with_palette(flat: Image.Image) -> Image.Image:
+    """The picture with a palette in which the colors of depths are exact, as they are compared between pictures."""
+    pixels = np.asarray(flat, int)
+    masks = {}
+    for depth in DEPTHS:
+        color = ImageColor.getrgb(charts.depth_color(depth))
+        if (mask := (abs(pixels - color).max(-1) <= _SAME_COLOR)).any():
+            masks[color] = mask
+    small = flat.quantize(COLORS - len(masks), kmeans=4, dither=Image.Dither.NONE)
+    palette, indices = small.getpalette() or [], np.array(small)
+    count = len(palette) // 3
+    for number, (color, mask) in enumerate(masks.items()):
+        indices[mask] = count + number
+        palette += color
+    result = Image.fromarray(indices, "P")
+    result.putpalette(palette)
+    return result
 
 
 def shrink_gif(made: Path, out: Path) -> None:

@@ -28,6 +28,7 @@ class Picture:
       made: what the command writes; default: a file of the picture's name. An html is photographed.
       widest: pixels, beyond which it is shrunk.
       view: width and height in pixels of the window that a page is photographed in.
+      script: JavaScript that a page runs before.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Picture:
     made: str = ""
     widest: int = 1200
     view: tuple[int, int] = (1200, 800)
+    script: str = ""
+
+
+def _seek(step: int) -> str:
+    """JavaScript that moves a replay to a step."""
+    return f"slider.value = {step}; slider.dispatchEvent(new Event('input'))"
 
 
 SECTIONS: dict[str, tuple[Picture, ...]] = {
@@ -45,14 +52,16 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "heatmap.png",
             "Positions, for a goal",
             f"crlviz heatmap {PAIR} --goal 0.5,-2.5 --scale shared --out heatmap.png",
-            "Q(s, a, g) of every position for the goal at the star; the white outline is where the policy goes. "
+            "Q(s, a, g) of every position for the goal at the star; it is pale where the policy does not go. "
             "`--scale shared` gives both maps one color scale, `--show policy` arrows where the policy heads.",
+            widest=1000,
         ),
         Picture(
             "heatmap-goals.png",
             "Goals, from a start",
             f"crlviz heatmap {PAIR} --over goals --start -2.5,-2.5 --out heatmap-goals.png",
             "The same asked the other way round: Q of every goal from one start.",
+            widest=1000,
         ),
         Picture(
             "heatmap-page.png",
@@ -65,7 +74,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "heatmap.gif",
             "Through training",
-            "crlviz heatmap runs/d4 runs/d16 --resolution 6 --max-checkpoints 6 --out heatmap.gif",
+            "crlviz heatmap runs/d4 runs/d16 --resolution 6 --max-checkpoints 6 --scale shared --out heatmap.gif",
             "The checkpoints of a run one after the other.",
         ),
     ),
@@ -92,10 +101,12 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
         Picture(
             "rollout-page.png",
             "A replay in 3-D",
-            "crlviz rollout runs/d4 runs/d16 --goal 1,1 --out rollout-page.html",
+            "crlviz rollout runs/d4 runs/d16 --goal 1,1 --steps 40 --out rollout-page.html",
             "A page to turn, zoom and scrub, with the path so far on a map and the lines of distance and Q.",
             made="rollout-page.html",
-            view=(1280, 800),
+            view=(1280, 740),
+            script=_seek(11),
+            widest=1000,
         ),
         Picture(
             "play-page.png",
@@ -122,6 +133,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "One hard episode, and what agents do in all",
             "crlviz behavior examples/swimmers --out behavior.png",
             "The episode whose goal is farthest away, in frames and from above; then shares of named behaviors.",
+            widest=1000,
         ),
         Picture(
             "behavior.gif",
@@ -136,6 +148,7 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
             "--out stitch.png",
             "Agents that were trained on starts and goals at most three cells apart, asked for all pairs: success over "
             "distance, at each goal from the maze's start, and from every start to every goal.",
+            widest=1000,
         ),
     ),
     "Inside the networks": (
@@ -233,7 +246,13 @@ SECTIONS: dict[str, tuple[Picture, ...]] = {
 # What the tutorial shows beside some of these.
 TUTORIAL = (
     Picture("tutorial-maze.png", "The maze", "crlviz envs point_u_maze --out tutorial-maze.png", ""),
-    Picture("tutorial-q.png", "Q", "crlviz heatmap runs/d4 runs/d16 --goal 1,1 --goal 1,-1 --out tutorial-q.png", ""),
+    Picture(
+        "tutorial-q.png",
+        "Q",
+        "crlviz heatmap runs/d4 runs/d16 --goal 1,1 --goal 1,-1 --out tutorial-q.png",
+        "",
+        widest=1000,
+    ),
     Picture(
         "tutorial-miss.gif",
         "The goal that both miss",

@@ -1,8 +1,9 @@
 """The picture of ``crlviz behavior``: one hard episode of each depth, the share of each behavior, what differs."""
 
 import base64
+import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -13,16 +14,18 @@ from PIL import Image
 
 from analyses.behavior import critical_depth, hardest_episode
 from analyses.behavior.descriptors import DESCRIPTORS
-from analyses.behavior.naming import ORDER, RULES, find_critical_depth, with_current_names
+from analyses.behavior.naming import ORDER, RULES, find_critical_depth, longest, with_current_names
 from analyses.common import ground as grounds
 from analyses.common import play_links, seed_plots
 from crlviz import charts, datasets, statistics
+from crlviz.envs.looks import UP_THE_MAP
 
 Groups = Sequence[tuple[str, int, list[xr.Dataset]]]
 
 HOW_TO_READ = (
     "Frames: the episode whose goal is farthest from its start by the geodesic; the same start, goal, moments in all "
-    "rows; of the seeds of a depth, the one of median time at goal. Map: its path, thick; those of other seeds, thin. "
+    "rows; of the seeds of a depth, the one of median time at goal. Map: its path, thick; those of other seeds, thin; "
+    "turned as the first frame is. "
     "Bars: shares of episodes; each gets one name, by the first rule that holds. Panels: what differs beyond chance, "
     "corrected for the number of descriptors; compared only where time at goal differs. A small mark is a seed."
 )
@@ -50,7 +53,8 @@ def plot(dataset: xr.Dataset, *, still: tuple[int, int] = _STILL, play: str = ""
     critical = find_critical_depth(dataset)
     strips = _strips(dataset, groups, still, play)
     width = max((sum(part.width + _GAP for part in strip.hconcat) - _GAP for strip in strips), default=_WIDTH)
-    parts: list[Any] = [*strips, _bars(groups, width)]
+    maps = bool(strips) and dataset.sizes["axis"] > 1
+    parts: list[Any] = [*strips, *([charts.key(_marks(groups))] if maps else []), _bars(groups, width)]
     if changed := differing(groups, critical):
         panels = seed_plots.panels(groups, {name: DESCRIPTORS[name].title for name in changed})
         parts.append(panels.properties(title=f"What else changes from depth {critical.before} to {critical.depth}"))
@@ -72,19 +76,28 @@ def claim(dataset: xr.Dataset, groups: Groups, critical: critical_depth.Critical
             f"Depth {critical.depth} stays {critical.jump:.3g} steps longer at its goals than depth {critical.before}",
             f"{interval}; {seeds}, {episodes}",
         )
-    shares = ", ".join(f"{label} {_reached(parts):.0%}".replace("%", " %") for label, _, parts in groups[:4])
     more = f" and {len(groups) - 4} more" if len(groups) > 4 else ""
     if critical.detectable is not None:
-        return (
-            f"Goals reached: {shares}{more}; {seeds} tell no difference",
-            f"{seeds} would tell a difference of {critical.detectable:.0f} steps at the goal; {episodes}",
-        )
+        # In steps, as the test is.
+        times = ", ".join(f"{_time(parts):.0f} at {label}" for label, _, parts in groups[:4])
+        told = f"Steps at the goal: {times}{more}; {seeds}"
+        steps = longest(dataset)
+        if np.isinf(critical.detectable):
+            return f"{told} are too few to tell", f"not even all {steps:.0f} steps would tell; {episodes}"
+        of = f" of {steps:.0f}" if np.isfinite(steps) else ""
+        needed = f"{seeds} would tell a difference of {critical.detectable:.0f}{of} steps at the goal"
+        return f"{told} cannot tell them apart", f"{needed}; {episodes}"
+    shares = ", ".join(f"{label} {_reached(parts):.0%}".replace("%", " %") for label, _, parts in groups[:4])
     none = ", so no claim" if len(groups) > 1 else ""
     return f"Goals reached: {shares}{more}", f"{seeds}{none}; {episodes}"
 
 
 def _reached(parts: Sequence[xr.Dataset]) -> float:
     return float(np.mean([(part.time_at_goal > 0).mean() for part in parts]))
+
+
+def _time(parts: Sequence[xr.Dataset]) -> float:
+    return float(np.mean([part.time_at_goal.mean() for part in parts]))
 
 
 def differing(groups: Groups, critical: critical_depth.Critical) -> list[str]:
@@ -174,36 +187,63 @@ def _png(picture: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+def _marks(groups: Groups) -> dict[str, str]:
+    """What the marks on the maps mean, by kind."""
+    marks = {"start": "start", "goal": "goal", "thick": "path of the episode shown"}
+    return marks | ({"thin": "of other seeds"} if max(len(parts) for _, _, parts in groups) > 1 else {})
+
+
 def _ground(dataset: xr.Dataset, parts: Sequence[xr.Dataset], shown: str, color: str, height: int) -> Any:
     """The hardest episode's paths from above: thick for the agent shown, thin for others; None on a line."""
     if dataset.sizes["axis"] < 2:
         return None
     maze = grounds.maze_of(dataset)
-    places = np.concatenate([*dataset.path.values.reshape(-1, 2), *dataset.goal.values.reshape(-1, 2)]).reshape(-1, 2)
+    turned = functools.partial(_turned, azimuth=UP_THE_MAP if maze else dataset.attrs.get("azimuth", UP_THE_MAP))
     if maze:
         extent = charts.inside(maze)
-    else:
+    else:  # a square
+        places = np.concatenate([turned(dataset[name].values.reshape(-1, 2)) for name in ("path", "goal")])
         low, high = np.nanmin(places, axis=0), np.nanmax(places, axis=0)
-        margin = 0.1 * float((high - low).max()) + 1e-3
-        extent = (low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin)
+        half, middle = 0.65 * float((high - low).max()) + 1e-3, (low + high) / 2
+        extent = (middle[0] - half, middle[0] + half, middle[1] - half, middle[1] + half)
     tall = (extent[1] - extent[0]) / max(extent[1] - extent[0], extent[3] - extent[2])
     ground = charts.in_meters(maze, extent, height / tall)
     x, y = (ground[name].copy() for name in ("x", "y"))
     x.axis = y.axis = None
     ground |= {"x": x, "y": y}
-    walls = [charts.walls(maze, ground)] if maze else []
+    below = [charts.walls(maze, ground)] if maze else _scale_bar(extent, ground)
+    if not maze:
+        ground["view"] = alt.ViewBackground(stroke=charts.ink(0.4))
     lines, ends = [], []
     for part in sorted(parts, key=lambda part: str(part.source.item()) == shown):
-        places = part.path.values[np.isfinite(part.path.values).all(-1)]
+        places = turned(part.path.values[np.isfinite(part.path.values).all(-1)])
         thick = str(part.source.item()) == shown
         line = alt.Chart(pd.DataFrame(places, columns=["x", "y"]).round(3).reset_index()).mark_line(
             color=color, strokeWidth=2.5 if thick else 1, opacity=1 if thick else 0.45
         )
         lines.append(line.encode(x=x, y=y, order="index:Q"))
-        ends = [charts.marker(places[0], ground, "start"), charts.marker(part.goal.values, ground, "goal")]
-    return alt.layer(*walls, *lines, *ends).properties(
+        ends = [charts.marker(places[0], ground, "start"), charts.marker(turned(part.goal.values), ground, "goal")]
+    return alt.layer(*below, *lines, *ends).properties(
         width=ground["width"], height=ground["height"], view=ground["view"]
     )
+
+
+def _turned(places: np.ndarray, azimuth: float) -> np.ndarray:
+    """Places [..., 2] in the axes of a map, down and to the right, that has above what a camera has ahead."""
+    cos, sin = np.cos(np.radians(azimuth)), np.sin(np.radians(azimuth))
+    x, y = places[..., 0], places[..., 1]
+    return np.stack([-cos * x - sin * y, sin * x - cos * y], axis=-1)
+
+
+def _scale_bar(extent: tuple[float, float, float, float], ground: Mapping[str, Any]) -> list[Any]:
+    """Layers with a bar of a round length in meters, in the map's lower left corner."""
+    side = extent[3] - extent[2]
+    length = max(base * 10.0**power for power in range(-4, 6) for base in (1, 2, 5) if base * 10.0**power < 0.4 * side)
+    left, down = extent[2] + 0.06 * side, extent[1] - 0.06 * side
+    data = pd.DataFrame({"x": [down], "y": [left], "end": [left + length], "words": [f"{length:g} m"]})
+    bar = alt.Chart(data).encode(x=ground["x"], y=ground["y"])
+    words = bar.mark_text(align="left", baseline="bottom", dy=-4, fontSize=charts.font(11)).encode(text="words:N")
+    return [bar.mark_rule(color=charts.ink(0.7), strokeWidth=2).encode(x2="end:Q"), words]
 
 
 def _bars(groups: Groups, width: int) -> alt.LayerChart:

@@ -19,8 +19,9 @@ class Critical:
       before: the last depth before the jump.
       jump: increase in time at goal across the jump, in steps; mean over seeds and episodes.
       low, high: 95 % interval of ``jump``, corrected for the number of pairs of depths compared.
-      detectable: without a critical depth, the jump in steps that these seeds would have detected at any depth; None if
-        there were too few seeds or depths to test, or if all seeds are equal.
+      detectable: without a critical depth, the jump in steps that these seeds would have detected at any depth; infinite
+        if that is more than an episode has; None if there were too few seeds or depths to test, or if all seeds are
+        equal.
     """
 
     sentence: str
@@ -32,7 +33,7 @@ class Critical:
     detectable: float | None = None
 
 
-def find(scores: Mapping[int, Sequence[np.ndarray]]) -> Critical:
+def find(scores: Mapping[int, Sequence[np.ndarray]], longest: float = np.inf) -> Critical:
     """Find the critical depth: the depth after the largest significant jump between neighboring depths.
 
     A seed's score is the mean over its episodes; a jump is the difference between the mean scores of two neighboring
@@ -41,6 +42,7 @@ def find(scores: Mapping[int, Sequence[np.ndarray]]) -> Critical:
 
     Args:
       scores: for each depth, an array of times at goal [episodes], in steps, for each seed.
+      longest: steps of an episode, more than which no jump can be.
     """
     depths = sorted(scores)
     if len(depths) < 2:
@@ -52,11 +54,13 @@ def find(scores: Mapping[int, Sequence[np.ndarray]]) -> Critical:
         )
     means = {depth: [float(np.mean(episodes)) for episodes in scores[depth]] for depth in depths}
     pairs = list(itertools.pairwise(depths))
-    jumps = {pair: statistics.compare(means[pair[1]], means[pair[0]], len(pairs)) for pair in pairs}
+    jumps = {pair: statistics.compare(means[pair[1]], means[pair[0]], len(pairs), longest) for pair in pairs}
     up = sorted((pair for pair in pairs if jumps[pair].verdict > 0), key=lambda pair: -jumps[pair].difference)
     if not up:
         needed = max((jump.detectable for jump in jumps.values()), default=0.0)
         power = f" ({fewest} seeds would have found one of {needed:.3g} steps anywhere)" if needed else ""
+        if np.isinf(needed):
+            power = f" ({fewest} seeds vary too much to find any)"
         return Critical(
             f"Critical depth: none found; no jump between neighboring depths is beyond chance{power}.",
             detectable=needed or None,

@@ -11,7 +11,7 @@ import xarray as xr
 from analyses.common import ground
 from crlviz import datasets
 from crlviz.envs.base import GoalEnv
-from crlviz.rendering import film_strip, video
+from crlviz.rendering import cameras, film_strip, video
 from crlviz.rollouts import rollout
 
 if TYPE_CHECKING:
@@ -68,9 +68,10 @@ def add(dataset: xr.Dataset, agents: Sequence["Agent"], episodes: Sequence[xr.Da
       stills: render frames of the agents that ``typical`` chooses.
 
     Returns:
-      The Dataset with attrs ``maze``, ``cell_size`` and ``origin``, if there is a maze. With stills, it also has
-      ``still`` (shown, moment, row, column, channel), colors 0 to 255, and ``moment_time`` (moment) in seconds.
-      Coordinates are ``shown``, the groups of seeds, and ``shown_source``, the checkpoint of the agent shown.
+      The Dataset with attrs ``maze``, ``cell_size`` and ``origin``, if there is a maze, and ``azimuth``, of the camera at
+      the start in degrees. With stills, it also has ``still`` (shown, moment, row, column, channel), colors 0 to 255,
+      and ``moment_time`` (moment) in seconds. Coordinates are ``shown``, the groups of seeds, and ``shown_source``, the
+      checkpoint of the agent shown.
     """
     dataset = dataset.assign_attrs(ground.attrs(agents[0].eval_env.maze))
     if not stills:
@@ -79,6 +80,9 @@ def add(dataset: xr.Dataset, agents: Sequence["Agent"], episodes: Sequence[xr.Da
     by_source = {str(agent.source): (agent, each) for agent, each in zip(agents, episodes, strict=True)}
     pairs = [by_source[source] for source in chosen.values()]
     panels = [video.Panel(label, agent.eval_env, each) for label, (agent, each) in zip(chosen, pairs, strict=True)]
+    agent, each = pairs[0]
+    camera = cameras.Cameraman(agent.eval_env, each.pose.values[0], each.goal.values, "follow", SIZE[0] / SIZE[1])
+    dataset = dataset.assign_attrs(azimuth=float(camera.shot(each.pose.values[0], 0.0).azimuth))
     times = film_strip.moments(panels)
     frames = np.stack(film_strip.stills(panels, times, SIZE))
     dims = ("shown", "moment", "row", "column", "channel")

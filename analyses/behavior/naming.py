@@ -196,6 +196,11 @@ def _named(described: xr.Dataset) -> xr.Dataset:
     ).assign_coords(behavior=NAMES)
 
 
+def longest(dataset: xr.Dataset) -> float:
+    """Steps of an episode; infinite in a file of an older crlviz that has no paths."""
+    return float(dataset.sizes.get("time", np.inf))
+
+
 def find_critical_depth(dataset: xr.Dataset) -> critical_depth.Critical:
     """The critical depth in a Dataset from ``compute``, if its agents differ in depth and seed alone."""
     scores = {depth: [part.time_at_goal.values for part in parts] for _, depth, parts in datasets.groups(dataset)}
@@ -203,7 +208,7 @@ def find_critical_depth(dataset: xr.Dataset) -> critical_depth.Critical:
         return critical_depth.Critical(
             "Critical depth: not looked for, as checkpoints differ in more than depth and seed."
         )
-    return critical_depth.find(scores)
+    return critical_depth.find(scores, longest(dataset))
 
 
 def summary(dataset: xr.Dataset) -> str:

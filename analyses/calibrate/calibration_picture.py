@@ -20,8 +20,8 @@ _HEIGHT = 240
 _STRIPS = {
     "rank_achieved": "rank correlation with steps",
     "rank_geodesic": "rank correlation with paths",
-    "near": "learned steps a step, near",
-    "far": "learned steps a step, far",
+    "near": "learned steps per real step, near goals",
+    "far": "learned steps per real step, far goals",
 }
 _Groups = Sequence[tuple[str, int, list[xr.Dataset]]]
 
@@ -49,37 +49,41 @@ def plot(dataset: xr.Dataset, *, size: int = 280) -> alt.TopLevelMixin:
     panels = [panel for panel in panels if panel is not None]
     strips = {name: words for name, words in _STRIPS.items() if steps or name != "near"}
     if not steps:
-        strips["far"] = "a step far, against one near"
+        strips["far"] = "distance of a step to far goals, of one to near goals"
     below = seed_plots.panels(groups, strips)
     chart = alt.vconcat(charts.row(*panels), below, spacing=30) if panels else below
     chart = chart.resolve_scale(color="independent", strokeDash="independent")
     seeds = charts.seed_note([len(parts) for _, _, parts in groups])
     note = f"{dataset.attrs['env']}; {dataset.attrs['episodes']} episodes an agent; {seeds}"
-    return charts.claimed(chart, claim(dataset), note, dataset.attrs.get(charts.HELP, ""))
+    title, ranks = claim(dataset)
+    return charts.claimed(chart, title, "; ".join(filter(None, [note, ranks])), dataset.attrs.get(charts.HELP, ""))
 
 
-def claim(dataset: xr.Dataset) -> str:
-    """How well distances order goals by steps, and whether the distance of the best group is time, in words."""
+def claim(dataset: xr.Dataset) -> tuple[str, str]:
+    """Whether the distance of the group that orders goals best is time, and how well each group orders them, in words.
+
+    Where no group's seeds all have a rank correlation, the latter is the title and nothing follows.
+    """
     groups = list(datasets.groups(dataset))
     scores = {label: [part.rank_achieved.item() for part in parts] for label, _, parts in groups}
     what = "rank correlation of learned distance and steps"
-    first = claims.about(scores, what, "orders goals by steps with rank correlation {}", largest=2.0)
+    ranks = claims.about(scores, what, "orders goals by steps with rank correlation {}", largest=2.0)
     known = {label: np.mean(values) for label, values in scores.items() if np.isfinite(values).all()}
     if not known:
-        return first
+        return ranks, ""
     best = max(known, key=lambda label: known[label])
     parts = next(parts for label, _, parts in groups if label == best)
     near, far = ([part[name].item() for part in parts] for name in ("near", "far"))
-    return f"{first}; {_time(best, near, far, in_steps(dataset))}"
+    return _time(best, near, far, in_steps(dataset)), ranks[:1].lower() + ranks[1:]
 
 
 def _time(group: str, near_slopes: Sequence[float], far_slopes: Sequence[float], steps: bool) -> str:
     """Whether the distance of a group is time for each of its seeds, and where it is not."""
     near, far = float(np.mean(near_slopes)), float(np.mean(far_slopes))
     if not np.isfinite([near, far]).all():
-        return f"{group} has too few pairs to say whether its distance is time"
+        return f"{claims.capital(group)} has too few pairs to say whether its learned distance is time"
     if not steps:
-        return f"a step far from the goal changes the distance of {group} {far:.1f} times as much as one near"
+        return f"A step far from the goal changes the learned distance of {group} {far:.1f} times as much as one near"
     is_near, is_far = (TIME[0] <= min(slopes) <= max(slopes) <= TIME[1] for slopes in (near_slopes, far_slopes))
     verdicts = {
         (True, True): "time",
@@ -88,13 +92,15 @@ def _time(group: str, near_slopes: Sequence[float], far_slopes: Sequence[float],
         (False, False): "not time",
     }
     return (
-        f"the distance of {group} is {verdicts[is_near, is_far]}: a step adds {near:.1f} learned steps near the goal, "
-        f"{far:.1f} far from it"
+        f"Learned distance is {verdicts[is_near, is_far]} at {group}: one step counts as {near:.1f} near the goal, "
+        f"{far:.1f} far"
     )
 
 
 def _curves(groups: _Groups, value: str, which: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Medians of each seed, and of each group the mean of its seeds' quartiles, over x.
+
+    A seed may have too few pairs in a bin. The mean is that of the others, where most seeds have one.
 
     Args:
       groups: from ``datasets.groups``.
@@ -110,9 +116,13 @@ def _curves(groups: _Groups, value: str, which: str = "") -> tuple[pd.DataFrame,
         for seed in range(len(chosen)):
             medians = zip(x[seed], y[seed, :, 1], strict=True)
             seeds += [{"group": label, "seed": seed, "x": at, "value": value} for at, value in medians]
-        for at, (low, middle, high) in zip(x.mean(0), y.mean(0), strict=True):
+        known = np.isfinite(y).all(-1) & np.isfinite(x)
+        for index in np.flatnonzero(2 * known.sum(0) > len(chosen)):
+            low, middle, high = y[known[:, index], index].mean(0)
+            at = x[known[:, index], index].mean()
             means.append({"group": label, "x": at, "low": low, "value": middle, "high": high})
-    return pd.DataFrame(seeds).dropna(), pd.DataFrame(means).dropna()
+    columns = ["group", "x", "low", "value", "high"]
+    return pd.DataFrame(seeds).dropna(), pd.DataFrame(means, columns=columns)
 
 
 def _panel(
@@ -137,10 +147,16 @@ def _panel(
     band = alt.Chart(means).mark_area(opacity=0.14).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=color)
     thin = alt.Chart(seeds).mark_line(strokeWidth=0.8, opacity=0.45)
     thick = alt.Chart(means).mark_line(strokeWidth=2.6, point=alt.OverlayMarkDef(size=22))
-    ends = pd.DataFrame({"x": [0.0, float(seeds.x.max())], "value": [0.0, float(seeds.x.max())]})
-    line = alt.Chart(ends if identity else ends.iloc[:0]).mark_line(strokeDash=[4, 4], strokeWidth=1.2)
+    longest = float(seeds.x.max())
+    ends = pd.DataFrame({"x": [0.0, longest], "value": [0.0, longest], "words": ["", "equal"]})
+    line = alt.Chart(ends if identity else ends.iloc[:0])
+    dashed, named = (
+        line.mark_line(strokeDash=[4, 4], strokeWidth=1.2),
+        line.mark_text(align="right", baseline="top", dy=7),
+    )
     return charts.layers(
-        line.encode(x=x, y=y, color=alt.value(charts.ink(0.5))),
+        dashed.encode(x=x, y=y, color=alt.value(charts.ink(0.5))),
+        named.encode(x=x, y=y, text="words:N", color=alt.value(charts.ink(0.7))),
         band,
         thin.encode(x=x, y=y, color=color, strokeDash=dash, detail="seed:N"),
         thick.encode(x=x, y=y, color=color, strokeDash=dash, tooltip=["group", "x", "low", "value", "high"]),

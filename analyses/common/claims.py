@@ -15,21 +15,19 @@ def about(
     what: str,
     reaches: str,
     form: str = ".2f",
-    unit: str = "",
     largest: float = math.inf,
     comparisons: int = 1,
 ) -> str:
     """What the seeds of groups say about a score: "Depth 16 reaches 61 % of its goals, depth 4 48 %".
 
     The first and the last group are compared, by ``statistics.compare``. Without a significant difference, or with
-    fewer than three seeds, the sentence gives only the numbers.
+    fewer than three seeds, the sentence gives only the numbers. It names the groups of which a seed has no score.
 
     Args:
       scores: name of a group -> a score of each seed; shallow first.
       what: the score in words: "goals reached".
       reaches: what a group with a higher score does, with {} for its score: "reaches {} of its goals".
       form: format specification of a score.
-      unit: follows each score.
       largest: the largest possible difference of two scores.
       comparisons: number of verdicts in the picture.
     """
@@ -37,19 +35,36 @@ def about(
     known = {name: values for name, values in known.items() if values}
     if not known:
         return f"{capital(what)}: none was measured"
-    means = {name: number(float(np.mean(values)), form) + unit for name, values in known.items()}
+    lacking = f"; {left_out}" if (left_out := unmeasured(scores)) else ""
+    means = {name: number(float(np.mean(values)), form) for name, values in known.items()}
     order = sorted(known, key=lambda name: -np.mean(known[name]))
     if len(known) > 1:
         first, *_, last = known
         result = statistics.compare(known[last], known[first], comparisons, largest)
         high, low = (last, first) if result.difference > 0 else (first, last)
         if result.verdict:
-            return f"{capital(high)} {reaches.format(means[high])}, {low} {means[low]}"
-        if result.seeds >= statistics.FEWEST:
-            return f"{capital(what)}: {high} {means[high]}, {low} {means[low]}; {result.seeds} seeds tell no difference"
+            return f"{capital(high)} {reaches.format(means[high])}, {low} {means[low]}{lacking}"
+        if verdict := undecided(result):
+            return f"{capital(what)}: {high} {means[high]}, {low} {means[low]}; {verdict}{lacking}"
     shown = ", ".join(f"{name} {means[name]}" for name in order[:_LISTED])
     more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
-    return f"{capital(what)}: {shown}{more}"
+    few = ", too few seeds to compare" if lacking and len(known) > 1 else ""
+    return f"{capital(what)}: {shown}{more}{lacking}{few}"
+
+
+def undecided(result: statistics.Comparison) -> str:
+    """That seeds do not decide, in words: "3 seeds cannot tell them apart"; empty if they do, or are below three."""
+    if result.verdict or math.isnan(result.low):
+        return ""
+    return (
+        f"{result.seeds} seeds {'are too few to tell' if math.isinf(result.detectable) else 'cannot tell them apart'}"
+    )
+
+
+def unmeasured(scores: Mapping[str, Sequence[float]]) -> str:
+    """Which groups have seeds without a score: "depth 4: 2 of 3 seeds"; empty if none has."""
+    counts = {name: (int(np.isfinite(values).sum()), len(values)) for name, values in scores.items()}
+    return ", ".join(f"{name}: {found} of {count} seeds" for name, (found, count) in counts.items() if found < count)
 
 
 def of_metric(scores: Mapping[str, Sequence[float]], metric: str, comparisons: int = 1, where: str = "") -> str:

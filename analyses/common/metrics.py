@@ -1,5 +1,7 @@
 """The scores of runs: names, words, and whether they were measured."""
 
+import math
+
 import numpy as np
 import xarray as xr
 
@@ -37,6 +39,15 @@ MEANINGS = {
     "trained": "environment steps of the newest checkpoint",
     "together": "seeds trained at once",
 }
+
+
+def largest(dataset: xr.Dataset, metric: str) -> float:
+    """The largest possible difference of two scores: 1 for shares, for time at goal the steps of an episode.
+
+    Infinite where none is known, as for runs of an older crlviz's netCDF.
+    """
+    bounds = {"success": 1.0, "held_out_accuracy": 1.0, "time_at_goal": dataset.attrs.get("episode_length", math.inf)}
+    return float(bounds.get(metric, math.inf))
 
 
 def check_measured(dataset: xr.Dataset, metric: str) -> None:

@@ -119,9 +119,19 @@ def compute(paths: Sequence[str | Path]) -> xr.Dataset:
             "checkpoints": "\n".join(str(agent.source) for agent in agents),
             "env": ", ".join(dict.fromkeys(tasks)),
             "settings": _settings(agents),
+            **_episode_length(agents),
         },
     )
     return datasets.described(dataset)
+
+
+def _episode_length(agents: Sequence["Agent"]) -> dict[str, int]:
+    """The most steps of an episode, by the name of the attribute; empty if a run had no environment."""
+    lengths = [
+        agent.config.get("episode_length") or (agent.env.episode_length if agent.config["env"] else 0)
+        for agent in agents
+    ]
+    return {"episode_length": max(lengths)} if all(lengths) else {}
 
 
 def _settings(agents: Sequence["Agent"]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analyses.common import claims
 from crlviz import charts
 
 
@@ -18,8 +19,8 @@ def panels(
 
     Args:
       groups: from ``datasets.groups``; each seed's part holds the variables. A variable with several values (one for
-        each episode) is averaged. Seeds without a value are left out; a variable that no seed has
-        gets no panel.
+        each episode) is averaged. Seeds without a value are left out, which the panel says; a variable that no seed
+        has gets no panel.
       names: variable -> title of its panel.
       columns: panels in a row.
     """
@@ -29,6 +30,7 @@ def panels(
     x = alt.X("group:N", sort=order, title=None, axis=charts.label_axis(order, 65), scale=alt.Scale(domain=order))
     width = max(150, 65 * len(order))
     lines = max(len(charts.panel_title(title, width).text) for title in names.values())
+    left_out = {name: _left_out(groups, name) for name in names}
     drawn = []
     for name, title in names.items():
         rows: list[dict[str, Any]] = []
@@ -41,7 +43,16 @@ def panels(
         table = pd.DataFrame(rows).assign(meaning=groups[0][2][0][name].attrs["long_name"])
         y = alt.Y("value:Q", title=groups[0][2][0][name].attrs["units"].replace("1", "") or None)
         layers = charts.seed_marks(table, y, x=x, color=color, tooltip=["meaning:N", "group:N", "value:Q"])
-        drawn.append(
-            charts.layers(*layers).properties(width=width, height=130, title=charts.panel_title(title, width, lines))
-        )
+        heading = charts.panel_title(title, width, lines)
+        if any(left_out.values()):
+            heading.subtitle, heading.subtitleFontSize = left_out[name] or [""], charts.font(11)
+        drawn.append(charts.layers(*layers).properties(width=width, height=130, title=heading))
     return alt.concat(*drawn, columns=columns, spacing=28)
+
+
+def _left_out(groups: Sequence[tuple[str, int, list[xr.Dataset]]], name: str) -> list[str]:
+    """Of which groups only some seeds have a variable, a line each."""
+    scores = {label: [float(part[name].mean()) for part in parts] for label, _, parts in groups}
+    return [
+        claims.unmeasured({label: values}) for label, values in scores.items() if claims.unmeasured({label: values})
+    ]

@@ -19,14 +19,15 @@ STILL = "a GIF shows the checkpoints of a run, and no run given has more than on
 HOW_TO_READ = (
     "The color of a position is Q(s, a, g) of an agent there, for the goal at the star; higher is nearer. Over goals, "
     "the color of a goal is its Q from the start at the circle. Rank correlation: Spearman's, of Q and minus the "
-    "distance, through the maze or along the straight line; 1 if Q orders all positions by it. Each given the other: "
-    "Spearman's partial correlation, shown where maze and line order the positions nearly alike. Outside the white "
-    "outline the policy does not go, and Q means little."
+    "distance, through the maze or along the straight line; 1 if Q orders all positions by it. Partial: Spearman's "
+    "partial correlation, each given the other, shown where maze and line order the positions nearly alike. Where a "
+    "map is pale the policy, with actions drawn as in training, does not go, and Q means little."
 )
 _COLUMNS = 4  # maps in a row
 _ALIKE = 0.05  # difference of rank correlations below which Q follows both alike
+_MAZE, _LINE = "the maze", "the straight line"
 _NEARLY_ALIKE = 0.85  # rank correlation of the two distances from which on their partial correlations are shown
-COVERAGE_EPISODES = 128  # episodes of each checkpoint that give the outline
+COVERAGE_EPISODES = 128  # episodes of each checkpoint that tell where the policy goes
 _FRAME_MILLISECONDS = 500
 
 
@@ -69,7 +70,8 @@ def plot(dataset: xr.Dataset, *, scale: str = "own", size: int = 300, tips: bool
     Raises:
       UsageError: unknown scale.
     """
-    return charts.claimed(maps(dataset, scale, size, tips), claim(dataset), _note(dataset), HOW_TO_READ)
+    note = "; ".join(filter(None, [_note(dataset), _judged_by(dataset)]))
+    return charts.claimed(maps(dataset, scale, size, tips), claim(dataset), note, HOW_TO_READ)
 
 
 def maps(
@@ -106,24 +108,46 @@ def mean(parts: Sequence[xr.Dataset]) -> xr.Dataset:
 
 def claim(dataset: xr.Dataset) -> str:
     """What Q follows, in words: the maze or the straight line, at which rank correlations."""
-    groups = list(datasets.groups(dataset))
+    groups = {label: parts for label, _, parts in datasets.groups(dataset)}
     over = "Over goals, " if dataset.attrs["over"] == "goals" else ""
-    ends = [groups[0], groups[-1]] if len(groups) > 1 else groups
-    if ground.maze_of(dataset) is None:
-        shown = ", ".join(f"{np.mean(_correlation(parts, 'straight')):.2f} at {label}" for label, _, parts in ends)
-        return f"{over}Q falls with the distance: rank correlation {shown}"
-    if len(groups) > 1 and min(len(parts) for _, _, parts in groups) >= statistics.FEWEST:
-        scores = {label: _correlation(parts, "geodesic") for label, _, parts in groups}
+    in_maze = ground.maze_of(dataset) is not None
+    if in_maze and len(groups) > 1 and min(map(len, groups.values())) >= statistics.FEWEST:
+        scores = {label: _correlation(parts, "geodesic") for label, parts in groups.items()}
         words = claims.about(scores, "how closely Q follows the maze", "follows the maze more closely, {}", largest=2.0)
         return over + (words[0].lower() + words[1:] if over else words)
-    name = "partial_correlation" if _alike(dataset) else "rank_correlation"
+    return claims.capital(over + _of_ends(dataset, groups))
+
+
+def _of_ends(dataset: xr.Dataset, groups: Mapping[str, Sequence[xr.Dataset]]) -> str:
+    """What Q of the first and the last group follows, in words, without a test."""
+    ends = {label: groups[label] for label in (next(iter(groups)), list(groups)[-1])}
+    if ground.maze_of(dataset) is not None:
+        return _follows(ends, _alike(dataset))
+    shown = ", ".join(f"{np.mean(_correlation(parts, 'straight')):.2f} at {label}" for label, parts in ends.items())
+    return f"Q falls with the distance: rank correlation {shown}"
+
+
+def _follows(ends: Mapping[str, Sequence[xr.Dataset]], alike: bool) -> str:
+    """Whether Q of one or two groups follows the maze or the straight line, in words; ``alike`` as for ``_alike``."""
     sides: dict[str, list[str]] = {}
-    for label, _, parts in ends:
-        maze, line = (float(np.mean(_correlation(parts, kind, name))) for kind in ("geodesic", "straight"))
-        sides.setdefault(_nearer(maze, line), []).append(f"at {label} ({maze:.2f}, {line:.2f})")
-    words = ", ".join(f"{side} {' and '.join(where)}" for side, where in sides.items())
-    given = "each given the other, " * (name == "partial_correlation")
-    return claims.capital(f"{over}{given}Q follows {words}")
+    for label, (maze, line) in _both(ends, alike).items():
+        sides.setdefault(_nearer(maze, line), []).append(label)
+    if len(sides) == 1:
+        side, labels = next(iter(sides.items()))
+        more = {_MAZE: f"{_MAZE} more than {_LINE}", _LINE: f"{_LINE} more than {_MAZE}"}.get(side, side)
+        return f"Q follows {more} at {claims.listed(labels)}"
+    (first, (one,)), (second, (other,)) = sides.items()
+    return f"{one}'s Q follows {first}, {other}'s {second}"
+
+
+def _both(groups: Mapping[str, Sequence[xr.Dataset]], alike: bool) -> dict[str, tuple[float, float]]:
+    """The correlations of each group's Q with maze and line by which ``_follows`` judges, means over its seeds."""
+    name = "partial_correlation" if alike else "rank_correlation"
+    means = {
+        label: [float(np.mean(_correlation(parts, kind, name))) for kind in ("geodesic", "straight")]
+        for label, parts in groups.items()
+    }
+    return {label: (maze, line) for label, (maze, line) in means.items()}
 
 
 def _correlation(parts: Sequence[xr.Dataset], kind: str, name: str = "rank_correlation") -> list[float]:
@@ -138,8 +162,8 @@ def _alike(dataset: xr.Dataset) -> bool:
 
 def _nearer(maze: float, line: float) -> str:
     if abs(maze - line) < _ALIKE:
-        return "the maze and the straight line alike"
-    return "the maze more than the straight line" if maze > line else "the straight line more than the maze"
+        return "maze and straight line alike"
+    return _MAZE if maze > line else _LINE
 
 
 def _note(dataset: xr.Dataset) -> str:
@@ -149,6 +173,17 @@ def _note(dataset: xr.Dataset) -> str:
     where = "every goal, from one start" if dataset.attrs["over"] == "goals" else "every position"
     what = f"{dataset.q.attrs['long_name']} of {where}"
     return f"{dataset.attrs['env']}; {what}, {action}{mean_of}"
+
+
+def _judged_by(dataset: xr.Dataset) -> str:
+    """The correlations behind the title, in words; empty without a maze."""
+    if ground.maze_of(dataset) is None:
+        return ""
+    kind = "partial rank correlation" if _alike(dataset) else "rank correlation"
+    groups = list(datasets.groups(dataset))
+    ends = {label: parts for label, _, parts in (groups[0], groups[-1])}
+    shown = "; ".join(f"{label} {maze:.2f}, {line:.2f}" for label, (maze, line) in _both(ends, _alike(dataset)).items())
+    return f"{kind} (maze, line): {shown}"
 
 
 def _table(
@@ -184,7 +219,7 @@ def _marks(dataset: xr.Dataset) -> dict[str, str]:
     if dataset.attrs["over"] == "positions":
         marks["goal"] = "goal"
     if "visits" in dataset:
-        marks["outline"] = f"where {COVERAGE_EPISODES} training episodes went"
+        marks["veil"] = f"not visited in {COVERAGE_EPISODES} episodes of this policy"
     if "walk_x" in dataset:
         kind, words = {
             "policy": ("arrow", "where the policy heads"),
@@ -221,21 +256,24 @@ def _map(
     spacing, x, y = part.attrs["spacing"], part.x.values, part.y.values
     q = part.q.values
     extent = (x[0] - spacing / 2, x[-1] + spacing / 2, y[0] - spacing / 2, y[-1] + spacing / 2)
-    drawn = q
+    kept = slice(None)  # without the outer ring of walls
     if maze is not None:
         extent, ring = charts.inside(maze), round(maze.cell_size / spacing)
-        drawn = q[ring:-ring, ring:-ring]
+        kept = slice(ring, -ring)
     axes = charts.in_meters(maze, extent, size)
     i, j = np.nonzero(np.isfinite(q))
     known = (q[i, j].min(), q[i, j].max()) if len(i) else (0.0, 1.0)  # nothing is known before a run's first checkpoint
     low, high = (bound if bound is not None else value for bound, value in zip(domain, known, strict=True))
-    layers: list[Any] = [charts.raster(drawn, (float(low), float(high)), "Q", axes)]
+    layers: list[Any] = [charts.raster(q[kept, kept], (float(low), float(high)), "Q", axes)]
     if tips:
         layers.append(_tips(part, i, j, axes))
     if maze is not None:
         layers.append(charts.walls(maze, axes))
     if "visits" in part:
-        layers.append(charts.outline(covered(part.visits.values, np.isfinite(q)), x, y, spacing, axes))
+        free = np.isfinite(q)
+        visited = covered(part.visits.values, free)
+        layers.append(charts.veil(*(mask[kept, kept] for mask in (free, visited)), axes))
+        layers.append(charts.outline(visited, x, y, spacing, axes))
     fixed = "goal" if "goal_x" in part.coords else "start"
     place = np.array([part[f"{fixed}_x"].item(), part[f"{fixed}_y"].item()])
     if "walk_x" in part:
@@ -269,7 +307,7 @@ def _correlations(part: xr.Dataset, alike: bool) -> list[str]:
         return [f"rank correlation: straight line {by_line:.2f}"]
     words = [f"rank correlation: maze {by_maze:.2f}, line {by_line:.2f}"]
     if alike:
-        words.append("each given the other: {:.2f}, {:.2f}".format(*part.partial_correlation.values))
+        words.append("partial correlation: maze {:.2f}, line {:.2f}".format(*part.partial_correlation.values))
     return words
 
 
@@ -298,7 +336,8 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
     images = []
     for time in tqdm(times, unit="frame", disable=None):
         columns = [_newest_at(label, parts, time) for label, parts in runs.items()]
-        words = f"Q(s, a, g) over {dataset.attrs['over']} after {time:,} environment steps"
+        saved = {label: [part] for label, part in columns if part.q.notnull().any()}
+        words = f"After {time:,} environment steps, {_of_ends(dataset, saved)}"
         picture = charts.render(
             charts.claimed(_table(dataset, columns, scale, size, False), words, _note(dataset)), ".png"
         )
@@ -308,7 +347,7 @@ def animate(dataset: xr.Dataset, *, scale: str = "own", size: int = 300) -> byte
     frames = []
     for image in images:
         canvas = Image.new("RGB", (width, height), "white")
-        canvas.paste(image)
+        canvas.paste(image, (0, height - image.height))  # the maps stay where they are under titles of any height
         # FASTOCTREE keeps the few orange pixels of the goal; the other methods merge them with their neighbors.
         frames.append(canvas.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
     file = io.BytesIO()

@@ -1,6 +1,7 @@
 """The page of ``crlviz demo``: what the agents do, what depth bought, and what the critics see."""
 
 import base64
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analyses.common import claims
 from crlviz import charts, datasets, statistics
 
 if TYPE_CHECKING:
@@ -138,16 +140,20 @@ def _others(kinds: Sequence["Kind"]) -> dict[str, "Kind"]:
 def headline(table: pd.DataFrame, kinds: Sequence["Kind"], comparisons: Mapping[str, statistics.Comparison]) -> str:
     """The result at equal updates, as a title."""
     score = dict(zip(table.group, table.score, strict=True))
-    shallow, deep = (f"depth {kind.depth} {score[kind.title]:.0%}" for kind in kinds[:2])
+    shares = {kind.title: claims.number(score[kind.title], ".0%") for kind in kinds}
+    shallow, deep = kinds[:2]
     result = comparisons["updates"]
     if result.verdict:
         better, worse = (deep, shallow) if result.verdict > 0 else (shallow, deep)
-        name, number, share = better.split()
-        return f"{name.capitalize()} {number} reaches {share} of its goals, {worse}"
+        high, low = shares[better.title], shares[worse.title]
+        return f"Depth {better.depth} reaches {high} of its goals, depth {worse.depth} {low}"
+    told = f"Depth {deep.depth} reached {shares[deep.title]} of goals, depth {shallow.depth} {shares[shallow.title]}"
     if result.seeds < statistics.FEWEST:
-        return f"{deep.capitalize()} of goals reached, {shallow}: too few seeds to say more"
-    wide = f", and with as many parameters {score[kinds[2].title]:.0%}" if len(kinds) > 2 else ""
-    return f"{deep.capitalize()} of goals reached, {shallow}{wide}; {result.seeds} seeds tell no difference"
+        return f"{told}: too few seeds to say more"
+    if len(kinds) > 2:
+        told += f", a wider depth {kinds[2].depth} of equal size {shares[kinds[2].title]}"
+    verdict = "are too few to tell" if math.isinf(result.detectable) else "cannot tell"
+    return f"{told}; {result.seeds} seeds {verdict} {deep.depth} from {shallow.depth}"
 
 
 def price(comparisons: Mapping[str, statistics.Comparison]) -> str:

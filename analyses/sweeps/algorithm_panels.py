@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import claims
+from analyses.common import claims, metrics
 from analyses.common.metrics import METRICS
 from analyses.sweeps import by_algorithm
 from crlviz import charts
@@ -29,7 +29,7 @@ def over_depth(part: xr.Dataset, metric: str, looks: int = 1) -> Any:
         name: {depth: runs[f"score_{metric}"].values.tolist() for depth, runs in depths.items()}
         for name, depths in algorithms.items()
     }
-    verdicts = claims.gains(scores, looks, 1.0 if metric == "success" else np.inf)
+    verdicts = claims.gains(scores, looks, metrics.largest(part, metric))
     top = max(max(values) for depths in scores.values() for values in depths.values())
     ticks = sorted({depth for depths in scores.values() for depth in depths})
     panels: list[Any] = []

@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import claims
+from analyses.common import claims, metrics
 from analyses.common.runs import vary
 from analyses.sweeps.depth_vs_width import score_at
 from crlviz import statistics
-
-_LARGEST = {"success": 1.0}  # largest possible difference of a score; unbounded if absent
 
 
 def parts(dataset: xr.Dataset) -> dict[str, dict[int, xr.Dataset]]:
@@ -79,7 +77,7 @@ def gains(
                 rows.append(of | {"equal": "seconds", "seconds": seconds, "scores": scores})
     for row in rows:
         before, after = row.pop("scores")
-        result = statistics.compare(after, before, len(rows), _LARGEST.get(metric, math.inf))
+        result = statistics.compare(after, before, len(rows), metrics.largest(dataset, metric))
         row |= {"before": float(before.mean()), "after": float(after.mean())}
         row |= {name: getattr(result, name) for name in ("difference", "low", "high", "verdict")}
         row["words"] = result.brief(*claims.GAINS)
@@ -130,7 +128,7 @@ def against_first(dataset: xr.Dataset, metric: str = "time_at_goal", looks: int 
     said: dict[int, dict[str, list[str]]] = {}
     for name, depth in pairs.items():
         a, b = (_final(depths[depth], metric) for depths in (own, dict(others)[name]))
-        result = statistics.compare(a, b, len(pairs) * looks, _LARGEST.get(metric, math.inf))
+        result = statistics.compare(a, b, len(pairs) * looks, metrics.largest(dataset, metric))
         words = result.brief(f"{first} is above", f"{first} is below")
         words = words if result.verdict else f"{words} between {first} and"
         said.setdefault(depth, {}).setdefault(words, []).append(name)

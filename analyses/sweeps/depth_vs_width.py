@@ -5,7 +5,6 @@ trained networks are compared, never interpolated ones: networks of one task, tr
 """
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +12,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analyses.common import metrics
 from analyses.common.runs import LAST, vary
 from crlviz import statistics
 
 Network = tuple[int, int]  # depth and width
 _WORDS = {"success": ("success", ".2f"), "time_at_goal": ("time at goal", ".3g")}
-_LARGEST = {"success": 1.0}  # largest possible difference of a score; unbounded if absent
 _TOLERANCE = 0.1  # two networks count as equal if their parameters differ by less than this share
 
 
@@ -92,7 +91,7 @@ def compare(dataset: xr.Dataset, metric: str = "time_at_goal") -> pd.DataFrame:
             else parts[network][f"score_{metric}"].values
             for network in networks
         ]
-        comparison = statistics.compare(scores[1], scores[2], len(pairs), _LARGEST.get(metric, math.inf))
+        comparison = statistics.compare(scores[1], scores[2], len(pairs), metrics.largest(dataset, metric))
         row = {"env": task, "algorithm": algorithm, "equal": equal}
         row |= dict(zip(("base", "depth", "width"), map(np.mean, scores), strict=True))
         row |= {name: getattr(comparison, name) for name in ("difference", "low", "high", "verdict")}

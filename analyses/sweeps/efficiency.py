@@ -89,7 +89,8 @@ def plot(
         words = {"ends": ("shallower is higher", "deeper is higher")}
         words["title"] = "Deeper minus shallower, each algorithm for itself"
         first.append(differences.forest(_of_algorithms(gained), metric, **words, size=2.1 * size))
-    picture = alt.vconcat(*first, *clouds, spacing=34)
+    below = alt.vconcat(*clouds, charts.key({"ring": "best score for its cost (Pareto front)"}), spacing=20)
+    picture = alt.vconcat(*first, below, spacing=34)
     return charts.claimed(
         picture.resolve_scale(color="independent", shape="independent", strokeDash="independent"),
         _claim(compared, gained) or _best(dataset, metric),

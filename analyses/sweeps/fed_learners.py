@@ -1,6 +1,5 @@
 """Exploration or expressivity: what learners of several depths make of the same data (paper figure 8)."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import altair as alt
 import numpy as np
 import xarray as xr
 
-from analyses.common import claims, runs
+from analyses.common import claims, metrics, runs
 from analyses.sweeps.contrasts import by_value
 from analyses.sweeps.scaling_panels import curves
 from crlviz import charts, statistics
@@ -61,7 +60,7 @@ def verdicts(dataset: xr.Dataset, metric: str) -> tuple[dict[str, Comparison], d
     pairs = [
         {name: [own[depth] for depth in sorted(own)] for name, own in part.items() if len(own) > 1} for part in found
     ]
-    count, largest = sum(map(len, pairs)), 1.0 if metric == "success" else math.inf
+    count, largest = sum(map(len, pairs)), metrics.largest(dataset, metric)
     data, network = (
         {name: statistics.compare(own[-1], own[0], count, largest) for name, own in part.items()} for part in pairs
     )

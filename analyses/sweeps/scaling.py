@@ -1,7 +1,6 @@
 """How does the score grow with depth, and which settings matter? (paper figures 1, 5, 6, 7, 12 and 16)"""
 
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.common import claims, outputs, runs
-from analyses.common.metrics import METRICS, check_measured
+from analyses.common.metrics import METRICS, check_measured, largest
 from analyses.common.runs import LAST, vary
 from analyses.sweeps import by_algorithm, differences, profiles, results_table, scaling_panels
 from analyses.sweeps.contrasts import by_value
@@ -110,7 +109,7 @@ def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
         if len(scores) < 2 or len(tasks) == 1:
             continue
         first, *_, last = scores.values()
-        result = statistics.compare(last, first, looks, 1.0 if metric == "success" else math.inf)
+        result = statistics.compare(last, first, looks, largest(dataset, metric))
         if result.seeds >= statistics.FEWEST:
             results[result.verdict] = results.get(result.verdict, 0) + 1
     if not results:
@@ -118,11 +117,11 @@ def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
         unit = AXES[axis_of(part, "env_steps")]
         after = f" after {_short(float(part.trained.max()))} {unit}"
         return claims.of_metric(by_value(part, "depth", metric), metric, looks, after.strip())
-    words = {1: "deeper is better in", -1: "shallower is better in", 0: "no difference between depths is told in"}
+    words = {1: "deeper is better in", -1: "shallower is better in", 0: "no difference between depths found in"}
     listed = [f"{words[verdict]} {results[verdict]}" for verdict in words if verdict in results]
     sentence = f"{', '.join(listed)} of {len(tasks)} tasks"
     if list(results) == [0]:
-        sentence = f"no difference between depths is told in any of {len(tasks)} tasks"
+        sentence = f"no difference between depths found in any of {len(tasks)} tasks"
     return claims.capital(sentence)
 
 

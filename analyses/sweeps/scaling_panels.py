@@ -1,6 +1,5 @@
 """The panels of ``analyses.sweeps.scaling``: learning curves, and final scores over one or two factors."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import claims, runs
+from analyses.common import claims, metrics, runs
 from analyses.common.metrics import METRICS
 from analyses.common.runs import vary
 from analyses.sweeps import algorithm_panels, contrasts
@@ -80,7 +79,7 @@ def curves(
 
 
 def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
-    """Color, dash and shape of each group: one color for each depth; dash and shape separate groups of one depth."""
+    """Color, dash and shape of each group: one color for each depth; dashes separate groups of one depth."""
     order = list(dict.fromkeys(dataset.group.values.tolist()))
     depths = [int(dataset.depth.values[dataset.group.values == group][0]) for group in order]
     nth = [depths[:index].count(depth) for index, depth in enumerate(depths)]
@@ -88,7 +87,7 @@ def styles(dataset: xr.Dataset) -> dict[str, alt.Scale]:
     return {
         "color": alt.Scale(domain=order, range=[charts.depth_color(depth) for depth in depths]),
         "dash": alt.Scale(domain=order, range=[dashes[n % len(dashes)] for n in nth]),
-        "shape": alt.Scale(domain=order, range=[_SHAPES[n % len(_SHAPES)] for n in nth]),
+        "shape": alt.Scale(domain=order, range=[_SHAPES[n % len(_SHAPES)] for n in range(len(order))]),
     }
 
 
@@ -192,8 +191,7 @@ def differences(dataset: xr.Dataset, metric: str) -> pd.DataFrame:
     for panel, part in _supported(dataset).values():
         for contrast in panel.contrasts(part, metric) if panel.contrasts else ():
             (first, before), *_, (last, after) = contrast.scores.items()
-            largest = 1.0 if metric == "success" else math.inf
-            result = statistics.compare(after, before, _looks(part) * contrast.looks, largest)
+            result = statistics.compare(after, before, _looks(part) * contrast.looks, metrics.largest(dataset, metric))
             form = ".0%" if metric == "success" else ".3g"
             numbers = " against ".join(claims.number(float(np.mean(scores)), form) for scores in (after, before))
             words = result.brief(f"{last} is higher", f"{first} is higher")

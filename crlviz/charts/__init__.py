@@ -26,6 +26,7 @@ from crlviz.charts.maps import (
     raster,
     ticks,
     tiles,
+    veil,
     walls,
 )
 from crlviz.charts.marks import (
@@ -105,5 +106,6 @@ __all__ = [
     "text_width",
     "ticks",
     "tiles",
+    "veil",
     "walls",
 ]

@@ -1,4 +1,4 @@
-"""Parts of maps: mazes in meters seen from above, rasters, markers and outlines."""
+"""Parts of maps: mazes in meters seen from above, rasters, markers and veils."""
 
 import base64
 import io
@@ -27,7 +27,9 @@ _VIRIDIS = (
 VIRIDIS = [f"#{_VIRIDIS[k : k + 6]}" for k in range(0, len(_VIRIDIS), 6)]
 _RASTER = 600  # minimum pixels of a raster's longer side, so that values stay sharp squares in every viewer
 _TICKS = 6  # most on an axis
-_HATCH = 3  # lines of a wall cell from its middle to a corner
+_HATCH = 4  # lines of a wall cell from its middle to a corner
+_VEIL, _BORDER = 0.5, "#1a1a1a"  # opacity of what is not visited, and its border
+_DOT: dict[str, Any] = {"shape": "circle", "size": 24, "filled": True, "opacity": 1}
 _KEY_SPACING = 18  # pixels between the entries of a key
 
 
@@ -98,8 +100,6 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
       title: title of the legend.
       ground: from ``in_meters``.
     """
-    from PIL import Image
-
     low, high = domain
     finite = np.isfinite(values)
     # Vega gives the middle color where the domain is a single value; so do we.
@@ -108,17 +108,7 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
     positions = np.linspace(0, 1, len(stops))
     channels = [np.interp(share, positions, stop) for stop in stops.T] + [255.0 * finite]
     pixels = np.stack(channels, axis=-1).round().astype(np.uint8)
-    scale = -(-_RASTER // max(values.shape))
-    file = io.BytesIO()
-    Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1)).save(file, "PNG", compress_level=6)
-    data = pd.DataFrame({"url": ["data:image/png;base64," + base64.b64encode(file.getvalue()).decode()]})
-    image = (
-        alt.Chart(data)
-        .mark_image(
-            align="left", baseline="top", aspect=False, smooth=False, width=ground["width"], height=ground["height"]
-        )
-        .encode(x=alt.value(0), y=alt.value(0), url="url:N")
-    )
+    image = _image(pixels, ground)
     color = alt.Color(
         "value:Q",
         scale=alt.Scale(scheme="viridis", domain=[low, high]),
@@ -127,6 +117,19 @@ def raster(values: np.ndarray, domain: tuple[float, float], title: str, ground: 
     # An image has no color scale, so the legend belongs to invisible points.
     legend = alt.Chart(pd.DataFrame({"value": [low, high]})).mark_point(size=0, opacity=0).encode(color=color)
     return alt.layer(image, legend)
+
+
+def _image(pixels: np.ndarray, ground: Mapping[str, Any]) -> alt.Chart:
+    """A layer of pixels [X, Y, 4] (RGBA) that cover the ground."""
+    from PIL import Image
+
+    scale = -(-_RASTER // max(pixels.shape[:2]))
+    file = io.BytesIO()
+    Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1)).save(file, "PNG", compress_level=6)
+    data = pd.DataFrame({"url": ["data:image/png;base64," + base64.b64encode(file.getvalue()).decode()]})
+    mark = {"align": "left", "baseline": "top", "width": ground["width"], "height": ground["height"]}
+    image = alt.Chart(data).mark_image(**mark, aspect=False, smooth=False)
+    return image.encode(x=alt.value(0), y=alt.value(0), url="url:N")
 
 
 def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.LayerChart | alt.FacetChart:
@@ -141,7 +144,7 @@ def walls(maze: Maze, ground: Mapping[str, Any]) -> alt.LayerChart | alt.FacetCh
     corners = np.tile(centers, 2)[:, None] + maze.cell_size * np.concatenate([starts, ends], axis=-1)
     x, y, x2, y2 = corners.reshape(-1, 4).T
     lines = alt.Chart(pd.DataFrame({"x": x, "y": y, "x2": x2, "y2": y2}).round(3))
-    hatching = lines.mark_rule(color=ink(0.3), strokeWidth=0.7, clip=True)
+    hatching = lines.mark_rule(color=ink(0.5), strokeWidth=0.9, clip=True)
     return alt.layer(
         *(marks.encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q") for marks in (filled, hatching))
     )
@@ -178,7 +181,8 @@ def key(entries: Mapping[str, str]) -> Any:
     """A line that says what the marks of maps mean.
 
     Args:
-      entries: kind of mark (start, goal, outline, line or arrow) -> its words.
+      entries: kind of mark -> its words: start, goal, ring, path, thick or thin
+        (lines), dot (in a tile), veil, line or arrow (on a map).
     """
     place, middle, layers = 8.0, font(8), []
     for kind, words in entries.items():
@@ -186,10 +190,23 @@ def key(entries: Mapping[str, str]) -> Any:
         at = base.encode(x=alt.value(place))
         if kind in ("start", "goal"):
             layers.append(at.mark_point(**_looks(kind)))
+        elif kind == "ring":
+            layers.append(at.mark_point(size=200, color=ink(0.9), strokeWidth=1.2, opacity=1))
+        elif kind in ("thick", "thin"):
+            rule = at.mark_rule(color=ink(0.7), strokeWidth=2.5 if kind == "thick" else 1, x2Offset=0)
+            layers.append(rule.encode(x=alt.value(place - 8), x2=alt.value(place + 8)))
+        elif kind == "path":
+            rule = at.mark_rule(color=ink(0.25), x2Offset=0)
+            layers.append(rule.encode(x=alt.value(place - 8), x2=alt.value(place + 8)))
+            layers += [base.mark_point(**_DOT, fill="#2a788e").encode(x=alt.value(place + step)) for step in (-7, 0, 7)]
         else:
-            looks: dict[str, Any] = {"shape": "square", "size": 110, "strokeWidth": 1.6, "filled": True, "opacity": 1}
-            looks |= {"fill": "#2a788e", "stroke": "white" if kind == "outline" else "#2a788e"}
-            layers += [at.mark_point(**looks | {"size": 240, "stroke": "#2a788e"}), at.mark_point(**looks)]
+            tile: dict[str, Any] = {"shape": "square", "size": 240, "strokeWidth": 0, "filled": True, "opacity": 1}
+            layers.append(at.mark_point(**tile, fill="#2a788e"))
+            if kind == "veil":
+                layers.append(at.mark_point(**tile | {"opacity": _VEIL}, fill="white"))
+                layers.append(at.mark_point(shape="square", size=240, stroke=_BORDER, strokeWidth=0.8, opacity=1))
+            if kind == "dot":
+                layers.append(at.mark_point(**_DOT, fill="white", stroke="black", strokeWidth=0.8))
             if kind == "arrow":
                 layers.append(
                     at.mark_point(shape=ARROW, size=140, filled=False, color="white", strokeWidth=1.4, opacity=1)
@@ -202,8 +219,20 @@ def key(entries: Mapping[str, str]) -> Any:
     return alt.layer(*layers).properties(width=place, height=font(16), view=alt.ViewBackground(stroke=None))
 
 
-def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, ground: Mapping[str, Any]) -> alt.Chart:
-    """A layer with the border of a region.
+def veil(free: np.ndarray, inside: np.ndarray, ground: Mapping[str, Any]) -> alt.Chart:
+    """A layer that makes all that is free and not inside a region pale.
+
+    Args:
+      free, inside: [X, Y], of the tiles of a grid that covers the ground.
+      ground: from ``in_meters``.
+    """
+    pixels = np.full((*free.shape, 4), 255, np.uint8)
+    pixels[..., 3] = np.where(free & ~inside, round(255 * _VEIL), 0)
+    return _image(pixels, ground)
+
+
+def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, ground: Mapping[str, Any]) -> alt.LayerChart:
+    """A layer with the border of a region: dark in white, to be seen on every color.
 
     Args:
       inside: [X, Y], whether each tile belongs to the region.
@@ -218,10 +247,10 @@ def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, groun
     rows += [(first - 1, end - 1, j, j) for j, first, end in _runs(along.T)]
     ends = np.array(rows, float).reshape(-1, 4) * side + np.array([x[0], x[0], y[0], y[0]]) - side / 2
     data = pd.DataFrame(ends, columns=["x", "x2", "y", "y2"]).round(4)
-    return (
-        alt.Chart(data)
-        .mark_rule(color="white", strokeWidth=1.6)
-        .encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
+    rules = alt.Chart(data).encode(x=ground["x"], x2="y2:Q", y=ground["y"], y2="x2:Q")
+    return alt.layer(
+        rules.mark_rule(color="white", strokeWidth=1.8, strokeCap="square"),
+        rules.mark_rule(color=_BORDER, strokeWidth=0.8, strokeCap="square"),
     )
 
 

@@ -1,5 +1,7 @@
 """The picture and the film of behaviors: the hardest episode, alike for all agents, and what the picture claims."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -150,6 +152,15 @@ def test_the_bars_begin_with_what_reached_the_goal(dataset):
     assert scale == ["reached the goal", "stayed near the start", "did not reach the goal"]
 
 
+def test_the_map_is_turned_as_the_camera_is():
+    """Ahead of the camera is above on the map, and what it has at its right is at the right."""
+    right_of = {0: [0, -1], 90: [1, 0], 180: [0, 1], -90: [-1, 0]}  # looking along x, y, -x and -y
+    for azimuth, right in right_of.items():
+        ahead = [np.cos(np.radians(azimuth)), np.sin(np.radians(azimuth))]
+        down, across = behavior_picture._turned(np.array([ahead, right]), azimuth).T
+        np.testing.assert_allclose([down, across], [[-1, 0], [0, 1]], atol=1e-9)
+
+
 # ---- claims
 
 
@@ -181,11 +192,27 @@ def test_the_title_says_what_was_found():
     assert "95 % interval" in note
     assert "3 seeds" in note
     title, note = _claim(_planted({4: far, 16: far + 1}))
-    assert title == "Goals reached: depth 4 100 %, depth 16 100 %; 3 seeds tell no difference"
-    assert "3 seeds would tell a difference of" in note
+    assert title == "Steps at the goal: 12 at depth 4, 13 at depth 16; 3 seeds cannot tell them apart"
+    assert re.search(r"3 seeds would tell a difference of \d+ steps at the goal", note)
     title, note = _claim(_planted({4: far[:1], 16: 0 * near[:1]}))
     assert title == "Goals reached: depth 4 100 %, depth 16 0 %"
     assert "one seed, so no claim" in note
+
+
+def test_no_difference_is_named_that_no_episode_has_room_for():
+    """Seeds 120 steps apart find differences from some 650 steps on: possible in 800 steps, not in 300."""
+    far = np.array([[20.0], [140], [260]])
+    planted = _planted({4: far, 16: far + 10})
+    for steps, words in ((800, "cannot tell them apart"), (300, "are too few to tell")):
+        path = (*planted.source.dims, "time", "axis"), np.zeros((2, 3, steps, 2))
+        title, note = _claim(planted.assign(path=path))
+        assert title == f"Steps at the goal: 140 at depth 4, 150 at depth 16; 3 seeds {words}"
+        assert (f"of {steps} steps" in note) == (steps == 800)
+        told = [float(number) for number in re.findall(r"difference of (\d+)", note)]
+        assert all(number <= steps for number in told)
+        assert len(told) == (steps == 800)
+        sentence = naming.find_critical_depth(planted.assign(path=path)).sentence
+        assert ("3 seeds vary too much to find any" in sentence) == (steps == 300)
 
 
 def test_descriptors_are_drawn_where_they_differ_beyond_chance():

@@ -19,6 +19,7 @@ from crlviz.envs.point import PointMaze
 from crlviz.errors import UsageError
 from crlviz.networks.config import NetworkConfig
 from crlviz.rollouts import rollout
+from tests.helpers import pictured
 from tests.helpers.toys import FACTS, Handmade, assert_described
 
 GAMMA = 0.9
@@ -91,7 +92,7 @@ def test_a_distance_that_is_the_steps():
     # Along the maze a meter is a step, behind the point too.
     along = dataset.sel(quantile=0.5).geodesic_steps.dropna("meters")
     np.testing.assert_allclose(along, along.meters, atol=3)
-    assert "is time: a step adds 1.0 learned steps near the goal, 1.0 far from it" in title(
+    assert "Learned distance is time at depth 4: one step counts as 1.0 near the goal, 1.0 far" in title(
         dataset.expand_dims("depth")
     )
 
@@ -124,12 +125,32 @@ def test_a_distance_without_a_unit_is_compared_with_itself(tmp_path):
     dataset = calibrate.compute(agents, episodes=8)
     assert dataset.learned_steps.isnull().all()
     assert dataset.far.values == pytest.approx([3, 1], abs=0.1)
-    assert "a step far from the goal changes the distance of depth" in title(dataset)
+    assert "A step far from the goal changes the learned distance of depth" in title(dataset)
     assert "one seed, so this is a picture and no claim" in calibrate.summary(dataset)
     assert_described(dataset)
     datasets.save(dataset, tmp_path / "c.nc")
     with xr.open_dataset(tmp_path / "c.nc") as read:
         assert calibrate.plot(read).to_dict() == calibrate.plot(dataset).to_dict()
+
+
+def test_seeds_without_pairs_are_named_and_do_not_hide_the_mean():
+    dataset = pictured.calibrated(2, False, 3)  # three seeds each of depths 4 and 8
+    lost = dataset.copy(deep=True)
+    lost["learned_steps"][0] = lost["learned_distance"][0] = lost["needed_steps"][0] = np.nan  # a seed has no pairs
+    lost["rank_achieved"][0] = lost["near"][0] = np.nan
+    chart = calibrate.plot(lost).to_dict()
+    note = " ".join(chart["title"]["subtitle"]).replace("\u00a0", " ")
+    assert "depth 4: 2 of 3 seeds, too few seeds to compare" in note
+    subtitles = [panel["title"].get("subtitle") for panel in chart["vconcat"][1]["concat"]]
+    assert subtitles == [["depth 4: 2 of 3 seeds"], [""], ["depth 4: 2 of 3 seeds"], [""]]
+    rows = [row for table in chart["datasets"].values() for row in table if "low" in row and row["group"] == "depth 4"]
+    bins = dataset.sizes["bin"]
+    assert len(rows) == 2 * bins + dataset.sizes["meters"]  # achieved, commanded, along the maze
+    expected = dataset.learned_steps.values[1:3, 0, :, 1].mean(0)
+    np.testing.assert_allclose(sorted(row["value"] for row in rows[:bins]), np.sort(expected))
+    lost["learned_steps"][1] = lost["learned_distance"][1] = lost["needed_steps"][1] = np.nan  # and most have none
+    rows = [row for table in calibrate.plot(lost).to_dict()["datasets"].values() for row in table if "low" in row]
+    assert sum(row["group"] == "depth 4" for row in rows) == dataset.sizes["meters"]
 
 
 def test_pairs_against_a_double_loop(toy_agent):

@@ -20,7 +20,7 @@ LOW, HIGH = [0.1, 0.11, 0.12], [0.9, 0.88, 0.91]
         ({"depth 4": HIGH, "depth 16": LOW}, "Depth 4 reaches 90 % of its goals, depth 16 11 %"),
         (
             {"depth 4": [0.1, 0.9, 0.5], "depth 8": [0, 0, 0], "depth 16": [0.9, 0.2, 0.7]},
-            "Goals reached: depth 16 60 %, depth 4 50 %; 3 seeds tell no difference",
+            "Goals reached: depth 16 60 %, depth 4 50 %; 3 seeds are too few to tell",
         ),
         ({"depth 4": [0.1], "depth 16": [0.9]}, "Goals reached: depth 16 90 %, depth 4 10 %"),
         ({"depth 4": [0.1, 0.1], "depth 16": [0.9, 0.9]}, "Goals reached: depth 16 90 %, depth 4 10 %"),
@@ -31,10 +31,26 @@ def test_a_title_claims_only_what_the_seeds_tell(scores, expected):
     assert claims.of_metric(scores, "success") == expected
 
 
+def test_seeds_without_a_score_are_named():
+    nan = float("nan")
+    assert claims.of_metric({"depth 4": [0.1, nan, 0.3], "depth 16": HIGH}, "success") == (
+        "Goals reached: depth 16 90 %, depth 4 20 %; depth 4: 2 of 3 seeds, too few seeds to compare"
+    )
+    told = claims.of_metric({"depth 4": [*LOW, nan], "depth 16": HIGH}, "success")
+    assert told == "Depth 16 reaches 90 % of its goals, depth 4 11 %; depth 4: 3 of 4 seeds"
+
+
+def test_seeds_that_could_not_find_any_difference_are_too_few():
+    wide = [0.0, 0.5, 1.0]  # a share can not differ by as much as these seeds would need
+    told = claims.of_metric({"depth 4": wide, "depth 16": [0.1, 0.6, 1.0]}, "success")
+    assert told.endswith("; 3 seeds are too few to tell")
+
+
 def test_more_comparisons_need_more():
     scores = {"depth 4": [0.3, 0.35, 0.4], "depth 16": [0.6, 0.65, 0.7]}
     assert claims.of_metric(scores, "success").startswith("Depth 16 reaches")
-    assert claims.of_metric(scores, "success", comparisons=20).endswith("seeds tell no difference")
+    assert claims.of_metric(scores, "success", comparisons=20).endswith("3 seeds are too few to tell")
+    assert claims.of_metric(scores, "time_at_goal", comparisons=20).endswith("3 seeds cannot tell them apart")
     words = claims.of_metric(scores, "time_at_goal", where="at depth 8")
     assert words.startswith("Depth 16 stays at its goal for 0.65 steps at depth 8, depth 4 0.35")
 

@@ -52,8 +52,8 @@ def test_equal_runs_give_no_difference():
     assert all("3 seeds would have found 0.09 or more" in sentence for sentence in found.sentence)
 
 
-def test_a_detectable_difference_above_one_is_noted_for_success_alone():
-    """Seeds 0.2 apart detect differences from 1.8 on, which is impossible for a share and possible for steps."""
+def test_a_detectable_difference_beyond_the_largest_possible_is_noted():
+    """Seeds 0.2 apart detect differences from 1.8 on, which is impossible for a share; and from 180 steps on."""
     rows = [
         {"depth": d, "width": w, "seed": s, "score": 0.5 + 20 * n}
         for d, w in ((4, 64), (8, 64), (4, 128))
@@ -67,6 +67,8 @@ def test_a_detectable_difference_above_one_is_noted_for_success_alone():
     steps = depth_vs_width.compare(data, "time_at_goal").sentence
     assert len(steps)
     assert not any("vary too much" in sentence for sentence in steps)
+    short = data.assign_attrs(episode_length=150)  # 180 steps more is impossible in it
+    assert all("vary too much" in sentence for sentence in depth_vs_width.compare(short, "time_at_goal").sentence)
 
 
 def test_equal_parameters_compares_trained_networks_alone():
