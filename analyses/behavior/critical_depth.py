@@ -19,9 +19,9 @@ class Critical:
       before: the last depth before the jump.
       jump: increase in time at goal across the jump, in steps; mean over seeds and episodes.
       low, high: 95 % interval of ``jump``, corrected for the number of pairs of depths compared.
-      detectable: without a critical depth, the jump in steps that these seeds would have detected at any depth; infinite
-        if that is more than an episode has; None if there were too few seeds or depths to test, or if all seeds are
-        equal.
+      detectable: without a critical depth, the jump in steps that these seeds would have detected at any depth;
+        infinite if that is more than an episode has; None if there were too few seeds or depths to test, or if all
+        seeds are equal.
     """
 
     sentence: str

@@ -68,8 +68,8 @@ def add(dataset: xr.Dataset, agents: Sequence["Agent"], episodes: Sequence[xr.Da
       stills: render frames of the agents that ``typical`` chooses.
 
     Returns:
-      The Dataset with attrs ``maze``, ``cell_size`` and ``origin``, if there is a maze, and ``azimuth``, of the camera at
-      the start in degrees. With stills, it also has ``still`` (shown, moment, row, column, channel), colors 0 to 255,
+      The Dataset with attrs ``maze``, ``cell_size`` and ``origin``, if there is a maze, and ``azimuth``, of the camera
+      at the start in degrees. With stills, it also has ``still`` (shown, moment, row, column, channel), colors 0 to 255,
       and ``moment_time`` (moment) in seconds. Coordinates are ``shown``, the groups of seeds, and ``shown_source``, the
       checkpoint of the agent shown.
     """
