@@ -69,9 +69,9 @@ def add(dataset: xr.Dataset, agents: Sequence["Agent"], episodes: Sequence[xr.Da
 
     Returns:
       The Dataset with attrs ``maze``, ``cell_size`` and ``origin``, if there is a maze, and ``azimuth``, of the camera
-      at the start in degrees. With stills, it also has ``still`` (shown, moment, row, column, channel), colors 0 to 255,
-      and ``moment_time`` (moment) in seconds. Coordinates are ``shown``, the groups of seeds, and ``shown_source``, the
-      checkpoint of the agent shown.
+      at the start in degrees. With stills, it also has ``still`` (shown, moment, row, column, channel), colors 0 to
+      255, and ``moment_time`` (moment) in seconds. Coordinates are ``shown``, the groups of seeds, and
+      ``shown_source``, the checkpoint of the agent shown.
     """
     dataset = dataset.assign_attrs(ground.attrs(agents[0].eval_env.maze))
     if not stills:
