@@ -1,5 +1,7 @@
 """Bodies in JavaScript against recordings of the paper's code, and against jax where there is none."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -30,6 +32,14 @@ def _program(env):
     return view, emit(f"the step of {env.id}", view.through(env.step), view.leaves, action)
 
 
+@functools.cache  # some bodies are recorded twice
+def _body(id):
+    """A body's step in JavaScript, and the function from q and qd to the leaves of its first state."""
+    env = envs.make(id)
+    view, program = _program(env)
+    return program, jax.jit(lambda q, qd: view.scene(env.at(q, qd)).leaves)
+
+
 def _named(program, rows, name):
     number = [path for path, *_ in program.outputs].index(f".{name}")
     return np.stack([row[number] for row in rows])
@@ -41,10 +51,9 @@ def _named(program, rows, name):
 def test_a_body_moves_as_recorded(name, data, tmp_path):
     with np.load(data / "environments" / f"{name}.npz") as file:
         recorded = dict(file)
-    env = envs.make(name.removesuffix("_neargoal").removesuffix("_fall"))
-    view, program = _program(env)
-    first = jax.jit(lambda q, qd: view.scene(env.at(q, qd)).leaves)(recorded["q0"], recorded["qd0"])
-    rows = node.walk(program, jax.device_get(first), recorded["actions"], tmp_path)
+    program, first = _body(name.removesuffix("_neargoal").removesuffix("_fall"))
+    state = jax.device_get(first(recorded["q0"], recorded["qd0"]))
+    rows = node.walk(program, state, recorded["actions"], tmp_path)
     held = RECORDED[name]
     np.testing.assert_allclose(_named(program, rows, "obs")[:held], recorded["obs"][:held], atol=1e-4)
     np.testing.assert_array_equal(_named(program, rows, "done")[:held], recorded["done"][:held])
