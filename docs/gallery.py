@@ -106,15 +106,14 @@ def shrink(made: Path, out: Path, widest: int) -> None:
 
 
 def with_palette(flat: Image.Image) -> Image.Image:
-    """The picture with a palette in which the colors of depths are exact, as they are compared between pictures."""
+    """The picture with a palette in which the colors of depths and goals are exact: pictures are compared by them."""
     pixels = np.asarray(flat, int)
     masks = {}
-    for depth in DEPTHS:
-        color = ImageColor.getrgb(charts.depth_color(depth))
+    for color in map(ImageColor.getrgb, [*map(charts.depth_color, DEPTHS), charts.GOAL]):
         if (mask := (abs(pixels - color).max(-1) <= _SAME_COLOR)).any():
             masks[color] = mask
     small = flat.quantize(COLORS - len(masks), kmeans=4, dither=Image.Dither.NONE)
-    palette, indices = small.getpalette() or [], np.array(small)
+    palette, indices = (small.getpalette() or [])[: 3 * (COLORS - len(masks))], np.array(small)
     count = len(palette) // 3
     for number, (color, mask) in enumerate(masks.items()):
         indices[mask] = count + number

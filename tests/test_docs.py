@@ -6,8 +6,10 @@ import runpy
 import shlex
 
 import click
+import numpy as np
 import pytest
 
+from crlviz import charts
 from crlviz.cli import VERBS, cli
 from tests.helpers import ROOT
 from training.config import TrainConfig, names
@@ -114,3 +116,22 @@ def test_what_the_python_of_every_page_imports_is_there():
     }
     for line in sorted(imports):
         exec(line, {})
+
+
+def test_small_pictures_keep_the_colors_of_depths(monkeypatch):
+    """Among more colors than a palette holds, which alone would move them."""
+    from PIL import Image, ImageColor
+
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import gallery
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (200, 200, 3), np.uint8)
+    colors = [ImageColor.getrgb(charts.depth_color(depth)) for depth in (4, 8, 16)]
+    for row, color in enumerate(colors):
+        pixels[row] = color
+    small = gallery.with_palette(Image.fromarray(pixels))
+    assert small.mode == "P"
+    shown = np.asarray(small.convert("RGB"), int)
+    assert [tuple(shown[row, 0]) for row in range(3)] == colors
+    assert abs(shown - pixels).mean() < 30  # others are near

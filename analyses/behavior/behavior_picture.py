@@ -83,7 +83,8 @@ def claim(dataset: xr.Dataset, groups: Groups, critical: critical_depth.Critical
         told = f"Steps at the goal: {times}{more}; {seeds}"
         steps = longest(dataset)
         if np.isinf(critical.detectable):
-            return f"{told} are too few to tell", f"not even all {steps:.0f} steps would tell; {episodes}"
+            needed = f"not even a difference of all {steps:.0f} steps would be found"
+            return f"{told} are too few to tell", f"{needed}; {episodes}"
         of = f" of {steps:.0f}" if np.isfinite(steps) else ""
         needed = f"{seeds} would tell a difference of {critical.detectable:.0f}{of} steps at the goal"
         return f"{told} cannot tell them apart", f"{needed}; {episodes}"

@@ -272,7 +272,7 @@ def _map(
     if "visits" in part:
         free = np.isfinite(q)
         visited = covered(part.visits.values, free)
-        layers.append(charts.veil(*(mask[kept, kept] for mask in (free, visited)), axes))
+        layers.append(charts.veil(free[kept, kept], visited[kept, kept], axes))
         layers.append(charts.outline(visited, x, y, spacing, axes))
     fixed = "goal" if "goal_x" in part.coords else "start"
     place = np.array([part[f"{fixed}_x"].item(), part[f"{fixed}_y"].item()])

@@ -231,7 +231,9 @@ def veil(free: np.ndarray, inside: np.ndarray, ground: Mapping[str, Any]) -> alt
     return _image(pixels, ground)
 
 
-def outline(inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, ground: Mapping[str, Any]) -> alt.LayerChart:
+def outline(
+    inside: np.ndarray, x: np.ndarray, y: np.ndarray, side: float, ground: Mapping[str, Any]
+) -> alt.LayerChart | alt.FacetChart:
     """A layer with the border of a region: dark in white, to be seen on every color.
 
     Args:
