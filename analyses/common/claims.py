@@ -67,8 +67,17 @@ def unmeasured(scores: Mapping[str, Sequence[float]]) -> str:
     return ", ".join(f"{name}: {found} of {count} seeds" for name, (found, count) in counts.items() if found < count)
 
 
-def of_metric(scores: Mapping[str, Sequence[float]], metric: str, comparisons: int = 1, where: str = "") -> str:
-    """``about`` for a metric of runs, such as ``success`` (shares); ``where`` follows the score's name."""
+def of_metric(
+    scores: Mapping[str, Sequence[float]],
+    metric: str,
+    comparisons: int = 1,
+    where: str = "",
+    longest: float = math.inf,
+) -> str:
+    """``about`` for a metric of runs, such as ``success`` (shares).
+
+    ``where`` follows the score's name; ``longest``: steps of an episode, the largest difference in time at goal.
+    """
     where = f" {where}" * bool(where)
     if metric == "held_out_accuracy":
         words, reaches, form, largest = "held-out accuracy", "has a held-out accuracy of {}", ".1%", 1.0
@@ -77,7 +86,7 @@ def of_metric(scores: Mapping[str, Sequence[float]], metric: str, comparisons: i
     elif metric == "success":
         words, reaches, form, largest = "goals reached", "reaches {} of its goals", ".0%", 1.0
     else:
-        words, reaches, form, largest = "steps at the goal", "stays at its goal for {} steps", ".3g", math.inf
+        words, reaches, form, largest = "steps at the goal", "stays at its goal for {} steps", ".3g", longest
     return about(scores, words + where, reaches + where, form, largest=largest, comparisons=comparisons)
 
 

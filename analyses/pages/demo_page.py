@@ -152,8 +152,8 @@ def headline(table: pd.DataFrame, kinds: Sequence["Kind"], comparisons: Mapping[
         return f"{told}: too few seeds to say more"
     if len(kinds) > 2:
         told += f", a wider depth {kinds[2].depth} of equal size {shares[kinds[2].title]}"
-    verdict = "are too few to tell" if math.isinf(result.detectable) else "cannot tell"
-    return f"{told}; {result.seeds} seeds {verdict} {deep.depth} from {shallow.depth}"
+    apart = f"cannot tell {deep.depth} from {shallow.depth}"
+    return f"{told}; {result.seeds} seeds {'are too few to tell' if math.isinf(result.detectable) else apart}"
 
 
 def price(comparisons: Mapping[str, statistics.Comparison]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import claims, outputs, runs
+from analyses.common import claims, metrics, outputs, runs
 from analyses.common.metrics import METRICS
 from analyses.common.runs import LAST, table
 from analyses.sweeps import by_algorithm, depth_vs_width, differences
@@ -116,7 +116,7 @@ def _best(dataset: xr.Dataset, metric: str) -> str:
     """The measured scores in words, for runs that allow no comparison of depth with width."""
     groups = table(dataset.isel(run=dataset.env.values == dataset.env.values[0]), metric)
     scores = {str(row.group): row.scores for row in groups.itertuples()}
-    return claims.of_metric(scores, metric)
+    return claims.of_metric(scores, metric, longest=metrics.largest(dataset, "time_at_goal"))
 
 
 def how_to_read(dataset: xr.Dataset, metric: str) -> str:

@@ -108,9 +108,10 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal") -> alt.TopLevelMi
     for (task, _), part in parts.items():
         tops[task] = max(tops.get(task, 0.0), 1.0 if metric == "success" else float(part[metric].max()))
     several, count = len(tops) > 1, sum(map(len, verdicts(dataset, metric)))
+    longest = metrics.largest(dataset, "time_at_goal")
     for (task, collector), part in parts.items():
         fed = f"data of depth {collector}" + f", {task}" * several
-        said = claims.of_metric(by_value(part, "depth", metric), metric, count)
+        said = claims.of_metric(by_value(part, "depth", metric), metric, count, longest=longest)
         own = runs.relabel(part, "depth").sortby("depth")
         title = f"{claims.capital(fed)}: {said[0].lower()}{said[1:]}"
         drawn.append(

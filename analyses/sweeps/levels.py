@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.common import claims
+from analyses.common import claims, metrics
 from analyses.common.runs import vary
 from crlviz import charts
 
@@ -84,6 +84,7 @@ def plot(dataset: xr.Dataset, episode_length: int) -> Any:
     part = part.isel(run=part.depth.values == deepest)
     final, networks = part.score_time_at_goal.values, part.network.values
     scores = {name: final[networks == network].tolist() for network, name in NETWORKS.items()}
-    claim = claims.of_metric(scores, "time_at_goal", where=f"at depth {deepest}")
+    longest = metrics.largest(dataset, "time_at_goal")
+    claim = claims.of_metric(scores, "time_at_goal", where=f"at depth {deepest}", longest=longest)
     note = "small marks: seeds; large: their mean, if all get there"
     return charts.claimed(charts.row(*panels, spacing=90), claim, note)

@@ -116,7 +116,8 @@ def claim(dataset: xr.Dataset, metric: str = "time_at_goal") -> str:
         part = vary(dataset.isel(run=dataset.env.values == tasks[0]), "depth")
         unit = AXES[axis_of(part, "env_steps")]
         after = f" after {_short(float(part.trained.max()))} {unit}"
-        return claims.of_metric(by_value(part, "depth", metric), metric, looks, after.strip())
+        longest = largest(dataset, "time_at_goal")
+        return claims.of_metric(by_value(part, "depth", metric), metric, looks, after.strip(), longest)
     words = {1: "deeper is better in", -1: "shallower is better in", 0: "no difference between depths found in"}
     listed = [f"{words[verdict]} {results[verdict]}" for verdict in words if verdict in results]
     sentence = f"{', '.join(listed)} of {len(tasks)} tasks"

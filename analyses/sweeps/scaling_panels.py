@@ -182,7 +182,8 @@ def _cells(part: xr.Dataset, names: Sequence[str], metric: str) -> pd.DataFrame:
 def _said(part: xr.Dataset, contrast: Contrast, metric: str) -> str:
     """The title of a panel: its claim, corrected for the number of panels and tasks, and of looks in the panel."""
     algorithm = f"{part.algorithm.values[0]}: " * bool(part.attrs.get("settings"))  # one of several
-    return algorithm + claims.of_metric(contrast.scores, metric, _looks(part) * contrast.looks, contrast.where)
+    longest = metrics.largest(part, "time_at_goal")
+    return algorithm + claims.of_metric(contrast.scores, metric, _looks(part) * contrast.looks, contrast.where, longest)
 
 
 def differences(dataset: xr.Dataset, metric: str) -> pd.DataFrame:

@@ -51,6 +51,8 @@ def test_more_comparisons_need_more():
     assert claims.of_metric(scores, "success").startswith("Depth 16 reaches")
     assert claims.of_metric(scores, "success", comparisons=20).endswith("3 seeds are too few to tell")
     assert claims.of_metric(scores, "time_at_goal", comparisons=20).endswith("3 seeds cannot tell them apart")
+    few = claims.of_metric(scores, "time_at_goal", comparisons=20, longest=1.0)
+    assert few.endswith("3 seeds are too few to tell")
     words = claims.of_metric(scores, "time_at_goal", where="at depth 8")
     assert words.startswith("Depth 16 stays at its goal for 0.65 steps at depth 8, depth 4 0.35")
 
