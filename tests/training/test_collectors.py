@@ -67,7 +67,8 @@ def test_the_collector_is_the_run_that_it_would_be_alone(fed, toy_run):
     assert differences(fed / "learner-depth4", toy_run) != []  # a learner of the same depth is not a copy of it
 
 
-@pytest.mark.parametrize("depth", [pytest.param(4, marks=pytest.mark.slow), 8])
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [4, 8])
 def test_a_learner_learns_from_the_batches_of_its_collector(fed, depth):
     """Against updates one by one, on rows gathered from the collector's buffer with the keys of its own updates."""
     collector, config = toy_programs(), toy_config()

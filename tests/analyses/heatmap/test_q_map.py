@@ -303,6 +303,7 @@ def test_a_partial_correlation_is_that_of_what_the_other_distance_leaves():
     np.testing.assert_allclose(q_map._partial(whole[:1, 1:], whole[1:2, 2]), [expected], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_arrows_are_steps_of_the_policy(two_depths):
     agent, goal = two_depths[0], np.array([[1.0, 1.0]])
     dataset = q_map.compute([agent], goal, resolution=1, show="policy").isel(depth=0, goal=0)

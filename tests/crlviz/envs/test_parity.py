@@ -65,7 +65,7 @@ SLOW |= {
     "humanoid_u_maze",
     "humanoid_paper_timestep",
 }
-SLOW |= {"ant_u4_maze_wall", "humanoid_fall", "reacher"}
+SLOW |= {"ant_u4_maze_neargoal", "ant_u4_maze_wall", "humanoid_fall", "reacher"}
 MEASURES = {
     "distance": ("metric_dist", "metric_reward_dist"),
     "success": ("metric_success",),

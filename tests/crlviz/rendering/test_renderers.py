@@ -265,14 +265,12 @@ print(name, *[warning.message for warning in caught if "MUJOCO_GL" in str(warnin
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "warning"),
     [
         ("nonsense", "MUJOCO_GL=nonsense is none of egl, osmesa, cgl, glfw and disable; pictures are drawn by casting"),
-        # macOS only
-        pytest.param(
-            "cgl", "MUJOCO_GL=cgl does not work here; pictures are drawn by casting rays", marks=pytest.mark.slow
-        ),
+        ("cgl", "MUJOCO_GL=cgl does not work here; pictures are drawn by casting rays"),  # macOS only
     ],
 )
 def test_an_unusable_mujoco_gl_affects_only_rendering(value, warning):

@@ -223,6 +223,7 @@ def test_waits_of_real_programs_are_seen():
     assert _waits(lambda x: jax.lax.fori_loop(0, 5, lambda _, x: jnp.sin(x), x), x) == 0
 
 
+@pytest.mark.slow
 def test_nothing_in_a_training_step_waits_for_the_host():
     programs = toy_programs()
     for name in ("collect", "learn", "evaluate_policy", "reset_envs"):

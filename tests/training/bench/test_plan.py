@@ -25,6 +25,7 @@ def plan() -> plans.Plan:
     return plans.compute(toy_config())
 
 
+@pytest.mark.slow
 def test_memory_of_the_state_equals_the_arguments_of_the_compiled_step(plan):
     memory = plan.memory
     state = memory.parameters + memory.optimizer + memory.replay + memory.environments

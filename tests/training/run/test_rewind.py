@@ -95,6 +95,7 @@ def test_rewinding_passes_a_divergence_that_another_key_avoids(tmp_path, poison,
     assert differences(run, complete) == []
 
 
+@pytest.mark.slow
 def test_divergence_before_the_first_state_restarts_the_run(tmp_path, poison, monkeypatch, capsys):
     poison(AlwaysPoisoned)
     with pytest.raises(divergence.DivergenceError, match="last good checkpoint: none yet"):
