@@ -7,12 +7,15 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from crlviz.escaping import printable
 from training.options import of_a_run
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
 
 _SEED = "{seed}"  # placeholder for the seed in --out
 
@@ -194,30 +197,41 @@ def _train(
         out = Path("runs") / (name + (_SEED if seeds else str(config.seed)))
     pattern = str(out if _SEED in str(out) else out / f"seed{_SEED}")
     outs = {seed: Path(pattern.replace(_SEED, str(seed))) for seed in seeds}
+    if not dataset:
+        _warn_if_slow(start["preset"], env)
+    _start(config, out, outs, depths, devices, watch)
+
+
+def _start(
+    config: "TrainConfig", out: Path, outs: Mapping[int, Path], depths: Sequence[int], devices: str, watch: bool
+) -> None:
+    """Train what the options describe: a collector with learners, several seeds, or one run.
+
+    Args:
+      config: the config, of the first seed.
+      out: the run directory, or the directory of several runs.
+      outs: the run directory of each of several seeds.
+      depths: depths of the learners of a collector; none: train without them.
+      devices: a value of ``--devices``.
+      watch: keep a page of the run.
+    """
     from training import trainer
     from training.sharding import select
 
     selected, argv = select(devices), ["crlviz", *sys.argv[1:]]
-    if not dataset:
-        _warn_if_slow(start["preset"], env)
+    again = [] if _SEED in str(out) else [out]
     if depths:
         from training import collectors
 
-        again = [] if _SEED in str(out) else [out]
-        own = outs or {config.seed: out}
-        runs = collectors.train(config, depths, own, again=again, command=argv, devices=selected)
-        click.echo(f"wrote {', '.join(map(str, runs))}")
-        return
-    if outs:
-        again = [] if _SEED in str(out) else [out]
+        runs = collectors.train(config, depths, outs or {config.seed: out}, again=again, command=argv, devices=selected)
+    elif outs:
         runs = trainer.train_seeds(config, outs, again=again, command=argv, devices=selected)
-        click.echo(f"wrote {', '.join(map(str, runs))}")
-        return
-    # A directory that is not empty will be refused, so there is nothing to watch in it.
-    fresh = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    with _watching(out) if watch and fresh else contextlib.nullcontext():
-        run = trainer.train(config, out, command=argv, devices=selected)
-    click.echo(f"wrote {run}")
+    else:
+        # A directory that is not empty will be refused, so there is nothing to watch in it.
+        fresh = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+        with _watching(out) if watch and fresh else contextlib.nullcontext():
+            runs = [trainer.train(config, out, command=argv, devices=selected)]
+    click.echo(f"wrote {', '.join(map(str, runs))}")
 
 
 def _warn_if_slow(preset: str | None, env: str) -> None:
