@@ -37,10 +37,10 @@ if hasattr(signal, "SIGHUP"):
 # Each takes more than a minute. They begin first, so that no worker waits at the end while another is amid one of them.
 LONGEST = (
     "test_ray_cluster.py",
-    "test_a_training_step[arm_binpick_easy]",
     "test_a_process_killed_while_it_trains",
     "test_it_learns[cmd]",
     "test_demo_from_training_to_page",
+    "test_full_disk",
 )
 
 

@@ -14,7 +14,7 @@ import pytest
         ("states", 3),
         ("pickles", 40),
         ("trajectories", 60),
-        pytest.param("interrupts", 4, marks=pytest.mark.slow),  # twelve processes that start jax
+        pytest.param("interrupts", 2, marks=pytest.mark.slow),  # six processes that start jax
     ],
 )
 def test_a_little_of_it(script, count):

@@ -21,16 +21,16 @@ def test_kills(tmp_path):
 
 def test_full_disk(tmp_path):
     with full_disk.tmpfs(tmp_path) as small:
-        table, wrong = full_disk.torture(3, 0, tmp_path, small)
+        table, wrong = full_disk.torture(2, 0, tmp_path, small)
     assert wrong == []
-    assert sum(table.values()) == 3
+    assert sum(table.values()) == 2
 
 
 def test_second_ctrl_c(tmp_path):
     """The second Ctrl-C ends a run at once, even while saving, and the run resumes from its last complete state."""
     rng, run, reference = random.Random(0), tmp_path / "run", tmp_path / "reference"
     assert runs.finish(runs.start(reference)) == (0, "")
-    for _ in range(3):
+    for _ in range(2):
         before, process = RunDirectory(run).newest_state(), runs.start(run)
         while RunDirectory(run).newest_state() in (None, before):  # until it trains and has saved
             assert process.poll() is None

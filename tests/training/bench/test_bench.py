@@ -43,7 +43,7 @@ def only_sampling(monkeypatch):
 
 
 @pytest.mark.slow
-def test_table_json_and_chart(run, tmp_path, optimized):
+def test_table_json_and_chart(run, tmp_path):
     sizes = ["--depth", 4, "--width", 8, "--batch-size", 8]
     code, out, err = run(*sizes, *TINY, "--step", "--json", tmp_path / "a.json", "--out", tmp_path / "a.svg")
     assert code == 0, err
