@@ -11,7 +11,7 @@ import pytest
     ("script", "count"),
     [
         ("damage", 27),
-        ("states", 3),
+        pytest.param("states", 8, marks=pytest.mark.slow),
         ("pickles", 40),
         ("trajectories", 60),
         pytest.param("interrupts", 2, marks=pytest.mark.slow),  # six processes that start jax

@@ -24,6 +24,8 @@ from training.loop import buffer as replays
 from training.run import building, fed_by_collector
 from training.run.fed_by_collector import FedPrograms
 
+pytestmark = pytest.mark.slow  # a collector and two learners train
+
 FAMILY = ("learner-depth4", "learner-depth8", "collector")
 REAL = fed_by_collector.programs
 
@@ -61,13 +63,11 @@ def _all_differences(folder, reference):
     return [text for name in FAMILY for text in differences(folder / name, reference / name)]
 
 
-@pytest.mark.slow
 def test_the_collector_is_the_run_that_it_would_be_alone(fed, toy_run):
     assert differences(fed / "collector", toy_run) == []
     assert differences(fed / "learner-depth4", toy_run) != []  # a learner of the same depth is not a copy of it
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("depth", [4, 8])
 def test_a_learner_learns_from_the_batches_of_its_collector(fed, depth):
     """Against updates one by one, on rows gathered from the collector's buffer with the keys of its own updates."""
@@ -107,7 +107,7 @@ def test_what_is_recorded(fed):
 
 
 # They save twice, each time the state and the checkpoint of three runs, the collector's last.
-@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 3, 5, 10])
+@pytest.mark.parametrize("number", [0, 3, 5, 10])
 def test_a_kill_at_any_moment_of_saving_changes_nothing(fed, tmp_path, monkeypatch, number):
     folder, real, calls = tmp_path / "fed", atomic_files.directory, itertools.count()
 
@@ -149,7 +149,6 @@ def _diverging(monkeypatch, slot, at):
     monkeypatch.setattr(FedPrograms, "advance", advance)
 
 
-@pytest.mark.slow
 def test_a_learner_that_diverges_does_not_stop_the_others(fed, tmp_path, monkeypatch):
     folder = tmp_path / "fed"
     with monkeypatch.context() as patch:
@@ -168,7 +167,6 @@ def test_a_learner_that_diverges_does_not_stop_the_others(fed, tmp_path, monkeyp
     assert [RunDirectory(folder / name).finished(360) for name in FAMILY] == [False, True, True]
 
 
-@pytest.mark.slow
 def test_a_collector_that_diverges_stops_its_learners(tmp_path, monkeypatch):
     _diverging(monkeypatch, 2, 3)
     with pytest.raises(CrlvizError, match="3 of 3 runs failed") as error:
@@ -209,7 +207,6 @@ def test_learners_that_are_gone_or_without_a_collector(fed, tmp_path, crlviz):
     assert "which was never started or was removed" in error_of(crlviz("train", "--resume", folder), 1)
 
 
-@pytest.mark.slow
 def test_a_process_killed_while_it_trains(tmp_path):
     folders = [tmp_path / name for name in ("killed", "whole")]
     for folder, kills in zip(folders, (2, 0), strict=True):

@@ -91,6 +91,7 @@ def student(config, tmp_path_factory):
         return trainer.train(config, tmp_path_factory.mktemp("students") / "run", progress=False)
 
 
+@pytest.mark.slow
 def test_a_student_is_an_ordinary_run(student, toy_run, crlviz, tmp_path):
     content = RunDirectory(student).read_config()
     assert content["config"]["teacher"] == {"path": str(toy_run), "depth": 4}

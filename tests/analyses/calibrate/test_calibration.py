@@ -153,6 +153,7 @@ def test_seeds_without_pairs_are_named_and_do_not_hide_the_mean():
     assert sum(row["group"] == "depth 4" for row in rows) == dataset.sizes["meters"]
 
 
+@pytest.mark.slow
 def test_pairs_against_a_double_loop(toy_agent):
     """Also in episodes that come back to where they were."""
     env, edges = toy_agent.env, step_edges(40)

@@ -101,6 +101,7 @@ def test_the_wide_network_has_as_many_parameters_as_the_deep_one():
     assert counts[1] == pytest.approx(counts[0], rel=0.05)
 
 
+@pytest.mark.slow
 def test_curves_named_at_their_ends_beside_a_legend(tmp_path, open_page):
     """Over seconds the slow run crosses the place of the quick run's name. The browser must not complain."""
     names = ["long and quick", "long and slow"]

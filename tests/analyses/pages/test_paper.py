@@ -66,6 +66,7 @@ def drawn(depths, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_supported_figures_are_written_in_every_format(drawn):
     names = {path.name for path in drawn.iterdir()}
     wanted = {

@@ -33,6 +33,7 @@ def unfinished(toy_run, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_the_page_shows_curves_map_and_clip(unfinished, open_page):
     index = watch.write(unfinished, over=False)
     assert index == unfinished / "watch" / "index.html"

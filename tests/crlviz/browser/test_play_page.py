@@ -183,6 +183,7 @@ def test_more_agents_or_other_worlds_are_refused(tmp_path, agents):
         play_page.grouped([])
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_run_are_one_agent_with_a_slider(tmp_path, open_page, crlviz):
     run, path = untrained_run(tmp_path / "run", steps=(100, 200, 300)), tmp_path / "play.html"
     assert crlviz("play", run, "--max-checkpoints", "2", "--out", path)[0] == 0

@@ -56,6 +56,7 @@ def test_half_follow_from_the_state_and_half_are_noise(episodes):
     assert np.abs(others[4:] - np.eye(9)[4:]).max() < 0.15
 
 
+@pytest.mark.slow
 def test_an_agent_has_them_from_its_config(tmp_path):
     """They follow from the config, are the same in every process, and keep their place when a position is set."""
     run = untrained_run(tmp_path / "run", toy_config(env_options={"distractors": 11}))

@@ -34,6 +34,7 @@ def test_start_and_goal_are_in_the_picture():
     assert ((red > 1.3 * green) & (green > 1.3 * blue)).sum() > 10
 
 
+@pytest.mark.slow
 def test_a_grid_has_one_tile_per_environment(tmp_path):
     draw(["point_u_maze"], tmp_path / "one.png", (80, 60))
     draw(

@@ -39,6 +39,7 @@ def _episode(env, steps, fell=None):
     )
 
 
+@pytest.mark.slow
 def test_video_plays_in_real_time(env, tmp_path):
     panel = Panel("alone", env, _episode(env, 31))  # steps of 0.1 s
     assert (

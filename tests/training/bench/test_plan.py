@@ -35,6 +35,7 @@ def test_memory_of_the_state_equals_the_arguments_of_the_compiled_step(plan):
     assert dataclasses.replace(memory, shared=False).total == memory.total - memory.saving
 
 
+@pytest.mark.slow
 def test_the_saved_copy_has_the_predicted_size(plan):
     programs = toy_programs()
     copied = states.snapshot(programs.start([0], [0]))

@@ -34,7 +34,7 @@ def config_of(data, algorithm="crl", env="", settings=(), name=""):
 
 
 @pytest.fixture(
-    scope="module", params=["crl", *(pytest.param(n, marks=pytest.mark.slow) for n in ("gcbc", "qrl", "gciql"))]
+    scope="module", params=[pytest.param(n, marks=pytest.mark.slow) for n in ("crl", "gcbc", "qrl", "gciql")]
 )
 def run(request, data, tmp_path_factory):
     """A finished run without an environment."""
@@ -82,7 +82,6 @@ def test_a_killed_run_resumes_bit_for_bit(run, data, tmp_path, at_step):
     assert differences(again, run) == []
 
 
-@pytest.mark.slow
 def test_it_trains_longer(run, tmp_path, crlviz):
     import shutil
 
