@@ -88,7 +88,7 @@ def claim(dataset: xr.Dataset, groups: Groups, critical: critical_depth.Critical
         of = f" of {steps:.0f}" if np.isfinite(steps) else ""
         needed = f"{seeds} would tell a difference of {critical.detectable:.0f}{of} steps at the goal"
         return f"{told} cannot tell them apart", f"{needed}; {episodes}"
-    shares = ", ".join(f"{label} {_reached(parts):.0%}".replace("%", " %") for label, _, parts in groups[:4])
+    shares = ", ".join(f"{100 * _reached(parts):.0f} % ({label})" for label, _, parts in groups[:4])
     none = ", so no claim" if len(groups) > 1 else ""
     return f"Goals reached: {shares}{more}", f"{seeds}{none}; {episodes}"
 

@@ -18,7 +18,7 @@ def about(
     largest: float = math.inf,
     comparisons: int = 1,
 ) -> str:
-    """What the seeds of groups say about a score: "Depth 16 reaches 61 % of its goals, depth 4 48 %".
+    """What the seeds of groups say about a score: "Depth 16 reaches 61 % of its goals, against 48 % (depth 4)".
 
     The first and the last group are compared, by ``statistics.compare``. Without a significant difference, or with
     fewer than three seeds, the sentence gives only the numbers. It names the groups of which a seed has no score.
@@ -43,10 +43,10 @@ def about(
         result = statistics.compare(known[last], known[first], comparisons, largest)
         high, low = (last, first) if result.difference > 0 else (first, last)
         if result.verdict:
-            return f"{capital(high)} {reaches.format(means[high])}, {low} {means[low]}{lacking}"
+            return f"{capital(high)} {reaches.format(means[high])}, against {means[low]} ({low}){lacking}"
         if verdict := undecided(result):
-            return f"{capital(what)}: {high} {means[high]}, {low} {means[low]}; {verdict}{lacking}"
-    shown = ", ".join(f"{name} {means[name]}" for name in order[:_LISTED])
+            return f"{capital(what)}: {means[high]} ({high}), {means[low]} ({low}); {verdict}{lacking}"
+    shown = ", ".join(f"{means[name]} ({name})" for name in order[:_LISTED])
     more = f" and {len(order) - _LISTED} more" if len(order) > _LISTED else ""
     few = ", too few seeds to compare" if lacking and len(known) > 1 else ""
     return f"{capital(what)}: {shown}{more}{lacking}{few}"

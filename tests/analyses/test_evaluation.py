@@ -81,10 +81,10 @@ def _dataset(scores):
 
 def test_the_title_claims_only_what_the_seeds_tell():
     clear = _dataset({4: [0.1, 0.11, 0.12, 0.1], 16: [0.9, 0.88, 0.91, 0.9]})
-    assert evaluation.title(clear) == "Depth 16 reaches 90 % of its goals, depth 4 11 %"
+    assert evaluation.title(clear) == "Depth 16 reaches 90 % of its goals, against 11 % (depth 4)"
     noisy = _dataset({4: [0.1, 0.9, 0.5], 16: [0.9, 0.2, 0.7]})
-    assert evaluation.title(noisy) == "Goals reached: depth 16 60 %, depth 4 50 %; 3 seeds are too few to tell"
-    assert evaluation.title(_dataset({4: [0.1], 16: [0.9]})) == "Goals reached: depth 16 90 %, depth 4 10 %"
+    assert evaluation.title(noisy) == "Goals reached: 60 % (depth 16), 50 % (depth 4); 3 seeds are too few to tell"
+    assert evaluation.title(_dataset({4: [0.1], 16: [0.9]})) == "Goals reached: 90 % (depth 16), 10 % (depth 4)"
     many = _dataset({depth: [0.5] for depth in (4, 8, 16, 32, 64)})
     assert evaluation.title(many).endswith("and 1 more")
 

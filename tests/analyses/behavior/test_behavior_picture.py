@@ -195,7 +195,7 @@ def test_the_title_says_what_was_found():
     assert title == "Steps at the goal: 12 at depth 4, 13 at depth 16; 3 seeds cannot tell them apart"
     assert re.search(r"3 seeds would tell a difference of \d+ steps at the goal", note)
     title, note = _claim(_planted({4: far[:1], 16: 0 * near[:1]}))
-    assert title == "Goals reached: depth 4 100 %, depth 16 0 %"
+    assert title == "Goals reached: 100 % (depth 4), 0 % (depth 16)"
     assert "one seed, so no claim" in note
 
 

@@ -16,14 +16,14 @@ LOW, HIGH = [0.1, 0.11, 0.12], [0.9, 0.88, 0.91]
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
-        ({"depth 4": LOW, "depth 16": HIGH}, "Depth 16 reaches 90 % of its goals, depth 4 11 %"),
-        ({"depth 4": HIGH, "depth 16": LOW}, "Depth 4 reaches 90 % of its goals, depth 16 11 %"),
+        ({"depth 4": LOW, "depth 16": HIGH}, "Depth 16 reaches 90 % of its goals, against 11 % (depth 4)"),
+        ({"depth 4": HIGH, "depth 16": LOW}, "Depth 4 reaches 90 % of its goals, against 11 % (depth 16)"),
         (
             {"depth 4": [0.1, 0.9, 0.5], "depth 8": [0, 0, 0], "depth 16": [0.9, 0.2, 0.7]},
-            "Goals reached: depth 16 60 %, depth 4 50 %; 3 seeds are too few to tell",
+            "Goals reached: 60 % (depth 16), 50 % (depth 4); 3 seeds are too few to tell",
         ),
-        ({"depth 4": [0.1], "depth 16": [0.9]}, "Goals reached: depth 16 90 %, depth 4 10 %"),
-        ({"depth 4": [0.1, 0.1], "depth 16": [0.9, 0.9]}, "Goals reached: depth 16 90 %, depth 4 10 %"),
+        ({"depth 4": [0.1], "depth 16": [0.9]}, "Goals reached: 90 % (depth 16), 10 % (depth 4)"),
+        ({"depth 4": [0.1, 0.1], "depth 16": [0.9, 0.9]}, "Goals reached: 90 % (depth 16), 10 % (depth 4)"),
         ({"depth 4": [float("nan")]}, "Goals reached: none was measured"),
     ],
 )
@@ -34,10 +34,10 @@ def test_a_title_claims_only_what_the_seeds_tell(scores, expected):
 def test_seeds_without_a_score_are_named():
     nan = float("nan")
     assert claims.of_metric({"depth 4": [0.1, nan, 0.3], "depth 16": HIGH}, "success") == (
-        "Goals reached: depth 16 90 %, depth 4 20 %; depth 4: 2 of 3 seeds, too few seeds to compare"
+        "Goals reached: 90 % (depth 16), 20 % (depth 4); depth 4: 2 of 3 seeds, too few seeds to compare"
     )
     told = claims.of_metric({"depth 4": [*LOW, nan], "depth 16": HIGH}, "success")
-    assert told == "Depth 16 reaches 90 % of its goals, depth 4 11 %; depth 4: 3 of 4 seeds"
+    assert told == "Depth 16 reaches 90 % of its goals, against 11 % (depth 4); depth 4: 3 of 4 seeds"
 
 
 def test_seeds_that_could_not_find_any_difference_are_too_few():
@@ -54,7 +54,7 @@ def test_more_comparisons_need_more():
     few = claims.of_metric(scores, "time_at_goal", comparisons=20, longest=1.0)
     assert few.endswith("3 seeds are too few to tell")
     words = claims.of_metric(scores, "time_at_goal", where="at depth 8")
-    assert words.startswith("Depth 16 stays at its goal for 0.65 steps at depth 8, depth 4 0.35")
+    assert words.startswith("Depth 16 stays at its goal for 0.65 steps at depth 8, against 0.35 (depth 4)")
 
 
 @click.command()

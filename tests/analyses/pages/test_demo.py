@@ -65,7 +65,7 @@ def test_the_headline_and_the_price_say_what_the_verdicts_say():
         {"shallow": [0.05, 0.1, 0.12], "deep": [0.8, 0.85, 0.81], "wide": [0.7, 0.75, 0.77], "long": [0.99] * 3}
     )
     comparisons = demo_page.compared(table, KINDS)
-    assert demo_page.headline(table, KINDS, comparisons) == "Depth 16 reaches 82 % of its goals, depth 4 9 %"
+    assert demo_page.headline(table, KINDS, comparisons) == "Depth 16 reaches 82 % of its goals, depth 4: 9 %"
     assert demo_page.price(comparisons) == (
         "Depth pays for equal updates. No difference is found for equal parameters. "
         "Width or time pays more than depth for equal seconds."
@@ -76,7 +76,7 @@ def test_the_headline_and_the_price_say_what_the_verdicts_say():
     assert demo_page.price(comparisons) == ""
     same = rows({kind.title: [0.4, 0.5, 0.6] for kind in KINDS})
     assert demo_page.headline(same, KINDS, demo_page.compared(same, KINDS)) == (
-        "Depth 16 reached 50 % of goals, depth 4 50 %, a wider depth 4 of equal size 50 %; "
+        "Depth 16 reached 50 % of goals, depth 4: 50 %, a wider depth 4 of equal size: 50 %; "
         "3 seeds cannot tell 16 from 4"
     )
 

@@ -47,7 +47,7 @@ def test_a_panel_for_each_collector_shows_its_learners_alone():
     assert [sorted(part.depth.values.tolist()) for part in parts.values()] == [[4] * 3 + [16] * 3] * 2
     assert all(part.score_success.max() < 0.9 for part in parts.values())
     titles = [" ".join(panel["title"]["text"]).strip() for panel in _panels(fed_learners.plot(dataset).to_dict())]
-    assert titles[1] == "Data of depth 16: depth 16 stays at its goal for 81 steps, depth 4 11"
+    assert titles[1] == "Data of depth 16: depth 16 stays at its goal for 81 steps, against 11 (depth 4)"
 
 
 def test_a_collector_does_not_enter_the_comparison_of_depths():

@@ -73,7 +73,7 @@ def test_the_differences_are_those_of_the_test_with_a_row_for_each_comparison():
 def test_panels_state_their_claims_where_no_difference_has_an_interval():
     few, many = over(depth=(4, 8)), over(depth=(4, 8)) + [{"depth": d, "seed": 2, "score": 0.5} for d in (4, 8)]
     assert _forest(scaling.plot(planted_runs(*few))) is None
-    assert "depth 8 55" in str(scaling.plot(planted_runs(*few)).to_dict()["hconcat"][1]["title"])
+    assert "(depth 8)" in str(scaling.plot(planted_runs(*few)).to_dict()["hconcat"][1]["title"])
     assert len(_forest(scaling.plot(planted_runs(*many)))) == 2
     titles = str(scaling.plot(planted_runs(*many)).to_dict()["vconcat"][1])
     assert "Final score by depth" in titles
