@@ -82,7 +82,7 @@ def plot(dataset: xr.Dataset, *, metric: str = "time_at_goal", x_axis: str = "en
     picture = alt.vconcat(*parts, spacing=34) if len(parts) > 1 else parts[0]
     picture = picture.resolve_scale(color="independent", shape="independent", strokeDash="independent")
     note = f"{', '.join(tasks[:3])}{f' and {len(tasks) - 3} more' * (len(tasks) > 3)}; {runs.seeds(dataset)}"
-    note += f"; final scores: means of {LAST} evaluations" if drawn or len(compared) else ""
+    note += f"; final scores: means of the last {LAST} evaluations" if drawn or len(compared) else ""
     return charts.claimed(picture, claim(dataset, metric), note, how_to_read(dataset))
 
 
