@@ -149,7 +149,7 @@ def headline(table: pd.DataFrame, kinds: Sequence["Kind"], comparisons: Mapping[
         return f"Depth {better.depth} reaches {high} of its goals, depth {worse.depth}: {low}"
     told = f"Depth {deep.depth} reached {shares[deep.title]} of goals, depth {shallow.depth}: {shares[shallow.title]}"
     if result.seeds < statistics.FEWEST:
-        return f"{told}: too few seeds to say more"
+        return f"{told}; too few seeds to say more"
     if len(kinds) > 2:
         told += f", a wider depth {kinds[2].depth} of equal size: {shares[kinds[2].title]}"
     apart = f"cannot tell {deep.depth} from {shallow.depth}"
